@@ -1,0 +1,69 @@
+"""The command line: one command a file, heavy imports inside the bodies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from debiasbench.cli.leaderboard import leaderboard
+from debiasbench.cli.list import list_
+from debiasbench.cli.run import run
+from debiasbench.cli.show import show
+from debiasbench.errors import DebiasbenchError
+
+EPILOG = """\b
+Exit codes:
+  0    done, or there was nothing to do
+  1    something unforeseen; --debug shows the traceback
+  2    an unknown name, or an option that is wrong
+  3    a plugin that cannot be used
+  4    data that are missing or damaged
+  5    a method read labels that it does not declare
+  6    training failed: the loss became NaN or infinite
+  7    the results folder cannot be written
+  8    the same spec is being run by another process
+  9    a record is damaged, or a page does not match its records
+  130  interrupted
+"""
+
+
+class _Group(click.Group):
+    """Turns every error into one line on stderr and its exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click knows what to do
+        except KeyboardInterrupt:
+            click.echo("Interrupted: nothing was recorded", err=True)
+            ctx.exit(130)
+        except DebiasbenchError as error:
+            if ctx.meta.get("debug"):
+                raise
+            raise _one_line(str(error), error.exit_code) from error
+        except Exception as error:
+            if ctx.meta.get("debug"):
+                raise
+            what = f"{type(error).__name__}: {error}"
+            raise _one_line(f"{what} (--debug shows the traceback)", 1) from error
+
+
+def _one_line(message: str, code: int) -> click.ClickException:
+    """Make what click prints as one line on stderr, ending with `code`."""
+
+    class OneLine(click.ClickException):
+        exit_code = code
+
+    return OneLine(" ".join(message.split()))
+
+
+@click.group(cls=_Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="debiasbench")
+def main() -> None:
+    """Compare debiasing methods honestly."""
+
+
+for command in (run, list_, show, leaderboard):
+    main.add_command(command)

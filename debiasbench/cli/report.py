@@ -1,0 +1,95 @@
+"""What a run prints at its end: accuracies by group and rule, and where the record is."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from debiasbench.record import Record, test_counts
+
+if TYPE_CHECKING:
+    from debiasbench.store import Run
+
+MOST_BIASES = 5  # columns that a terminal has room for
+COLUMNS = ("average", "unbiased", "worst_group", "conflict", "aligned")
+
+
+def report(done: Run) -> str:
+    """Write the tables and the lines around them."""
+    record = done.record
+    spec = record.spec
+    parts = [f"{spec.method.name} on {spec.dataset.name} with {spec.model.name}, seed {spec.seed}"]
+    if record.failure is None:
+        rule = record.task.select if record.task.select in record.outcomes else "last"
+        parts += [_groups(record, rule), _rules(record, rule)]
+    if record.cost is not None:
+        parts.append(
+            f"{record.cost.training_seconds:.1f} s of training on {record.provenance.hardware}; "
+            f"{record.cost.active_parameters:,} of {record.cost.parameters:,} parameters"
+        )
+    if not done.fresh:
+        parts.append(
+            f"Already done on {record.provenance.started[:10]} with "
+            f"{record.provenance.plugins['method']}; --overwrite always runs it again"
+        )
+    parts.append(f"Record: {done.path}")
+    return "\n\n".join(parts)
+
+
+def _groups(record: Record, rule: str) -> str:
+    """A row a class; its groups one by one, or where biases are many, those that conflict as one.
+
+    A group without samples shows as such.
+    """
+    task, counts = record.task, test_counts(record, record.outcomes[rule])
+    if len(task.biases) <= MOST_BIASES:
+        head = [f"{bias} %" for bias in task.biases]
+        rows = [
+            [
+                _share(counts.hits[c, b], counts.totals[c, b]) + (" *" if aligned else "  ")
+                for b, aligned in enumerate(counts.aligned[c])
+            ]
+            for c in range(len(task.classes))
+        ]
+        note = "\n* bias-aligned"
+    else:
+        head = ["aligned %", "conflicting %"]
+        rows = [
+            [
+                _share(counts.hits[c, side].sum(), counts.totals[c, side].sum())
+                for side in (counts.aligned[c], ~counts.aligned[c])
+            ]
+            for c in range(len(task.classes))
+        ]
+        empty = int((counts.totals == 0).sum())
+        note = f"\n{empty} of {counts.totals.size} groups have no test sample" if empty else ""
+    table = tabulate(
+        [[name, *row] for name, row in zip(task.classes, rows, strict=True)],
+        headers=["class", *head],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=("left", *["right"] * len(head)),
+    )
+    return f"Test accuracy per group (samples), of the epoch selected by {rule}:\n\n{table}{note}"
+
+
+def _rules(record: Record, chosen: str) -> str:
+    rows = []
+    for rule, outcome in record.outcomes.items():
+        metrics = outcome.test.metrics
+        epoch = "—" if outcome.epoch is None else str(outcome.epoch)
+        mark = " *" if rule == chosen else ""
+        rows.append([rule + mark, epoch, *(_percent(metrics[m]) for m in COLUMNS)])
+    head = ("selected by", "epoch", *(c.replace("_", " ") for c in COLUMNS))
+    return tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True,
+                    colalign=("left", *["right"] * (len(head) - 1)))  # fmt: skip
+
+
+def _share(hits: int, total: int) -> str:
+    return f"{_percent(hits / total)} ({total})" if total else "— (0)"
+
+
+def _percent(value: float) -> str:
+    return "—" if math.isnan(value) else f"{100 * value:.1f}"

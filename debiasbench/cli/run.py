@@ -1,0 +1,167 @@
+"""`debiasbench run`: train one method on one data set and keep the record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from debiasbench.cli.common import debug_option, load_plugins
+
+if TYPE_CHECKING:
+    from debiasbench.plugins import Plugins
+    from debiasbench.record import Spec
+    from debiasbench.store import Overwrite
+
+SCOPES = ("method", "dataset", "model", "train")
+
+
+@click.command()
+@click.option("--method", help="Method to run; `debiasbench list methods` names them.")
+@click.option("--dataset", help="Data set.  [default: digits]")
+@click.option("--model", help="Network.  [default: what the data set recommends]")
+@click.option("--seed", type=click.IntRange(min=0), help="Decides all randomness.  [default: 0]")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set an option of the method, or dataset.NAME, model.NAME, train.NAME. Repeatable. "
+    "`debiasbench show` lists them.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
+@click.option(
+    "--spec",
+    "spec_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run the spec of this record again, instead of naming things.",
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder for records.",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    envvar="DEBIASBENCH_DATA",
+    show_envvar=True,
+    help="Folder with data files.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    envvar="DEBIASBENCH_DEVICE",
+    show_envvar=True,
+    help="What to train on; auto takes an accelerator if there is one.",
+)
+@click.option(
+    "--overwrite",
+    type=click.Choice(["never", "failed", "always"]),
+    default="failed",
+    show_default=True,
+    help="Which records to make again.",
+)
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@debug_option
+def run(
+    method: str | None,
+    dataset: str | None,
+    model: str | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    epochs: int | None,
+    spec_file: Path | None,
+    results: Path,
+    data_root: Path,
+    device: str,
+    overwrite: Overwrite,
+    quiet: bool,
+) -> None:
+    """Run one method and keep its record; a spec that has a record is not run again."""
+    from contextlib import nullcontext
+
+    from debiasbench.cli.progress import Bar
+    from debiasbench.cli.report import report
+    from debiasbench.store import Run, Store
+
+    plugins = load_plugins()
+    named = (method, dataset, model, seed, epochs, *settings)
+    if spec_file is not None:
+        if any(value is not None for value in named):
+            raise click.UsageError("--spec says all that is run: leave out what names or sets it")
+        spec = _read_spec(spec_file)
+    elif method is None:
+        raise click.UsageError("Missing option '--method'. Try --method rest")
+    else:
+        if epochs is not None:
+            settings = (*settings, f"train.epochs={epochs}")
+        spec = _make_spec(plugins, method, dataset or "digits", model, seed or 0, settings)
+
+    store = Store(results)
+    if (record := store.finished(spec, overwrite)) is not None:
+        done = Run(record, store.path(spec), fresh=False)
+    else:
+        from debiasbench.run import run as run_spec  # only now: torch takes seconds to import
+
+        with nullcontext() if quiet else Bar() as progress:
+            done = run_spec(
+                spec,
+                plugins,
+                results=results,
+                data_root=data_root,
+                device=device,
+                overwrite=overwrite,
+                progress=progress,
+            )
+    click.echo(report(done))
+    if done.record.failure is not None:
+        from debiasbench.errors import TrainingFailed
+
+        click.echo(f"Error: {done.record.failure.message}", err=True)
+        click.get_current_context().exit(TrainingFailed.exit_code)
+
+
+def _make_spec(
+    plugins: Plugins,
+    method: str,
+    dataset: str,
+    model: str | None,
+    seed: int,
+    settings: tuple[str, ...],
+) -> Spec:
+    from debiasbench.specs import make_spec
+
+    options: dict[str, dict[str, object]] = {scope: {} for scope in SCOPES}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        scope, dot, option = name.partition(".")
+        if not equals or not name or (dot and scope not in SCOPES):
+            raise click.UsageError(
+                f"--set {setting}: write NAME=VALUE, with NAME an option of the method or "
+                "dataset.OPTION, model.OPTION, train.OPTION"
+            )
+        options[scope if dot else "method"][option if dot else name] = value
+    return make_spec(
+        plugins,
+        method=method,
+        dataset=dataset,
+        model=model,
+        seed=seed,
+        method_options=options["method"],
+        dataset_options=options["dataset"],
+        model_options=options["model"],
+        training=options["train"],
+    )
+
+
+def _read_spec(path: Path) -> Spec:
+    from debiasbench.store import read
+
+    return read(path).spec

@@ -1,0 +1,10 @@
+"""The builtin data sets, offered like any plugin's."""
+
+from debiasbench.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def debiasbench_register_datasets(register: Register) -> None:
+    """Offer the builtin data sets; each is imported only when used."""
+    register("digits", "debiasbench.datasets.digits:Digits")
+    register("cmnist", "debiasbench.datasets.cmnist:CMNIST")

@@ -1,0 +1,98 @@
+"""Every error a user can meet, each with the exit code that it ends the program with."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class DebiasbenchError(Exception):
+    """An error with a way out; the command line prints its message as one line."""
+
+    exit_code = 1
+
+
+class UnknownNameError(DebiasbenchError, KeyError):
+    """A name that nothing is registered under."""
+
+    exit_code = 2
+
+    def __init__(self, kind: str, name: str, available: Iterable[str], hint: str = "") -> None:
+        known = sorted(available)
+        guess = suggestion(name, known)
+        message = f"Unknown {kind} {name!r}.{guess} Available: {', '.join(known)}"
+        super().__init__(f"{message}. {hint}" if hint else message)
+
+    # a KeyError shows its message in quotes
+    __str__ = Exception.__str__
+
+
+class OptionError(DebiasbenchError, ValueError):
+    """An option that does not exist, has the wrong type or lies out of range."""
+
+    exit_code = 2
+
+
+class PluginError(DebiasbenchError):
+    """A plugin that cannot be used: it does not load, misspells a hook or takes a taken name."""
+
+    exit_code = 3
+
+
+class DataError(DebiasbenchError):
+    """Data that is missing, damaged or contradicts itself."""
+
+    exit_code = 4
+
+
+class SupervisionError(DebiasbenchError):
+    """A method asked for labels that it does not declare."""
+
+    exit_code = 5
+
+
+class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training failed"
+    """A loss, or what it left of the weights, became NaN or infinite.
+
+    `step` counts from 0 within the stage; `last_loss` is the last finite loss, None if there
+    was none.
+    """
+
+    exit_code = 6
+
+    def __init__(
+        self, stage: str, step: int, last_loss: float | None, what: str = "The loss"
+    ) -> None:
+        self.stage, self.step, self.last_loss = stage, step, last_loss
+        last = "no finite loss before" if last_loss is None else f"last finite loss {last_loss:.4g}"
+        super().__init__(
+            f"{what} of stage {stage!r} became NaN or infinite at step {step} ({last}). "
+            "Try a smaller learning rate (--set train.lr=...) or clipping (--set train.clip_norm=1)"
+        )
+
+
+class StoreError(DebiasbenchError):
+    """A results folder that cannot be written."""
+
+    exit_code = 7
+
+
+class BusyError(DebiasbenchError):
+    """Another process is running the same spec into the same results folder."""
+
+    exit_code = 8
+
+
+class RecordError(DebiasbenchError):
+    """A record that is not one, or a page that does not match its records."""
+
+    exit_code = 9
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Say ` Did you mean 'x'?` for a near miss, nothing otherwise."""
+    close = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

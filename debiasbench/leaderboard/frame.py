@@ -1,0 +1,84 @@
+"""Records as one data frame: a row for each run and selection rule, every metric recomputed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from debiasbench.metrics import accuracies
+from debiasbench.record import canonical, test_counts
+from debiasbench.selection import RULES, USES_GROUPS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from debiasbench.record import Choice, Record
+
+COSTS = (
+    "density",
+    "parameters",
+    "active_parameters",
+    "inference_flops",
+    "training_flops",
+    "training_seconds",
+)
+
+
+def frame(records: Iterable[Record]) -> pd.DataFrame:
+    """Return a row per record and selection rule.
+
+    Accuracies are in [0, 1], computed from hits per group; NaN where a rule or a run came to
+    nothing. `failure` says why a run has no result, `missing` why a rule has none.
+    `train`, `val`: the supervision of the row, where `val` also counts what the rule reads.
+    """
+    return pd.DataFrame([_row(record, rule) for record in records for rule in RULES])
+
+
+def _row(record: Record, rule: str) -> dict[str, Any]:
+    spec, task = record.spec, record.task
+    outcome = record.outcomes.get(rule)
+    row: dict[str, Any] = {
+        "id": record.id,
+        "dataset": label(spec.dataset),
+        "data": task.fingerprint,
+        "model": label(spec.model),
+        "method": spec.method.name,
+        "made_by": record.provenance.plugins.get("method", "?"),
+        "options": canonical(spec.method.options),
+        "training": canonical(spec.training),
+        "seed": spec.seed,
+        "rule": rule,
+        "train": record.supervision.train,
+        "val": _val_use(record.supervision.val, rule),
+        "failure": None,
+        "missing": None,
+        "epoch": outcome.epoch if outcome else None,
+    }
+    if record.failure is not None:
+        row["failure"] = f"{record.failure.kind} at step {record.failure.step}"
+    elif outcome is None:
+        row["missing"] = f"{rule} had nothing to choose by in validation"
+    else:
+        row |= accuracies(test_counts(record, outcome))
+    if record.cost is not None:
+        row |= {name: getattr(record.cost, name) for name in COSTS}
+    return row
+
+
+def label(choice: Choice) -> str:
+    """Write a choice with its options: "digits ratio=0.05 split_seed=0"."""
+    return " ".join([choice.name, *(f"{k}={plain(v)}" for k, v in sorted(choice.options.items()))])
+
+
+def plain(value: object) -> str:
+    """Write an option's value as one would type it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else " ".join(str(value).split())
+
+
+def _val_use(declared: str, rule: str) -> str:
+    if declared == "fit":
+        return "fit"
+    return "select" if declared == "select" or rule in USES_GROUPS else "none"

@@ -1,0 +1,65 @@
+"""Tables inside Markdown pages: each says which command makes it, and is kept true by it.
+
+A page holds blocks of the form
+
+    <!-- debiasbench leaderboard RECORDS... [OPTIONS] -->
+    (the table)
+    <!-- /debiasbench -->
+
+whose RECORDS are relative to the page's folder, and whose OPTIONS are --dataset, --metric, --select
+and --baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+from typing import NoReturn
+
+from debiasbench.errors import RecordError
+from debiasbench.leaderboard.table import table
+
+_BLOCK = re.compile(
+    r"(?P<open><!-- debiasbench leaderboard (?P<words>[^\n]*?) -->\n)"
+    r"(?P<table>.*?)"
+    r"(?P<close><!-- /debiasbench -->)",
+    re.DOTALL,
+)
+
+
+def regenerated(page: Path) -> tuple[str, str]:
+    """Return the text of a page as it is, and as its records make it.
+
+    Raises `RecordError` for a page without a block, for a block whose words are off, and for
+    records that are damaged or there twice.
+    """
+    try:
+        text = page.read_text("utf-8")
+    except OSError as error:
+        raise RecordError(f"{page} cannot be read: {error.strerror}") from error
+    if not _BLOCK.search(text):
+        raise RecordError(
+            f"{page} has no table to keep. Mark the place with "
+            "<!-- debiasbench leaderboard RECORDS --> and <!-- /debiasbench -->"
+        )
+    return text, _BLOCK.sub(lambda m: m["open"] + _table(page, m["words"]) + m["close"], text)
+
+
+def _table(page: Path, words: str) -> str:
+    parser = _Parser(prog=str(page), add_help=False)
+    parser.add_argument("records", nargs="+")
+    for name in ("--dataset", "--metric", "--select", "--baseline"):
+        parser.add_argument(name)
+    chosen = vars(parser.parse_args(shlex.split(words)))
+    places = [page.parent / place for place in chosen.pop("records")]
+    text, problems = table(places, "markdown", **chosen)
+    if problems:
+        raise RecordError(f"{page}: {'; '.join(problems)}")
+    return f"\n{text}\n"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RecordError(f"{self.prog}: <!-- debiasbench leaderboard -->: {message}")

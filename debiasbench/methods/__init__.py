@@ -1,0 +1,15 @@
+"""The builtin methods, offered like any plugin's."""
+
+from debiasbench.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def debiasbench_register_methods(register: Register) -> None:
+    """Offer the builtin methods; each is imported only when used."""
+    register("erm", "debiasbench.methods.erm:ERM")
+    register("upweight", "debiasbench.methods.upweight:Upweight")
+    register("groupdro", "debiasbench.methods.groupdro:GroupDRO")
+    register("jtt", "debiasbench.methods.jtt:JTT")
+    register("lff", "debiasbench.methods.lff:LfF")
+    register("dfr", "debiasbench.methods.dfr:DFR")
+    register("rest", "debiasbench.methods.rest:REST")

@@ -1,0 +1,23 @@
+"""Empirical risk minimisation: what every other method is compared to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from debiasbench.method import Method
+
+if TYPE_CHECKING:
+    from debiasbench.lab import Lab
+    from debiasbench.stage import Trained
+
+
+@dataclass(frozen=True)
+class ERM(Method):
+    """Empirical risk minimisation: mean cross-entropy over the training data as it is."""
+
+    citation: ClassVar[str] = "Vapnik. Statistical Learning Theory. Wiley, 1998."
+
+    def fit(self, lab: Lab) -> Trained:
+        """Train once."""
+        return lab.train(lab.model(), name="train")

@@ -1,0 +1,35 @@
+"""Just Train Twice: train briefly, then train again with the mistakes upweighted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from debiasbench.method import Method
+from debiasbench.options import option
+
+if TYPE_CHECKING:
+    from debiasbench.lab import Lab
+    from debiasbench.stage import Trained
+
+
+@dataclass(frozen=True)
+class JTT(Method):
+    """Just Train Twice: upweight what a briefly trained network gets wrong."""
+
+    citation: ClassVar[str] = (
+        "Liu et al. Just Train Twice: Improving Group Robustness without Training Group "
+        "Information. ICML 2021. arXiv:2107.09044."
+    )
+
+    identification_epochs: int = option(1, "epochs of the first network (T)", ge=1)
+    upweight: float = option(20.0, "how often a mistake is drawn for one other (lambda_up)", gt=0)
+
+    def fit(self, lab: Lab) -> Trained:
+        """Identify, then train again from scratch."""
+        first = lab.train(
+            lab.model(), epochs=self.identification_epochs, name="identify", select=False
+        )
+        wrong = lab.predict(first, "train").argmax(1) != lab.labels("train")  # (N,)
+        weights = 1 + (self.upweight - 1) * wrong.double()
+        return lab.train(lab.model(), weights=weights, name="train")

@@ -1,0 +1,82 @@
+"""Learning from Failure: a network that is made to be biased tells which samples are hard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from debiasbench.method import Method
+from debiasbench.objective import Objective
+from debiasbench.options import option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from debiasbench.data import Batch
+    from debiasbench.lab import Lab
+    from debiasbench.stage import Trained
+
+
+class LfFLoss(Objective):
+    """Generalised cross-entropy for the biased network, relative difficulty for the other.
+
+    `y`: (N,) training labels. Per-sample losses of both networks are averaged over time in
+    buffers and divided by the largest average of their class, as in the authors' code.
+    """
+
+    y: Tensor  # (N,)
+    average: Tensor  # (2, N) moving averages: biased, debiased
+
+    def __init__(
+        self, biased: nn.Module, debiased: nn.Module, y: Tensor, q: float, decay: float
+    ) -> None:
+        super().__init__(debiased)
+        self.biased, self.q, self.decay = biased, q, decay
+        self.classes = int(y.max()) + 1
+        self.register_buffer("y", y)
+        self.register_buffer("average", torch.zeros(2, len(y)))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the sum of both networks' losses; their gradients do not mix."""
+        biased, debiased = self.biased(batch.x), self.network(batch.x)  # (B, C)
+        losses = torch.stack(
+            [F.cross_entropy(z, batch.y, reduction="none") for z in (biased, debiased)]
+        )  # (2, B)
+        weight = self._difficulty(losses.detach(), batch)  # (B,)
+        p = biased.softmax(1).gather(1, batch.y[:, None])[:, 0]  # (B,) probability of the class
+        gce: Tensor = (1 - p.clamp(min=1e-8) ** self.q) / self.q
+        return gce.mean() + (weight * losses[1]).mean()
+
+    def _difficulty(self, losses: Tensor, batch: Batch) -> Tensor:
+        """(B,) W = L_b / (L_b + L_d) from smoothed, class-normalised losses; in [0, 1]."""
+        average = self.average
+        if self.training:
+            average[:, batch.index] = average[:, batch.index].lerp(losses, 1 - self.decay)
+        largest = average.new_zeros(2, self.classes).scatter_reduce(
+            1, self.y.expand(2, -1), average, "amax"
+        )  # (2, C)
+        scaled = average[:, batch.index] / (largest[:, batch.y] + 1e-8)  # (2, B)
+        return scaled[0] / (scaled.sum(0) + 1e-8)
+
+
+@dataclass(frozen=True)
+class LfF(Method):
+    """Learning from Failure: train on what a deliberately biased network fails at."""
+
+    citation: ClassVar[str] = (
+        "Nam et al. Learning from Failure: Training Debiased Classifier from Biased Classifier. "
+        "NeurIPS 2020. arXiv:2007.02561."
+    )
+
+    q: float = option(0.7, "bias amplification of the generalised cross-entropy", gt=0, le=1)
+    decay: float = option(0.7, "decay of the per-sample moving averages", ge=0, lt=1)
+
+    def fit(self, lab: Lab) -> Trained:
+        """Train both networks at once."""
+        biased, debiased = lab.model(), lab.model()
+        loss = LfFLoss(biased, debiased, lab.labels("train"), self.q, self.decay)
+        return lab.train(loss, name="train")

@@ -1,0 +1,26 @@
+"""Fetching pretrained weights, and what to say where they cannot be had."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from debiasbench.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def fetching(name: str, *, wanted: bool) -> Iterator[None]:
+    """Turn any failure inside into a `DataError`, if weights were `wanted`."""
+    try:
+        yield
+    except Exception as error:
+        if not wanted:
+            raise
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise DataError(
+            f"The pretrained weights of {name} could not be had ({reason}). "
+            "Run once with a network, or leave model.pretrained out"
+        ) from error

@@ -1,0 +1,49 @@
+"""The small convolutional network of DCWP and REST for CMNIST."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar
+
+from debiasbench.errors import OptionError
+from debiasbench.model import Model, Shape
+from debiasbench.options import option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class CNN(Model):
+    """Three 4x4 convolutions of stride 2 with BatchNorm, global pooling, one linear layer."""
+
+    citation: ClassVar[str] = (
+        "Park et al. Training Debiased Subnetworks with Contrastive Weight Pruning. CVPR 2023."
+    )
+
+    width: int = option(64, "channels of the first convolution; the next have 2 and 4 times", ge=1)
+
+    def build(self, shape: Shape) -> nn.Module:
+        """3 -> 64 -> 128 -> 256 channels at the default width: 660,992 weights that can be sparse.
+
+        Raises `OptionError` for anything but images of at least 8x8.
+        """
+        from torch import nn
+
+        if len(shape.input) != 3 or min(shape.input[1:]) < 8:
+            raise OptionError(
+                f"cnn takes images (C, H, W) of at least 8x8, not samples of shape {shape.input}. "
+                "Try --model mlp"
+            )
+        sizes = [shape.input[0], self.width, 2 * self.width, 4 * self.width]
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(sizes):
+            layers += [
+                nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(inplace=True),
+            ]
+        return nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(sizes[-1], shape.classes)
+        )

@@ -1,0 +1,98 @@
+"""torchvision's residual networks, with a width and a stem to choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+from torchvision.models import resnet
+
+from debiasbench.errors import OptionError
+from debiasbench.model import Model, Shape
+from debiasbench.models._weights import fetching
+from debiasbench.options import option
+
+Stem = Literal["imagenet", "small"]
+
+_CITATION = "He et al. Deep Residual Learning for Image Recognition. CVPR 2016."
+_WIDTH = "channels of the first stage; 64 is the original"
+_STEM = "imagenet: 7x7 convolution of stride 2 and pooling; small: 3x3 of stride 1 for 32x32 images"
+_PRETRAINED = "start from ImageNet weights, which torchvision fetches"
+
+
+@dataclass(frozen=True)
+class ResNet18(Model):
+    """ResNet-18 of torchvision."""
+
+    citation: ClassVar[str] = _CITATION
+
+    width: int = option(64, _WIDTH, ge=1)
+    stem: Stem = option("imagenet", _STEM)
+    pretrained: bool = option(False, _PRETRAINED)
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Basic blocks, 2 to a stage."""
+        weights = resnet.ResNet18_Weights.DEFAULT if self.pretrained else None
+        return _resnet(resnet.BasicBlock, (2, 2, 2, 2), shape, self.width, self.stem, weights)
+
+
+@dataclass(frozen=True)
+class ResNet50(Model):
+    """ResNet-50 of torchvision."""
+
+    citation: ClassVar[str] = _CITATION
+
+    width: int = option(64, _WIDTH, ge=1)
+    stem: Stem = option("imagenet", _STEM)
+    pretrained: bool = option(False, _PRETRAINED)
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Bottleneck blocks, 3, 4, 6 and 3 to a stage."""
+        weights = resnet.ResNet50_Weights.DEFAULT if self.pretrained else None
+        return _resnet(resnet.Bottleneck, (3, 4, 6, 3), shape, self.width, self.stem, weights)
+
+
+def _resnet(
+    block: Any,
+    layers: tuple[int, int, int, int],
+    shape: Shape,
+    width: int,
+    stem: Stem,
+    weights: Any,
+) -> nn.Module:
+    if len(shape.input) != 3:
+        raise OptionError(f"resnet takes images (C, H, W), not samples of shape {shape.input}")
+    original = width == 64 and stem == "imagenet" and shape.input[0] == 3
+    if weights is not None and not original:
+        raise OptionError("Pretrained weights fit width=64, stem=imagenet and three channels only")
+    net: Any = resnet.ResNet(block, list(layers))
+    if weights is not None:
+        with fetching(str(weights), wanted=True):
+            net.load_state_dict(weights.get_state_dict(check_hash=True))
+    if width != 64:
+        net.inplanes = width
+        net.bn1 = nn.BatchNorm2d(width)
+        for i, blocks in enumerate(layers):
+            stage = net._make_layer(block, width * 2**i, blocks, stride=1 if i == 0 else 2)
+            setattr(net, f"layer{i + 1}", _initialised(stage))
+    if not original:
+        stem_conv = (
+            nn.Conv2d(shape.input[0], width, 7, stride=2, padding=3, bias=False)
+            if stem == "imagenet"
+            else nn.Conv2d(shape.input[0], width, 3, stride=1, padding=1, bias=False)
+        )
+        net.conv1 = _initialised(stem_conv)
+        if stem == "small":
+            net.maxpool = nn.Identity()
+    net.fc = nn.Linear(width * 8 * block.expansion, shape.classes)
+    network: nn.Module = net
+    return network
+
+
+def _initialised(module: nn.Module) -> nn.Module:
+    """Give convolutions the initialisation that torchvision's constructor gives them."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return module

@@ -1,0 +1,92 @@
+"""Any classifier of torchvision or timm, by its name there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from debiasbench.errors import OptionError, UnknownNameError
+from debiasbench.model import Model, Shape
+from debiasbench.models._weights import fetching
+from debiasbench.options import option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Torchvision(Model):
+    """Any classification model of torchvision, as torchvision:NAME."""
+
+    citation: ClassVar[str] = "TorchVision maintainers and contributors. github.com/pytorch/vision."
+
+    name: str = option("resnet18", "the model's name in torchvision")
+    pretrained: bool = option(False, "start from its default weights, which torchvision fetches")
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Three-channel images only; the last linear layer is made to fit the classes."""
+        from torch import nn
+        from torchvision import models
+
+        known = [n for n in models.list_models() if "." not in n and "/" not in n]
+        known = [n for n in known if models.get_model_builder(n).__module__.count(".") == 2]
+        if self.name not in known:
+            raise UnknownNameError("torchvision model", self.name, known)
+        if len(shape.input) != 3 or shape.input[0] != 3:
+            raise OptionError(f"torchvision:{self.name} takes three-channel images only")
+        if not self.pretrained:
+            # these two would return auxiliary logits beside the logits while training
+            auxiliary = self.name in {"googlenet", "inception_v3"}
+            more = {"aux_logits": False, "init_weights": True} if auxiliary else {}
+            network: nn.Module = models.get_model(self.name, num_classes=shape.classes, **more)
+            return network
+        with fetching(f"torchvision:{self.name}", wanted=True):
+            network = models.get_model(self.name, weights="DEFAULT")
+        if hasattr(network, "aux_logits"):
+            setattr(network, "aux_logits", False)  # noqa: B010 - not an attribute of every module
+        head = self.head(network)
+        _replace(network, head, nn.Linear(head.in_features, shape.classes))
+        return network
+
+
+@dataclass(frozen=True)
+class Timm(Model):
+    """Any image model of timm, as timm:NAME."""
+
+    citation: ClassVar[str] = (
+        "Wightman. PyTorch Image Models. github.com/huggingface/pytorch-image-models."
+    )
+
+    name: str = option("resnet18", "the model's name in timm")
+    pretrained: bool = option(False, "start from pretrained weights, which timm fetches")
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Make it for the task's channels and classes, and its image size where that matters."""
+        import timm
+
+        if not timm.is_model(self.name):
+            raise UnknownNameError("timm model", self.name, timm.list_models())
+        if len(shape.input) != 3:
+            raise OptionError(f"timm:{self.name} takes images (C, H, W)")
+        settings: dict[str, Any] = {
+            "pretrained": self.pretrained,
+            "num_classes": shape.classes,
+            "in_chans": shape.input[0],
+        }
+        with fetching(f"timm:{self.name}", wanted=self.pretrained):
+            try:
+                network: nn.Module = timm.create_model(
+                    self.name, img_size=shape.input[1:], **settings
+                )
+            except TypeError:  # convolutional ones take any size and no such argument
+                network = timm.create_model(self.name, **settings)
+        return network
+
+
+def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` where `old` is."""
+    for name, module in network.named_modules():
+        if module is old:
+            parent, _, last = name.rpartition(".")
+            setattr(network.get_submodule(parent), last, new)
+            return

@@ -1,0 +1,332 @@
+"""From a spec to a record: the only module that sees every layer."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from debiasbench import provenance
+from debiasbench.engine import Engine, is_finite
+from debiasbench.errors import (
+    DataError,
+    DebiasbenchError,
+    OptionError,
+    PluginError,
+    SupervisionError,
+    TrainingFailed,
+    UnknownNameError,
+)
+from debiasbench.lab import Lab, as_objective, visible_labels
+from debiasbench.method import Supervision
+from debiasbench.metrics import METRICS, accuracies
+from debiasbench.options import parse
+from debiasbench.randomness import derive, seeded
+from debiasbench.record import (
+    Cost,
+    Failure,
+    Outcome,
+    Provenance,
+    Record,
+    Spec,
+    SplitResult,
+    TaskFacts,
+)
+from debiasbench.selection import RULES
+from debiasbench.sparsity import SparsityTooHigh, maskable
+from debiasbench.specs import instance
+from debiasbench.stage import Trained
+from debiasbench.store import PREDICTIONS, Overwrite, Run, Store, digest, prediction_key
+from debiasbench.training import Training
+from debiasbench.views import HeldOut, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from debiasbench.component import Component
+    from debiasbench.data import Dataset, Split, Task
+    from debiasbench.engine import Progress
+    from debiasbench.method import Method
+    from debiasbench.model import Model
+    from debiasbench.plugins import Plugins
+
+
+def run(
+    spec: Spec,
+    plugins: Plugins,
+    *,
+    results: Path,
+    data_root: Path,
+    device: str = "auto",
+    overwrite: Overwrite = "failed",
+    progress: Progress | None = None,
+) -> Run:
+    """Run a spec and keep its record, or return the record that is there.
+
+    `overwrite`: run again "never", if the record says "failed", or "always".
+    A loss that becomes NaN ends in a record of status "failed".
+    Raises `BusyError` if another process is running the spec, and whatever else
+    `debiasbench.errors` lists; then nothing is kept.
+    """
+    store = Store(results)
+    if (done := store.finished(spec, overwrite)) is not None:
+        return Run(done, store.path(spec), fresh=False)
+    engine = Engine(device, progress)
+    with store.claim(spec):
+        # another process may have finished it while this one waited to begin
+        if (done := store.finished(spec, overwrite)) is not None:
+            return Run(done, store.path(spec), fresh=False)
+        record, predictions = _execute(spec, plugins, engine, data_root)
+        return Run(record, store.save(record, predictions), fresh=True)
+
+
+def _execute(
+    spec: Spec, plugins: Plugins, engine: Engine, data_root: Path
+) -> tuple[Record, dict[str, NDArray[np.integer]] | None]:
+    begun, started = time.perf_counter(), datetime.now(UTC)
+    dataset: Dataset = instance(plugins.datasets, spec.dataset)
+    model: Model = instance(plugins.models, spec.model)
+    method: Method = instance(plugins.methods, spec.method)
+    task = _load(dataset, data_root, plugins, spec)
+
+    validation = HeldOut.of(task, task.val, engine.device)
+    failure: Failure | None = None
+    outcomes: dict[str, Outcome] = {}
+    cost: Cost | None = None
+    predictions: dict[str, NDArray[np.integer]] | None = None
+    try:
+        fitted = fit(
+            task,
+            method,
+            model=model,
+            training=parse(Training, spec.training, owner="training"),
+            seed=spec.seed,
+            engine=engine,
+            validation=validation,
+            owner=str(plugins.methods[spec.method.name]),
+        )
+    except TrainingFailed as error:
+        failure = Failure("NonFiniteLoss", str(error), error.stage, error.step, error.last_loss)
+    else:
+        sides = {"val": validation, "test": HeldOut.of(task, task.test, engine.device)}
+        outcomes, predictions = _evaluate(fitted, sides, engine)
+        cost = _cost(fitted, validation, engine, time.perf_counter() - begun)
+
+    record = Record(
+        id=spec.id,
+        status="failed" if failure else "ok",
+        spec=spec,
+        supervision=method.supervision,
+        task=_facts(task),
+        provenance=Provenance(
+            plugins={
+                "dataset": str(plugins.datasets[spec.dataset.name].origin),
+                "model": str(plugins.models[spec.model.name].origin),
+                "method": str(plugins.methods[spec.method.name].origin),
+            },
+            versions=provenance.versions(),
+            device=str(engine.device),
+            hardware=engine.hardware(),
+            deterministic=engine.deterministic(),
+            git=provenance.git_commit(),
+            started=started.isoformat(timespec="seconds"),
+        ),
+        outcomes=outcomes,
+        cost=cost,
+        failure=failure,
+        predictions=None
+        if predictions is None
+        else {"file": spec.stem + PREDICTIONS, "sha256": digest(predictions)},
+    )
+    return record, predictions
+
+
+def _load(dataset: Dataset, root: Path, plugins: Plugins, spec: Spec) -> Task:
+    entry = plugins.datasets[spec.dataset.name]
+    try:
+        task = dataset.load(root)
+    except DebiasbenchError:
+        raise
+    except Exception as error:
+        raise DataError(f"{entry} could not be loaded: {_what(error)}") from error
+    for name, known in ((task.metric, METRICS), (task.select, RULES)):
+        if name not in known:
+            raise UnknownNameError(f"metric or selection rule of {entry}", name, known)
+    return task
+
+
+def fit(
+    task: Task,
+    method: Method,
+    *,
+    model: Model,
+    training: Training,
+    seed: int,
+    engine: Engine,
+    validation: HeldOut | None = None,
+    components: Callable[[], Sequence[Component]] = tuple,
+    owner: str = "the method",
+) -> Trained:
+    """Let a method train, seeing what it declares; the test split stays outside.
+
+    `components` makes what is added to every stage; `owner` names the method in errors.
+    """
+    supervision = method.supervision
+    if not isinstance(supervision, Supervision):
+        raise PluginError(f"{owner}: supervision is {supervision!r}, must be a Supervision(...)")
+
+    def view(split: Split, level: str) -> View:
+        return View(task, split, visible_labels(task, split, level), engine.device)
+
+    views = {"train": view(task.train, supervision.train)}
+    if supervision.val != "none":
+        views["val"] = view(task.val, "groups")
+    lab = Lab(
+        engine=engine,
+        train_stage=partial(
+            engine.train,
+            validation=validation or HeldOut.of(task, task.val, engine.device),
+        ),
+        model=model,
+        shape=task.shape,
+        num_biases=len(task.biases),
+        views=views,
+        supervision=supervision,
+        training=training,
+        seed=seed,
+        components=components,
+    )
+    try:
+        with seeded(derive(seed, "fit")):  # for a method that draws from torch's own generator
+            fitted = method.fit(lab)
+    except SupervisionError as error:
+        raise SupervisionError(f"{owner}: {error}") from error
+    except SparsityTooHigh as error:
+        raise OptionError(f"{owner}: {error}") from error
+    except DebiasbenchError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{owner} raised {_what(error)}") from error
+    return _as_trained(fitted, engine, owner)
+
+
+def _as_trained(fitted: object, engine: Engine, owner: str) -> Trained:
+    """Check what a method returned; a network or objective is taken as it is by every rule."""
+    if isinstance(fitted, Trained):
+        last = fitted.checkpoints.get("last")
+        now = fitted.objective.state_dict()
+        if last and any(not torch.equal(now[name], value) for name, value in last.state.items()):
+            raise PluginError(
+                f"{owner} changed weights after lab.train and returned the stage, whose "
+                "checkpoints would undo it: return the network, stage.objective.network, instead"
+            )
+        return fitted
+    if not isinstance(fitted, nn.Module):
+        raise PluginError(
+            f"{owner} returned {type(fitted).__name__} from fit; return what lab.train returns, "
+            "or a network"
+        )
+    objective = as_objective(fitted)
+    if not is_finite(objective):
+        raise PluginError(f"{owner} returned a network with a weight that is NaN or infinite")
+    weights = dict(objective.named_parameters())
+    densities = {
+        # what the method replaced since, such as a refitted head, is dense
+        name: density
+        for name, density in engine.densities.items()
+        if name in weights
+        and weights[name].count_nonzero() <= round(density * weights[name].numel())
+    }
+    return Trained(objective, densities=densities)
+
+
+def _evaluate(
+    fitted: Trained, sides: Mapping[str, HeldOut], engine: Engine
+) -> tuple[dict[str, Outcome], dict[str, NDArray[np.integer]]]:
+    """Read the test split, once for each set of weights that some rule kept."""
+    predictions = {
+        f"{name}.{what}": _compact(values)
+        for name, side in sides.items()
+        for what, values in side.view.labels.items()
+    }
+    outcomes: dict[str, Outcome] = {}
+    seen: dict[int, dict[str, SplitResult]] = {}
+    for rule in RULES:
+        kept = fitted.checkpoints.get(rule)
+        if fitted.checkpoints and kept is None:
+            continue  # its metric was undefined throughout
+        weights = id(kept.state) if kept else 0
+        if weights not in seen:
+            if kept:
+                fitted.objective.load_state_dict(kept.state)
+            seen[weights] = {}
+            for name, side in sides.items():
+                logits = engine.predict(fitted.objective, side.view)
+                hits = engine.hits(logits, side.view, len(side.totals))
+                seen[weights][name] = SplitResult(hits, accuracies(side.counts(hits)))
+                key = prediction_key(kept.epoch if kept else None)
+                predictions[f"{name}.{key}"] = _compact(logits.argmax(1))
+        outcomes[rule] = Outcome(
+            epoch=kept.epoch if kept else None,
+            value=kept.value if kept else math.nan,
+            **seen[weights],
+        )
+    return outcomes, predictions
+
+
+def _compact(values: Tensor) -> NDArray[np.integer]:
+    """Labels in the smallest type that holds them."""
+    array = values.cpu().numpy()
+    return array.astype(np.min_scalar_type(int(array.max())))
+
+
+def _cost(fitted: Trained, validation: HeldOut, engine: Engine, seconds: float) -> Cost:
+    objective = fitted.objective
+    sizes = {f"network.{n}": p.numel() for n, p in maskable(objective.network).items()}
+    density = {name: fitted.densities.get(name, 1.0) for name in sizes}
+    inactive = sum(round((1 - density[name]) * size) for name, size in sizes.items())
+    maskable_weights = sum(sizes.values())
+    parameters = sum(p.numel() for p in objective.network.parameters())
+    dense, by_layer = engine.flops(objective, validation.view)
+    training = sum(c.seconds for c in engine.costs)
+    return Cost(
+        wall_seconds=seconds,
+        training_seconds=training,
+        images_per_second=sum(c.samples for c in engine.costs) / training if training else 0.0,
+        peak_memory_bytes=engine.peak_memory(),
+        parameters=parameters,
+        active_parameters=parameters - inactive,
+        density=1 - inactive / maskable_weights if maskable_weights else 1.0,
+        inference_flops=dense - sum((1 - density[n]) * by_layer.get(n, 0.0) for n in sizes),
+        training_flops=sum(c.flops for c in engine.costs),
+        stages=[asdict(c) for c in engine.costs],
+    )
+
+
+def _facts(task: Task) -> TaskFacts:
+    return TaskFacts(
+        classes=list(task.classes),
+        biases=list(task.biases),
+        aligned=task.aligned.tolist(),
+        metric=task.metric,
+        select=task.select,
+        group_counts={
+            name: task.group_counts(split).tolist() for name, split in task.splits().items()
+        },
+        fingerprint=task.fingerprint(),
+    )
+
+
+def _what(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -1,0 +1,44 @@
+"""Which epoch to keep: every rule is followed in one training, and none is picked afterwards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RULES: dict[str, str | None] = {
+    "last": None,
+    "val_average": "average",
+    "val_unbiased": "unbiased",
+    "val_worst_group": "worst_group",
+    "val_conflict": "conflict",
+}
+"""Rule -> the validation metric it maximises; None keeps the last epoch."""
+
+USES_GROUPS = frozenset(r for r, metric in RULES.items() if metric not in {None, "average"})
+"""Rules that read the bias labels of the validation split: all whose metric tells groups apart."""
+
+
+@dataclass
+class Tracker:
+    """Follow every rule over the epochs of one stage.
+
+    `best`: rule -> (epoch, value) of the epoch it keeps so far; the earliest among equals, and
+    absent while the rule's metric has been NaN throughout.
+    """
+
+    best: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def update(self, epoch: int, metrics: Mapping[str, float]) -> list[str]:
+        """Take in the validation metrics after an epoch; return the rules that now keep it."""
+        improved = []
+        for rule, metric in RULES.items():
+            value = math.nan if metric is None else metrics[metric]
+            better = not math.isnan(value) and value > self.best.get(rule, (0, -math.inf))[1]
+            if metric is None or better:
+                self.best[rule] = (epoch, value)
+                improved.append(rule)
+        return improved

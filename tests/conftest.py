@@ -1,0 +1,113 @@
+"""What tests share: the command line as a function, and no plugin that happens to be installed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from debiasbench import Dataset, Method, Supervision, Task, hookimpl, option
+from debiasbench.plugins import Plugins
+from debiasbench.registry import Origin
+from debiasbench.testing import toy_task
+
+# before collection: parametrised tests list what is registered
+os.environ["DEBIASBENCH_PLUGINS"] = "0"
+
+ACME = Origin("acme", "1.0")
+
+
+@dataclass(frozen=True)
+class Toy(Dataset):
+    """Two classes, two biases, a second of training."""
+
+    training = {"epochs": 2, "batch_size": 16, "lr": 0.05}  # noqa: RUF012 - as plugins write it
+    model = "mlp"
+
+    ratio: float = option(0.15, "fraction of conflicting samples", ge=0, le=1)
+
+    def load(self, root: Path) -> Task:
+        return toy_task(ratio=self.ratio)
+
+
+class ToyPlugin:
+    """Offers the toy data set, as an installed plugin would."""
+
+    @hookimpl
+    def debiasbench_register_datasets(self, register: Callable[..., None]) -> None:
+        register("toy", Toy)
+
+
+def offering(**methods: type) -> object:
+    """Make a plugin that registers methods by name."""
+
+    class Plugin:
+        @hookimpl
+        def debiasbench_register_methods(self, register: Callable[..., None]) -> None:
+            for name, method in methods.items():
+                register(name, method)
+
+    return Plugin()
+
+
+@pytest.fixture(autouse=True)
+def builtins_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see builtin plugins and those they bring, and run on the CPU, whatever is there."""
+    monkeypatch.setenv("DEBIASBENCH_PLUGINS", "0")
+    monkeypatch.setenv("DEBIASBENCH_DEVICE", "cpu")
+    monkeypatch.delenv("DEBIASBENCH_DATA", raising=False)
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):  # they make a pipe pass for a terminal
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def plugins() -> Plugins:
+    """Builtin plugins and the toy data set."""
+    return Plugins([(ToyPlugin(), ACME)])
+
+
+@pytest.fixture
+def debiasbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Call the command line in an empty folder: `debiasbench("list", "methods")`."""
+    from debiasbench.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object, extra: tuple[object, ...] = ()) -> Result:
+        loaded = Plugins([(ToyPlugin(), ACME), *((plugin, ACME) for plugin in extra)])
+        return CliRunner().invoke(main, [str(w) for w in words], obj=loaded)
+
+    return call
+
+
+@dataclass(frozen=True)
+class Peek(Method):
+    """Reads a label in its loss, with whatever declaration a subclass makes."""
+
+    label = "group"
+
+    def fit(self, lab: Any) -> Any:
+        from torch import Tensor
+
+        from debiasbench import Batch
+        from debiasbench.objective import CrossEntropy
+
+        label = self.label
+
+        class Reading(CrossEntropy):
+            def forward(self, batch: Batch) -> Tensor:
+                return super().forward(batch) + 0 * getattr(batch, label).sum()
+
+        return lab.train(Reading(lab.model()), name="train")
+
+
+@dataclass(frozen=True)
+class PeekDeclared(Peek):
+    """The same, declared."""
+
+    supervision = Supervision(train="groups")

@@ -1,0 +1,174 @@
+"""Third-party packages, built and installed for real, and the tutorial, run as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PLUGINS = ROOT / "plugins"
+
+
+def environment(site: Path) -> dict[str, str]:
+    """An environment whose `pip install` builds without a network and installs into `site`.
+
+    `pip`, `debiasbench` and `pytest` are those of the interpreter that runs the tests.
+    """
+    kept = {k: v for k, v in os.environ.items() if k != "DEBIASBENCH_PLUGINS"}
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(site),
+        "PIP_TARGET": str(site),
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads this as "no isolation"
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def call(command: str, folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        shlex.split(command), cwd=folder, env=environment(site), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def succeed(command: str, folder: Path, site: Path) -> str:
+    done = call(command, folder, site)
+    assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def write_package(folder: Path, name: str, code: str) -> Path:
+    """Write an installable package of one module, version 2.0, with an entry point."""
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+        f'[project]\nname = "{name}"\nversion = "2.0"\n'
+        f'[project.entry-points.debiasbench]\n{name} = "{name}"\n'
+        f'[tool.hatch.build.targets.wheel]\ninclude = ["{name}.py"]\n'
+    )
+    (folder / f"{name}.py").write_text(code)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both packages of plugins/ installed."""
+    folder = tmp_path_factory.mktemp("site")
+    for name in ("debiasbench-cvar", "debiasbench-tabular"):
+        succeed(f"pip install -q '{PLUGINS / name}'", folder, folder)
+    return folder
+
+
+def test_list_shows_installed_plugins_with_distribution_and_version(
+    site: Path, tmp_path: Path
+) -> None:
+    lines = succeed("debiasbench list", tmp_path, site).splitlines()
+    of = {line.split()[0]: line for line in lines if line}
+    assert "debiasbench-cvar 0.1.0" in of["cvar"]
+    assert "debiasbench-tabular 0.1.0" in of["breast-cancer"]
+    assert "debiasbench-tabular 0.1.0" in of["tabular-resnet"]
+    assert "CVaR-DRO: minimise the mean of the worst fraction" in of["cvar"]
+
+
+def test_an_installed_method_data_set_and_model_run_and_reach_the_leaderboard(
+    site: Path, tmp_path: Path
+) -> None:
+    run = "debiasbench run --dataset breast-cancer --epochs 3"
+    assert "with tabular-resnet" in succeed(f"{run} --method cvar --set alpha=0.5", tmp_path, site)
+    succeed(f"{run} --method erm", tmp_path, site)
+    table = succeed("debiasbench leaderboard", tmp_path, site)
+    assert "### breast-cancer" in table
+    assert re.search(r"^\| cvar ", table, re.MULTILINE)
+    assert re.search(r"^\| erm ", table, re.MULTILINE)
+
+
+def test_an_installed_plugin_that_fails_to_import_is_named_and_the_rest_goes_on(
+    tmp_path: Path,
+) -> None:
+    package = write_package(tmp_path / "acme", "acme", "import acme_core\n")
+    own = tmp_path / "site"
+    succeed("pip install -q .", package, own)
+    done = call("debiasbench list methods", tmp_path, own)
+    assert done.returncode == 0
+    assert done.stderr == (
+        "Warning: plugin 'acme' of acme 2.0 did not load: "
+        "ModuleNotFoundError: No module named 'acme_core'\n"
+    )
+    assert "rest" in done.stdout
+
+
+def test_without_plugins_only_builtins_are_there(site: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["debiasbench", "run", "--method", "cvar"], cwd=tmp_path,
+        env=environment(site) | {"DEBIASBENCH_PLUGINS": "0"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Unknown method 'cvar'" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["debiasbench-cvar", "debiasbench-tabular"])
+def test_the_packages_own_tests_pass(name: str, site: Path, tmp_path: Path) -> None:
+    out = succeed(f"pytest -q -p no:cacheprovider '{PLUGINS / name / 'tests'}'", tmp_path, site)
+    assert " passed" in out
+
+
+def test_two_installed_distributions_with_one_name_are_both_named(
+    site: Path, tmp_path: Path
+) -> None:
+    package = write_package(
+        tmp_path / "rival",
+        "rival",
+        "from debiasbench import hookimpl\n\n@hookimpl\n"
+        "def debiasbench_register_methods(register):\n"
+        '    register("erm", "rival:ERM")\n',
+    )
+    own = tmp_path / "site"
+    succeed("pip install -q .", package, own)
+    done = call("debiasbench list", tmp_path, own)
+    assert done.returncode == 3
+    assert re.fullmatch(
+        r"Error: Two distributions register method 'erm': debiasbench \S+ and rival 2\.0\. .*\n",
+        done.stderr,
+    )
+
+
+BLOCK = re.compile(
+    r"(?:^`(?P<file>[\w.-]+)`:\n\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
+    folder, site = tmp_path / "tutorial", tmp_path / "site"
+    folder.mkdir()
+    outputs: dict[str, str] = {}
+    for block in BLOCK.finditer((PLUGINS / "README.md").read_text()):
+        if block["file"]:
+            (folder / block["file"]).write_text(block["text"])
+        else:
+            assert block["kind"] == "console", block["text"]
+            for line in block["text"].splitlines():
+                command = line.removeprefix("$ ")
+                outputs[command] = succeed(command, folder, site)
+    assert "debiasbench-subg 0.1.0" in outputs["debiasbench list methods"]
+    assert "Sees: train=groups, val=none" in outputs["debiasbench show subg"]
+    assert "Record: results/digits-subg-0-" in outputs["debiasbench run --method subg --epochs 2"]
+    assert "| subg" in outputs["debiasbench leaderboard"]
+    assert "1 passed" in outputs["pytest -q test_subg.py"]
+
+    # what the page says of a forgotten declaration
+    module = site / "debiasbench_subg.py"
+    text = module.read_text()
+    module.write_text(text.replace('    supervision = Supervision(train="groups")\n', ""))
+    done = call("debiasbench run --method subg --epochs 2 --overwrite always", folder, site)
+    assert done.returncode == 5
+    assert 'supervision = Supervision(train="groups")' in done.stderr

@@ -1,0 +1,178 @@
+"""The checks for plugin authors fail where they should."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from debiasbench import Dataset, Method, Model, Shape, Supervision, Task
+from debiasbench.errors import DebiasbenchError
+from debiasbench.objective import CrossEntropy
+from debiasbench.testing import check_dataset, check_method, check_model, toy_task
+
+
+@dataclass(frozen=True)
+class Untrained(Method):
+    """Learns nothing."""
+
+    def fit(self, lab: Any) -> Any:
+        return lab.model()
+
+
+@dataclass(frozen=True)
+class NumpySeeded(Method):
+    """Takes its weights from numpy's global generator."""
+
+    def fit(self, lab: Any) -> Any:
+        noise = torch.from_numpy(np.random.rand(len(lab.labels())))
+        return lab.train(lab.model(), weights=1 + noise, name="train")
+
+
+@dataclass(frozen=True)
+class OwnLoop(Method):
+    """Trains past the engine, so that components do not reach its network."""
+
+    def fit(self, lab: Any) -> Any:
+        lab.train(lab.model(), name="train")
+        network = lab.model()
+        view = lab._views["train"]
+        optimizer = torch.optim.SGD(network.parameters(), 0.05)
+        for _ in range(60):
+            optimizer.zero_grad()
+            logits = network(view.inputs(slice(None)))
+            nn.functional.cross_entropy(logits, view.labels["y"]).backward()
+            optimizer.step()
+        return network
+
+
+class Unbiased(CrossEntropy):
+    """Divides by one sample less than there are."""
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        losses = nn.functional.cross_entropy(self.network(batch.x), batch.y, reduction="none")
+        return losses.sum() / losses.new_tensor(len(losses) - 1)
+
+
+@dataclass(frozen=True)
+class NeedsTwo(Method):
+    """Fails on batches of one."""
+
+    def fit(self, lab: Any) -> Any:
+        return lab.train(Unbiased(lab.model()), name="train")
+
+
+@dataclass(frozen=True)
+class EveryGroup(Method):
+    """Divides by the size of every group, there or not."""
+
+    supervision = Supervision(train="groups")
+
+    def fit(self, lab: Any) -> Any:
+        group = lab.labels(label="group")
+        sizes = group.bincount(minlength=lab.num_groups)
+        assert sizes.min() > 0
+        return lab.train(lab.model(), weights=1 / sizes[group], name="train")
+
+
+@dataclass(frozen=True)
+class Peeks(Method):
+    """Finds labels that it did not declare, past the lab."""
+
+    def fit(self, lab: Any) -> Any:
+        group = lab._train_stage.keywords["validation"].view.labels["group"]
+        share = (group == 0).float().mean().item()
+        return lab.train(lab.model(), name="train", lr=0.01 + share)
+
+
+@pytest.mark.parametrize(
+    ("method", "complaint"),
+    [
+        (Untrained(), "aligned toy samples right"),
+        (NumpySeeded(), "not from numpy's or Python's global generator"),
+        (OwnLoop(), "A component did not reach the network"),
+        (NeedsTwo(), "NaN or infinite"),
+        (EveryGroup(), "AssertionError"),
+        (Peeks(), "Labels that are not declared changed the result"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_check_method_refuses_a_method_that_breaks_a_promise(
+    method: Method, complaint: str
+) -> None:
+    with pytest.raises((AssertionError, DebiasbenchError), match=complaint):
+        check_method(method)
+
+
+@dataclass(frozen=True)
+class Bad(Model):
+    """A network with one of several flaws."""
+
+    flaw: str = ""
+
+    def build(self, shape: Shape) -> nn.Module:
+        wide = shape.classes + (self.flaw == "wide")
+        layers: list[nn.Module] = [nn.Flatten(), nn.Linear(shape.features, wide)]
+        if self.flaw == "random":
+            with torch.no_grad():
+                noise = np.random.rand()
+                layers[1].weight.add_(noise)  # type: ignore[operator,union-attr]
+        if self.flaw == "unused":
+            layers[1].register_parameter("spare", nn.Parameter(torch.zeros(3)))
+        if self.flaw == "head":
+            layers += [nn.Linear(shape.classes, 7), nn.Identity()]
+            return Skipping(*layers)
+        return nn.Sequential(*layers)
+
+
+class Skipping(nn.Sequential):
+    """Leaves its third layer out."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self[1](self[0](x)) + 0 * sum(p.sum() for p in self[2].parameters())
+
+
+@pytest.mark.parametrize(
+    ("flaw", "complaint"),
+    [
+        ("wide", r"returned \(4, 6\) for 4 samples, must be \(4, 5\)"),
+        ("random", "different initial values"),
+        ("unused", "Parameters without gradient: 1.spare"),
+        ("head", "a layer of 7 outputs for 5 classes"),
+    ],
+)
+def test_check_model_refuses_a_model_with_a_flaw(flaw: str, complaint: str) -> None:
+    check_model(Bad())
+    with pytest.raises(AssertionError, match=complaint):
+        check_model(Bad(flaw))
+
+
+@dataclass(frozen=True)
+class Flawed(Dataset):
+    """A data set with one of several flaws."""
+
+    flaw: str = ""
+
+    def load(self, root: Path) -> Task:
+        task = toy_task()
+        if self.flaw == "unseeded":
+            x = task.train.x + np.random.randint(0, 50)
+            return replace(task, train=replace(task.train, x=x))
+        if self.flaw == "conflict":
+            return replace(task, aligned=torch.zeros(2, 2, dtype=torch.bool))
+        return task
+
+
+@pytest.mark.parametrize(
+    ("flaw", "complaint"),
+    [("unseeded", "Two loads gave different bytes"), ("conflict", "No .* pair is aligned")],
+)
+def test_check_dataset_refuses_a_data_set_with_a_flaw(flaw: str, complaint: str) -> None:
+    check_dataset(Flawed())
+    with pytest.raises(AssertionError, match=complaint):
+        check_dataset(Flawed(flaw))
