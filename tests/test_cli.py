@@ -380,7 +380,7 @@ def test_help_and_list_import_nothing_heavy(word: str) -> None:
 
 def test_on_a_terminal_each_stage_has_a_bar_that_counts_its_steps() -> None:
     screen = io.StringIO()
-    with Bar(Console(file=screen, force_terminal=True, width=80)) as bar:
+    with Bar(Console(file=screen, force_terminal=True, no_color=True, width=80)) as bar:
         for stage in ("identify", "train"):
             bar.start(stage, 3)
             for _ in range(3):
