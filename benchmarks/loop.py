@@ -23,7 +23,7 @@ from debiasbench.engine import EVAL_BATCH, Engine
 from debiasbench.model import Shape
 from debiasbench.objective import CrossEntropy
 from debiasbench.plugins import Plugins
-from debiasbench.sparsity import DynamicSparsity
+from debiasbench.sparsity import REST, Sparsify
 from debiasbench.training import Training
 from debiasbench.views import HeldOut, View
 
@@ -103,7 +103,7 @@ def main() -> None:
     def train(sparse: bool) -> None:
         engine.train(
             CrossEntropy(network), view, training, seed=0, name="train", steps=args.steps,
-            components=[DynamicSparsity(density=0.05, update_every=20)] if sparse else [],
+            components=[Sparsify(REST(density=0.05, every="20"))] if sparse else [],
             validation=validation, select=False,
         )  # fmt: skip
 

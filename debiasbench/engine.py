@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +20,20 @@ from debiasbench.metrics import accuracies
 from debiasbench.optimizers import Schedule, make_optimizer
 from debiasbench.randomness import derive, generator, seeded
 from debiasbench.selection import Tracker
-from debiasbench.sparsity import Flops, count_flops
+from debiasbench.sparsity import Flops, NonFiniteGradient, count_flops
 from debiasbench.stage import Checkpoint, StageCost, Trained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from torch.optim import Optimizer
 
     from debiasbench.component import Component
     from debiasbench.objective import Objective
     from debiasbench.training import Training
     from debiasbench.views import HeldOut, View
+
+V = TypeVar("V")
 
 EVAL_BATCH = 1024  # large enough that evaluation is bound by arithmetic, small enough for memory
 
@@ -84,6 +88,7 @@ class Engine:
         subset: Tensor | None = None,
         extra: Mapping[str, Tensor] | None = None,
         components: Sequence[Component] = (),
+        masks: Mapping[str, Tensor] | None = None,
         validation: HeldOut,
         select: bool = True,
     ) -> Trained:
@@ -94,7 +99,6 @@ class Engine:
         begun = time.perf_counter()
         sampler = _Sampler(len(view), training.batch_size, weights, subset)
         total = steps or training.epochs * len(sampler)
-        epochs = -(-total // len(sampler))
         _train_mode(objective.to(self.device))
         optimizer = make_optimizer(objective.parameters(), training)
         schedule = Schedule(optimizer, training, steps=total, steps_per_epoch=len(sampler))
@@ -105,13 +109,17 @@ class Engine:
         last_loss: float | None = None
         step = samples = 0
 
-        with self._watched(name, total), seeded(derive(seed, "modules")):
-            for component in components:
-                component.on_start(
-                    objective, optimizer, steps=total, seed=derive(seed, "components")
-                )
-            _check_disjoint(components)
-            for epoch in range(epochs):
+        stage = {
+            "steps": total,
+            "steps_per_epoch": len(sampler),
+            "seed": derive(seed, "components"),
+        }
+        with (
+            self._watched(name, total),
+            seeded(derive(seed, "modules")),
+            _taking_part(components, objective, optimizer, masks=masks or {}, **stage),
+        ):
+            for epoch in range(-(-total // len(sampler))):
                 batches = sampler.epoch(generator(seed, "order", epoch), self.device)
                 batches = batches[: total - step]
                 losses = torch.empty(len(batches), device=self.device)
@@ -121,15 +129,19 @@ class Engine:
                         loss = objective(batch)
                     optimizer.zero_grad()
                     loss.backward()
+                    losses[i] = loss.detach()  # read once an epoch: no waiting for the device
                     for component in components:
                         component.before_step(step)
                     if training.clip_norm is not None:
                         nn.utils.clip_grad_norm_(objective.parameters(), training.clip_norm)
-                    optimizer.step()
+                    try:
+                        optimizer.step()
+                    except NonFiniteGradient as error:
+                        _check_finite(losses[: i + 1], last_loss, name, step - i)
+                        raise TrainingFailed(name, step, loss.item(), "A gradient") from error
                     for component in components:
                         component.after_step(step)
                     schedule.after_step()
-                    losses[i] = loss.detach()  # read once an epoch: no waiting for the device
                     step += 1
                     self._progress.advance()
                 last_loss = _check_finite(losses, last_loss, name, step - len(batches))
@@ -137,19 +149,17 @@ class Engine:
                 for component in components:
                     component.on_epoch_end(epoch)
                 if keeper is not None:
-                    schedule.after_epoch(keeper.epoch(objective, epoch + 1))
+                    eligible = all(component.settled() for component in components)
+                    schedule.after_epoch(keeper.epoch(objective, epoch + 1, eligible))
         if not is_finite(objective):  # the last step's damage shows in no loss
             raise TrainingFailed(name, step - 1, last_loss, "A weight")
 
-        first = min(training.batch_size, sampler.epoch_size)
-        layers = {parameter: f / first for parameter, f in flops.by_parameter.items()}
-        # forward, input gradient and weight gradient cost alike (Evci et al., 2020, appendix H)
-        each = 3 * flops.total / first - sum(c.saved_flops(layers) for c in components)
+        each = _training_flops(flops, min(training.batch_size, sampler.epoch_size), components)
         seconds = time.perf_counter() - begun
-        self.costs.append(StageCost(name, epochs, step, samples, seconds, samples * each))
-        self.densities = {k: v for c in components for k, v in c.densities().items()}
+        self.costs.append(StageCost(name, epoch + 1, step, samples, seconds, samples * each))
+        self.densities = _merged(c.densities() for c in components)
         kept = keeper.checkpoints(objective) if keeper is not None and select else {}
-        return Trained(objective, kept, self.densities)
+        return Trained(objective, kept, self.densities, _merged(c.masks() for c in components))
 
     @contextmanager
     def _watched(self, stage: str, steps: int) -> Iterator[None]:
@@ -266,12 +276,16 @@ class _Keeper:
         self._tracker = Tracker()
         self._states: dict[str, dict[str, Tensor]] = {}
 
-    def epoch(self, objective: Objective, epoch: int) -> float:
-        """Look at the validation split once; return its mean cross-entropy."""
+    def epoch(self, objective: Objective, epoch: int, eligible: bool) -> float:
+        """Look at the validation split once; return its mean cross-entropy.
+
+        An epoch that is not `eligible` is kept by the rule `last` alone.
+        """
         view = self._validation.view
         logits = self._engine.predict(objective, view)
         hits = self._engine.hits(logits, view, len(self._validation.totals))
-        improved = self._tracker.update(epoch, accuracies(self._validation.counts(hits)))
+        counts = accuracies(self._validation.counts(hits)) if eligible else {}
+        improved = self._tracker.update(epoch, counts)
         if improved != ["last"]:
             self._states |= dict.fromkeys(improved, _copy_state(objective))
         return F.cross_entropy(logits, view.labels["y"]).item()
@@ -297,6 +311,40 @@ def _train_mode(module: nn.Module) -> None:
         parameters = list(part.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             part.eval()
+
+
+@contextmanager
+def _taking_part(
+    components: Sequence[Component],
+    objective: Objective,
+    optimizer: Optimizer,
+    *,
+    masks: Mapping[str, Tensor],
+    **stage: int,
+) -> Iterator[None]:
+    """Let components begin a stage, and let go when it is over, however it ends."""
+    begun: list[Component] = []
+    try:
+        for component in components:
+            component.on_start(objective, optimizer, masks=masks, **stage)
+            begun.append(component)
+        _check_disjoint(components)
+        yield
+    finally:
+        for component in begun:
+            component.on_end()
+
+
+def _training_flops(first: Flops, batch: int, components: Sequence[Component]) -> float:
+    """FLOPs of training on one sample; `first` counted the forward pass of a batch, dense."""
+    layers = {parameter: f / batch for parameter, f in first.by_parameter.items()}
+    # forward, input gradient and weight gradient cost alike (Evci et al., 2020, appendix H)
+    return 3 * first.total / batch - sum(c.saved_flops(layers) for c in components)
+
+
+def _merged(parts: Iterable[Mapping[str, V]]) -> dict[str, V]:
+    """Join what components say; they never speak of the same weight."""
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def _check_disjoint(components: Sequence[Component]) -> None:

@@ -1,4 +1,4 @@
-"""The whole extension surface: three hooks, by which builtins register too."""
+"""The whole extension surface: four hooks, by which builtins register too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from debiasbench.data import Dataset
     from debiasbench.method import Method
     from debiasbench.model import Model
+    from debiasbench.sparsity import Updater
 
 PROJECT = "debiasbench"
 
@@ -20,7 +21,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 class Register(Protocol):
     """What a hook is handed: `register(name, target)`."""
 
-    def __call__(self, name: str, target: type[Dataset | Model | Method] | str) -> None:
+    def __call__(self, name: str, target: type[Dataset | Model | Method | Updater] | str) -> None:
         """Offer a class under a name; "module:Class" is imported only when it is used."""
 
 
@@ -40,3 +41,8 @@ def debiasbench_register_models(register: Register) -> None:
 @hookspec
 def debiasbench_register_methods(register: Register) -> None:
     """Offer methods: `register(name, MethodClass)`."""
+
+
+@hookspec
+def debiasbench_register_sparsifiers(register: Register) -> None:
+    """Offer sparse training algorithms for `--sparse`: `register(name, UpdaterClass)`."""

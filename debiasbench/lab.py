@@ -92,7 +92,7 @@ class Lab:
         """Train a stage and return it; `what` is a network, an `Objective` or an earlier stage.
 
         A network is trained with mean cross-entropy; an earlier stage is copied and trained on
-        from its last weights.
+        from its last weights and masks.
 
         `steps`: optimizer steps, instead of the settings' epochs.
         `weights`: (N,) sampling weights over the split; batches are drawn with replacement.
@@ -125,6 +125,7 @@ class Lab:
             subset=_checked_subset(subset, len(view)),
             extra=_checked_extra(extra, view),
             components=[*components, *self._components()],
+            masks=what.masks if isinstance(what, Trained) else {},
             select=select,
         )
 

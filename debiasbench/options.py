@@ -91,7 +91,12 @@ def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
         ]
     if problems:
         raise OptionError(f"{owner}: {'; '.join(problems)}. See `debiasbench show {_name(owner)}`")
-    return cls(**{name: getattr(model, name) for name in names})
+    try:
+        return cls(**{name: getattr(model, name) for name in names})
+    except OptionError:
+        raise
+    except ValueError as error:  # what a class of options checks itself
+        raise OptionError(f"{owner}: {error}. See `debiasbench show {_name(owner)}`") from error
 
 
 def as_dict(options: object) -> dict[str, object]:

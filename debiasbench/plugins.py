@@ -1,4 +1,4 @@
-"""Who offers what: builtins and strangers are loaded by one path into three registries."""
+"""Who offers what: builtins and strangers are loaded by one path into four registries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ from debiasbench.registry import WAY_OUT, Origin, Registry
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-BUILTIN = ("debiasbench.datasets", "debiasbench.models", "debiasbench.methods")
+    from debiasbench.sparsity import Updater
+
+BUILTIN = (
+    "debiasbench.datasets",
+    "debiasbench.models",
+    "debiasbench.methods",
+    "debiasbench.sparsifiers",
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,13 @@ class Plugins:
     """
 
     def __init__(self, extra: Iterable[tuple[object, Origin]] = ()) -> None:
-        self.datasets: Registry[Dataset] = Registry("dataset", Dataset)  # type: ignore[type-abstract]
-        self.models: Registry[Model] = Registry("model", Model)  # type: ignore[type-abstract]
-        self.methods: Registry[Method] = Registry("method", Method)  # type: ignore[type-abstract]
+        self.datasets: Registry[Dataset] = Registry("dataset", Dataset)
+        self.models: Registry[Model] = Registry("model", Model)
+        self.methods: Registry[Method] = Registry("method", Method)
+        # by name: its module imports torch, which listing shall not
+        self.sparsifiers: Registry[Updater] = Registry(
+            "sparsifier", "debiasbench.sparsity.updater:Updater"
+        )
         self.broken: list[Broken] = []
         own = Origin("debiasbench", version("debiasbench"))
         for module in BUILTIN:
@@ -61,8 +72,13 @@ class Plugins:
                 registry.unloaded = "; ".join(f"The {b}" for b in self.broken)
 
     def kinds(self) -> dict[str, Registry[Any]]:
-        """Return the three registries by their plural names."""
-        return {"datasets": self.datasets, "models": self.models, "methods": self.methods}
+        """Return the four registries by their plural names."""
+        return {
+            "datasets": self.datasets,
+            "models": self.models,
+            "methods": self.methods,
+            "sparsifiers": self.sparsifiers,
+        }
 
     def _load(self, entry: importlib.metadata.EntryPoint) -> None:
         dist = entry.dist

@@ -47,16 +47,18 @@ class Spec(_Strict):
     method: Choice
     training: dict[str, Any]
     seed: int
+    sparse: Choice | None = None  # what is added to every stage of the method
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of the canonical JSON."""
-        return hashlib.sha256(canonical(asdict(self)).encode()).hexdigest()[:16]
+        """16 hexadecimal digits of the SHA-256 of the canonical JSON; without what is None."""
+        decides = {name: value for name, value in asdict(self).items() if value is not None}
+        return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
 
     @property
     def stem(self) -> str:
         """Return the record's file name, without ending; never a path."""
-        names = f"{self.dataset.name}-{self.method.name}"
+        names = "-".join(c.name for c in (self.dataset, self.method, self.sparse) if c)
         return f"{re.sub('[^A-Za-z0-9_.-]', '_', names)}-{self.seed}-{self.id}"
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from debiasbench.errors import OptionError, PluginError, UnknownNameError
 from debiasbench.options import check_is_options
@@ -37,11 +37,11 @@ class Origin:
 class Entry(Generic[C]):
     """One registered name: a class, or "module:Class" until it is needed."""
 
-    kind: str  # "method", "dataset" or "model"
+    kind: str  # "method", "dataset", "model" or "sparsifier"
     name: str
     target: type[C] | str
     origin: Origin
-    base: type[C]
+    base: type[C] | str
 
     def load(self) -> type[C]:
         """Import the class and check that it is one of its kind.
@@ -49,9 +49,10 @@ class Entry(Generic[C]):
         Raises `PluginError` naming the distribution.
         """
         try:
-            cls = _import(self.target) if isinstance(self.target, str) else self.target
-            if not (isinstance(cls, type) and issubclass(cls, self.base)):
-                raise TypeError(f"{cls!r} is no subclass of {self.base.__name__}")
+            cls: Any = _import(self.target) if isinstance(self.target, str) else self.target
+            base = _import(self.base) if isinstance(self.base, str) else self.base
+            if not (isinstance(cls, type) and issubclass(cls, base)):
+                raise TypeError(f"{cls!r} is no subclass of {base.__name__}")
             if inspect.isabstract(cls):
                 missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
                 raise TypeError(f"{cls.__name__} lacks {missing}")
@@ -63,7 +64,7 @@ class Entry(Generic[C]):
                 f"{self} did not load: {type(error).__name__}: {error}. "
                 f"Mend or uninstall {self.origin.distribution}"
             ) from error
-        return cls
+        return cast("type[C]", cls)
 
     def summary(self) -> str:
         """Return the first line of the class's docstring, read without importing the class."""
@@ -77,7 +78,7 @@ class Entry(Generic[C]):
 class Registry(Mapping[str, Entry[C]]):
     """The entries of one kind by name, in the order they were registered."""
 
-    def __init__(self, kind: str, base: type[C]) -> None:
+    def __init__(self, kind: str, base: type[C] | str) -> None:
         self.kind, self.base = kind, base
         self.unloaded = ""  # which plugins are missing, for the message about an unknown name
         self._entries: dict[str, Entry[C]] = {}
@@ -129,11 +130,16 @@ def _import(target: str) -> type:
 
 def _docstring(target: str) -> str | None:
     module, _, name = target.partition(":")
+    top, *rest = module.split(".")
     try:
-        spec = importlib.util.find_spec(module)
-        source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
-        tree = ast.parse(source)
-    except (Exception, SystemExit):  # its parent package is imported, and may raise anything
+        spec = importlib.util.find_spec(top)  # of a submodule it would import the packages above
+        if spec is None or spec.origin is None:
+            return None
+        file = Path(spec.origin).parent.joinpath(*rest) if rest else Path(spec.origin)
+        if rest:
+            file = file / "__init__.py" if file.is_dir() else file.with_name(f"{file.name}.py")
+        tree = ast.parse(file.read_text("utf-8"))
+    except (OSError, ValueError, SyntaxError):
         return None  # `load` will say what is wrong, should it be used
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:

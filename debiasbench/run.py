@@ -40,7 +40,7 @@ from debiasbench.record import (
     TaskFacts,
 )
 from debiasbench.selection import RULES
-from debiasbench.sparsity import SparsityTooHigh, maskable
+from debiasbench.sparsity import Sparsify, SparsityError, maskable
 from debiasbench.specs import instance
 from debiasbench.stage import Trained
 from debiasbench.store import PREDICTIONS, Overwrite, Run, Store, digest, prediction_key
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from debiasbench.method import Method
     from debiasbench.model import Model
     from debiasbench.plugins import Plugins
+    from debiasbench.sparsity import Updater
 
 
 def run(
@@ -98,6 +99,9 @@ def _execute(
     dataset: Dataset = instance(plugins.datasets, spec.dataset)
     model: Model = instance(plugins.models, spec.model)
     method: Method = instance(plugins.methods, spec.method)
+    updater: Updater | None = (
+        instance(plugins.sparsifiers, spec.sparse) if spec.sparse is not None else None
+    )
     task = _load(dataset, data_root, plugins, spec)
 
     validation = HeldOut.of(task, task.val, engine.device)
@@ -114,6 +118,7 @@ def _execute(
             seed=spec.seed,
             engine=engine,
             validation=validation,
+            components=lambda: [Sparsify(updater)] if updater is not None else [],
             owner=str(plugins.methods[spec.method.name]),
         )
     except TrainingFailed as error:
@@ -134,7 +139,12 @@ def _execute(
                 "dataset": str(plugins.datasets[spec.dataset.name].origin),
                 "model": str(plugins.models[spec.model.name].origin),
                 "method": str(plugins.methods[spec.method.name].origin),
-            },
+            }
+            | (
+                {"sparse": str(plugins.sparsifiers[spec.sparse.name].origin)}
+                if spec.sparse is not None
+                else {}
+            ),
             versions=provenance.versions(),
             device=str(engine.device),
             hardware=engine.hardware(),
@@ -212,7 +222,7 @@ def fit(
             fitted = method.fit(lab)
     except SupervisionError as error:
         raise SupervisionError(f"{owner}: {error}") from error
-    except SparsityTooHigh as error:
+    except SparsityError as error:
         raise OptionError(f"{owner}: {error}") from error
     except DebiasbenchError:
         raise

@@ -33,10 +33,13 @@ class Tracker:
     best: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def update(self, epoch: int, metrics: Mapping[str, float]) -> list[str]:
-        """Take in the validation metrics after an epoch; return the rules that now keep it."""
+        """Take in the validation metrics after an epoch; return the rules that now keep it.
+
+        A metric that is absent counts as NaN.
+        """
         improved = []
         for rule, metric in RULES.items():
-            value = math.nan if metric is None else metrics[metric]
+            value = math.nan if metric is None else metrics.get(metric, math.nan)
             better = not math.isnan(value) and value > self.best.get(rule, (0, -math.inf))[1]
             if metric is None or better:
                 self.best[rule] = (epoch, value)

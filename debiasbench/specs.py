@@ -26,10 +26,13 @@ def make_spec(
     dataset_options: Mapping[str, object] | None = None,
     model_options: Mapping[str, object] | None = None,
     training: Mapping[str, object] | None = None,
+    sparse: str | None = None,
+    sparse_options: Mapping[str, object] | None = None,
 ) -> Spec:
     """Resolve names and options to a full spec, every default written out.
 
-    `model` and `training` start from what the data set recommends.
+    `model` and `training` start from what the data set recommends; `sparse` names an algorithm
+    that makes every stage sparse.
     Raises `UnknownNameError` and `OptionError`.
     """
     data = plugins.datasets[dataset].load()
@@ -40,6 +43,7 @@ def make_spec(
         method=_choice(plugins.methods, method, method_options),
         training=as_dict(settings),
         seed=seed,
+        sparse=_choice(plugins.sparsifiers, sparse, sparse_options) if sparse else None,
     )
 
 

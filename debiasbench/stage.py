@@ -29,6 +29,7 @@ class Trained:
     objective: Objective
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
     densities: Mapping[str, float] = field(default_factory=dict)  # by parameter of the objective
+    masks: Mapping[str, Tensor] = field(default_factory=dict)  # the last, for a stage that goes on
 
 
 @dataclass(frozen=True)

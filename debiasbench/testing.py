@@ -1,10 +1,11 @@
-"""Checks for plugin authors: what every method, model and data set must hold to.
+"""Checks for plugin authors: what methods, models, data sets and updaters must hold to.
 
 `check_method(MyMethod())` raises `AssertionError` saying which promise is broken.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from debiasbench.data import Dataset, Split, Task
 from debiasbench.engine import Engine
@@ -21,7 +23,14 @@ from debiasbench.models.mlp import MLP
 from debiasbench.options import parse
 from debiasbench.randomness import seeded
 from debiasbench.run import fit
-from debiasbench.sparsity import DynamicSparsity
+from debiasbench.sparsity import (
+    NotAttached,
+    RigL,
+    Sparsify,
+    SparsityTooHigh,
+    allocate,
+)
+from debiasbench.sparsity.masks import digest
 from debiasbench.training import Training
 
 if TYPE_CHECKING:
@@ -31,6 +40,8 @@ if TYPE_CHECKING:
 
     from debiasbench.component import Component
     from debiasbench.method import Method
+    from debiasbench.sparsity import SparseTraining, Updater
+    from debiasbench.sparsity.distributions import Distribution
     from debiasbench.stage import Trained
 
 TRAINING = Training(epochs=6, batch_size=16, lr=0.05)
@@ -99,7 +110,7 @@ def check_method(method: Method) -> None:
     )
     _check_finite(_fit(method, toy_task(absent=(1, 0))), "a group without training samples")
     if not first.densities:  # one that is sparse by itself takes no second mask
-        sparse = _fit(method, task, components=lambda: [DynamicSparsity(density=0.1)])
+        sparse = _fit(method, task, components=lambda: [Sparsify(RigL(density=0.1))])
         _check_finite(sparse, "a sparse component")
         assert _active(sparse) < _active(first), (
             "A component did not reach the network that the method returned: "
@@ -143,6 +154,89 @@ def check_dataset(dataset: Dataset, root: Path = Path("data")) -> Task:
     assert task.aligned.any(), "No (class, bias) pair is aligned"
     parse(Training, dataset.training, owner=f"data set {type(dataset).__name__}")
     return task
+
+
+def check_updater(updater: Updater) -> None:
+    """Check a sparse training algorithm by training a small network under it for 40 steps.
+
+    Masks fit, weights off them stay 0, the density at the end is the one asked for, nothing
+    depends on global generators, and a state taken up in fresh objects goes on bit for bit.
+    """
+    first = _sparse_run(updater, global_seed=0)
+    kept = sum(int(mask.sum()) for mask in first.masks.values())
+    most = round(updater.density * sum(mask.numel() for mask in first.masks.values()))
+    assert first.settled, "The density is not reached within the training"
+    free = updater.pattern == "unstructured"
+    assert kept == most if free else kept <= max(most, sum(len(m) for m in first.masks.values())), (
+        f"{kept} weights are active in the end, {most} were asked for"
+    )
+    again = _sparse_run(updater, global_seed=1)
+    resumed = _sparse_run(updater, global_seed=2, restart_at=18)
+    for other, otherwise in (
+        (again, "Masks depend on global generators: draw from layer.random()"),
+        (resumed, "Going on from a saved state gives other masks: keep nothing in the updater"),
+    ):
+        assert digest(other.masks) == digest(first.masks), otherwise
+
+
+def check_distribution(distribution: Distribution) -> None:
+    """Check that a distribution wishes for every layer, and that its budgets come out exact."""
+    networks = (
+        {"a": (64, 3, 4, 4), "b": (128, 64, 4, 4), "c": (256, 128, 4, 4), "d": (10, 256)},
+        {"only": (10, 20)},
+        {"wide": (1000, 2), "narrow": (2, 1000), "cube": (8, 8, 3, 3, 3)},
+    )
+    for shapes in networks:
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        for density in (0.01, 0.1, 0.5, 0.9, 1.0):
+            wish = distribution(shapes, density).wish
+            assert set(wish) == set(shapes), f"It wishes for {set(wish)}, not {set(shapes)}"
+            bad = [name for name, value in wish.items() if not 0 < value < math.inf]
+            assert not bad, f"Wishes must be positive and finite; {bad[0]}: {wish[bad[0]]}"
+            try:
+                budgets = allocate(shapes, density, distribution)
+            except SparsityTooHigh:
+                continue
+            assert sum(budgets.values()) == round(density * sum(sizes.values()))
+    full = allocate(networks[0], 1.0, distribution)
+    assert full == {name: math.prod(shape) for name, shape in networks[0].items()}
+
+
+def _sparse_run(
+    updater: Updater, *, global_seed: int, restart_at: int | None = None
+) -> SparseTraining:
+    """Train a small network under an updater for 40 steps; return the attached training."""
+
+    def begin() -> tuple[nn.Module, torch.optim.Optimizer, SparseTraining]:
+        with seeded(0):
+            network = nn.Sequential(
+                nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),
+                nn.Linear(8 * 16, 20), nn.ReLU(), nn.Linear(20, 4),
+            )  # fmt: skip
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
+        sparse = updater.attach(network, optimizer, total_steps=40, steps_per_epoch=10, seed=0)
+        return network, optimizer, sparse
+
+    network, optimizer, sparse = begin()
+    rng = torch.Generator().manual_seed(0)
+    with _global_seeds(global_seed):
+        for step in range(40):
+            x, y = torch.rand(16, 4, 6, 6, generator=rng), torch.arange(16) % 4
+            optimizer.zero_grad()
+            loss: Tensor = nn.functional.cross_entropy(network(x), y)
+            torch.autograd.backward(loss)
+            optimizer.step()
+            try:
+                sparse.check()
+            except NotAttached as error:
+                raise AssertionError(f"{error} (step {step})") from error
+            if step == restart_at:
+                saved = network.state_dict(), optimizer.state_dict(), sparse.state_dict()
+                network, optimizer, sparse = begin()
+                network.load_state_dict(saved[0])
+                optimizer.load_state_dict(saved[1])
+                sparse.load_state_dict(saved[2])
+    return sparse
 
 
 def _fit(

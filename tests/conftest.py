@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
 
 from debiasbench import Dataset, Method, Supervision, Task, hookimpl, option
 from debiasbench.plugins import Plugins
 from debiasbench.registry import Origin
 from debiasbench.testing import toy_task
+
+# equal examples in every run, however slow the machine
+settings.register_profile("debiasbench", derandomize=True, deadline=None, database=None)
+settings.load_profile("debiasbench")
 
 # before collection: parametrised tests list what is registered
 os.environ["DEBIASBENCH_PLUGINS"] = "0"

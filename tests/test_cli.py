@@ -19,7 +19,7 @@ from debiasbench import Method, errors, hookimpl
 from debiasbench.cli import EPILOG
 from debiasbench.cli.progress import Bar
 from debiasbench.record import from_json
-from debiasbench.store import Store
+from debiasbench.store import Store, read
 from tests.conftest import Peek, PeekDeclared, offering
 from tests.test_datasets import write_mnist
 from tests.test_run import Diverges, Raises
@@ -141,7 +141,12 @@ def test_a_record_can_be_run_again_from_its_file(debiasbench: Cli) -> None:
         ((*RUN, "--device", "nonsense"), 2, "--device auto takes what is there"),
         ((*RUN[:-2], "--results", "file/results"), 7, "Choose a folder with --results"),
         (("run", "--method", "erm", "--dataset", "cmnist"), 4, "--data-root or DEBIASBENCH_DATA"),
-        (("show", "rset"), 2, "Did you mean 'rest'?"),
+        (("show", "upwieght"), 2, "Did you mean 'upweight'?"),
+        ((*RUN, "--sparse", "rigel"), 2, "Unknown sparsifier 'rigel'. Did you mean 'rigl'?"),
+        ((*RUN, "--sparse", "rigl:density=2"), 2, "density='2': input should be less than"),
+        ((*RUN, "--sparse", "rigl:every=often"), 2, "sparsifier rigl: every='often'"),
+        ((*RUN, "--sparse", "rigl:density=1e-6"), 2, "smallest feasible density"),
+        ((*RUN, "--sparse", "set:distribution=erq"), 2, "Unknown distribution 'erq'"),
         (("leaderboard", "nowhere"), 9, "No results at nowhere"),
         (("leaderboard", "empty"), 9, "There is no record to compare"),
         (("leaderboard", "--check"), 9, "leaderboard/README.md cannot be read"),
@@ -286,7 +291,7 @@ def test_list_names_everything_and_where_it_comes_from(debiasbench: Cli) -> None
     result = debiasbench("list", extra=(offering(mine=Documented),))
     lines = result.stdout.splitlines()
     headings = [line.split()[0] for line in lines if line.split()[1:] == ["from"]]
-    assert headings == ["datasets", "models", "methods"]
+    assert headings == ["datasets", "models", "methods", "sparsifiers"]
     mine = next(line for line in lines if line.startswith("mine"))
     assert mine.split("  ")[-1].strip() == "A method of acme."
     assert "acme 1.0" in mine
@@ -399,3 +404,35 @@ def test_progress_is_silent_where_stderr_is_no_terminal(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.stderr == ""
     assert "Record: results" in done.stdout
+
+
+def test_a_sparsity_without_a_value_is_explained(debiasbench: Cli) -> None:
+    result = debiasbench(*RUN, "--sparse", "rigl:density")
+    assert result.exit_code == 2
+    assert "'density' is no OPTION=VALUE; write rigl:density=0.05" in result.stderr
+
+
+def test_any_method_can_be_made_sparse_and_the_leaderboard_says_so(debiasbench: Cli) -> None:
+    words = ("run", "--method", "groupdro", "--dataset", "toy", "--model", "mlp")
+    sparse = (*words, "--sparse", 'rigl:density=0.25,every=10%,exclude=["*.1.weight"]')
+    result = debiasbench(*sparse)
+    assert result.exit_code == 0, result.output
+    assert "groupdro on toy with mlp, sparse by rigl, seed 0" in result.stdout
+    (path,) = Path("results").glob("toy-groupdro-rigl-0-*.json")
+    record = read(path)
+    assert record.spec.sparse is not None
+    assert record.spec.sparse.options["every"] == "10%"
+    assert record.provenance.plugins["sparse"].startswith("debiasbench ")
+    assert record.cost is not None
+    assert 0.25 < record.cost.density < 1  # the excluded layer stays dense
+    assert "Already done" in debiasbench(*sparse).stdout
+    debiasbench(*words)
+    table = debiasbench("leaderboard", "results").stdout
+    assert "| groupdro + rigl " in table
+    assert "| groupdro " in table
+
+
+def test_a_method_that_is_sparse_by_itself_takes_no_second_sparsity(debiasbench: Cli) -> None:
+    words = ("run", "--method", "rest", "--dataset", "toy", "--sparse", "set:density=0.2")
+    assert "Two components make" in only(debiasbench(*words), 2)
+    assert not list(Path("results").glob("*.json"))

@@ -275,7 +275,7 @@ def test_gradients_are_clipped_to_the_norm_asked_for() -> None:
     norms: list[float] = []
 
     class Watch:
-        def on_start(self, module: nn.Module, optimizer: Any, *, steps: int, seed: int) -> None:
+        def on_start(self, module: nn.Module, optimizer: Any, **stage: Any) -> None:
             self.module = module
 
         def after_step(self, step: int) -> None:
@@ -284,6 +284,13 @@ def test_gradients_are_clipped_to_the_norm_asked_for() -> None:
 
         def before_step(self, step: int) -> None: ...
         def on_epoch_end(self, epoch: int) -> None: ...
+        def on_end(self) -> None: ...
+        def settled(self) -> bool:
+            return True
+
+        def masks(self) -> dict[str, torch.Tensor]:
+            return {}
+
         def densities(self) -> dict[str, float]:
             return {}
 

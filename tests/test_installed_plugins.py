@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = ROOT / "plugins"
+PACKAGES = ["debiasbench-cvar", "debiasbench-signed-set", "debiasbench-tabular"]
 
 
 def environment(site: Path) -> dict[str, str]:
@@ -61,9 +62,9 @@ def write_package(folder: Path, name: str, code: str) -> Path:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both packages of plugins/ installed."""
+    """A folder with the packages of plugins/ installed."""
     folder = tmp_path_factory.mktemp("site")
-    for name in ("debiasbench-cvar", "debiasbench-tabular"):
+    for name in PACKAGES:
         succeed(f"pip install -q '{PLUGINS / name}'", folder, folder)
     return folder
 
@@ -76,6 +77,7 @@ def test_list_shows_installed_plugins_with_distribution_and_version(
     assert "debiasbench-cvar 0.1.0" in of["cvar"]
     assert "debiasbench-tabular 0.1.0" in of["breast-cancer"]
     assert "debiasbench-tabular 0.1.0" in of["tabular-resnet"]
+    assert "debiasbench-signed-set 0.1.0" in of["signed-set"]
     assert "CVaR-DRO: minimise the mean of the worst fraction" in of["cvar"]
 
 
@@ -84,11 +86,11 @@ def test_an_installed_method_data_set_and_model_run_and_reach_the_leaderboard(
 ) -> None:
     run = "debiasbench run --dataset breast-cancer --epochs 3"
     assert "with tabular-resnet" in succeed(f"{run} --method cvar --set alpha=0.5", tmp_path, site)
-    succeed(f"{run} --method erm", tmp_path, site)
+    succeed(f"{run} --method erm --sparse signed-set:density=0.5", tmp_path, site)
     table = succeed("debiasbench leaderboard", tmp_path, site)
     assert "### breast-cancer" in table
     assert re.search(r"^\| cvar ", table, re.MULTILINE)
-    assert re.search(r"^\| erm ", table, re.MULTILINE)
+    assert re.search(r"^\| erm \+ signed-set ", table, re.MULTILINE)
 
 
 def test_an_installed_plugin_that_fails_to_import_is_named_and_the_rest_goes_on(
@@ -116,7 +118,7 @@ def test_without_plugins_only_builtins_are_there(site: Path, tmp_path: Path) -> 
     assert "Unknown method 'cvar'" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["debiasbench-cvar", "debiasbench-tabular"])
+@pytest.mark.parametrize("name", PACKAGES)
 def test_the_packages_own_tests_pass(name: str, site: Path, tmp_path: Path) -> None:
     out = succeed(f"pytest -q -p no:cacheprovider '{PLUGINS / name / 'tests'}'", tmp_path, site)
     assert " passed" in out

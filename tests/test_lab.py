@@ -14,7 +14,8 @@ from debiasbench.errors import OptionError, PluginError, SupervisionError
 from debiasbench.methods.rest import REST
 from debiasbench.models.mlp import MLP
 from debiasbench.run import fit
-from debiasbench.sparsity import DynamicSparsity
+from debiasbench.selection import RULES
+from debiasbench.sparsity import GMP, Sparsify, Static, Updater
 from debiasbench.stage import Trained
 from debiasbench.testing import toy_task
 from debiasbench.training import Training
@@ -280,7 +281,7 @@ def test_the_density_of_a_returned_network_is_that_of_its_training_but_for_what_
     fitted = fit(
         toy_task(), method(refit), model=MLP(hidden=(16,)), training=FAST, seed=0,
         engine=Engine("cpu"),
-        components=lambda: [DynamicSparsity(density=0.2, distribution="uniform")],
+        components=lambda: [Sparsify(Static(density=0.2, distribution="uniform"))],
     )  # fmt: skip
     assert fitted.densities == {"network.1.weight": pytest.approx(0.2, abs=0.01)}
 
@@ -289,7 +290,7 @@ def test_a_second_sparse_component_is_refused() -> None:
     with pytest.raises(OptionError, match=r"Two components make network\.1\.weight sparse"):
         fit(
             toy_task(), REST(density=0.3), model=MLP(), training=FAST, seed=0,
-            engine=Engine("cpu"), components=lambda: [DynamicSparsity(density=0.2)],
+            engine=Engine("cpu"), components=lambda: [Sparsify(Static(density=0.2))],
         )  # fmt: skip
 
 
@@ -303,3 +304,36 @@ def test_a_supervision_of_the_wrong_type_names_the_method() -> None:
 
     with pytest.raises(PluginError, match=r"acme 1\.0: supervision is 'groups'"):
         run(Typo())
+
+
+def sparsely(of: Method, updater: Updater) -> Trained:
+    return fit(
+        toy_task(), of, model=MLP(), training=FAST, seed=0, engine=Engine("cpu"),
+        components=lambda: [Sparsify(updater)],
+    )  # fmt: skip
+
+
+def test_a_sparse_stage_that_goes_on_keeps_its_masks() -> None:
+    seen: list[Any] = []
+
+    def fit_twice(lab: Any) -> Any:
+        first = lab.train(lab.model(), name="first")
+        second = lab.train(first, name="second")
+        seen.extend([first.masks, second.masks])
+        return second
+
+    sparsely(method(fit_twice), Static(density=0.2))
+    first, second = seen
+    assert first.keys() == second.keys() != set()
+    assert all(torch.equal(mask, second[name]) for name, mask in first.items())
+
+
+def test_an_epoch_before_the_density_is_reached_is_not_selected() -> None:
+    def fit_once(lab: Any) -> Any:
+        return lab.train(lab.model(), name="train", epochs=8)
+
+    updater = GMP(density=0.2, stop=0.5)
+    fitted = sparsely(method(fit_once), updater)
+    assert {rule: c.epoch >= 4 for rule, c in fitted.checkpoints.items()} == dict.fromkeys(
+        RULES, True
+    )

@@ -302,7 +302,7 @@ def test_dfr_subsets_have_equally_many_samples_of_every_group_that_is_there() ->
 def test_rest_has_the_density_asked_for_and_both_its_halves() -> None:
     task = toy_task()
     (seen,) = watched(REST(density=0.2), task)
-    (sparsity,) = seen["components"]
+    sparsity = seen["components"][0].training
     weights = sum(p.numel() for p in maskable(MLP().build(task.shape)).values())
     assert sum(int(m.sum()) for m in sparsity.masks.values()) == round(0.2 * weights)
     assert sparsity.updates == 14  # a twentieth of 60 steps is 3; 3, 6, ..., 42 are before 45
@@ -313,9 +313,8 @@ def test_rest_has_the_density_asked_for_and_both_its_halves() -> None:
 
 def test_rest_as_released_weighs_80_and_updates_every_thousand_steps_to_the_end() -> None:
     (seen,) = watched(REST(density=0.2, compat="released"))
-    (sparsity,) = seen["components"]
-    assert (sparsity.update_every, sparsity.stop) == (1000, 1.0)
-    assert sparsity.optimizer_state == "dense"
+    updater = seen["components"][0].updater
+    assert (updater.every, updater.stop, updater.optimizer_state) == ("1000", 1.0, "dense")
     assert seen["weights"].max().item() == 80
 
 

@@ -155,7 +155,7 @@ def test_a_package_that_cannot_be_imported_does_not_stop_the_list(
     (package / "method.py").write_text("class Mine: 'A method.'")
     monkeypatch.syspath_prepend(tmp_path)
     entry = Plugins([(offering(mine="acme_heavy.method:Mine"), ACME)]).methods["mine"]  # type: ignore[arg-type]
-    assert entry.summary() == ""
+    assert entry.summary() == "A method."  # read, not imported
     with pytest.raises(PluginError, match=f"did not load: {type(error).__name__}"):
         entry.load()
 

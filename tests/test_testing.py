@@ -14,7 +14,17 @@ from torch import nn
 from debiasbench import Dataset, Method, Model, Shape, Supervision, Task
 from debiasbench.errors import DebiasbenchError
 from debiasbench.objective import CrossEntropy
-from debiasbench.testing import check_dataset, check_method, check_model, toy_task
+from debiasbench.sparsity import GMP, RigL, Updater
+from debiasbench.sparsity.distributions import DISTRIBUTIONS, Shares
+from debiasbench.sparsity.topology import drop_and_grow
+from debiasbench.testing import (
+    check_dataset,
+    check_distribution,
+    check_method,
+    check_model,
+    check_updater,
+    toy_task,
+)
 
 
 @dataclass(frozen=True)
@@ -176,3 +186,60 @@ def test_check_dataset_refuses_a_data_set_with_a_flaw(flaw: str, complaint: str)
     check_dataset(Flawed())
     with pytest.raises(AssertionError, match=complaint):
         check_dataset(Flawed(flaw))
+
+
+@dataclass(frozen=True)
+class Shrinking(RigL):
+    """Loses a weight of each layer at every update."""
+
+    def exchange(self, layer: Any, k: int) -> Any:
+        return drop_and_grow(layer.mask, layer.weight.abs(), layer.weight, k + 1, k)
+
+
+@dataclass(frozen=True)
+class GloballyRandom(RigL):
+    """Grows by torch's global generator."""
+
+    def grow_scores(self, layer: Any) -> Any:
+        return torch.rand(layer.weight.shape)
+
+
+HISTORY: list[int] = []
+
+
+@dataclass(frozen=True)
+class Remembering(RigL):
+    """Decides by how often it was asked."""
+
+    def grow_scores(self, layer: Any) -> Any:
+        HISTORY.append(0)
+        return layer.weight.abs() + torch.arange(layer.weight.numel()).view(
+            layer.weight.shape
+        ).roll(len(HISTORY))
+
+
+@pytest.mark.parametrize(
+    ("updater", "says"),
+    [
+        (Shrinking(every="4"), "weights are active in the end"),
+        (GloballyRandom(every="4"), "global generators"),
+        (Remembering(every="4"), "global generators|saved state"),
+    ],
+)
+def test_check_updater_finds_what_is_wrong(updater: Updater, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check_updater(updater)
+
+
+@pytest.mark.parametrize("updater", [RigL(every="4"), GMP(every="4"), RigL(0.3, init="snip")])
+def test_check_updater_passes_what_is_sound(updater: Updater) -> None:
+    check_updater(updater)
+
+
+def test_check_distribution_passes_the_builtin_ones_and_finds_what_is_wrong() -> None:
+    for distribution in DISTRIBUTIONS.values():
+        check_distribution(distribution)
+    with pytest.raises(AssertionError, match="It wishes for"):
+        check_distribution(lambda shapes, density: Shares({"a": 1.0}))
+    with pytest.raises(AssertionError, match="positive and finite"):
+        check_distribution(lambda shapes, density: Shares(dict.fromkeys(shapes, 0.0)))

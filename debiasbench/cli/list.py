@@ -8,10 +8,12 @@ from debiasbench.cli.common import debug_option, load_plugins
 
 
 @click.command("list")
-@click.argument("kinds", nargs=-1, type=click.Choice(["datasets", "models", "methods"]))
+@click.argument(
+    "kinds", nargs=-1, type=click.Choice(["datasets", "models", "methods", "sparsifiers"])
+)
 @debug_option
 def list_(kinds: tuple[str, ...]) -> None:
-    """List data sets, models and methods, builtin or of plugins."""
+    """List data sets, models, methods and sparse training algorithms, builtin or of plugins."""
     from tabulate import tabulate
 
     for kind, registry in load_plugins().kinds().items():

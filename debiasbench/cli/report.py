@@ -20,7 +20,9 @@ def report(done: Run) -> str:
     """Write the tables and the lines around them."""
     record = done.record
     spec = record.spec
-    parts = [f"{spec.method.name} on {spec.dataset.name} with {spec.model.name}, seed {spec.seed}"]
+    sparse = f", sparse by {spec.sparse.name}" if spec.sparse is not None else ""
+    what = f"{spec.method.name} on {spec.dataset.name} with {spec.model.name}{sparse}"
+    parts = [f"{what}, seed {spec.seed}"]
     if record.failure is None:
         rule = record.task.select if record.task.select in record.outcomes else "last"
         parts += [_groups(record, rule), _rules(record, rule)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +30,12 @@ SCOPES = ("method", "dataset", "model", "train")
     metavar="NAME=VALUE",
     help="Set an option of the method, or dataset.NAME, model.NAME, train.NAME. Repeatable. "
     "`debiasbench show` lists them.",
+)
+@click.option(
+    "--sparse",
+    metavar="NAME[:OPTION=VALUE,...]",
+    help="Make every stage sparse, such as rigl:density=0.05,every=2%; `debiasbench list "
+    "sparsifiers` names the algorithms.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @click.option(
@@ -76,6 +83,7 @@ def run(
     model: str | None,
     seed: int | None,
     settings: tuple[str, ...],
+    sparse: str | None,
     epochs: int | None,
     spec_file: Path | None,
     results: Path,
@@ -92,7 +100,7 @@ def run(
     from debiasbench.store import Run, Store
 
     plugins = load_plugins()
-    named = (method, dataset, model, seed, epochs, *settings)
+    named = (method, dataset, model, seed, epochs, sparse, *settings)
     if spec_file is not None:
         if any(value is not None for value in named):
             raise click.UsageError("--spec says all that is run: leave out what names or sets it")
@@ -102,7 +110,7 @@ def run(
     else:
         if epochs is not None:
             settings = (*settings, f"train.epochs={epochs}")
-        spec = _make_spec(plugins, method, dataset or "digits", model, seed or 0, settings)
+        spec = _make_spec(plugins, method, dataset or "digits", model, seed or 0, settings, sparse)
 
     store = Store(results)
     if (record := store.finished(spec, overwrite)) is not None:
@@ -135,6 +143,7 @@ def _make_spec(
     model: str | None,
     seed: int,
     settings: tuple[str, ...],
+    sparse: str | None,
 ) -> Spec:
     from debiasbench.specs import make_spec
 
@@ -158,7 +167,21 @@ def _make_spec(
         dataset_options=options["dataset"],
         model_options=options["model"],
         training=options["train"],
+        **_read_sparse(sparse),
     )
+
+
+def _read_sparse(text: str | None) -> dict[str, Any]:
+    """Read "rigl:density=0.05,every=2%"; a value in brackets is a list and may hold commas."""
+    if text is None:
+        return {}
+    name, _, rest = text.partition(":")
+    settings = [s.partition("=") for s in re.split(r",(?![^\[]*\])", rest)] if rest else []
+    if wrong := ["".join(setting) for setting in settings if not (setting[0] and setting[1])]:
+        raise click.UsageError(
+            f"--sparse {text}: {wrong[0]!r} is no OPTION=VALUE; write rigl:density=0.05,every=2%"
+        )
+    return {"sparse": name, "sparse_options": {option: value for option, _, value in settings}}
 
 
 def _read_spec(path: Path) -> Spec:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("name")
 @debug_option
 def show(name: str) -> None:
-    """Show what a data set, model or method is, and its options.
+    """Show what a data set, model, method or sparse training algorithm is, and its options.
 
     `show training` lists the settings that all methods share.
     """
@@ -36,7 +36,7 @@ def show(name: str) -> None:
         except UnknownNameError:
             continue
     if not found:
-        raise UnknownNameError("name", name, known)
+        raise UnknownNameError("name", name, dict.fromkeys(known))
     click.echo("\n\n".join(_entry(entry) for entry in found))
 
 

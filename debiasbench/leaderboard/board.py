@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 SIDE_METRICS = ("conflict", "aligned", "worst_group")
 # what seeds must share to be averaged
-ONE_ROW = ("train", "val", "method", "made_by", "options", "training")
+ONE_ROW = (
+    "train", "val", "method", "sparse", "made_by", "options", "sparse_options", "training",
+)  # fmt: skip
 LEVELS = ("none", "conflict", "groups", "select", "fit")  # from least to most seen
 
 
@@ -29,7 +31,7 @@ LEVELS = ("none", "conflict", "groups", "select", "fit")  # from least to most s
 class Row:
     """One method with one setting, over its seeds. Accuracies in [0, 1]."""
 
-    method: str
+    method: str  # and what made it sparse, as "groupdro + rigl"
     setting: str  # what tells it from other rows of the method; empty if there are none
     made_by: str  # the method's distribution and version
     train: str
@@ -185,7 +187,7 @@ def _row(runs: list[dict[str, Any]], metric: str) -> Row:
     done = [run for run in done if run["seed"] not in missing]
     values = {run["seed"]: run[metric] for run in done}
     return Row(
-        method=first["method"],
+        method=" + ".join(filter(None, (first["method"], first["sparse"]))),
         setting="",
         made_by=first["made_by"],
         train=first["train"],
@@ -196,10 +198,16 @@ def _row(runs: list[dict[str, Any]], metric: str) -> Row:
         costs={c: _mean(done, c) for c in COSTS},
         failed=failed,
         missing=missing,
-        options=json.loads(first["options"]),
+        options=_options(first),
         training=json.loads(first["training"]),
         records=[run["id"] for run in runs],
     )
+
+
+def _options(run: dict[str, Any]) -> dict[str, Any]:
+    own: dict[str, Any] = json.loads(run["options"])
+    sparse: dict[str, Any] = json.loads(run["sparse_options"])
+    return own | {f"sparse.{name}": value for name, value in sparse.items()}
 
 
 def _mean(runs: list[dict[str, Any]], column: str) -> float:

@@ -37,14 +37,18 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
 def _row(record: Record, rule: str) -> dict[str, Any]:
     spec, task = record.spec, record.task
-    outcome = record.outcomes.get(rule)
+    outcome, made_by = record.outcomes.get(rule), record.provenance.plugins
     row: dict[str, Any] = {
         "id": record.id,
         "dataset": label(spec.dataset),
         "data": task.fingerprint,
         "model": label(spec.model),
         "method": spec.method.name,
-        "made_by": record.provenance.plugins.get("method", "?"),
+        "sparse": spec.sparse.name if spec.sparse else "",
+        "sparse_options": canonical(spec.sparse.options if spec.sparse else {}),
+        "made_by": "; ".join(
+            origin for kind, origin in made_by.items() if kind in {"method", "sparse"}
+        ),
         "options": canonical(spec.method.options),
         "training": canonical(spec.training),
         "seed": spec.seed,

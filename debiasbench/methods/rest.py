@@ -64,16 +64,16 @@ class REST(Method):
 
     def fit(self, lab: Lab) -> Trained:
         """Train once, sparse and reweighted."""
-        from debiasbench.sparsity import DynamicSparsity
+        from debiasbench import sparsity
 
         released = self.compat == "released"
-        sparsity = DynamicSparsity(
+        updater = sparsity.REST(
             density=self.density,
             distribution=self.distribution,
             grow=self.grow,
             drop_fraction=self.drop_fraction,
             final_drop_fraction=self.final_drop_fraction,
-            update_every=self.update_every or (1000 if released else None),
+            every=str(self.update_every or (1000 if released else "5%")),
             stop=self.stop or (1.0 if released else 0.75),
             optimizer_state="dense" if released else "mask",
         )
@@ -81,4 +81,6 @@ class REST(Method):
         if self.reweight:
             weight = self.weight or (80.0 if released else None)
             weights = upweight_conflict(lab.labels(label="conflict"), weight)
-        return lab.train(lab.model(), weights=weights, components=[sparsity], name="train")
+        return lab.train(
+            lab.model(), weights=weights, components=[sparsity.Sparsify(updater)], name="train"
+        )

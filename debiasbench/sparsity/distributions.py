@@ -3,74 +3,117 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from debiasbench.sparsity.errors import SparsityError, SparsityTooHigh, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-Distribution = Literal["erk", "uniform"]
+    Shapes = Mapping[str, Sequence[int]]
+    Distribution = Callable[[Shapes, float], "Shares"]
 
 
-class SparsityTooHigh(ValueError):  # noqa: N818 - it says what is wrong
-    """A density at which some layer would keep fewer weights than it must."""
+@dataclass(frozen=True)
+class Shares:
+    """What a distribution wishes: numbers of weights up to a common factor, and least densities.
+
+    `wish`: by layer, in proportion to the weights it is to keep; `least`: density, in [0, 1],
+    below which a layer must not fall (1: dense).
+    """
+
+    wish: Mapping[str, float]
+    least: Mapping[str, float] = field(default_factory=dict)
+
+
+def uniform(shapes: Shapes, density: float) -> Shares:
+    """Every layer has the same density."""
+    return Shares({name: float(math.prod(shape)) for name, shape in shapes.items()})
+
+
+def uniform_plus(shapes: Shapes, density: float) -> Shares:
+    """Uniform, but the first layer is dense and the last keeps at least a fifth.
+
+    Gale, Elsen, Hooker, 2019; the rest pays for it, so that the sum stays the request.
+    """
+    names = list(shapes)
+    least = {names[-1]: max(0.2, density)} | ({names[0]: 1.0} if len(names) > 1 else {})
+    return Shares(uniform(shapes, density).wish, least)
+
+
+def er(shapes: Shapes, density: float) -> Shares:
+    """Erdos-Renyi: density in proportion to (inputs + outputs) / (inputs * outputs).
+
+    Mocanu et al., Nature Communications 2018. A kernel's positions do not enter.
+    """
+    return Shares({n: (s[0] + s[1]) * math.prod(s[2:]) for n, s in shapes.items()})
+
+
+def erk(shapes: Shapes, density: float, power: float = 1.0) -> Shares:
+    """Erdos-Renyi-kernel: density in proportion to (sum(shape) / prod(shape)) ** power.
+
+    Evci et al., ICML 2020, section 3. Power 0 is uniform.
+    """
+    return Shares({n: math.prod(s) ** (1 - power) * sum(s) ** power for n, s in shapes.items()})
+
+
+DISTRIBUTIONS: dict[str, Distribution] = {
+    "erk": erk,
+    "er": er,
+    "uniform": uniform,
+    "uniform_plus": uniform_plus,
+}
 
 
 def allocate(
-    shapes: Mapping[str, Sequence[int]],
-    density: float,
-    distribution: Distribution = "erk",
+    shapes: Shapes,
+    density: float | Mapping[str, float],
+    distribution: str | Distribution = "erk",
     *,
+    dense: Sequence[str] = (),
     min_nnz: int = 1,
 ) -> dict[str, int]:
-    """Return how many weights each layer keeps.
+    """Return how many weights each layer keeps; the sum is exactly round(density * weights).
 
-    `density`: fraction of all weights kept, in (0, 1]; the sum of the budgets is exactly
-    round(density * weights). Every layer keeps at least `min_nnz` and at most all it has.
-    "uniform" gives every layer the same density, "erk" one in proportion to
-    sum(shape) / prod(shape) (Erdos-Renyi-kernel; Evci et al., ICML 2020, section 3), and what
-    layers that are full cannot take goes to the others.
+    `shapes`: by layer, (out, in, *kernel). `density`: fraction of all weights kept, in (0, 1], or
+    such a fraction for each layer, which leaves nothing to distribute. `distribution`: a name in
+    `DISTRIBUTIONS` or a function like those. Layers in `dense` keep everything, every other at
+    least `min_nnz`; what full layers cannot take goes to the others, by the one factor at which
+    all shares, clipped, sum to the request. Rounded by largest remainder.
 
-    Raises `ValueError` for a density outside (0, 1] and `SparsityTooHigh`, naming the smallest
-    feasible density, where `min_nnz` cannot be had.
+    Raises `SparsityError` for a density outside (0, 1] or an unknown name and `SparsityTooHigh`,
+    naming the smallest feasible density, where the least shares exceed the request.
     """
-    if not 0 < density <= 1:
-        raise ValueError(f"density must lie in (0, 1], not {density}")
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    floors = {name: min(min_nnz, size) for name, size in sizes.items()}
-    weights, least = sum(sizes.values()), sum(floors.values())
-    total = round(density * weights)
-    if total < least:
+    weights = sum(sizes.values())
+    if not isinstance(density, int | float):
+        return _given(sizes, density)
+    check_density(density)
+    if missing := [name for name in dense if name not in shapes]:
+        raise unknown("layer", missing[0], shapes)
+    shares = _distribution(distribution)(shapes, density)
+    least = {**shares.least, **dict.fromkeys(dense, 1.0)}
+    floors = {n: min(max(min_nnz, math.ceil(least.get(n, 0) * s)), s) for n, s in sizes.items()}
+    total, needed = round(density * weights), sum(floors.values())
+    if total < needed:
         raise SparsityTooHigh(
             f"density {density:g} keeps {total} of {weights} weights, but {len(sizes)} layers need "
-            f"{least}: the smallest feasible density is {least / weights:.3g}"
+            f"{needed}: the smallest feasible density is {_rounded_up(needed / weights)}"
         )
-    match distribution:
-        case "erk":
-            wish = {name: float(sum(shape)) for name, shape in shapes.items()}
-        case "uniform":
-            wish = {name: float(size) for name, size in sizes.items()}
-        case _:
-            raise ValueError(f"Unknown distribution {distribution!r}. Available: erk, uniform")
-    return _round_to(total, _fill(total, wish, floors, sizes), sizes)
+    return round_to(total, _fill(total, shares.wish, floors, sizes), sizes)
 
 
-def _fill(
-    total: int, wish: Mapping[str, float], floors: Mapping[str, int], sizes: Mapping[str, int]
-) -> dict[str, float]:
-    """Scale `wish` by the one factor at which the clipped shares sum to `total`."""
-
-    def shares(factor: float) -> dict[str, float]:
-        return {n: min(max(factor * wish[n], floors[n]), sizes[n]) for n in wish}
-
-    low, high = 0.0, max(sizes[n] / wish[n] for n in wish)
-    for _ in range(100):  # the sum grows with the factor, so bisection finds it
-        middle = (low + high) / 2
-        low, high = (middle, high) if sum(shares(middle).values()) < total else (low, middle)
-    return shares(high)
+def check_density(density: float) -> None:
+    """Raise `SparsityError` unless `density` lies in (0, 1]."""
+    if not 0 < density <= 1:
+        raise SparsityError(
+            f"density must lie in (0, 1], not {density}: it is the fraction of weights kept"
+        )
 
 
-def _round_to(total: int, shares: Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Round to integers that sum to `total`, by largest remainder."""
+def round_to(total: int, shares: Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Round to integers of at most `sizes` that sum to `total`, by largest remainder."""
     counts = {name: math.floor(share) for name, share in shares.items()}
     by_remainder = sorted(counts, key=lambda name: counts[name] - shares[name])
     missing = total - sum(counts.values())
@@ -80,3 +123,46 @@ def _round_to(total: int, shares: Mapping[str, float], sizes: Mapping[str, int])
                 counts[name] += 1
                 missing -= 1
     return counts
+
+
+def _distribution(of: str | Distribution) -> Distribution:
+    if not isinstance(of, str):
+        return of
+    if of not in DISTRIBUTIONS:
+        raise unknown("distribution", of, DISTRIBUTIONS)
+    return DISTRIBUTIONS[of]
+
+
+def _given(sizes: Mapping[str, int], densities: Mapping[str, float]) -> dict[str, int]:
+    for name in (*densities, *sizes):
+        if name not in sizes:
+            raise unknown("layer", name, sizes)
+        if name not in densities:
+            raise SparsityError(f"Layer {name!r} has no density: give one for every layer")
+        check_density(densities[name])
+    shares = {name: max(1.0, densities[name] * size) for name, size in sizes.items()}
+    return round_to(round(sum(shares.values())), shares, sizes)
+
+
+def _fill(
+    total: int, wish: Mapping[str, float], floors: Mapping[str, int], sizes: Mapping[str, int]
+) -> dict[str, float]:
+    """Scale `wish` by the one factor at which the clipped shares sum to `total`."""
+
+    def shares(factor: float) -> dict[str, float]:
+        return {n: min(max(factor * wish[n], floors[n]), sizes[n]) for n in sizes}
+
+    low, high = 0.0, max(sizes[n] / wish[n] for n in sizes)
+    for _ in range(100):  # the sum grows with the factor, so bisection finds it
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(shares(middle).values()) < total else (low, middle)
+    return shares(high)
+
+
+def _rounded_up(density: float) -> str:
+    """Three significant digits that are not below `density`."""
+    text = f"{density:.3g}"
+    if float(text) >= density:
+        return text
+    step = 10.0 ** (math.floor(math.log10(density)) - 2)
+    return f"{float(text) + step:.3g}"

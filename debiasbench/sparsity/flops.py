@@ -1,4 +1,4 @@
-"""Floating-point operations of a forward pass, in all and layer by layer.
+"""Floating-point operations: of a pass, layer by layer, and of a training over the masks it had.
 
 One multiply-add counts as two, as in RigL (Evci et al., ICML 2020, appendix H).
 """
@@ -6,40 +6,122 @@ One multiply-add counts as two, as in RigL (Evci et al., ICML 2020, appendix H).
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from debiasbench.sparsity.params import MASKABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 @dataclass
 class Flops:
-    """Dense FLOPs of whatever ran inside `count_flops`, over the whole batch.
+    """Dense FLOPs of the forward passes that ran inside `count_flops`, over the whole batch.
 
-    `by_parameter`: the part of `total` that the convolution or linear layer owning the
-    parameter (by its name in the module) spent on multiplying with it.
+    `by_parameter`: the part of `total` that the layer owning the parameter (by its name in the
+    module) spent on multiplying with it. `input_gradients`: the same, where a backward pass needs
+    the gradient of the layer's input too; not so in a first layer.
     """
 
     total: float = 0.0
     by_parameter: dict[str, float] = field(default_factory=dict)
+    input_gradients: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingFlops:
+    """FLOPs of a training step, averaged over the steps taken, for the batch that was counted."""
+
+    forward: float
+    input_gradient: float
+    weight_gradient: float
+
+    @property
+    def total(self) -> float:
+        """All three."""
+        return self.forward + self.input_gradient + self.weight_gradient
+
+
+@dataclass
+class Ledger:
+    """How many weights took part in each step: forward and backward, and in weight gradients.
+
+    `sizes`: weights by parameter name. `active_steps`: active weights, summed over steps;
+    `gradient_steps`: weights whose gradient was computed, which is all of a layer where the dense
+    gradient is used.
+    """
+
+    sizes: dict[str, int]
+    active_steps: dict[str, int] = field(default_factory=dict)
+    gradient_steps: dict[str, int] = field(default_factory=dict)
+    steps: int = 0
+
+    def charge(
+        self, active: Mapping[str, int], until: int, *, always_dense: bool, dense_last: bool
+    ) -> None:
+        """Charge the steps from `steps` to `until` at `active` weights a layer.
+
+        `always_dense`: every one of them used dense gradients; `dense_last`: the last did.
+        """
+        steps = until - self.steps
+        for name, size in self.sizes.items():
+            n = active[name]
+            gradients = size * steps if always_dense else n * steps + (size - n) * dense_last
+            self.active_steps[name] = self.active_steps.get(name, 0) + n * steps
+            self.gradient_steps[name] = self.gradient_steps.get(name, 0) + gradients
+        self.steps = until
+
+    def training(self, flops: Flops) -> TrainingFlops:
+        """Return what a step cost on average, where `flops` counted one dense forward pass."""
+        steps = max(1, self.steps)
+        forward = backward = gradient = flops.total
+        backward -= sum(flops.by_parameter.values()) - sum(flops.input_gradients.values())
+        for name, size in self.sizes.items():
+            off = 1 - self.active_steps.get(name, 0) / (steps * size)
+            forward -= off * flops.by_parameter.get(name, 0.0)
+            backward -= off * flops.input_gradients.get(name, 0.0)
+            missing = 1 - self.gradient_steps.get(name, 0) / (steps * size)
+            gradient -= missing * flops.by_parameter.get(name, 0.0)
+        return TrainingFlops(forward, backward, gradient)
+
+    def saved(self, forward: Mapping[str, float]) -> float:
+        """FLOPs a step saved against three dense passes, the field's convention.
+
+        `forward`: dense FLOPs of a forward pass by parameter name.
+        """
+        steps, saved = max(1, self.steps), 0.0
+        for name, size in self.sizes.items():
+            used = 2 * self.active_steps.get(name, 0) + self.gradient_steps.get(name, 0)
+            saved += forward.get(name, 0.0) * (3 - used / (steps * size))
+        return saved
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts."""
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the counts up again."""
+        self.active_steps = dict(state["active_steps"])
+        self.gradient_steps = dict(state["gradient_steps"])
+        self.steps = state["steps"]
 
 
 @contextmanager
 def count_flops(module: nn.Module, into: Flops | None = None) -> Iterator[Flops]:
-    """Count what runs inside the `with`, into `into`; `module` names the layers to list apart."""
+    """Count what runs inside the `with`, into `into`; `module` names the layers to list apart.
+
+    Attention is counted in training mode; PyTorch's fused inference path hides it.
+    """
     flops = into or Flops()
     handles = [
-        layer.register_forward_hook(
-            _counter(flops.by_parameter, f"{name}.weight" if name else "weight")
-        )
+        layer.register_forward_hook(_counter(flops, f"{name}." if name else ""), with_kwargs=True)
         for name, layer in module.named_modules()
-        if isinstance(layer, MASKABLE)
+        if isinstance(layer, (*MASKABLE, nn.MultiheadAttention))
     ]
     try:
         with FlopCounterMode(display=False) as counter:
@@ -50,11 +132,38 @@ def count_flops(module: nn.Module, into: Flops | None = None) -> Iterator[Flops]
             handle.remove()
 
 
-def _counter(into: dict[str, float], name: str) -> Any:
-    def hook(layer: nn.Module, _inputs: object, output: Tensor) -> None:
-        width = output.shape[-1] if isinstance(layer, nn.Linear) else output.shape[1]
-        positions = output.numel() / width  # batch times every place the weight is applied at
-        weight: Any = layer.weight
-        into[name] = into.get(name, 0.0) + 2 * positions * weight.numel()
+def _counter(into: Flops, prefix: str) -> Any:
+    def hook(layer: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        for name, flops, x in _products(layer, args, kwargs, output):
+            key = prefix + name
+            into.by_parameter[key] = into.by_parameter.get(key, 0.0) + flops
+            needed = flops if torch.is_grad_enabled() and x.requires_grad else 0.0
+            into.input_gradients[key] = into.input_gradients.get(key, 0.0) + needed
 
     return hook
+
+
+def _products(
+    layer: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any
+) -> Iterator[tuple[str, float, Tensor]]:
+    """Yield what a layer multiplies with each weight: its name, FLOPs, and the input."""
+    if isinstance(layer, nn.MultiheadAttention):
+        query, key, value = (args[i] if i < len(args) else kwargs[n] for i, n in enumerate(_QKV))
+        positions = [x.numel() / x.shape[-1] for x in (query, key, value)]
+        if layer.in_proj_weight is not None:
+            width = layer.in_proj_weight.numel() / 3
+            yield "in_proj_weight", 2 * sum(positions) * width, query
+        else:
+            for n, p, x in zip("qkv", positions, (query, key, value), strict=True):
+                yield f"{n}_proj_weight", 2 * p * getattr(layer, f"{n}_proj_weight").numel(), x
+        out: Any = layer.out_proj.weight
+        yield "out_proj.weight", 2 * positions[0] * out.numel(), output[0]
+        return
+    weight: Any = layer.weight
+    # a transposed convolution applies its weight at every place of its input
+    side = args[0] if getattr(layer, "transposed", False) else output
+    width = side.shape[-1] if isinstance(layer, nn.Linear) else side.shape[1]
+    yield "weight", 2 * side.numel() / width * weight.numel(), args[0] if args else kwargs["input"]
+
+
+_QKV = ("query", "key", "value")

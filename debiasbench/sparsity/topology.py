@@ -10,30 +10,45 @@ from torch import Tensor
 
 
 def drop_and_grow(
-    mask: Tensor, drop_scores: Tensor, grow_scores: Tensor, k: int
-) -> tuple[Tensor, Tensor]:
-    """Drop the `k` active weights of lowest score, then grow the `k` inactive ones of highest.
+    mask: Tensor, drop_scores: Tensor, grow_scores: Tensor, drop: int, grow: int | None = None
+) -> Tensor:
+    """Drop the active weights of lowest score, then grow the inactive ones of highest.
 
-    `mask`: bool, any shape; scores: floats of the same shape. A weight just dropped may be grown
-    again (RigL; Evci et al., ICML 2020, algorithm 1). Both choices are made over index sets, so
-    ties and zeros never change a count; among equals the lower index comes first.
+    `mask`: bool, any shape; scores: floats of the same shape; `drop`, `grow`: how many, `grow`
+    None for as many as are dropped. A weight just dropped may be grown again (RigL; Evci et al.,
+    ICML 2020, algorithm 1). Both choices are made over index sets, so ties and zeros never change
+    a count; among equals the lower index comes first, NaN is lowest.
 
-    Returns the new mask and the weights that it has and `mask` had not, both shaped like `mask`.
+    Returns the new mask.
     """
-    flat = mask.flatten()
-    active = flat.nonzero()[:, 0]  # (n,)
-    if not 0 <= k <= len(active):
-        raise ValueError(f"cannot drop {k} of {len(active)} active weights")
-    new = flat.clone()
-    new[_highest(active, -drop_scores, k)] = False
-    inactive = (~new).nonzero()[:, 0]  # (N - n + k,)
-    new[_highest(inactive, grow_scores, k)] = True
-    return new.view_as(mask), (new & ~flat).view_as(mask)
+    grow = drop if grow is None else grow
+    new = mask.flatten().clone()
+    active = new.nonzero()[:, 0]  # (n,)
+    if not (0 <= drop <= len(active) and 0 <= grow <= len(new) - len(active) + drop):
+        raise ValueError(
+            f"cannot drop {drop} and grow {grow} with {len(active)} of {len(new)} weights active"
+        )
+    new[highest(active, -drop_scores, drop)] = False
+    inactive = (~new).nonzero()[:, 0]  # (N - n + drop,)
+    new[highest(inactive, grow_scores, grow)] = True
+    return new.view_as(mask)
 
 
-def _highest(among: Tensor, scores: Tensor, k: int) -> Tensor:
+def drop_and_grow_in_rows(
+    mask: Tensor, drop_scores: Tensor, grow_scores: Tensor, drop: int
+) -> Tensor:
+    """Drop as `drop_and_grow` does; every row grows as many as it lost.
+
+    `mask`: (R, S) bool; scores: (R, S). Returns the new mask, with the row counts of the old.
+    """
+    kept = drop_and_grow(mask, drop_scores, grow_scores, drop, grow=0)
+    lost = mask.sum(1) - kept.sum(1)  # (R,)
+    return kept | top_in_rows(grow_scores, ~kept, lost)
+
+
+def highest(among: Tensor, scores: Tensor, k: int) -> Tensor:
     """Return the `k` indices `among` (M,) of highest score, exactly; NaN is lowest."""
-    values = scores.flatten()[among].nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+    values = finite(scores.flatten()[among])
     if k == 0:
         return among[:0]
     threshold = values.topk(k).values[-1]  # ten times faster than sorting half a million
@@ -41,6 +56,23 @@ def _highest(among: Tensor, scores: Tensor, k: int) -> Tensor:
     tied = (values == threshold).nonzero()[:, 0]
     chosen[tied[: k - int(chosen.sum())]] = True
     return among[chosen]
+
+
+def top_in_rows(scores: Tensor, among: Tensor, k: Tensor) -> Tensor:
+    """(R, S) bool: in row r the `k[r]` places `among` (R, S) of highest score, exactly."""
+    values = finite(scores).masked_fill(~among, -math.inf)
+    best_first = values.argsort(dim=1, descending=True, stable=True)
+    # places that are not `among` share the lowest score with some that are: put them last
+    last = (~among).gather(1, best_first).to(torch.uint8).argsort(dim=1, stable=True)
+    order = best_first.gather(1, last)
+    rank = torch.empty_like(order)
+    rank.scatter_(1, order, torch.arange(scores.shape[1], device=scores.device).expand_as(order))
+    return (rank < k[:, None]) & among
+
+
+def finite(scores: Tensor) -> Tensor:
+    """Let NaN rank lowest."""
+    return scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
 
 
 def random_mask(shape: torch.Size, nnz: int, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,54 @@
+"""What must hold between a model, its optimizer, masks, and the ranks of a parallel training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from debiasbench.sparsity.errors import SparsityError
+from debiasbench.sparsity.masks import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+
+def check_holds(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> None:
+    """Raise unless the optimizer trains every weight that is trained at all."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for name, p in weights.items():
+        if p.requires_grad and id(p) not in held:
+            raise SparsityError(
+                f"The optimizer does not hold {name}: attach after the model is on its device, to "
+                "the optimizer that trains it"
+            )
+
+
+def check_same_shapes(
+    shapes: Mapping[str, torch.Size], weights: Mapping[str, nn.Parameter]
+) -> None:
+    """Raise unless masks of `shapes` are masks of `weights`."""
+    for name in {**shapes, **weights}:
+        theirs = tuple(shapes[name]) if name in shapes else "no such weight"
+        ours = tuple(weights[name].shape) if name in weights else "no such weight"
+        if theirs != ours:
+            raise SparsityError(
+                f"These masks belong to a network with other layers: {name} is {theirs} there, "
+                f"{ours} here"
+            )
+
+
+def check_ranks(masks: Mapping[str, Tensor]) -> None:
+    """Raise unless all processes of a data-parallel training hold equal masks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    digests: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(digests, digest(masks))
+    if len(set(digests)) > 1:
+        raise SparsityError(
+            f"Masks differ between ranks ({', '.join(digests)}): give every rank the same seed, "
+            "and wrap the model in DistributedDataParallel so that gradients are reduced"
+        )

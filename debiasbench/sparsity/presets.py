@@ -1,0 +1,67 @@
+"""Configurations as published or released, and the names by which algorithms are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from debiasbench.sparsity.settings import changed, setting
+from debiasbench.sparsity.updater import Layer, OptimizerState, Reads, Updater
+from debiasbench.sparsity.updaters import ITOP, SET, RigL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+REST_PAPER = (
+    "Zhao, Yin, Liu, Fang, Pechenizkiy. REST: Enhancing Group Robustness in DNNs through "
+    "Reweighted Sparse Training. ECML PKDD 2023."
+)
+
+
+@dataclass(frozen=True)
+class REST(RigL):
+    """The sparse half of REST: large exchanges in the step, at intervals that fit the training."""
+
+    citation: ClassVar[str] = REST_PAPER
+
+    grow: Literal["gradient", "random"] = setting("gradient", "what to grow")
+    drop_fraction: float = changed(RigL, "drop_fraction", 0.5)
+    final_drop_fraction: float = changed(RigL, "final_drop_fraction", 0.005)
+    rounding: Literal["down", "up"] = changed(RigL, "rounding", "up")
+    optimizer_state: OptimizerState = changed(RigL, "optimizer_state", "mask")
+    update_replaces_step: bool = changed(RigL, "update_replaces_step", False)
+
+    def reads(self) -> Reads:
+        """Gradients, where it grows by them."""
+        return "gradients" if self.grow == "gradient" else "weights"
+
+    def grow_scores(self, layer: Layer) -> Tensor:
+        """Size of the gradient, or random."""
+        return super().grow_scores(layer) if self.grow == "gradient" else layer.random()
+
+
+@dataclass(frozen=True)
+class RESTReleased(REST):
+    """What REST's released code does: every 1000 steps until the end, momentum running on.
+
+    Masks have exact counts; the code draws them weight by weight.
+    """
+
+    every: str = changed(RigL, "every", "1000")
+    stop: float = changed(RigL, "stop", 1.0)
+    optimizer_state: OptimizerState = changed(RigL, "optimizer_state", "dense")
+
+
+PRESETS: dict[str, Callable[..., Updater]] = {
+    # ResNet-50 on ImageNet, batch 4096 of 32,000 steps (Evci et al., 2020, section 4)
+    "rigl": lambda density: RigL(density=density, every="100"),
+    # once an epoch, three tenths, until the end (Mocanu et al., 2018)
+    "set": lambda density: SET(density=density, every="1 epoch"),
+    # batch 128, 250 epochs of CIFAR (the released code's README)
+    "itop": lambda density: ITOP(density=density, every="1500"),
+    "rest": lambda density: REST(density=density, every="1000", stop=1.0),
+    "rest_released": lambda density: RESTReleased(density=density),
+}
+"""By name, a function of density: settings as published, or for `rest_released` as released."""

@@ -1,0 +1,183 @@
+"""What an updater is: settings, scores, and how a topology follows from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+
+from debiasbench.sparsity.distributions import allocate
+from debiasbench.sparsity.patterns import Pattern, read_pattern
+from debiasbench.sparsity.schedules import Anneal, Interval, annealed
+from debiasbench.sparsity.settings import check, setting
+from debiasbench.sparsity.topology import drop_and_grow, drop_and_grow_in_rows, keyed_generator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from debiasbench.sparsity.attach import SparseTraining
+
+OptimizerState = Literal["mask", "reset_new", "dense"]
+Reads = Literal["weights", "active gradients", "gradients", "all gradients"]
+Init = Literal["random", "magnitude", "global_magnitude", "snip", "snip_per_layer"]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What an updater sees of one weight; all tensors have the weight's shape."""
+
+    name: str
+    weight: Tensor
+    mask: Tensor  # bool
+    active: int  # ones in `mask`
+    budget: int  # ones that it began with
+    gradient: Tensor | None  # where the updater `reads` it and the loss reaches the weight
+    state: Mapping[str, Any]  # the optimizer's, of this weight
+    explored: Tensor  # bool: active at any time so far
+    last: bool  # whether it is the last layer of the network
+    dense: bool  # whether it is to stay dense
+    seed: int
+    step: int
+
+    def random(self) -> Tensor:
+        """Uniform in [0, 1), the same on every device and after every restart."""
+        rng = keyed_generator(self.seed, self.step, self.name)
+        return torch.rand(self.weight.shape, generator=rng).to(self.weight.device)
+
+
+@dataclass(frozen=True)
+class Updater:
+    """Keep the topology as it was drawn; what changes it derives from this.
+
+    An algorithm is a frozen dataclass that overrides `drop_scores`, `grow_scores`, or `update`.
+    Fields are settings. Raises `SparsityError` for a setting out of range.
+    """
+
+    density: float = setting(0.05, "fraction of the weights kept", gt=0, le=1)
+    distribution: str = setting("erk", "how layers share them: erk, er, uniform, uniform_plus")
+    pattern: str = setting("unstructured", "unstructured, constant_fan_in, or N:M such as 2:4")
+    init: Init = setting(
+        "random", "first masks: random, largest weights (by layer, global), or SNIP at step 0"
+    )
+    every: str = setting("5%", "between updates: steps (100), '2 epochs' or '5%' of the training")
+    start: float = setting(0.0, "fraction of training before which there is none", ge=0, lt=1)
+    stop: float = setting(0.75, "fraction of training after which the topology stays", gt=0, le=1)
+    drop_fraction: float = setting(0.3, "part of a layer exchanged by the first", ge=0, le=1)
+    final_drop_fraction: float = setting(0.0, "the same at `stop`", ge=0, le=1)
+    anneal: Anneal = setting("cosine", "the way between the two")
+    rounding: Literal["down", "up"] = setting("down", "of the number exchanged")
+    optimizer_state: OptimizerState = setting(
+        "mask", "of inactive weights: 0; reset_new: 0 once grown; dense: it runs on"
+    )
+    update_replaces_step: bool = setting(False, "whether an update takes an optimizer step's place")
+    exclude: tuple[str, ...] = setting((), "patterns of layers that stay dense and are not counted")
+    keep_dense: tuple[str, ...] = setting((), "patterns of layers that stay dense and are counted")
+
+    changes: ClassVar[bool] = False
+    """Whether there are updates at all."""
+
+    prunes: ClassVar[bool] = False
+    """Whether density falls, so that the last update must come exactly at `stop`."""
+
+    citation: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        object.__setattr__(self, "every", str(self.every))
+        check(self)
+        self.interval()
+        read_pattern(self.pattern)
+
+    def attach(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        total_steps: int,
+        steps_per_epoch: int | None = None,
+        seed: int = 0,
+        densities: Mapping[str, float] | None = None,
+        masks: Mapping[str, Tensor] | None = None,
+    ) -> SparseTraining:
+        """Make `model` sparse and keep it so at every step of `optimizer`.
+
+        `densities`: by weight, instead of density and distribution. `masks`: first masks, for
+        example of `criteria.global_masks`. Raises `SparsityError`, the model then untouched.
+        """
+        from debiasbench.sparsity.attach import SparseTraining
+
+        return SparseTraining(
+            self, model, optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch,
+            seed=seed, densities=densities, masks=masks,
+        )  # fmt: skip
+
+    # --- what an algorithm says ---------------------------------------------------------------
+
+    def reads(self) -> Reads:
+        """Say what updates look at; dense gradients cost what they cost in the ledger.
+
+        "gradients": of inactive weights too, at updates; "all gradients": at every step.
+        """
+        return "weights"
+
+    def drop_scores(self, layer: Layer) -> Tensor:
+        """Score active weights; the lowest are dropped."""
+        return layer.weight.abs()
+
+    def grow_scores(self, layer: Layer) -> Tensor:
+        """Score inactive weights; the highest are grown."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what to grow")
+
+    def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
+        """Return the new masks. `progress`: of the way to `stop`, in [0, 1]."""
+        return {
+            layer.name: self.exchange(layer, self.exchanged(layer.active, progress))
+            for layer in layers
+        }
+
+    def first_density(self) -> float:
+        """Density before the first update, for `budgets`."""
+        return self.density
+
+    # --- what it builds on --------------------------------------------------------------------
+
+    def exchange(self, layer: Layer, k: int) -> Tensor:
+        """Return the layer's mask with `k` weights dropped and as many grown."""
+        if layer.active == layer.mask.numel() or k == 0:
+            return layer.mask  # a dense layer has nothing to grow
+        drop, grow = self.drop_scores(layer), self.grow_scores(layer)
+        pattern = self.rows()
+        if pattern is None:
+            return drop_and_grow(layer.mask, drop, grow, k)
+        rows = drop_and_grow_in_rows(
+            pattern.rows(layer.mask), pattern.rows(drop), pattern.rows(grow), k
+        )
+        return pattern.back(rows, layer.mask.shape)
+
+    def exchanged(self, active: int, progress: float) -> int:
+        """Return how many of a layer's `active` weights an update exchanges; one stays."""
+        count = self.fraction_at(progress) * active
+        return min(math.ceil(count) if self.rounding == "up" else math.floor(count), active - 1)
+
+    def fraction_at(self, progress: float) -> float:
+        """Return the fraction exchanged at `progress`, in [0, 1], on the way to `stop`."""
+        return annealed(self.anneal, self.drop_fraction, self.final_drop_fraction, progress)
+
+    def interval(self) -> Interval:
+        """Return `every`, read."""
+        return Interval.read(self.every)
+
+    def rows(self) -> Pattern | None:
+        """Return `pattern`, read."""
+        return read_pattern(self.pattern)
+
+    def budgets(
+        self, shapes: Mapping[str, Sequence[int]], density: float, dense: Sequence[str] = ()
+    ) -> dict[str, int]:
+        """Return how many weights each layer keeps at a density."""
+        return allocate(shapes, density, self.distribution, dense=dense)
