@@ -138,7 +138,8 @@ class Record(_Strict):
     """A run, whole: enough to recompute every metric and to run it again.
 
     `predictions`: name and SHA-256 of the file of predicted classes, None if failed; see
-    `debiasbench.store.read_predictions`.
+    `debiasbench.store.read_predictions`. `weights`: the same of the network's weights, if they
+    were kept, and the selection rule that chose them.
     """
 
     id: str
@@ -151,6 +152,7 @@ class Record(_Strict):
     cost: Cost | None = None
     failure: Failure | None = None
     predictions: dict[str, str] | None = None
+    weights: dict[str, str] | None = None
     schema: int = SCHEMA
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import asdict
@@ -43,7 +44,16 @@ from debiasbench.selection import RULES
 from debiasbench.sparsity import Sparsify, SparsityError, maskable
 from debiasbench.specs import instance
 from debiasbench.stage import Trained
-from debiasbench.store import PREDICTIONS, Overwrite, Run, Store, digest, prediction_key
+from debiasbench.store import (
+    PREDICTIONS,
+    WEIGHTS,
+    Overwrite,
+    Run,
+    Store,
+    digest,
+    prediction_key,
+    sha256,
+)
 from debiasbench.training import Training
 from debiasbench.views import HeldOut, View
 
@@ -71,30 +81,32 @@ def run(
     data_root: Path,
     device: str = "auto",
     overwrite: Overwrite = "failed",
+    keep_weights: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Run a spec and keep its record, or return the record that is there.
 
-    `overwrite`: run again "never", if the record says "failed", or "always".
+    `overwrite`: run again "never", if the record says "failed", or "always". `keep_weights`:
+    write the network's weights beside the record, those of the data set's selection rule.
     A loss that becomes NaN ends in a record of status "failed".
     Raises `BusyError` if another process is running the spec, and whatever else
     `debiasbench.errors` lists; then nothing is kept.
     """
     store = Store(results)
-    if (done := store.finished(spec, overwrite)) is not None:
+    if (done := store.finished(spec, overwrite, with_weights=keep_weights)) is not None:
         return Run(done, store.path(spec), fresh=False)
     engine = Engine(device, progress)
     with store.claim(spec):
         # another process may have finished it while this one waited to begin
-        if (done := store.finished(spec, overwrite)) is not None:
+        if (done := store.finished(spec, overwrite, with_weights=keep_weights)) is not None:
             return Run(done, store.path(spec), fresh=False)
-        record, predictions = _execute(spec, plugins, engine, data_root)
-        return Run(record, store.save(record, predictions), fresh=True)
+        record, predictions, weights = _execute(spec, plugins, engine, data_root, keep_weights)
+        return Run(record, store.save(record, predictions, weights), fresh=True)
 
 
 def _execute(
-    spec: Spec, plugins: Plugins, engine: Engine, data_root: Path
-) -> tuple[Record, dict[str, NDArray[np.integer]] | None]:
+    spec: Spec, plugins: Plugins, engine: Engine, data_root: Path, keep_weights: bool
+) -> tuple[Record, dict[str, NDArray[np.integer]] | None, bytes | None]:
     begun, started = time.perf_counter(), datetime.now(UTC)
     dataset: Dataset = instance(plugins.datasets, spec.dataset)
     model: Model = instance(plugins.models, spec.model)
@@ -109,6 +121,7 @@ def _execute(
     outcomes: dict[str, Outcome] = {}
     cost: Cost | None = None
     predictions: dict[str, NDArray[np.integer]] | None = None
+    weights: bytes | None = None
     try:
         fitted = fit(
             task,
@@ -126,6 +139,8 @@ def _execute(
     else:
         sides = {"val": validation, "test": HeldOut.of(task, task.test, engine.device)}
         outcomes, predictions = _evaluate(fitted, sides, engine)
+        if keep_weights:
+            weights = _weights(fitted, task)
         cost = _cost(fitted, validation, engine, time.perf_counter() - begun)
 
     record = Record(
@@ -158,8 +173,11 @@ def _execute(
         predictions=None
         if predictions is None
         else {"file": spec.stem + PREDICTIONS, "sha256": digest(predictions)},
+        weights=None
+        if weights is None
+        else {"file": spec.stem + WEIGHTS, "sha256": sha256(weights), "rule": task.select},
     )
-    return record, predictions
+    return record, predictions, weights
 
 
 def _load(dataset: Dataset, root: Path, plugins: Plugins, spec: Spec) -> Task:
@@ -293,6 +311,17 @@ def _evaluate(
             **seen[weights],
         )
     return outcomes, predictions
+
+
+def _weights(fitted: Trained, task: Task) -> bytes:
+    """Serialise the network under the data set's selection rule, with the shape that it fits."""
+    from safetensors.torch import save
+
+    if task.select in fitted.checkpoints:
+        fitted.objective.load_state_dict(fitted.checkpoints[task.select].state)
+    state = fitted.objective.network.state_dict()
+    shape = {"input": json.dumps(task.shape.input), "classes": str(task.shape.classes)}
+    return save({n: v.detach().cpu().clone().contiguous() for n, v in state.items()}, shape)
 
 
 def _compact(values: Tensor) -> NDArray[np.integer]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Predictions = Mapping[str, NDArray[np.integer]]
 
 PREDICTIONS = ".predictions.safetensors"
+WEIGHTS = ".weights.safetensors"
 Overwrite = Literal["never", "failed", "always"]
 
 
@@ -60,21 +61,30 @@ class Store:
         except RecordError as error:
             raise RecordError(f"{error}. Remove it, or run with --overwrite always") from error
 
-    def finished(self, spec: Spec, overwrite: Overwrite) -> Record | None:
-        """Return the record that makes running `spec` needless, None if it is to be run."""
+    def finished(
+        self, spec: Spec, overwrite: Overwrite, *, with_weights: bool = False
+    ) -> Record | None:
+        """Return the record that makes running `spec` needless, None if it is to be run.
+
+        `with_weights`: one whose weights were not kept does not.
+        """
         if overwrite == "always":
             return None
         record = self.load(spec)
         if record is None or (record.status == "failed" and overwrite == "failed"):
             return None
+        if with_weights and record.status == "ok" and record.weights is None:
+            return None
         return None if self._is_torn(record) else record
 
     def _is_torn(self, record: Record) -> bool:
-        """Say whether a process died between replacing the predictions and the record."""
-        if record.predictions is None:
-            return False
-        beside = self.folder / Path(record.predictions["file"]).name
-        return beside.exists() and _sha256(beside.read_bytes()) != record.predictions["sha256"]
+        """Say whether a process died between replacing the files beside the record and itself."""
+        for named in (record.predictions, record.weights):
+            if named is not None:
+                beside = self.folder / Path(named["file"]).name
+                if beside.exists() and sha256(beside.read_bytes()) != named["sha256"]:
+                    return True
+        return False
 
     @contextmanager
     def claim(self, spec: Spec) -> Iterator[None]:
@@ -101,18 +111,22 @@ class Store:
         finally:
             lock.release()
 
-    def save(self, record: Record, predictions: Predictions | None) -> Path:
-        """Write predictions, then the record, each under its name only when complete."""
+    def save(
+        self, record: Record, predictions: Predictions | None, weights: bytes | None = None
+    ) -> Path:
+        """Write predictions and weights, then the record, each by its name only when complete."""
         from safetensors.numpy import save as tensors_to_bytes
 
         path = self.path(record.spec)
+        content = None if predictions is None else tensors_to_bytes(dict(predictions))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(record.spec.stem + PREDICTIONS)
-            if predictions is not None:
-                _write_whole(beside, tensors_to_bytes(dict(predictions)))
-            else:
-                beside.unlink(missing_ok=True)
+            for ending, kept in ((PREDICTIONS, content), (WEIGHTS, weights)):
+                beside = path.with_name(record.spec.stem + ending)
+                if kept is not None:
+                    _write_whole(beside, kept)
+                else:
+                    beside.unlink(missing_ok=True)
             _write_whole(path, to_json(record).encode())
         except OSError as error:
             raise self._unwritable(error) from error
@@ -129,7 +143,19 @@ def digest(predictions: Predictions) -> str:
     """Return the SHA-256 of the predictions file."""
     from safetensors.numpy import save as tensors_to_bytes
 
-    return _sha256(tensors_to_bytes(dict(predictions)))
+    return sha256(tensors_to_bytes(dict(predictions)))
+
+
+def read_weights(path: Path, record: Record) -> bytes:
+    """Return the safetensors file of the weights that were kept beside a record.
+
+    `path` is where `record` was read. Raises `RecordError` if there are none, or others.
+    """
+    if record.weights is None:
+        raise RecordError(
+            f"{path} was made without keeping weights: run it again with --keep-weights"
+        )
+    return _beside(path, record.weights)
 
 
 def read_predictions(path: Path, record: Record, rule: str, split: str) -> Predictions:
@@ -141,14 +167,7 @@ def read_predictions(path: Path, record: Record, rule: str, split: str) -> Predi
 
     if record.predictions is None or rule not in record.outcomes:
         raise RecordError(f"{path} has no predictions for {rule}")
-    file = path.parent / Path(record.predictions["file"]).name
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{file} cannot be read: {error.strerror}") from error
-    if _sha256(content) != record.predictions["sha256"]:
-        raise RecordError(f"{file} is not the file that {path.name} was written with")
-    stored = load(content)
+    stored = load(_beside(path, record.predictions))
     predicted = f"{split}.{prediction_key(record.outcomes[rule].epoch)}"
     return {
         "y": stored[f"{split}.y"],
@@ -157,7 +176,20 @@ def read_predictions(path: Path, record: Record, rule: str, split: str) -> Predi
     }
 
 
-def _sha256(content: bytes) -> str:
+def _beside(path: Path, named: Mapping[str, str]) -> bytes:
+    """Read a file that a record names, from the record's own folder and nowhere else."""
+    file = path.parent / Path(named["file"]).name
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{file} cannot be read: {error.strerror}") from error
+    if sha256(content) != named["sha256"]:
+        raise RecordError(f"{file} is not the file that {path.name} was written with")
+    return content
+
+
+def sha256(content: bytes) -> str:
+    """Return the digest by which a record knows the files beside it."""
     return hashlib.sha256(content).hexdigest()
 
 

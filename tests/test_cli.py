@@ -344,7 +344,7 @@ def test_leaderboard_takes_data_set_metric_rule_and_baseline(debiasbench: Cli) -
     assert table.startswith("### toy")
     assert table.count("### ") == 1
     header = [cell.strip() for cell in table.splitlines()[2].split("|")[1:6]]
-    assert header == ["method", "conflict %", "95 % interval", "seeds", "less erm, points"]
+    assert header == ["method", "conflict %", "95 % interval", "seeds", "minus erm, points"]
     assert "of the epoch that last selects" in table
     assert "Did you mean 'toy'" in only(debiasbench("leaderboard", "--dataset", "tooy"), 2)
 

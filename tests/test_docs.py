@@ -8,8 +8,10 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from debiasbench import hookspecs
 from debiasbench.metrics import METRICS
@@ -25,12 +27,27 @@ README = (ROOT / "README.md").read_text()
 def test_the_readmes_plugin_is_a_sound_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (tmp_path / "readme_plugin.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     plugin = importlib.import_module("readme_plugin")
     entry = Plugins([(plugin, Origin("readme", "0"))]).methods["balanced"]
     check_method(entry.load()())
+
+
+def test_the_readmes_sparse_loop_runs_as_it_stands() -> None:
+    _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    model = torch.nn.Linear(20, 3)
+    rng = torch.Generator().manual_seed(0)
+    batches = [(torch.rand(8, 20, generator=rng), torch.arange(8) % 3) for _ in range(40)]
+    names: dict[str, Any] = {
+        "torch": torch, "model": model, "batches": batches,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+    }  # fmt: skip
+    exec(code, names)
+    assert int((model.weight != 0).sum()) <= round(0.05 * 60)
+    assert names["sparse"].updates > 0
+    assert names["checkpoint"]["sparse"]["step"] == 40
 
 
 def test_every_hook_is_documented_by_its_signature() -> None:

@@ -99,7 +99,7 @@ def test_the_difference_to_a_baseline_is_paired_by_seed() -> None:
     assert rows["lff"].difference[0] == pytest.approx(np.mean(paired))
     paired = [(15 + s % 2 - (5 + s % 2)) / 20 for s in range(5)]
     assert rows["rest"].difference == pytest.approx((np.mean(paired),) * 3)
-    assert "less erm, points" in render([board], "markdown")
+    assert "minus erm, points" in render([board], "markdown")
     assert "+50.0 (+50.0 to +50.0)" in render([board], "markdown")
     with pytest.raises(UnknownNameError, match="Did you mean 'erm'"):
         boards(ERM, baseline="emr")

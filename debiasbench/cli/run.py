@@ -75,6 +75,9 @@ SCOPES = ("method", "dataset", "model", "train")
     show_default=True,
     help="Which records to make again.",
 )
+@click.option(
+    "--keep-weights", is_flag=True, help="Keep the network's weights, for `debiasbench export`."
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @debug_option
 def run(
@@ -90,6 +93,7 @@ def run(
     data_root: Path,
     device: str,
     overwrite: Overwrite,
+    keep_weights: bool,
     quiet: bool,
 ) -> None:
     """Run one method and keep its record; a spec that has a record is not run again."""
@@ -113,7 +117,8 @@ def run(
         spec = _make_spec(plugins, method, dataset or "digits", model, seed or 0, settings, sparse)
 
     store = Store(results)
-    if (record := store.finished(spec, overwrite)) is not None:
+    record = store.finished(spec, overwrite, with_weights=keep_weights)
+    if record is not None:
         done = Run(record, store.path(spec), fresh=False)
     else:
         from debiasbench.run import run as run_spec  # only now: torch takes seconds to import
@@ -126,6 +131,7 @@ def run(
                 data_root=data_root,
                 device=device,
                 overwrite=overwrite,
+                keep_weights=keep_weights,
                 progress=progress,
             )
     click.echo(report(done))

@@ -66,7 +66,7 @@ def _prose(board: Board, style: _Style) -> str:
     side = list(board.rows[0].side) if board.rows else []
     header = [
         "method", f"{_words(board.metric)} %", "95 % interval", "seeds",
-        *([f"less {board.baseline}, points"] if board.baseline else []),
+        *([f"minus {board.baseline}, points"] if board.baseline else []),
         *(f"{_words(m)} %" for m in side),
         "density", "parameters", "MFLOPs to predict", "TFLOPs to train", "seconds",
     ]  # fmt: skip
@@ -93,7 +93,7 @@ def _prose(board: Board, style: _Style) -> str:
         f"deviation over seeds, of the epoch that {board.rule} selects. Strong: the best of its "
         "section and what a paired t-test over common seeds (Holm, 5 %) cannot tell from it.",
         *(
-            [f"Less {board.baseline}: mean difference over common seeds, with its 95 % interval."]
+            [f"Minus {board.baseline}: mean difference over common seeds, with its 95 % interval."]
             if board.baseline
             else []
         ),
