@@ -12,6 +12,7 @@ import argparse
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
@@ -23,7 +24,7 @@ from debiasbench.engine import EVAL_BATCH, Engine
 from debiasbench.model import Shape
 from debiasbench.objective import CrossEntropy
 from debiasbench.plugins import Plugins
-from debiasbench.sparsity import REST, Sparsify
+from debiasbench.sparsity import REST, Sparsify, Static, Updater
 from debiasbench.training import Training
 from debiasbench.views import HeldOut, View
 
@@ -100,10 +101,10 @@ def main() -> None:
     training = Training(batch_size=args.batch_size, lr=0.01)
     network, other = make.build(SHAPE), make.build(SHAPE)
 
-    def train(sparse: bool) -> None:
+    def train(updater: Updater | None) -> None:
         engine.train(
             CrossEntropy(network), view, training, seed=0, name="train", steps=args.steps,
-            components=[Sparsify(REST(density=0.05, every="20"))] if sparse else [],
+            components=[Sparsify(updater)] if updater else [],
             validation=validation, select=False,
         )  # fmt: skip
 
@@ -118,8 +119,12 @@ def main() -> None:
         f"torch {torch.__version__}, Python {platform.python_version()}, {engine.hardware()}"
     )
     done = args.batch_size * args.steps
-    compare("training", done, lambda: train(False), bare, args.rounds)
-    compare("training, sparse, update each 20", done, lambda: train(True), bare, args.rounds)
+    compare("training", done, lambda: train(None), bare, args.rounds)
+    for what, updater in (
+        ("training, static masks", Static(density=0.05)),
+        ("training, REST's updates", REST(density=0.05)),
+    ):
+        compare(what, done, partial(train, updater), bare, args.rounds)
     compare(
         "evaluation of 10,000 images", 10_000,
         lambda: engine.hits(

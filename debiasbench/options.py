@@ -6,7 +6,17 @@ import dataclasses
 import inspect
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from debiasbench.errors import OptionError, suggestion
 
@@ -42,7 +52,7 @@ class OptionInfo:
     """One option as `debiasbench show` prints it."""
 
     name: str
-    kind: str  # its type as written, such as "float" or "int | None"
+    kind: str  # its type as written, such as "float" or "int | None"; choices, such as "a | b"
     default: object
     range: str  # such as "> 0, <= 1"; empty without bounds
     meaning: str
@@ -50,16 +60,23 @@ class OptionInfo:
 
 def describe(cls: type) -> list[OptionInfo]:
     """List the options of a dataclass in the order of its fields."""
+    hints = _field_hints(cls)
     return [
         OptionInfo(
             name=f.name,
-            kind=f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type)),
+            kind=_kind(f.type, hints[f.name]),
             default=f.default,
             range=", ".join(f"{_SIGNS[b]} {v:g}" for b, v in f.metadata.get("bounds", {}).items()),
             meaning=f.metadata.get("meaning", ""),
         )
         for f in dataclasses.fields(cls)
     ]
+
+
+def _kind(written: object, hint: object) -> str:
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, get_args(hint)))
+    return written if isinstance(written, str) else getattr(written, "__name__", str(written))
 
 
 def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:

@@ -233,8 +233,13 @@ def read_all(places: Iterable[Path]) -> tuple[list[tuple[Path, Record]], list[st
 
 def write_text(path: Path, text: str) -> None:
     """Write a table or page whole or not at all; raises `StoreError`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; raises `StoreError`."""
     try:
-        _write_whole(path, text.encode())
+        _write_whole(path, content)
     except OSError as error:
         raise StoreError(f"Cannot write {path}: {error.strerror or error}") from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from hypothesis import settings
 
@@ -20,6 +21,10 @@ from debiasbench.testing import toy_task
 # equal examples in every run, however slow the machine
 settings.register_profile("debiasbench", derandomize=True, deadline=None, database=None)
 settings.load_profile("debiasbench")
+
+# a worker of pytest-xdist has a core, not all of them
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # before collection: parametrised tests list what is registered
 os.environ["DEBIASBENCH_PLUGINS"] = "0"

@@ -20,7 +20,7 @@ LAYERS = [
     ["stage", "store", "methods", "datasets", "models", "sparsifiers"],
     ["engine", "plugins"],
     ["lab", "provenance", "specs"],
-    ["run", "leaderboard"],
+    ["run", "leaderboard", "export"],
     ["testing", "cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -107,7 +107,8 @@ def occurrences(pattern: str) -> set[str]:
         (r"np\.random\.seed|random\.seed", {"testing.py"}),
         (r"\* (\w+\.)?num_biases \+", {"data.py"}),
         (r"pickle|torch\.load|allow_pickle=True", set()),
-        (r"optimizer\.step\(", {"engine.py"}),
+        # `testing` drives updaters in a loop as a user of the sparsity library has it
+        (r"optimizer\.step\(", {"engine.py", "testing.py"}),
     ],
 )
 def test_what_belongs_in_one_place_is_in_no_other(pattern: str, allowed: set[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
 from debiasbench.cli.list import list_
 from debiasbench.cli.run import run
@@ -65,5 +66,5 @@ def main() -> None:
     """Compare debiasing methods honestly."""
 
 
-for command in (run, list_, show, leaderboard):
+for command in (run, list_, show, leaderboard, export):
     main.add_command(command)

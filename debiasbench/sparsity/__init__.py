@@ -6,11 +6,14 @@ for x, y in loader:  # the loop stays as it is
 """
 
 from debiasbench.sparsity.attach import SparseTraining as SparseTraining
+from debiasbench.sparsity.compact import CannotCompact as CannotCompact
+from debiasbench.sparsity.compact import compact as compact
 from debiasbench.sparsity.component import Sparsify as Sparsify
 from debiasbench.sparsity.criteria import global_masks as global_masks
 from debiasbench.sparsity.criteria import grasp_scores as grasp_scores
 from debiasbench.sparsity.criteria import magnitude_scores as magnitude_scores
 from debiasbench.sparsity.criteria import snip_scores as snip_scores
+from debiasbench.sparsity.csr import to_csr as to_csr
 from debiasbench.sparsity.distributions import Shares as Shares
 from debiasbench.sparsity.distributions import allocate as allocate
 from debiasbench.sparsity.errors import NonFiniteGradient as NonFiniteGradient
@@ -19,6 +22,8 @@ from debiasbench.sparsity.errors import SparsityError as SparsityError
 from debiasbench.sparsity.errors import SparsityTooHigh as SparsityTooHigh
 from debiasbench.sparsity.flops import Flops as Flops
 from debiasbench.sparsity.flops import count_flops as count_flops
+from debiasbench.sparsity.packed import pack_state as pack_state
+from debiasbench.sparsity.packed import unpack_state as unpack_state
 from debiasbench.sparsity.params import maskable as maskable
 from debiasbench.sparsity.presets import PRESETS as PRESETS
 from debiasbench.sparsity.presets import REST as REST

@@ -193,7 +193,7 @@ class SparseTraining:
     def check(self) -> None:
         """Raise `NotAttached` if something else moved weights off the mask."""
         for name, p in self.weights.items():
-            if bool((p.detach() * ~self.masks[name]).any()):
+            if bool(((p != 0) & ~self.masks[name]).any()):
                 raise NotAttached(
                     f"{name} has weights off its mask: an optimizer stepped that this sparse "
                     "training does not follow (call reattach(optimizer) after copying or loading "

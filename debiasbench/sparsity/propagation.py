@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from debiasbench.sparsity.liveness import Channels, Features, Layer, PerChannel
+from debiasbench.sparsity.liveness import Channels, Features, Layer, PerChannel, over_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,11 +142,11 @@ class Propagation:
         return target
 
     def _is_own(self, node: fx.Node) -> bool:
-        """Whether the module has a weight, of a mask, that nobody else uses."""
+        """Whether the module has a weight with a mask, and nobody else uses it."""
         return f"{node.target}.weight" in self._masks and node.target not in self._shared
 
     def _all_alive(self, count: int, dim: int) -> Features:
-        """Return features for a tensor without rule, that keeps all it has."""
+        """Return features for a tensor that no rule has made; it keeps all that it has."""
         every = torch.ones(count, dtype=torch.bool)
         zeros = torch.zeros(count, dtype=torch.float64)
         features = Features(dim, self.channels.new(count), every, torch.arange(count), every, zeros)
@@ -208,7 +207,8 @@ class Propagation:
             value = operation(*args, **kwargs)
         alive = torch.stack([x.alive for x in sources]).any(0) | ~value.isfinite()
         target = first.then(value, alive)
-        return replace(target, reads=[read for x in sources for read in x.then(value, alive).reads])
+        target.reads = [read for x in sources for read in x.then(value, alive).reads]
+        return target
 
     def unchanged(self, node: fx.Node) -> Features | None:
         """Do nothing in eval mode."""
@@ -246,7 +246,8 @@ class Propagation:
         if x is None or not isinstance(dims, list | tuple):
             return None
         rank = len(self._input_shape(node))
-        return x.then(x.value, x.alive) if all(d % rank > 1 for d in dims) else None
+        positions = all(isinstance(d, int) and d % rank > 1 for d in dims)
+        return x.then(x.value, x.alive) if positions else None
 
     def flatten(self, node: fx.Node) -> Features | None:
         """(B, C, *positions) -> (B, C * positions), if it is said without the number C."""
@@ -278,10 +279,13 @@ class Propagation:
 
     def concatenate(self, node: fx.Node) -> Features | None:
         """Put tensors behind one another along the dimension of their features."""
-        inputs: Any = node.args[0]
-        dim: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-        parts = [x for x in map(self.features.get, inputs) if x is not None]
-        if len(parts) < len(inputs) or any(x.dim != dim % len(self._shapes[node]) for x in parts):
+        inputs, dim = (*node.args, None, None)[:2]
+        dim = node.kwargs.get("dim", dim or 0)
+        if not isinstance(inputs, list | tuple) or not isinstance(dim, int):
+            return None
+        dim %= len(self._shapes[node])
+        parts: list[Features] = [x for x in map(self.features.get, inputs) if x is not None]
+        if len(parts) < len(inputs) or any(x.dim != dim for x in parts):
             return None
         ends = list(accumulate(len(x.real) for x in parts))
         starts = [end - len(x.real) for x, end in zip(parts, ends, strict=True)]
@@ -297,11 +301,6 @@ class Propagation:
                 for x, start, end in zip(parts, starts, ends, strict=True)
             ],
         )
-
-
-def over_kernel(weight: Tensor) -> Tensor:
-    """Sum a weight (target, source, *kernel) over its kernel: (target, source)."""
-    return weight.flatten(2).sum(2) if weight.ndim > 2 else weight
 
 
 def _takes_from(place: object, dims: list[int], rank: int) -> bool:

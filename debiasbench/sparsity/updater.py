@@ -130,8 +130,8 @@ class Updater:
         return layer.weight.abs()
 
     def grow_scores(self, layer: Layer) -> Tensor:
-        """Score inactive weights; the highest are grown."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what to grow")
+        """Score inactive weights; the highest are grown. Random unless an algorithm says more."""
+        return layer.random()
 
     def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
         """Return the new masks. `progress`: of the way to `stop`, in [0, 1]."""

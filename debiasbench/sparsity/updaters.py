@@ -40,10 +40,6 @@ class SET(Updater):
     anneal: Anneal = changed(Updater, "anneal", "constant")
     stop: float = changed(Updater, "stop", 1.0)
 
-    def grow_scores(self, layer: Layer) -> Tensor:
-        """Random."""
-        return layer.random()
-
 
 @dataclass(frozen=True)
 class RigL(Updater):
@@ -227,10 +223,6 @@ class MEST(Updater):
     def drop_scores(self, layer: Layer) -> Tensor:
         """|w| + lambda |g|: of active weights, so sparse gradients are enough."""
         return layer.weight.abs() + self.gradient_weight * _gradient(layer).abs()
-
-    def grow_scores(self, layer: Layer) -> Tensor:
-        """Random."""
-        return layer.random()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,126 @@
+"""What exact compaction saves after sparse training on real images: parameters left, CPU time.
+
+    python benchmarks/compaction.py --data-root DATA [--models cnn resnet18] [--steps 400]
+
+Trains on CMNIST (1 % conflicting; MNIST files in torchvision's layout under DATA), conflicting
+images drawn 50 times as often, at each density with random (SET) and with gradient growth (RigL),
+then removes dead channels and times both networks in turn, in one process. One seed each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from debiasbench.data import Task
+from debiasbench.engine import Engine
+from debiasbench.plugins import Plugins
+from debiasbench.randomness import generator, seeded
+from debiasbench.sparsity import REST, SET, Updater, compact
+
+DENSITIES = (0.05, 0.01, 0.005, 0.002, 0.0005)
+BATCH = 128
+TIMED = 64  # images of a timed forward pass
+
+
+def trained(network: nn.Module, updater: Updater, task: Task, steps: int) -> dict[str, Tensor]:
+    """Train on reweighted draws; return the masks."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    sparse = updater.attach(network, optimizer, total_steps=steps, seed=0)
+    weights = 1 + 49 * task.conflict(task.train).double()
+    order = torch.multinomial(weights, steps * BATCH, True, generator=generator(0, "order"))
+    network.train()
+    for index in order.split(BATCH):
+        optimizer.zero_grad()
+        x = task.train.x[index].float().div_(255)
+        F.cross_entropy(network(x), task.train.y[index]).backward()
+        optimizer.step()
+        schedule.step()
+    sparse.detach()
+    network.eval()
+    return sparse.masks
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, task: Task) -> float:
+    """On the bias-balanced test split."""
+    right = [
+        network(x.float().div_(255)).argmax(1) == y
+        for x, y in zip(task.test.x.split(1000), task.test.y.split(1000), strict=True)
+    ]
+    return torch.cat(right).float().mean().item()
+
+
+@torch.no_grad()
+def speed_up(
+    before: nn.Module, after: nn.Module, x: Tensor, rounds: int = 15
+) -> tuple[float, float]:
+    """Median of (time before) / (time after), and median milliseconds after; alternating."""
+    pairs = []
+    for _ in range(rounds + 2):
+        pair = []
+        for network in (before, after):
+            begun = time.perf_counter()
+            network(x)
+            pair.append(time.perf_counter() - begun)
+        pairs.append(pair)
+    warm = pairs[2:]
+    return median(a / b for a, b in warm), 1000 * median(b for _, b in warm)
+
+
+@torch.no_grad()
+def largest_error(before: nn.Module, after: nn.Module, x: Tensor) -> float:
+    """Of any logit, in float64, at two sizes of the image."""
+    before, after = before.double(), after.double()
+    other = F.interpolate(x.double(), scale_factor=1.5)
+    return max(float((before(v) - after(v)).abs().max()) for v in (x.double(), other))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", default=["cnn", "resnet18"])
+    parser.add_argument("--steps", type=int, default=400)
+    args = parser.parse_args()
+
+    plugins = Plugins()
+    task = plugins.datasets["cmnist"].load()().load(args.data_root)
+    x = task.test.x[:TIMED].float().div_(255)
+    print(
+        f"{args.steps} steps of {BATCH} images; forward passes of {TIMED}; torch "
+        f"{torch.__version__}, Python {platform.python_version()}, {Engine('cpu').hardware()}\n"
+    )
+    print("| model | density | growth | unbiased % | parameters left | speed-up | ms | error |")
+    print("|:--|--:|:--|--:|--:|--:|--:|--:|")
+    for name in args.models:
+        entry, fixed = plugins.models.find(name)
+        for density in DENSITIES:
+            for growth, updater in (
+                ("SET", SET(density, stop=0.75, drop_fraction=0.5, anneal="cosine")),
+                ("RigL", REST(density)),
+            ):
+                with seeded(0):
+                    network = entry.load()(**fixed).build(task.shape)
+                masks = trained(network, updater, task, args.steps)
+                percent = 100 * accuracy(network, task)
+                small = compact(network, masks, x[:2])
+                left = small.parameters / small.original_parameters
+                times, milliseconds = speed_up(network, small.model, x)
+                error = largest_error(network, small.model, x[:8])
+                print(
+                    f"| {name} | {density:g} | {growth} | {percent:.1f} | {100 * left:.1f} % | "
+                    f"{times:.2f} | {milliseconds:.2f} | {error:.0e} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

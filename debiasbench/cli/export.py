@@ -1,0 +1,50 @@
+"""`debiasbench export`: a run's network in a smaller form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from debiasbench.cli.common import debug_option, load_plugins
+
+if TYPE_CHECKING:
+    from debiasbench.export import Kind
+
+
+@click.command()
+@click.argument("record", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--to",
+    type=click.Choice(["compact", "packed", "csr"]),
+    default="compact",
+    show_default=True,
+    help="compact: without dead channels, for torch alone; packed: only the weights that are not "
+    "0; csr: packed, and timed with sparse matrix products where they are faster.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write to this file.  [default: beside the record]",
+)
+@debug_option
+def export(record: Path, to: Kind, out: Path | None) -> None:
+    """Write the network of a RECORD made with --keep-weights in a smaller form.
+
+    The outputs are compared with the original's before anything is written.
+    """
+    from debiasbench.export import BATCH
+    from debiasbench.export import export as export_network
+
+    done = export_network(record, load_plugins(), to=to, out=out)
+    (all_parameters, parameters), (all_bytes, size) = done.parameters, done.bytes
+    before, after = done.milliseconds
+    click.echo(
+        f"{parameters:,} of {all_parameters:,} parameters, {size:,} of {all_bytes:,} bytes, "
+        f"{after:.2f} ms for {BATCH} samples instead of {before:.2f}; "
+        f"outputs differ by at most {done.difference:.0e}"
+    )
+    if to == "csr":
+        click.echo(f"Faster as sparse matrices here: {', '.join(done.layers) or 'no layer'}")
+    click.echo(f"Model: {done.path}")
