@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree
 
-from debiasbench.sparsity.errors import SparsityError
+from debiasbench.sparsity.errors import SparsityError, unknown
+from debiasbench.sparsity.guards import check_mask
 from debiasbench.sparsity.liveness import choose, over_kernel
 from debiasbench.sparsity.params import maskable
 from debiasbench.sparsity.propagation import Propagation
@@ -111,19 +112,8 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
 def _check(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     for name, mask in masks.items():
         if name not in weights:
-            raise SparsityError(
-                f"{name!r} is no weight of a convolution or linear layer. Available: "
-                f"{', '.join(weights)}"
-            )
-        if mask.shape != weights[name].shape or mask.dtype != torch.bool:
-            raise SparsityError(
-                f"The mask of {name} must be bool of shape {tuple(weights[name].shape)}, not "
-                f"{mask.dtype} of {tuple(mask.shape)}"
-            )
-        if (weights[name][~mask.cpu()] != 0).any():
-            raise SparsityError(
-                f"{name} has weights off its mask that are not 0: multiply it by the mask first"
-            )
+            raise unknown("weight", name, weights)
+        check_mask(name, weights[name], mask)
 
 
 def _trace(

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from debiasbench.sparsity.errors import SparsityError, unknown
+from debiasbench.sparsity.guards import check_mask
 from debiasbench.sparsity.params import maskable
 
 if TYPE_CHECKING:
@@ -270,17 +271,8 @@ def _masks_by_weight(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[Tens
     for name, mask in masks.items():
         if name not in weights:
             raise unknown("weight", name, weights)
-        weight = weights[name]
-        if mask.dtype != torch.bool or mask.shape != weight.shape:
-            raise SparsityError(
-                f"The mask of {name} must be bool of shape {tuple(weight.shape)}, not {mask.dtype} "
-                f"of {tuple(mask.shape)}"
-            )
-        found[weight] = mask.to(weight.device)
-        if (weight[~found[weight]] != 0).any():
-            raise SparsityError(
-                f"{name} has weights off its mask that are not 0: multiply it by the mask first"
-            )
+        check_mask(name, weights[name], mask)
+        found[weights[name]] = mask.to(weights[name].device)
     return found
 
 

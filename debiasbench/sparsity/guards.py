@@ -41,6 +41,19 @@ def check_same_shapes(
             )
 
 
+def check_mask(name: str, weight: Tensor, mask: Tensor) -> None:
+    """Raise unless `mask` is a bool mask of `weight`, which is 0 off it."""
+    if mask.dtype != torch.bool or mask.shape != weight.shape:
+        raise SparsityError(
+            f"The mask of {name} must be bool of shape {tuple(weight.shape)}, not {mask.dtype} of "
+            f"{tuple(mask.shape)}"
+        )
+    if (weight[~mask.to(weight.device)] != 0).any():
+        raise SparsityError(
+            f"{name} has weights off its mask that are not 0: multiply it by the mask first"
+        )
+
+
 def check_ranks(masks: Mapping[str, Tensor]) -> None:
     """Raise unless all processes of a data-parallel training hold equal masks."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from debiasbench.sparsity.errors import SparsityError, unknown
+from debiasbench.sparsity.guards import check_mask
 from debiasbench.sparsity.masks import pack, unpack
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def pack_state(
     for name, values in state.items():
         own = values.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         if name in masks:
-            _check(name, own, masks[name])
+            if own.dtype not in PACKABLE:
+                raise SparsityError(f"{name} is {own.dtype}, and only floating-point has masks")
+            check_mask(name, own, masks[name])
             parts = _packed(own, masks[name].cpu(), keep_minus_zeros)
             packed |= {f"{name}::{part}": tensor for part, tensor in parts.items()}
         else:
@@ -121,20 +124,6 @@ def _part(key: str) -> str:
     """Return which part of a packed tensor `key` names, "" if none."""
     _, _, part = key.rpartition("::")
     return part if part in PARTS and key.endswith(f"::{part}") else ""
-
-
-def _check(name: str, values: Tensor, mask: Tensor) -> None:
-    if values.dtype not in PACKABLE:
-        raise SparsityError(f"{name} is {values.dtype}, and only floating-point has masks")
-    if mask.dtype != torch.bool or mask.shape != values.shape:
-        raise SparsityError(
-            f"The mask of {name} must be bool of shape {tuple(values.shape)}, not {mask.dtype} of "
-            f"{tuple(mask.shape)}"
-        )
-    if (values[~mask.cpu()] != 0).any():
-        raise SparsityError(
-            f"{name} has weights off its mask that are not 0: multiply it by the mask first"
-        )
 
 
 def _packed(values: Tensor, mask: Tensor, keep_minus_zeros: bool) -> Parts:
