@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,6 +24,7 @@ from debiasbench.sparsity import (
     Layer,
     RigL,
     SparsityError,
+    SparsityTooHigh,
     SRigL,
     Static,
     Updater,
@@ -320,3 +323,55 @@ def test_an_algorithm_of_ones_own_is_a_few_lines() -> None:
     train(net, opt)
     assert sum(int(mask.sum()) for mask in sparse.masks.values()) == KEPT
     assert sparse.masks["6.weight"].flatten()[-1]
+
+
+KINDS: dict[str, Any] = {
+    "rigl": lambda d: RigL(d, every="1", stop=1.0, optimizer_state="mask"),
+    "rest": lambda d: REST(d, every="1", stop=1.0),
+    "set": lambda d: SET(d, every="1", rounding="up"),
+    "unexplored": lambda d: ITOP(d, every="1", grow="unexplored"),
+    "mest": lambda d: MEST(d, every="1", stop=1.0),
+}
+VALUES = ("random", "constant", "zero", "tied")
+
+
+def fill(shape: torch.Size, values: str, seed: int) -> Tensor:
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return {
+        "random": noise,
+        "constant": torch.ones(shape),
+        "zero": torch.zeros(shape),
+        "tied": noise.round(),
+    }[values]
+
+
+@settings(max_examples=60)
+@given(
+    kind=st.sampled_from(list(KINDS)),
+    shapes=st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=2), min_size=1, max_size=4),
+    density=st.floats(0, 1, exclude_min=True),
+    weights=st.sampled_from(VALUES),
+    gradients=st.sampled_from(VALUES),
+)
+def test_budgets_are_exact_for_any_shapes_densities_and_ties(
+    kind: str, shapes: list[list[int]], density: float, weights: str, gradients: str
+) -> None:
+    net = nn.ModuleList(nn.Linear(*shape, bias=False) for shape in shapes)
+    with torch.no_grad():
+        for i, p in enumerate(net.parameters()):
+            p.copy_(fill(p.shape, weights, i))
+    total = round(density * sum(p.numel() for p in net.parameters()))
+    opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    if total < len(shapes):
+        with pytest.raises(SparsityTooHigh):
+            KINDS[kind](density).attach(net, opt, total_steps=8)
+        return
+    sparse = KINDS[kind](density).attach(net, opt, total_steps=8)
+    budgets = {name: int(mask.sum()) for name, mask in sparse.masks.items()}
+    assert sum(budgets.values()) == total
+    for step in range(8):
+        for i, p in enumerate(net.parameters()):
+            p.grad = fill(p.shape, gradients, 10 * step + i)
+        opt.step()
+        assert {name: int(mask.sum()) for name, mask in sparse.masks.items()} == budgets
+        nothing_off_the_mask(net, opt, sparse, state=True)
