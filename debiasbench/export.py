@@ -122,7 +122,8 @@ def _metadata(content: bytes) -> dict[str, str]:
 def _program(network: nn.Module, x: Tensor) -> bytes:
     """Serialise a network as a program of torch alone, for batches of any size."""
     batch = {0: torch.export.Dim.DYNAMIC}
-    program = torch.export.export(network, (x[:2],), dynamic_shapes=(batch,))
+    few = x[:2].clone()  # the file holds the memory that its example lies in
+    program = torch.export.export(network, (few,), dynamic_shapes=(batch,))
     content = io.BytesIO()
     torch.export.save(program, content)
     return content.getvalue()

@@ -42,6 +42,7 @@ def test_a_compacted_network_runs_without_debiasbench(record: Path, debiasbench:
     kept = int(result.stdout.split()[0].replace(",", ""))
     assert f"of {total:,} parameters" in result.stdout
     assert kept < 0.6 * total
+    assert Path("small.pt2").stat().st_size < 4 * kept + 100_000
     x = torch.rand(5, *shape.input, generator=torch.Generator().manual_seed(0))
     save_file({"x": x}, "x.safetensors")
     code = (
