@@ -151,15 +151,15 @@ def _execute(
         task=_facts(task),
         provenance=Provenance(
             plugins={
-                "dataset": str(plugins.datasets[spec.dataset.name].origin),
-                "model": str(plugins.models[spec.model.name].origin),
-                "method": str(plugins.methods[spec.method.name].origin),
-            }
-            | (
-                {"sparse": str(plugins.sparsifiers[spec.sparse.name].origin)}
-                if spec.sparse is not None
-                else {}
-            ),
+                kind: str(registry[choice.name].origin)
+                for kind, registry, choice in (
+                    ("dataset", plugins.datasets, spec.dataset),
+                    ("model", plugins.models, spec.model),
+                    ("method", plugins.methods, spec.method),
+                    ("sparse", plugins.sparsifiers, spec.sparse),
+                )
+                if choice is not None
+            },
             versions=provenance.versions(),
             device=str(engine.device),
             hardware=engine.hardware(),

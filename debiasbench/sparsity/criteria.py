@@ -9,7 +9,7 @@ import torch
 from debiasbench.sparsity.distributions import allocate
 from debiasbench.sparsity.errors import SparsityError, SparsityTooHigh
 from debiasbench.sparsity.params import select
-from debiasbench.sparsity.topology import highest, keyed_generator, random_mask
+from debiasbench.sparsity.topology import keyed_generator, random_mask, top
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -72,9 +72,8 @@ def global_masks(
     lifted = []
     for name, score in scores.items():
         flat = score.detach().flatten().float().clone()
-        everything = torch.arange(len(flat), device=flat.device)
         floor = len(flat) if name in keep_all else min(min_nnz, len(flat))
-        flat[highest(everything, flat, floor)] = torch.inf
+        flat[top(flat, floor)] = torch.inf
         lifted.append(flat)
     joined = torch.cat(lifted)
     total, needed = round(density * len(joined)), int(joined.isposinf().sum())
@@ -83,9 +82,7 @@ def global_masks(
             f"density {density:g} keeps {total} of {len(joined)} weights, but {needed} are due: "
             f"the smallest feasible density is {needed / len(joined):.4g}"
         )
-    mask = torch.zeros(len(joined), dtype=torch.bool, device=joined.device)
-    mask[highest(torch.arange(len(joined), device=joined.device), joined, total)] = True
-    parts = torch.split(mask, [len(flat) for flat in lifted])
+    parts = torch.split(top(joined, total), [len(flat) for flat in lifted])
     return {n: part.view_as(scores[n]).clone() for n, part in zip(scores, parts, strict=True)}
 
 
@@ -125,7 +122,7 @@ def first_masks(
         return global_masks(scores, updater.first_density(), dense=dense)
     pattern, budgets = updater.rows(), _budgets(updater, weights, dense, densities)
     return {
-        name: _top(score, budgets[name])
+        name: top(score, budgets[name])
         if pattern is None or budgets[name] == score.numel()
         else pattern.best(score, budgets[name])
         for name, score in scores.items()
@@ -170,12 +167,6 @@ def _random(
             mask = pattern.best(torch.rand(p.shape, generator=rng), budgets[name])
         masks[name] = mask.to(p.device)
     return masks
-
-
-def _top(scores: Tensor, nnz: int) -> Tensor:
-    mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
-    mask[highest(torch.arange(scores.numel(), device=scores.device), scores, nnz)] = True
-    return mask.view_as(scores)
 
 
 def _given(masks: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

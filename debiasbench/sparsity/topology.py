@@ -58,6 +58,13 @@ def highest(among: Tensor, scores: Tensor, k: int) -> Tensor:
     return among[chosen]
 
 
+def top(scores: Tensor, k: int) -> Tensor:
+    """Bool, shaped like `scores`: the `k` highest of all, exactly."""
+    chosen = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+    chosen[highest(torch.arange(len(chosen), device=scores.device), scores, k)] = True
+    return chosen.view_as(scores)
+
+
 def top_in_rows(scores: Tensor, among: Tensor, k: Tensor) -> Tensor:
     """(R, S) bool: in row r the `k[r]` places `among` (R, S) of highest score, exactly."""
     values = finite(scores).masked_fill(~among, -math.inf)

@@ -11,7 +11,7 @@ from debiasbench.sparsity.distributions import round_to
 from debiasbench.sparsity.errors import SparsityError
 from debiasbench.sparsity.schedules import Anneal, cubic_density
 from debiasbench.sparsity.settings import changed, setting
-from debiasbench.sparsity.topology import drop_and_grow, highest, top_in_rows
+from debiasbench.sparsity.topology import drop_and_grow, top, top_in_rows
 from debiasbench.sparsity.updater import Layer, OptimizerState, Reads, Updater
 
 if TYPE_CHECKING:
@@ -290,5 +290,4 @@ def _largest_of_all(layers: Sequence[Layer], total: int) -> list[int]:
         sizes.append(size)
         owners.append(torch.full_like(size, i, dtype=torch.long))
     size, owner = torch.cat(sizes), torch.cat(owners)
-    chosen = highest(torch.arange(len(size), device=size.device), size, total)
-    return owner[chosen].bincount(minlength=len(layers)).tolist()
+    return owner[top(size, total)].bincount(minlength=len(layers)).tolist()
