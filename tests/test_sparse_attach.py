@@ -183,6 +183,16 @@ def test_masks_and_densities_of_ones_own_are_taken() -> None:
     assert sparse.densities() == pytest.approx(densities)
 
 
+def test_only_included_layers_are_made_sparse() -> None:
+    net, _, sparse = begin(SET(0.1, every="4", include=("4.*",)))
+    assert list(sparse.masks) == ["4.weight"]
+    assert sparse.density == pytest.approx(0.1, abs=1e-3)
+    weights = maskable(net)
+    assert weights["0.weight"].all() and weights["6.weight"].all()
+    with pytest.raises(SparsityError, match="No layer matches 'fc'"):
+        begin(SET(0.1, include=("fc",)))
+
+
 def test_excluded_layers_are_not_counted_and_dense_ones_are() -> None:
     sparse = begin(SET(0.1, every="4", exclude=("0.*",)))[2]
     assert set(sparse.masks) == {"4.weight", "6.weight"}

@@ -52,7 +52,7 @@ class SparseTraining:
     ) -> None:
         self.updater, self.seed, self.total_steps = updater, seed, total_steps
         self.step = self.updates = 0
-        self.weights = select(model, exclude=updater.exclude)
+        self.weights = select(model, include=updater.include, exclude=updater.exclude)
         self._every = updater.interval().steps(total_steps, steps_per_epoch)
         self._dense = matching_any(updater.keep_dense, self.weights)
         check_holds(optimizer, self.weights)
@@ -101,7 +101,7 @@ class SparseTraining:
         """
         weights = self.weights
         if model is not None:
-            weights = select(model, exclude=self.updater.exclude)
+            weights = select(model, include=self.updater.include, exclude=self.updater.exclude)
             check_same_shapes({n: m.shape for n, m in self.masks.items()}, weights)
         check_holds(optimizer, weights)
         self.weights = weights

@@ -75,6 +75,7 @@ class Updater:
         "mask", "of inactive weights: 0; reset_new: 0 once grown; dense: it runs on"
     )
     update_replaces_step: bool = setting(False, "whether an update takes an optimizer step's place")
+    include: tuple[str, ...] = setting((), "patterns of the layers made sparse; empty: all")
     exclude: tuple[str, ...] = setting((), "patterns of layers that stay dense and are not counted")
     keep_dense: tuple[str, ...] = setting((), "patterns of layers that stay dense and are counted")
 
