@@ -10,10 +10,14 @@ from debiasbench.errors import DataError, SupervisionError
 from debiasbench.model import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Generator, Tensor
+
+    from debiasbench.fetch import Download
+
+    Augment = Callable[[Tensor, Generator], Tensor]
 
 SplitName = Literal["train", "val", "test"]
 
@@ -66,7 +70,7 @@ class Task:
     select: str = "val_unbiased"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    augment: Callable[[Tensor, Generator], Tensor] | None = None
+    augment: Augment | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.aligned.shape) != (len(self.classes), len(self.biases)):
@@ -169,6 +173,10 @@ class Dataset(ABC):
     licence: ClassVar[str] = ""
     training: ClassVar[Mapping[str, object]] = {}
     model: ClassVar[str] = "cnn"
+    downloads: ClassVar[Sequence[Download]] = ()
+    """What `debiasbench data prepare` fetches; empty where nothing may be fetched."""
+    revision: ClassVar[int] = 1
+    """Raise it when `load` comes to return other data, so that no cache of before is used."""
 
     @abstractmethod
     def load(self, root: Path) -> Task:
@@ -176,6 +184,18 @@ class Dataset(ABC):
 
         Equal options give equal bytes. Raises `DataError` saying what to put where.
         """
+
+    def sources(self, root: Path) -> Sequence[Path]:
+        """Return the files and folders that `load` reads; a task made from some is cached.
+
+        The cache is used while names, sizes and times of change are the same. It holds no
+        `Task.augment`: say that in `augmentation`.
+        """
+        return ()
+
+    def augmentation(self) -> Augment | None:
+        """Return what changes training batches, for tasks whose `augment` is None."""
+        return None
 
 
 class Batch:

@@ -103,7 +103,7 @@ class Engine:
         optimizer = make_optimizer(objective.parameters(), training)
         schedule = Schedule(optimizer, training, steps=total, steps_per_epoch=len(sampler))
         more = {k: v.to(self.device) for k, v in (extra or {}).items()}
-        augment = torch.Generator(self.device).manual_seed(derive(seed, "augment"))
+        augment = torch.Generator(self.device)
         keeper = _Keeper(self, validation) if select or training.schedule == "plateau" else None
         flops = Flops()
         last_loss: float | None = None
@@ -124,6 +124,7 @@ class Engine:
                 batches = batches[: total - step]
                 losses = torch.empty(len(batches), device=self.device)
                 for i, index in enumerate(batches):
+                    augment.manual_seed(derive(seed, "augment", step))  # no state to restore
                     batch = view.batch(index, more, augment)
                     with count_flops(objective, flops) if step == 0 else nullcontext():
                         loss = objective(batch)

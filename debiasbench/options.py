@@ -36,15 +36,19 @@ def option(
     ge: float | None = None,
     lt: float | None = None,
     le: float | None = None,
+    later: bool = False,
 ) -> T:
     """Declare an option: a dataclass field with a meaning and bounds.
 
     `density: float = option(0.05, "fraction of weights kept", gt=0, le=1)`. A field without
-    `option` is an option too; it only has no meaning and no bounds to show.
+    `option` is an option too; it only has no meaning and no bounds to show. `later`: it was added
+    when records had been made already; at its default it stays out of specs, so that those keep
+    their names.
     """
     given = {"gt": gt, "ge": ge, "lt": lt, "le": le}
     bounds = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "bounds": bounds})
+    metadata = {"meaning": meaning, "bounds": bounds, "later": later}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,14 @@ def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
 
 
 def as_dict(options: object) -> dict[str, object]:
-    """Turn an options dataclass into a plain dict, as it comes back from JSON."""
+    """Turn an options dataclass into a plain dict, as it comes back from JSON.
+
+    Options declared `later` are left out at their defaults.
+    """
     values = dataclasses.asdict(cast("Any", options))
+    for f in dataclasses.fields(cast("Any", options)):
+        if f.metadata.get("later") and values[f.name] == f.default:
+            del values[f.name]
     plain: dict[str, object] = json.loads(json.dumps(values, default=str))  # a path is its text
     return plain
 

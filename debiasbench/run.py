@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from debiasbench import provenance
+from debiasbench import cache, provenance
 from debiasbench.engine import Engine, is_finite
 from debiasbench.errors import (
     DataError,
@@ -183,7 +183,7 @@ def _execute(
 def _load(dataset: Dataset, root: Path, plugins: Plugins, spec: Spec) -> Task:
     entry = plugins.datasets[spec.dataset.name]
     try:
-        task = dataset.load(root)
+        task = cache.load(spec.dataset.name, dataset, root)
     except DebiasbenchError:
         raise
     except Exception as error:

@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).parent.parent / "debiasbench"
 # from the ground up: a module imports only from lines above its own, or from its own
 LAYERS = [
     ["sparsity", "errors"],
-    ["options", "metrics", "selection", "randomness"],
+    ["options", "metrics", "selection", "randomness", "augment", "images", "fetch"],
     ["model", "method", "component", "training", "hookspecs"],
     ["data", "record"],
-    ["objective", "registry", "views", "optimizers"],
-    ["stage", "store", "methods", "datasets", "models", "sparsifiers"],
+    ["objective", "registry", "views", "optimizers", "taskfile"],
+    ["stage", "store", "methods", "datasets", "models", "sparsifiers", "cache"],
     ["engine", "plugins"],
     ["lab", "provenance", "specs"],
     ["run", "leaderboard", "export"],
@@ -28,6 +28,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # builtin plugins use what strangers use, so that each can move to a distribution of its own
 PLUGIN_API = {
     "sparsity", "errors", "options", "model", "method", "data", "objective", "hookspecs",
+    "augment", "images", "fetch", "taskfile",
 }  # fmt: skip
 
 

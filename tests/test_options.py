@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from debiasbench.errors import OptionError
-from debiasbench.options import OptionInfo, check_is_options, describe, option, parse
+from debiasbench.options import OptionInfo, as_dict, check_is_options, describe, option, parse
 
 
 @dataclass(frozen=True)
@@ -93,3 +93,14 @@ def test_a_forgotten_dataclass_line_is_an_error_and_not_a_lost_option() -> None:
 
     with pytest.raises(OptionError, match="extra is no option yet: write @dataclass"):
         check_is_options(Forgotten)
+
+
+def test_an_option_added_later_stays_out_of_specs_at_its_default() -> None:
+    @dataclass(frozen=True)
+    class Grown:
+        old: int = option(1)
+        new: int = option(2, later=True)
+
+    assert as_dict(Grown()) == {"old": 1}
+    assert as_dict(Grown(new=3)) == {"old": 1, "new": 3}
+    assert parse(Grown, {"old": 1}, owner="method grown") == Grown()

@@ -188,7 +188,8 @@ def test_only_included_layers_are_made_sparse() -> None:
     assert list(sparse.masks) == ["4.weight"]
     assert sparse.density == pytest.approx(0.1, abs=1e-3)
     weights = maskable(net)
-    assert weights["0.weight"].all() and weights["6.weight"].all()
+    assert weights["0.weight"].all()
+    assert weights["6.weight"].all()
     with pytest.raises(SparsityError, match="No layer matches 'fc'"):
         begin(SET(0.1, include=("fc",)))
 

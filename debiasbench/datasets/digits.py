@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from debiasbench.data import Dataset, Task
 from debiasbench.options import option
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VAL_PER_CLASS, TEST_PER_CLASS = 30, 50  # multiples of ten, so that colours balance exactly
+LFF_SEVERITY = 4
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,30 @@ class Digits(Dataset):
 
     ratio: float = option(0.05, "fraction of bias-conflicting training images", ge=0, le=1)
     split_seed: int = option(0, "which digits and colours go where", ge=0)
+    palette: Literal["cmnist", "lff"] = option(
+        "cmnist", "pure colours, or LfF's muted ones with a little noise", later=True
+    )
+    place_ratio: float | None = option(
+        None, "the same of a second shortcut, the digit's place; none: without", ge=0, le=1,
+        later=True,
+    )  # fmt: skip
 
     def load(self, root: Path) -> Task:
-        """997 training images, 300 validation and 500 test images of balanced colour, 28x28."""
+        """997 training images, 300 validation and 500 test images of balanced colour, 28x28.
+
+        A shortcut whose ratio is 0.9 is none: its values are as frequent in every class.
+        """
         import numpy as np
         import torch
         from PIL import Image
         from sklearn.datasets import load_digits
 
-        from debiasbench.datasets._colour import coloured_task, generator, take_per_class
+        from debiasbench.datasets._colour import (
+            coloured_task,
+            generator,
+            lff_colour,
+            take_per_class,
+        )
 
         digits = load_digits()
         small = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
@@ -55,4 +72,7 @@ class Digits(Dataset):
         val, train = take_per_class(y[rest], VAL_PER_CLASS, generator(self.split_seed, "val"))
         where = {"train": rest[train], "val": rest[val], "test": test}
         parts = {name: (grey[index], y[index]) for name, index in where.items()}
-        return coloured_task(parts, self.ratio, self.split_seed)
+        paint = partial(lff_colour, severity=LFF_SEVERITY) if self.palette == "lff" else None
+        return coloured_task(
+            parts, self.ratio, self.split_seed, paint=paint, place_ratio=self.place_ratio
+        )
