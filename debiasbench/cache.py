@@ -45,11 +45,11 @@ def load(name: str, dataset: Dataset, root: Path) -> Task:
     Raises `DataError`.
     """
     sources = dataset.sources(root)
-    if not sources:
+    if not sources or not root.is_dir():  # `load` knows best what is missing
         return _augmented(dataset.load(root), dataset)
     key = _key(name, dataset, root, sources)
     folder = root / FOLDER / f"{name.replace(':', '-')}-{_hash(key)[:16]}"
-    task = _read(folder, dataset)
+    task = _read(folder, dataset, tell=True)
     if task is not None:
         return task
     try:
@@ -88,17 +88,23 @@ def all_in(root: Path) -> list[Cached]:
             name, options = more["dataset"], more["key"]["options"]
         except (taskfile.DamagedTask, KeyError, TypeError):
             name, options = folder.name, {}
-        found.append(Cached(folder, name, options, _bytes(folder)))
+        found.append(Cached(folder, name, options, weight(folder)))
     return found
 
 
-def _read(folder: Path, dataset: Dataset) -> Task | None:
+def weight(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in _files(path))
+
+
+def _read(folder: Path, dataset: Dataset, *, tell: bool = False) -> Task | None:
     if not folder.exists():
         return None
     try:
         return _augmented(taskfile.load(folder), dataset)
     except DataError as error:
-        warnings.warn(f"{error}. It is made again", stacklevel=3)
+        if tell:
+            warnings.warn(f"{error}. It is made again", stacklevel=3)
         return None
 
 
@@ -170,7 +176,3 @@ def _stamp(path: Path, root: Path) -> list[object]:
 
 def _hash(what: object) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in _files(folder))

@@ -74,6 +74,17 @@ class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training
         )
 
 
+class Interrupted(DebiasbenchError):  # noqa: N818 - nothing went wrong
+    """Training was asked to stop; `resumable` says whether the same spec goes on from here."""
+
+    exit_code = 75
+
+    def __init__(self, where: str = "", *, resumable: bool) -> None:
+        self.resumable = resumable
+        rest = "the same command goes on from there" if resumable else "nothing was kept"
+        super().__init__(f"Interrupted{where}: {rest}")
+
+
 class StoreError(DebiasbenchError):
     """A results folder that cannot be written."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
         for name in values
         if name not in names
     ]
-    schema = _schema(cls)
+    schema = _schema(cast("Any", cls))
     given = {
         name: _literal(value, schema.model_fields[name].annotation)
         for name, value in values.items()
@@ -151,6 +152,7 @@ def check_is_options(cls: type) -> None:
             )
 
 
+@functools.cache  # building one takes ten milliseconds, and a suite asks hundreds of times
 def _schema(cls: type) -> type[Any]:
     from pydantic import ConfigDict, Field, create_model
 

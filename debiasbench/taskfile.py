@@ -115,7 +115,7 @@ def _write(values: Tensor, path: Path) -> dict[str, object]:
         sha = hashlib.sha256()
         for part in _parts(array):
             sha.update(part)
-            file.write(part.data)
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
     return {"sha256": sha.hexdigest(), "shape": array.shape, "bytes": path.stat().st_size}
@@ -140,10 +140,10 @@ def _read(path: Path, known: Mapping[str, Any], *, verify: bool) -> Tensor:
         return torch.from_numpy(array)
 
 
-def _parts(array: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
+def _parts(array: NDArray[Any]) -> Iterator[memoryview]:
     """The bytes of an array, a little at a time and without a copy."""
     flat = array.reshape(-1).view(np.uint8)
-    return (flat[at : at + CHUNK] for at in range(0, len(flat), CHUNK))
+    return (flat[at : at + CHUNK].data for at in range(0, len(flat), CHUNK))
 
 
 def _write_whole(path: Path, data: bytes) -> None:

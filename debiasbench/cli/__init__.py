@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import click
 
+from debiasbench.cli.data import data
 from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
 from debiasbench.cli.list import list_
 from debiasbench.cli.run import run
 from debiasbench.cli.show import show
+from debiasbench.cli.suite import suite
+from debiasbench.cli.sweep import sweep
 from debiasbench.errors import DebiasbenchError
 
 EPILOG = """\b
@@ -25,14 +29,20 @@ Exit codes:
   7    the results folder cannot be written
   8    the same spec is being run by another process
   9    a record is damaged, or a page does not match its records
-  130  interrupted
+  75   interrupted while training: the same command goes on from there
+  130  interrupted before there was anything to keep
 """
 
 
 class _Group(click.Group):
-    """Turns every error into one line on stderr and its exit code."""
+    """Turns every error and warning into one line on stderr, an error into its exit code too."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -51,6 +61,10 @@ class _Group(click.Group):
             raise _one_line(f"{what} (--debug shows the traceback)", 1) from error
 
 
+def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
+    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+
+
 def _one_line(message: str, code: int) -> click.ClickException:
     """Make what click prints as one line on stderr, ending with `code`."""
 
@@ -66,5 +80,5 @@ def main() -> None:
     """Compare debiasing methods honestly."""
 
 
-for command in (run, list_, show, leaderboard, export):
+for command in (run, list_, show, data, suite, sweep, leaderboard, export):
     main.add_command(command)

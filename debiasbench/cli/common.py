@@ -1,7 +1,8 @@
-"""What commands share: the `--debug` option, and plugins with a word on the broken ones."""
+"""What commands share: common options, settings, data sets by name, plugins that are broken."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +26,56 @@ def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=remember,
         help="Show the traceback of an error.",
     )(command)
+
+
+def data_root_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--data-root`."""
+    return click.option(
+        "--data-root",
+        type=click.Path(path_type=Path),
+        default=Path("data"),
+        show_default=True,
+        envvar="DEBIASBENCH_DATA",
+        show_envvar=True,
+        help="Folder with data files.",
+    )(command)
+
+
+def results_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--results`."""
+    return click.option(
+        "--results",
+        type=click.Path(path_type=Path),
+        default=Path("results"),
+        show_default=True,
+        help="Folder for records.",
+    )(command)
+
+
+def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--device`."""
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        envvar="DEBIASBENCH_DEVICE",
+        show_envvar=True,
+        help="What to train on; auto takes an accelerator if there is one.",
+    )(command)
+
+
+def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str, object]]:
+    """Return the full name of a data set and the options that its name implies.
+
+    An imported one is called by the name it was given, as long as no plugin's has it; which data
+    it names is a part of the spec, so that others under the same name are another spec.
+    """
+    from debiasbench.importing import find
+
+    own = name.removeprefix("imported:")
+    if name not in plugins.datasets and (digest := find(root, own)) is not None:
+        return f"imported:{own}", {"digest": digest}
+    return name, {}
 
 
 def load_plugins() -> Plugins:

@@ -1,35 +1,47 @@
-"""The progress bar of a run; silent where stderr is no terminal."""
+"""Progress bars of runs and downloads; silent where stderr is no terminal."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+    from typing import Self
 
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, TaskID
 
 
-class Bar:
-    """A bar for each stage, on stderr."""
+class _Display:
+    """A bar on stderr for each thing that goes on, one after the other."""
+
+    columns: tuple[Callable[[], ProgressColumn], ...]
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
+            *(column() for column in self.columns),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -41,15 +53,27 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def start(self, stage: str, steps: int) -> None:
+    def start(self, what: str, total: int | None) -> None:
         """Begin a bar."""
-        self._task = self._progress.add_task(stage, total=steps)
+        self._task = self._progress.add_task(what, total=total)
 
-    def advance(self) -> None:
-        """Move it on by a step."""
+    def advance(self, count: int = 1) -> None:
+        """Move it on."""
         if self._task is not None:
-            self._progress.advance(self._task)
+            self._progress.advance(self._task, count)
 
     def finish(self) -> None:
         """Leave it as it stands."""
         self._task = None
+
+
+class Bar(_Display):
+    """Counts steps of training."""
+
+    columns = (MofNCompleteColumn, partial(TextColumn, "steps"))
+
+
+class Bytes(_Display):
+    """Counts bytes that arrive."""
+
+    columns = (DownloadColumn, TransferSpeedColumn)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debiasbench.cli.common import debug_option, load_plugins
+from debiasbench.cli.common import (
+    data_root_option,
+    debug_option,
+    device_option,
+    find_dataset,
+    load_plugins,
+    results_option,
+)
 
 if TYPE_CHECKING:
     from debiasbench.plugins import Plugins
@@ -44,30 +51,9 @@ SCOPES = ("method", "dataset", "model", "train")
     type=click.Path(path_type=Path, dir_okay=False),
     help="Run the spec of this record again, instead of naming things.",
 )
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    default=Path("results"),
-    show_default=True,
-    help="Folder for records.",
-)
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    default=Path("data"),
-    show_default=True,
-    envvar="DEBIASBENCH_DATA",
-    show_envvar=True,
-    help="Folder with data files.",
-)
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    envvar="DEBIASBENCH_DEVICE",
-    show_envvar=True,
-    help="What to train on; auto takes an accelerator if there is one.",
-)
+@results_option
+@data_root_option
+@device_option
 @click.option(
     "--overwrite",
     type=click.Choice(["never", "failed", "always"]),
@@ -114,7 +100,8 @@ def run(
     else:
         if epochs is not None:
             settings = (*settings, f"train.epochs={epochs}")
-        spec = _make_spec(plugins, method, dataset or "digits", model, seed or 0, settings, sparse)
+        dataset, implied = find_dataset(plugins, dataset or "digits", data_root)
+        spec = _make_spec(plugins, method, dataset, implied, model, seed or 0, settings, sparse)
 
     store = Store(results)
     record = store.finished(spec, overwrite, with_weights=keep_weights)
@@ -132,6 +119,7 @@ def run(
                 device=device,
                 overwrite=overwrite,
                 keep_weights=keep_weights,
+                interruptible=True,
                 progress=progress,
             )
     click.echo(report(done))
@@ -146,6 +134,7 @@ def _make_spec(
     plugins: Plugins,
     method: str,
     dataset: str,
+    implied: dict[str, object],
     model: str | None,
     seed: int,
     settings: tuple[str, ...],
@@ -170,7 +159,7 @@ def _make_spec(
         model=model,
         seed=seed,
         method_options=options["method"],
-        dataset_options=options["dataset"],
+        dataset_options={**implied, **options["dataset"]},
         model_options=options["model"],
         training=options["train"],
         **_read_sparse(sparse),

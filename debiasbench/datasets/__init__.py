@@ -8,3 +8,8 @@ def debiasbench_register_datasets(register: Register) -> None:
     """Offer the builtin data sets; each is imported only when used."""
     register("digits", "debiasbench.datasets.digits:Digits")
     register("cmnist", "debiasbench.datasets.cmnist:CMNIST")
+    register("cifar10c", "debiasbench.datasets.cifar10c:CIFAR10C")
+    register("bffhq", "debiasbench.datasets.bffhq:BFFHQ")
+    register("waterbirds", "debiasbench.datasets.waterbirds:Waterbirds")
+    register("celeba", "debiasbench.datasets.celeba:CelebA")
+    register("imported:", "debiasbench.datasets.imported:Imported")

@@ -1,0 +1,207 @@
+"""`debiasbench data`: what data sets there are, fetch and decode them, check them, look at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from debiasbench.cli.common import data_root_option, debug_option, find_dataset, load_plugins
+from debiasbench.cli.data_import import import_
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from debiasbench.data import Dataset
+    from debiasbench.plugins import Plugins
+
+
+@click.group()
+def data() -> None:
+    """Fetch, import, check and look at data sets."""
+
+
+data.add_command(import_)
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--set` and `--data-root`."""
+    setting = click.option(
+        "--set", "settings", multiple=True, metavar="OPTION=VALUE",
+        help="Set an option of the data set. Repeatable; `debiasbench show NAME` lists them.",
+    )  # fmt: skip
+    return setting(data_root_option(command))
+
+
+@data.command("list")
+@data_root_option
+@debug_option
+def list_(data_root: Path) -> None:
+    """List data sets: whether their files are there, what they weigh, where they come from."""
+    from tabulate import tabulate
+
+    from debiasbench import cache
+
+    plugins = load_plugins()
+    cached = cache.all_in(data_root)
+    rows = []
+    for name, entry in plugins.datasets.items():
+        if name.endswith(":"):
+            continue
+        cls = entry.load()
+        kept = sum(c.bytes for c in cached if c.name == name)
+        rows.append((name, *_state(cls(), data_root), _size(kept), cls.licence, cls.source))
+    rows += _imported(data_root)
+    heads = ("data set", "files", "weigh", "decoded", "licence", "source")
+    click.echo(
+        tabulate(rows, heads, "simple", disable_numparse=True, maxcolwidths=[None] * 4 + [28, 52])
+    )
+    click.echo(f"\nData root: {data_root}")
+
+
+@data.command()
+@click.argument("name")
+@_options
+@debug_option
+def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
+    """Fetch a data set's files if they are missing, and decode them once.
+
+    Nothing is fetched that is there. What may not be fetched by a program is said, with where to
+    put it.
+    """
+    from debiasbench import cache
+    from debiasbench.cli.progress import Bytes
+    from debiasbench.fetch import fetch
+    from debiasbench.sheet import group_table
+
+    plugins = load_plugins()
+    dataset = _dataset(plugins, name, settings, data_root)
+    if any(not source.exists() for source in dataset.sources(data_root)) and dataset.downloads:
+        with Bytes() as progress:
+            fetch(dataset.downloads, data_root, progress=progress)
+    task = cache.load(name, dataset, data_root)
+    click.echo(f"{name} is ready: {'x'.join(map(str, task.shape.input))} samples\n")
+    click.echo(group_table(task))
+
+
+@data.command()
+@click.argument("names", nargs=-1)
+@data_root_option
+@debug_option
+def check(names: tuple[str, ...], data_root: Path) -> None:
+    """Compare every byte of what was decoded or imported with its checksum; all, or NAMES.
+
+    A damaged decoded data set is removed, since it can be made again; a damaged import is left
+    where it is, and must be imported again.
+    """
+    import shutil
+
+    from debiasbench import cache, taskfile
+    from debiasbench.errors import DataError
+    from debiasbench.importing import FOLDER
+    from debiasbench.importing import names as imported
+
+    places = [(c.name, c.folder, True) for c in cache.all_in(data_root)]
+    places += [(name, data_root / FOLDER / name, False) for name in imported(data_root)]
+    known = [place for place in places if not names or place[0] in names]
+    if missing := set(names) - {name for name, *_ in known}:
+        raise DataError(
+            f"Nothing of {', '.join(sorted(missing))} lies decoded or imported under {data_root}: "
+            "debiasbench data list says what does"
+        )
+    damaged = 0
+    for name, folder, remade in known:
+        try:
+            taskfile.load(folder)
+        except DataError as error:
+            damaged += 1
+            click.echo(f"damaged  {name}: {error}")
+            if remade:
+                shutil.rmtree(folder)
+                click.echo("         removed; it is made again when it is next needed")
+        else:
+            click.echo(f"sound    {name}: {folder}")
+    if not known:
+        click.echo(f"Nothing is decoded or imported under {data_root}")
+    if damaged:
+        click.get_current_context().exit(DataError.exit_code)
+
+
+@data.command()
+@click.argument("name")
+@_options
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="train",
+              show_default=True, help="Which samples to draw.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
+              help="The picture.  [default: NAME-SPLIT.png]")  # fmt: skip
+@debug_option
+def show(
+    name: str, settings: tuple[str, ...], data_root: Path, split: str, out: Path | None
+) -> None:
+    """Print the groups and draw a contact sheet: aligned and conflicting samples of each class."""
+    from io import BytesIO
+
+    from debiasbench import cache
+    from debiasbench.sheet import contact_sheet, group_table
+    from debiasbench.store import write_bytes
+
+    dataset = _dataset(load_plugins(), name, settings, data_root)
+    task = cache.load(name, dataset, data_root)
+    words = " ".join(f"{k}={v}" for k, v in _written(dataset).items())
+    sheet = contact_sheet(task, dict(task.splits())[split], f"{name} {words}, {split}")  # type: ignore[index]
+    out = out or Path(f"{name.replace(':', '-')}-{split}.png")
+    png = BytesIO()
+    sheet.save(png, "PNG")
+    write_bytes(out, png.getvalue())
+    click.echo(f"{group_table(task)}\n\nContact sheet: {out}")
+
+
+def _dataset(plugins: Plugins, name: str, settings: tuple[str, ...], data_root: Path) -> Dataset:
+    from debiasbench.options import parse
+
+    name, implied = find_dataset(plugins, name, data_root)
+    entry, fixed = plugins.datasets.find(name)
+    options = {**implied, **_read(settings), **fixed}
+    return parse(entry.load(), options, owner=f"dataset {name}")
+
+
+def _read(settings: tuple[str, ...]) -> dict[str, object]:
+    options: dict[str, object] = {}
+    for setting in settings:
+        option, equals, value = setting.partition("=")
+        if not (option and equals):
+            raise click.UsageError(f"--set {setting}: write OPTION=VALUE, such as ratio=0.01")
+        options[option.removeprefix("dataset.")] = value
+    return options
+
+
+def _written(dataset: Dataset) -> dict[str, object]:
+    from debiasbench.options import as_dict
+
+    return as_dict(dataset)
+
+
+def _state(dataset: Dataset, root: Path) -> tuple[str, str]:
+    from debiasbench.cache import weight
+
+    sources = dataset.sources(root)
+    if not sources:
+        return "carried along", ""
+    if all(source.exists() for source in sources):
+        return "there", _size(sum(weight(source) for source in sources))
+    return "to be fetched" if dataset.downloads else "missing", ""
+
+
+def _imported(root: Path) -> list[tuple[str, str, str, str, str, str]]:
+    from debiasbench.cache import weight
+    from debiasbench.importing import FOLDER, names
+
+    return [
+        (name, "imported", "", _size(weight(root / FOLDER / name)), "", "your own")
+        for name in names(root)
+    ]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB" if count else ""

@@ -1,0 +1,167 @@
+"""`debiasbench sweep`: the runs of a suite one after the other, those that have no record yet."""
+
+from __future__ import annotations
+
+import traceback
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from debiasbench.cli.common import (
+    data_root_option,
+    debug_option,
+    device_option,
+    find_dataset,
+    load_plugins,
+    results_option,
+)
+
+if TYPE_CHECKING:
+    from debiasbench.plugins import Plugins
+    from debiasbench.record import Record, Spec
+    from debiasbench.store import Overwrite
+
+
+@dataclass
+class _Tally:
+    """What came of a sweep so far."""
+
+    total: int
+    done: int = 0  # by others, or before
+    trained: int = 0
+    codes: list[int] = field(default_factory=list)  # exit codes of what failed
+
+    @property
+    def left(self) -> int:
+        return self.total - self.done - self.trained - len(self.codes)
+
+    def __str__(self) -> str:
+        parts = [f"{self.trained} trained", f"{self.done} already done"]
+        parts += [f"{len(self.codes)} failed"] if self.codes else []
+        parts += [f"{self.left} left"] if self.left else []
+        return f"{self.total} runs: {', '.join(parts)}"
+
+
+@click.command()
+@click.argument("name", metavar="NAME|FILE.toml")
+@results_option
+@data_root_option
+@device_option
+@click.option(
+    "--overwrite",
+    type=click.Choice(["never", "failed", "always"]),
+    default="failed",
+    show_default=True,
+    help="Which records to make again.",
+)
+@click.option(
+    "--keep-going/--stop-at-first-error",
+    default=True,
+    show_default=True,
+    help="Whether the others are run after one that failed.",
+)
+@click.option("--dry-run", is_flag=True, help="Name what would be trained, and train nothing.")
+@click.option("--limit", type=click.IntRange(min=1), help="Begin at most so many runs.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@debug_option
+def sweep(
+    name: str,
+    results: Path,
+    data_root: Path,
+    device: str,
+    overwrite: Overwrite,
+    keep_going: bool,
+    dry_run: bool,
+    limit: int | None,
+    quiet: bool,
+) -> None:
+    """Train the runs of a suite that have no record yet, one after the other.
+
+    The same line again goes on where it stopped. If runs failed, the exit code is that of the
+    first.
+    """
+    from debiasbench.errors import Interrupted
+    from debiasbench.suite import read
+
+    plugins = load_plugins()
+    named = read(name).named(plugins, partial(find_dataset, plugins, root=data_root))
+    tally = _Tally(len(named))
+    begun = 0
+    try:
+        for n, (what, spec) in enumerate(named.items(), 1):
+            head = f"{n:>{len(str(len(named)))}}/{len(named)}  {what}"
+            if begun == limit or (tally.codes and not keep_going):
+                break
+            begun += _one(
+                head, spec, tally, plugins, results=results, data_root=data_root, device=device,
+                overwrite=overwrite, dry_run=dry_run, quiet=quiet,
+            )  # fmt: skip
+    except (KeyboardInterrupt, Interrupted) as error:
+        click.echo(f"Interrupted, and what was done is kept. {tally}", err=True)
+        click.get_current_context().exit(getattr(error, "exit_code", 130))
+    click.echo(tally)
+    if tally.codes:
+        click.get_current_context().exit(tally.codes[0])
+
+
+def _one(
+    head: str,
+    spec: Spec,
+    tally: _Tally,
+    plugins: Plugins,
+    *,
+    results: Path,
+    data_root: Path,
+    device: str,
+    overwrite: Overwrite,
+    dry_run: bool,
+    quiet: bool,
+) -> bool:
+    """Run a spec unless it is done, say what came of it, and return whether it was begun."""
+    from debiasbench.cli.progress import Bar
+    from debiasbench.errors import DebiasbenchError, Interrupted, StoreError, TrainingFailed
+    from debiasbench.store import Store
+
+    try:
+        if Store(results).finished(spec, overwrite) is not None:
+            tally.done += 1
+            return False
+        if dry_run:
+            click.echo(head)
+            return True
+        from debiasbench.run import run  # only now: torch takes seconds to import
+
+        with nullcontext() if quiet else Bar() as progress:
+            done = run(
+                spec, plugins, results=results, data_root=data_root, device=device,
+                overwrite=overwrite, interruptible=True, progress=progress,
+            )  # fmt: skip
+    except (Interrupted, StoreError):
+        raise  # what the others come to could not be kept either
+    except DebiasbenchError as error:
+        tally.codes.append(error.exit_code)
+        if click.get_current_context().meta.get("debug"):
+            click.echo(traceback.format_exc(), err=True)
+        click.echo(f"{head}  failed: {' '.join(str(error).split())}", err=True)
+    else:
+        if done.record.failure is not None:
+            tally.codes.append(TrainingFailed.exit_code)
+            click.echo(f"{head}  failed: {done.record.failure.message}", err=True)
+        elif done.fresh:
+            tally.trained += 1
+            click.echo(f"{head}  {_result(done.record)}")
+        else:
+            tally.done += 1  # by another process in the meantime
+    return True
+
+
+def _result(record: Record) -> str:
+    """Seconds, and the accuracy by which the data set is usually judged."""
+    rule = record.task.select if record.task.select in record.outcomes else "last"
+    value = record.outcomes[rule].test.metrics[record.task.metric]
+    seconds = 0.0 if record.cost is None else record.cost.wall_seconds
+    return f"{seconds:.0f} s  {record.task.metric.replace('_', ' ')} {100 * value:.1f} %"

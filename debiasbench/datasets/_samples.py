@@ -1,0 +1,87 @@
+"""Image files with their split, class and bias, and the three splits that they make."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from debiasbench.data import Split
+from debiasbench.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from debiasbench.images import Shape
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image file and its labels; `split` is an index into `SPLITS`."""
+
+    file: Path
+    split: int
+    y: int
+    bias: int
+
+
+def splits(
+    samples: Iterable[Sample], *, num_biases: int, shape: Shape | None, where: Path
+) -> tuple[Split, Split, Split]:
+    """Decode samples into train, val and test, parts of one tensor, each in the order given.
+
+    `where`: the file or folder that lists them, for errors. Raises `DataError` for a split without
+    samples, for files that are not there, and for what `images.decode` does not take.
+    """
+    import torch
+
+    from debiasbench.images import decode
+
+    ordered = sorted(samples, key=lambda sample: sample.split)
+    counts = [sum(s.split == i for s in ordered) for i in range(len(SPLITS))]
+    for name, count in zip(SPLITS, counts, strict=True):
+        if count == 0:
+            raise DataError(f"{where} has no {name} sample: fetch the whole data set again")
+    files = [sample.file for sample in ordered]
+    _check_there(files)
+    x = torch.split(decode(files, shape), counts)
+    y = torch.split(torch.tensor([sample.y for sample in ordered]), counts)
+    bias = torch.split(torch.tensor([sample.bias for sample in ordered]), counts)
+    train, val, test = (Split(*parts, num_biases) for parts in zip(x, y, bias, strict=True))
+    return train, val, test
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+    """Return the path of a listed file; `DataError` if it leads out of the folder.
+
+    `where`: the file and line that list it.
+    """
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        raise DataError(
+            f"{where}: the path {name!r} is empty or leads out of {folder}. "
+            "Images must lie inside it: fetch the original file again"
+        )
+    return folder.joinpath(*parts)
+
+
+def _check_there(files: Sequence[Path]) -> None:
+    # a folder is listed once, where asking for each of 200,000 files takes seconds
+    there = {folder: _names(folder) for folder in {file.parent for file in files}}
+    missing = [file for file in files if file.name not in there[file.parent]]
+    if missing:
+        raise DataError(
+            f"{missing[0]} is missing, {len(missing):,} of {len(files):,} images in all. "
+            "Put the images there, or fetch the whole data set again"
+        )
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208 - the names alone
+    except OSError:
+        return frozenset()

@@ -1,0 +1,109 @@
+"""Text tables, comma- or space-separated, read strictly: every error names file and line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from debiasbench.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+Lines = Iterator[tuple[int, list[str]]]
+"""Rows as (line number from 1, cells), read as they are asked for; empty lines are left out."""
+
+AGAIN = "Fetch the original file again"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells by column, and where they stand."""
+
+    path: Path
+    line: int
+    cells: Mapping[str, str]
+
+    @property
+    def where(self) -> str:
+        """The file and the line, as errors begin."""
+        return f"{self.path}, line {self.line}"
+
+    def __getitem__(self, column: str) -> str:
+        return self.cells[column]
+
+    def one_of(self, column: str, allowed: Mapping[str, int]) -> int:
+        """Return what a cell stands for; `DataError` if it is none of those allowed."""
+        cell = self.cells[column]
+        if cell not in allowed:
+            raise DataError(
+                f"{self.where}: {column} is {cell!r}, must be {' or '.join(allowed)}. {AGAIN}"
+            )
+        return allowed[cell]
+
+
+def comma_separated(path: Path) -> Lines:
+    """Read CSV of UTF-8, with or without a byte order mark and whatever the line ends."""
+    with _errors(path), path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            for cells in reader:
+                if cells:
+                    yield reader.line_num, [cell.strip() for cell in cells]
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}. {AGAIN}") from error
+
+
+def space_separated(path: Path) -> Lines:
+    """Read words of UTF-8, with or without a byte order mark and whatever the line ends."""
+    with _errors(path), path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if words := line.split():
+                yield number, words
+
+
+def rows(path: Path, lines: Lines, header: Sequence[str], wanted: Sequence[str]) -> Iterator[Row]:
+    """Yield rows with the wanted columns; each must have as many cells as the header.
+
+    Raises `DataError` if a column is missing or stands there twice.
+    """
+    for column in wanted:
+        if header.count(column) != 1:
+            many = "no" if column not in header else "more than one"
+            raise DataError(
+                f"{path} has {many} column {column!r}; its columns are "
+                f"{', '.join(header) or 'none'}. {AGAIN}"
+            )
+    places = {column: header.index(column) for column in wanted}
+    for line, cells in lines:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{path}, line {line}: {len(cells)} cells, the header has {len(header)}. {AGAIN}"
+            )
+        yield Row(path, line, {column: cells[i] for column, i in places.items()})
+
+
+def by_id(table: Iterator[Row], column: str) -> dict[str, Row]:
+    """Return rows by a column; `DataError` if two have the same."""
+    found: dict[str, Row] = {}
+    for row in table:
+        first = found.setdefault(row[column], row)
+        if first is not row:
+            raise DataError(
+                f"{row.where}: {column} {row[column]!r} is in line {first.line} already. {AGAIN}"
+            )
+    return found
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text. {AGAIN}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}). {AGAIN}") from error

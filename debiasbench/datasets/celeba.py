@@ -1,0 +1,226 @@
+"""CelebA: faces of which one attribute is the class and others are the bias."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from debiasbench.data import Dataset, Task
+from debiasbench.errors import DataError, OptionError, suggestion
+from debiasbench.options import option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from debiasbench.data import Augment, Split
+
+SIDE = 178  # pixels, the width of an image: what is cut out of its 178x218
+
+
+@dataclass(frozen=True)
+class CelebA(Dataset):
+    """Faces of celebrities; blond or not, where few of the blond are men, unless chosen otherwise.
+
+    A class and a bias value are aligned if they go together more often in training than if they
+    were independent: P(class | bias) > P(class). With the defaults, blond men and women who are
+    not blond are conflicting; blond men are the worst group that is reported.
+    """
+
+    citation: ClassVar[str] = (
+        "Liu, Luo, Wang, Tang. Deep Learning Face Attributes in the Wild. ICCV 2015. "
+        "As a benchmark of groups: Sagawa et al., ICLR 2020."
+    )
+    source: ClassVar[str] = (
+        "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (aligned and cropped images, attributes, "
+        "partition), under the data root by hand"
+    )
+    licence: ClassVar[str] = "non-commercial research only"
+    # group DRO's, with the weak penalty
+    training: ClassVar[Mapping[str, object]] = {
+        "epochs": 50,
+        "batch_size": 128,
+        "lr": 0.0001,
+        "weight_decay": 0.0001,
+    }
+    model: ClassVar[str] = "resnet50"
+
+    target: str = option("Blond_Hair", "attribute that is the class")
+    bias: str = option("Male", "attribute that is the bias; several, joined by +, are one bias")
+    size: int = option(224, "pixels in height and width", ge=8, le=1024)
+
+    def __post_init__(self) -> None:
+        names = [self.target, *self.bias_attributes]
+        if "" in names or len(set(names)) < len(names):
+            raise OptionError(
+                f"target={self.target!r} and bias={self.bias!r} must be different attributes, "
+                "such as Blond_Hair and Male+Young"
+            )
+
+    @property
+    def bias_attributes(self) -> tuple[str, ...]:
+        """The attributes that make up the bias."""
+        return tuple(name.strip() for name in self.bias.replace(",", "+").split("+"))
+
+    def sources(self, root: Path) -> Sequence[Path]:
+        """Return attributes, partition and the folder of images."""
+        folder = root / "celeba"
+        return [_either(folder, "list_attr_celeba"), _either(folder, "list_eval_partition"),
+                _images(folder)]  # fmt: skip
+
+    def load(self, root: Path) -> Task:
+        """162,770 training, 19,867 validation and 19,962 test images, as the authors split them.
+
+        The central 178x178 of each 178x218 image, scaled to `size`, as in group DRO.
+        """
+        from debiasbench.datasets._samples import Sample, inside, splits
+        from debiasbench.images import chained, cropped, stretched
+
+        attributes, partition, images = self.sources(root)
+        for path in (attributes, partition, images):
+            if not path.exists():
+                raise DataError(
+                    f"{path} is missing. Put list_attr_celeba.txt, list_eval_partition.txt and "
+                    f"img_align_celeba of CelebA into {root / 'celeba'}; the data root is chosen "
+                    "with --data-root or DEBIASBENCH_DATA"
+                )
+        labels = read_attributes(attributes, (self.target, *self.bias_attributes))
+        split_of = read_partition(partition)
+        _check_same(labels, split_of, attributes, partition)
+        samples = [
+            Sample(
+                file=inside(images, name, str(partition)),
+                split=split,
+                y=labels[name][0],
+                bias=_number(labels[name][1:]),
+            )
+            for name, split in split_of.items()
+        ]
+        train, val, test = splits(
+            samples,
+            num_biases=2 ** len(self.bias_attributes),
+            shape=chained(cropped(SIDE, SIDE), stretched(self.size, self.size)),
+            where=partition,
+        )
+        return Task(
+            train=train,
+            val=val,
+            test=test,
+            classes=_values([self.target]),
+            biases=_values(self.bias_attributes),
+            aligned=together(train, num_classes=2),
+            metric="worst_group",
+            select="val_worst_group",
+            # of ImageNet
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        )
+
+    def augmentation(self) -> Augment:
+        """Cut out 70 to 100 % of each training image and mirror half of them, as group DRO does.
+
+        There, the part is cut out of the whole 178x218 image.
+        """
+        from debiasbench.augment import ResizedCropFlip
+
+        return ResizedCropFlip(scale=(0.7, 1.0), ratio=(1.0, 4 / 3))
+
+
+def read_attributes(path: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Read image -> 0 or 1 for each attribute in `names`, in the order of the file.
+
+    `path`: `list_attr_celeba.txt` as the authors have it, or `.csv` as Kaggle has it; -1 is 0.
+    Raises `OptionError` for an attribute that is not in it, `DataError` for what is wrong with it.
+    """
+    from debiasbench.datasets._table import by_id, comma_separated, rows, space_separated
+
+    if path.suffix == ".csv":
+        lines = comma_separated(path)
+        _, header = next(lines, (1, []))
+    else:
+        lines = space_separated(path)
+        _, first = next(lines, (1, []))
+        if len(first) == 1:  # how many images there are
+            _, first = next(lines, (2, []))
+        header = ["image_id", *first]
+    for name in names:
+        if name not in header[1:]:
+            raise OptionError(
+                f"CelebA has no attribute {name!r}.{suggestion(name, header[1:])} "
+                f"{path} has: {', '.join(header[1:]) or 'none'}"
+            )
+    signs = {"-1": 0, "0": 0, "1": 1}
+    table = by_id(rows(path, lines, header, ("image_id", *names)), "image_id")
+    return {image: tuple(row.one_of(name, signs) for name in names) for image, row in table.items()}
+
+
+def read_partition(path: Path) -> dict[str, int]:
+    """Read image -> 0 training, 1 validation or 2 test, in the order of the file.
+
+    `path`: `list_eval_partition.txt` as the authors have it, or `.csv` as Kaggle has it. Raises
+    `DataError` for what is wrong with it.
+    """
+    from debiasbench.datasets._table import by_id, comma_separated, rows, space_separated
+
+    columns = ["image_id", "partition"]
+    if path.suffix == ".csv":
+        lines = comma_separated(path)
+        _, header = next(lines, (1, []))
+    else:
+        lines, header = space_separated(path), columns
+    table = by_id(rows(path, lines, header, columns), "image_id")
+    thirds = {"0": 0, "1": 1, "2": 2}
+    return {image: row.one_of("partition", thirds) for image, row in table.items()}
+
+
+def together(split: Split, num_classes: int) -> Tensor:
+    """(C, B) bool: which classes and bias values go together more often than by chance.
+
+    Counted in `split`, as P(class | bias) > P(class). What is exactly as frequent as by chance, or
+    absent, is not aligned.
+    """
+    groups = split.group.bincount(minlength=num_classes * split.num_biases)
+    counts = groups.view(num_classes, split.num_biases)  # (C, B)
+    by_chance = counts.sum(dim=1, keepdim=True) * counts.sum(dim=0, keepdim=True)  # times N
+    return counts * counts.sum() > by_chance
+
+
+def _number(bits: Sequence[int]) -> int:
+    """Number the values of several attributes, the first varying slowest, as `_values` does."""
+    return int("".join(map(str, bits)), base=2)
+
+
+def _values(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        ",".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        for values in itertools.product((0, 1), repeat=len(names))
+    )
+
+
+def _check_same(
+    labels: Mapping[str, object], split_of: Mapping[str, int], attributes: Path, partition: Path
+) -> None:
+    for known, has, other, lacks in (
+        (split_of, partition, labels, attributes),
+        (labels, attributes, split_of, partition),
+    ):
+        if missing := [name for name in known if name not in other]:
+            raise DataError(
+                f"{lacks} lacks {missing[0]}, which {has} has; {len(missing):,} of {len(known):,} "
+                "images in all. Fetch both files of the same release again"
+            )
+
+
+def _either(folder: Path, stem: str) -> Path:
+    """Return the file as the authors name it, or as Kaggle does where only that is there."""
+    original, kaggle = folder / f"{stem}.txt", folder / f"{stem}.csv"
+    return kaggle if kaggle.exists() and not original.exists() else original
+
+
+def _images(folder: Path) -> Path:
+    images = folder / "img_align_celeba"
+    nested = images / images.name  # as Kaggle's archive unpacks
+    return nested if nested.is_dir() else images

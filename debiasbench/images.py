@@ -1,0 +1,311 @@
+"""Reading image files: 8-bit RGB or a clear error, many at once by threads."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import tempfile
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import IO, TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from debiasbench.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from PIL.ImageFile import ImageFile
+    from torch import Tensor
+
+    Shape = Callable[[Image.Image], Image.Image]
+
+# Pillow would start other programs for some of the rest
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+IN_MEMORY = 256_000_000  # bytes; a larger result lies in a file
+BLOCK_IMAGES, BLOCK_BYTES = 64, 1 << 23  # what a thread decodes at a time, at most
+
+_PLAIN = {"RGB", "L"}
+_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
+_CONVERTIBLE = _PLAIN | _ALPHA | {"1", "P", "CMYK", "YCbCr", "LAB", "HSV"}
+
+
+class BadImage(DataError):  # noqa: N818 - it says what is wrong
+    """A file that is no usable image; the message starts with its path."""
+
+
+def read(path: Path, *, convert: bool = False) -> Image.Image:
+    """Read a file as an 8-bit RGB image, fully decoded, turned as its EXIF orientation says.
+
+    Takes RGB and grey images of 8 bits and less of PNG, JPEG, BMP, GIF, PPM, TIFF and WebP; grey
+    becomes three equal channels. Colour profiles are not applied. With `convert`, also: of 16 bits
+    the higher 8; a palette by its colours; 1 bit as black and white; CMYK, YCbCr, Lab and HSV by
+    Pillow's formulae; transparency over black; of an animation the first frame.
+
+    Raises `BadImage` for anything else: a file that is missing, truncated, no image or empty, or
+    has more pixels than Pillow deems safe (`PIL.Image.MAX_IMAGE_PIXELS`). For many files use
+    `decode`: this function changes the process's warning filters while it runs.
+    """
+    with _quiet():
+        return _read(path, convert)
+
+
+def decode(
+    files: Sequence[Path],
+    shape: Shape | None = None,
+    *,
+    convert: bool = False,
+    workers: int | None = None,
+    workspace: Path | None = None,
+) -> Tensor:
+    """Read files as one (N, 3, H, W) uint8 tensor, in their order, each by the rules of `read`.
+
+    `shape`: changes each image first; a `ValueError` of it is taken for the image's fault.
+    `workers`: threads, one per core unless given; the bytes do not depend on it.
+    `workspace`: folder for results above 256 MB, which lie memory-mapped in a file without a name
+    that goes when the tensor does; the system's temporary folder unless given.
+
+    Raises `BadImage` for the first bad file in order, and `DataError` if images differ in size,
+    none is given, or the disk is full.
+    """
+    if not files:
+        raise DataError("There is no image to decode: give at least one file")
+    with _quiet():
+        first = _shaped(files[0], shape, convert)
+        image_bytes = 3 * first.height * first.width
+        block = max(1, min(BLOCK_IMAGES, BLOCK_BYTES // image_bytes))
+
+        def fill(start: int) -> None:
+            paths = files[start : start + block]
+            rows = store.rows(start, len(paths))  # (n, 3, H, W)
+            for row, path in zip(rows, paths, strict=True):
+                image = _shaped(path, shape, convert)
+                if image.size != first.size:
+                    raise DataError(
+                        f"{path} is {image.width}x{image.height}, {files[0]} is "
+                        f"{first.width}x{first.height} (width x height): all images must have "
+                        "one size, so scale or crop them to it"
+                    )
+                row[...] = np.asarray(image).transpose(2, 0, 1)
+            store.put(start, rows)
+
+        with _Store((len(files), 3, first.height, first.width), workspace) as store:
+            with ThreadPoolExecutor(workers or _cores()) as pool:
+                # results come in order, so the first error in order is the one raised
+                for _ in pool.map(fill, range(0, len(files), block)):
+                    pass
+            return store.tensor()
+
+
+def stretched(height: int, width: int) -> Shape:
+    """Scale to a size whatever the proportions, bilinear with antialiasing."""
+    return lambda image: image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def cropped(height: int, width: int) -> Shape:
+    """Cut out the centre; an image that is smaller raises `ValueError`."""
+
+    def crop(image: Image.Image) -> Image.Image:
+        if image.height < height or image.width < width:
+            raise ValueError(
+                f"is {image.width}x{image.height} (width x height), smaller than the "
+                f"{width}x{height} to cut out of it. Put the original images there"
+            )
+        # rounded as torchvision's CenterCrop does
+        top, left = round((image.height - height) / 2), round((image.width - width) / 2)
+        return image.crop((left, top, left + width, top + height))
+
+    return crop
+
+
+def chained(*shapes: Shape) -> Shape:
+    """Apply shapes one after the other."""
+
+    def apply(image: Image.Image) -> Image.Image:
+        for shape in shapes:
+            image = shape(image)
+        return image
+
+    return apply
+
+
+class _Store:
+    """Where the result comes to lie: an array, or a file that is mapped when it is whole.
+
+    A file is written, not mapped, while threads decode: a full disk is then an error instead of
+    a killed process, and what is written counts as no memory of this process.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], workspace: Path | None) -> None:
+        self._shape, self._row_bytes = shape, shape[1] * shape[2] * shape[3]
+        self._size = shape[0] * self._row_bytes
+        self._array: NDArray[np.uint8] | None = None
+        self._file: IO[bytes] | None = None
+        self._workspace = workspace
+
+    def __enter__(self) -> Self:
+        if self._size <= IN_MEMORY:
+            self._array = np.empty(self._shape, np.uint8)
+            return self
+        with self._disk_errors(), ExitStack() as undo:
+            self._file = undo.enter_context(tempfile.TemporaryFile(dir=self._workspace))
+            _allocate(self._file.fileno(), self._size)
+            undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()  # a mapping outlives it
+
+    def rows(self, start: int, count: int) -> NDArray[np.uint8]:
+        """Return (count, 3, H, W) to decode into."""
+        if self._array is not None:
+            return self._array[start : start + count]
+        return np.empty((count, *self._shape[1:]), np.uint8)
+
+    def put(self, start: int, rows: NDArray[np.uint8]) -> None:
+        """Take rows that `rows` gave, filled."""
+        if self._file is None:
+            return
+        left, at = rows.data.cast("B"), start * self._row_bytes
+        with self._disk_errors():
+            while left:
+                written = os.pwrite(self._file.fileno(), left, at)
+                left, at = left[written:], at + written
+
+    def tensor(self) -> Tensor:
+        """Return the whole; the file, if there is one, lives as long as this does."""
+        if self._array is not None:
+            return torch.from_numpy(self._array)
+        assert self._file is not None
+        with self._disk_errors():
+            mapped = mmap.mmap(self._file.fileno(), self._size)
+        return torch.frombuffer(mapped, dtype=torch.uint8).view(self._shape)
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            folder = self._workspace or tempfile.gettempdir()
+            elsewhere = "with TMPDIR" if self._workspace is None else "as workspace"
+            raise DataError(
+                f"The decoded images take {self._size / 1e9:.1f} GB and cannot be written to "
+                f"{folder} ({error.strerror or error}). Free some space there, or choose another "
+                f"folder {elsewhere}"
+            ) from error
+
+
+def _allocate(file: int, size: int) -> None:
+    """Take up disk space at once, so that its lack shows before anything is decoded."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:  # file systems without it
+                raise
+
+
+def _shaped(path: Path, shape: Shape | None, convert: bool) -> Image.Image:
+    image = _read(path, convert)
+    if shape is None:
+        return image
+    try:
+        return shape(image)
+    except ValueError as error:
+        raise BadImage(f"{path} {error}") from error
+
+
+def _read(path: Path, convert: bool) -> Image.Image:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if problem := _problem(image, convert):
+                raise BadImage(f"{path} {problem}")
+            image.load()
+            return _rgb(_upright(image))
+    except BadImage:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImage(
+            f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, which no data set has. "
+            "Scale it down or remove it"
+        ) from error
+    except UnidentifiedImageError as error:
+        known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise BadImage(f"{path} is no image ({known}). Remove it or put the image there") from error
+    except Exception as error:  # Pillow raises a dozen kinds for damaged bytes
+        if isinstance(error, OSError) and error.errno:
+            raise BadImage(
+                f"{path} cannot be read ({error.strerror}). Put the file there, readable"
+            ) from error
+        raise BadImage(
+            f"{path} is truncated or damaged ({error or type(error).__name__}). "
+            "Fetch or copy it again"
+        ) from error
+
+
+def _problem(image: ImageFile, convert: bool) -> str | None:
+    """Say why an opened image cannot be taken; None if it can."""
+    # of RGB with 16 bits a channel, Pillow drops the lower 8 silently
+    deep = image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in image.tile)
+    if 0 in image.size:
+        return "has no pixels. Remove it or fetch it again"
+    if image.mode not in _CONVERTIBLE and not deep:
+        return f"holds numbers without a range (mode {image.mode}). Save it as 8-bit RGB"
+    if convert:
+        return None
+    several = getattr(image, "is_animated", False) and image.format != "MPO"
+    for what, applies in (
+        ("has 16 bits a channel", deep),
+        ("is an animation or has several pages", several),
+        ("has transparency", image.mode in _ALPHA or "transparency" in image.info),
+        ("has a palette", image.mode == "P"),
+        ("has 1 bit a pixel", image.mode == "1"),
+        (f"is in {image.mode} colours", image.mode not in _PLAIN),
+    ):
+        if applies:
+            return (
+                f"{what}: only 8-bit RGB and 8-bit grey mean the same everywhere. "
+                "Save it as one of them, or ask for conversion (convert)"
+            )
+    return None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in _ALPHA or "transparency" in image.info:
+        over = image.convert("RGBA")
+        black = Image.new("RGBA", over.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, over).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # damaged EXIF says nothing, and the pixels are whole
+        return image
+    return image
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings to ourselves; entered once for all threads, as filters are global."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
