@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 class Component(Protocol):
-    """The engine calls these; a component sees parameters, gradients, optimizer state, no data."""
+    """The engine calls these; a component sees parameters, gradients, optimizer state, no data.
+
+    One that also has an `identity`, a text that says all that decides what it does, lets a stage be
+    shared with other runs that train the same.
+    """
 
     def on_start(
         self,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
 import resource
 import sys
 import time
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from debiasbench.errors import OptionError, TrainingFailed
+from debiasbench.errors import Interrupted, OptionError, TrainingFailed
 from debiasbench.metrics import accuracies
+from debiasbench.objective import CrossEntropy
 from debiasbench.optimizers import Schedule, make_optimizer
 from debiasbench.randomness import derive, generator, seeded
 from debiasbench.selection import Tracker
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     from debiasbench.component import Component
     from debiasbench.objective import Objective
+    from debiasbench.stages import Kept, Stages
     from debiasbench.training import Training
     from debiasbench.views import HeldOut, View
 
@@ -65,10 +69,20 @@ class Silent:
 
 
 class Engine:
-    """Trains and evaluates modules on one device; keeps account of what it cost."""
+    """Trains and evaluates modules on one device; keeps account of what it cost.
 
-    def __init__(self, device: str = "auto", progress: Progress | None = None) -> None:
+    `stages`: where stages are kept while they run and when they are done; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        device: str = "auto",
+        progress: Progress | None = None,
+        stages: Stages | None = None,
+    ) -> None:
         self.device = resolve_device(device)
+        self.kept_in = stages
+        self._training = self._stopping = False
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.costs: list[StageCost] = []
@@ -94,80 +108,145 @@ class Engine:
     ) -> Trained:
         """Minimise `objective` over `view`; the contract of a stage stands at `Lab.train`.
 
-        Raises `TrainingFailed` once an epoch is over in which the loss was not finite.
+        A stage that was trained before is taken up as it was then, one that was interrupted goes
+        on where it was. Raises `TrainingFailed` once an epoch is over in which the loss was not
+        finite, and `Interrupted` after `stop`.
         """
-        begun = time.perf_counter()
         sampler = _Sampler(len(view), training.batch_size, weights, subset)
         total = steps or training.epochs * len(sampler)
         _train_mode(objective.to(self.device))
-        optimizer = make_optimizer(objective.parameters(), training)
-        schedule = Schedule(optimizer, training, steps=total, steps_per_epoch=len(sampler))
-        more = {k: v.to(self.device) for k, v in (extra or {}).items()}
-        augment = torch.Generator(self.device)
-        keeper = _Keeper(self, validation) if select or training.schedule == "plateau" else None
-        flops = Flops()
-        last_loss: float | None = None
-        step = samples = 0
+        stage = _Stage(
+            name, objective, view, training, seed, sampler, total,
+            {k: v.to(self.device) for k, v in (extra or {}).items()}, components, masks or {},
+        )  # fmt: skip
+        follow = select or training.schedule == "plateau"
+        keeper = _Keeper(self, validation) if follow else None
+        with self._kept(stage, weights, subset) as kept:
+            done = None if kept is None else kept.finished()
+            if done is not None and (done["followed"] or not select):
+                return self._taken_up(objective, done, select=select)
+            cost = self._train(stage, keeper, kept)
+            self.costs.append(cost)
+            self.densities = _merged(c.densities() for c in components)
+            left = keeper.checkpoints(objective) if keeper is not None and select else {}
+            trained = Trained(
+                objective, left, self.densities, _merged(c.masks() for c in components)
+            )
+            if kept is not None:
+                kept.finish({**_written(trained, cost), "followed": select})
+            return trained
 
-        stage = {
-            "steps": total,
-            "steps_per_epoch": len(sampler),
-            "seed": derive(seed, "components"),
-        }
+    def stop(self) -> None:
+        """Let the stage that is being trained end after the step at hand, to go on another time.
+
+        Raises `Interrupted` at once where none is.
+        """
+        if not self._training:
+            raise Interrupted(resumable=self.kept_in is not None)
+        self._stopping = True
+
+    def _train(self, stage: _Stage, keeper: _Keeper | None, kept: Kept | None) -> StageCost:
+        """Take every step that is not taken yet, and return what all of them cost."""
+        objective, training, components = stage.objective, stage.training, stage.components
+        sampler, name, total = stage.sampler, stage.name, stage.steps
+        running = _Running(stage, keeper, self.device)
+        optimizer, at = running.optimizer, running.at
         with (
             self._watched(name, total),
-            seeded(derive(seed, "modules")),
-            _taking_part(components, objective, optimizer, masks=masks or {}, **stage),
+            seeded(derive(stage.seed, "modules")),
+            _taking_part(stage, optimizer),
         ):
-            for epoch in range(-(-total // len(sampler))):
-                batches = sampler.epoch(generator(seed, "order", epoch), self.device)
-                batches = batches[: total - step]
-                losses = torch.empty(len(batches), device=self.device)
-                for i, index in enumerate(batches):
-                    augment.manual_seed(derive(seed, "augment", step))  # no state to restore
-                    batch = view.batch(index, more, augment)
-                    with count_flops(objective, flops) if step == 0 else nullcontext():
-                        loss = objective(batch)
-                    optimizer.zero_grad()
-                    loss.backward()
-                    losses[i] = loss.detach()  # read once an epoch: no waiting for the device
-                    for component in components:
-                        component.before_step(step)
-                    if training.clip_norm is not None:
-                        nn.utils.clip_grad_norm_(objective.parameters(), training.clip_norm)
+            found = None if kept is None else kept.running()
+            if found is not None and (found["keeper"] is not None or keeper is None):
+                running.load_state_dict(found)
+                for _ in range(at.step):
+                    self._progress.advance()
+            for epoch in range(at.epoch, -(-total // len(sampler))):
+                batches = sampler.epoch(generator(stage.seed, "order", epoch), self.device)
+                batches = batches[: total - (at.step - at.batch)]
+                at.begin(epoch, len(batches), self.device)
+                for index in batches[at.batch :]:
+                    running.before_step(index)
                     try:
                         optimizer.step()
                     except NonFiniteGradient as error:
-                        _check_finite(losses[: i + 1], last_loss, name, step - i)
-                        raise TrainingFailed(name, step, loss.item(), "A gradient") from error
-                    for component in components:
-                        component.after_step(step)
-                    schedule.after_step()
-                    step += 1
+                        loss = at.check_finite(name, at.batch + 1)
+                        raise TrainingFailed(name, at.step, loss, "A gradient") from error
+                    running.after_step(len(index))
                     self._progress.advance()
-                last_loss = _check_finite(losses, last_loss, name, step - len(batches))
-                samples += sum(map(len, batches))
+                    if self._stopping:
+                        if kept is not None:
+                            kept.checkpoint(running.state_dict())
+                        raise Interrupted(
+                            f" in stage {name!r} after {at.step} of {total} steps",
+                            resumable=kept is not None,
+                        )
+                    if kept is not None and kept.is_due():
+                        kept.checkpoint(running.state_dict())
+                at.last_loss, at.batch = at.check_finite(name, len(batches)), 0
                 for component in components:
                     component.on_epoch_end(epoch)
                 if keeper is not None:
                     eligible = all(component.settled() for component in components)
-                    schedule.after_epoch(keeper.epoch(objective, epoch + 1, eligible))
+                    running.schedule.after_epoch(keeper.epoch(objective, epoch + 1, eligible))
         if not is_finite(objective):  # the last step's damage shows in no loss
-            raise TrainingFailed(name, step - 1, last_loss, "A weight")
+            raise TrainingFailed(name, at.step - 1, at.last_loss, "A weight")
 
-        each = _training_flops(flops, min(training.batch_size, sampler.epoch_size), components)
-        seconds = time.perf_counter() - begun
-        self.costs.append(StageCost(name, epoch + 1, step, samples, seconds, samples * each))
-        self.densities = _merged(c.densities() for c in components)
-        kept = keeper.checkpoints(objective) if keeper is not None and select else {}
-        return Trained(objective, kept, self.densities, _merged(c.masks() for c in components))
+        counted = min(training.batch_size, sampler.epoch_size)
+        each = _training_flops(running.flops, counted, components)
+        return StageCost(name, epoch + 1, at.step, at.samples, running.seconds(), at.samples * each)
+
+    @contextmanager
+    def _kept(
+        self, stage: _Stage, weights: Tensor | None, subset: Tensor | None
+    ) -> Iterator[Kept | None]:
+        """Hold the place where the stage is kept, if there is one."""
+        if self.kept_in is None:
+            yield None
+            return
+        objective, components = stage.objective, stage.components
+        identities = [getattr(component, "identity", None) for component in components]
+        what = {
+            "objective": f"{type(objective).__module__}.{type(objective).__qualname__}",
+            "modules": repr(objective),
+            "state": _hash(objective.state_dict()),
+            "labels": _hash(stage.view.labels),
+            "training": asdict(stage.training),
+            "seed": stage.seed,
+            "steps": stage.steps,
+            "drawn": _hash({"weights": weights, "subset": subset}),
+            "extra": _hash(stage.extra),
+            "masks": _hash(stage.masks),
+            "components": [identity or type(c).__qualname__ for identity, c in
+                           zip(identities, components, strict=True)],
+        }  # fmt: skip
+        # what else might decide a stage is known of these alone
+        shared = type(objective) is CrossEntropy and None not in identities
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in objective.modules())
+        with self.kept_in.open(stage.name, what, shared=shared and not hooked) as kept:
+            yield kept
+
+    def _taken_up(self, objective: Objective, done: Mapping[str, Any], *, select: bool) -> Trained:
+        """Give the objective what the same stage left it with another time."""
+        assert self.kept_in is not None
+        objective.load_state_dict(done["objective"])
+        self.densities = dict(done["densities"])
+        self.costs.append(StageCost(**done["cost"], reused=done["run"] != self.kept_in.run))
+        checkpoints = {
+            rule: Checkpoint(epoch, value, {n: v.to(self.device) for n, v in state.items()})
+            for rule, (epoch, value, state) in (done["checkpoints"] if select else {}).items()
+        }
+        masks = {name: mask.to(self.device) for name, mask in done["masks"].items()}
+        return Trained(objective, checkpoints, self.densities, masks)
 
     @contextmanager
     def _watched(self, stage: str, steps: int) -> Iterator[None]:
         self._progress.start(stage, steps)
+        self._training = True
         try:
             yield
         finally:
+            self._training = False
             self._progress.finish()
 
     @torch.no_grad()
@@ -242,6 +321,128 @@ def _parts(view: View) -> Iterator[slice]:
     return (slice(at, at + EVAL_BATCH) for at in range(0, len(view), EVAL_BATCH))
 
 
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """What a stage is, whatever came of it so far."""
+
+    name: str
+    objective: Objective
+    view: View
+    training: Training
+    seed: int
+    sampler: _Sampler
+    steps: int
+    extra: Mapping[str, Tensor]
+    components: Sequence[Component]
+    masks: Mapping[str, Tensor]
+
+
+@dataclass
+class _Position:
+    """How far a stage is."""
+
+    epoch: int = 0
+    batch: int = 0  # steps taken in this epoch
+    step: int = 0
+    samples: int = 0
+    last_loss: float | None = None  # of the epoch before
+    losses: Tensor = field(default_factory=lambda: torch.empty(0))  # of this epoch's steps
+    seconds: float = 0.0  # before the last restart
+
+    def begin(self, epoch: int, steps: int, device: torch.device) -> None:
+        """Begin an epoch, or go on in one of which `batch` steps are taken."""
+        losses = torch.empty(steps, device=device)
+        losses[: self.batch] = self.losses[: self.batch].to(device)
+        self.epoch, self.losses = epoch, losses
+
+    def check_finite(self, stage: str, steps: int) -> float | None:
+        """Return the loss of the last of this epoch's first `steps`; raise if one is not finite."""
+        return _check_finite(self.losses[:steps], self.last_loss, stage, self.step - self.batch)
+
+
+class _Running:
+    """A stage that is being trained: all that changes, and what a step does to it."""
+
+    def __init__(self, stage: _Stage, keeper: _Keeper | None, device: torch.device) -> None:
+        self._begun = time.perf_counter()
+        self._stage, self._keeper, self._device = stage, keeper, device
+        self.optimizer = make_optimizer(stage.objective.parameters(), stage.training)
+        self.schedule = Schedule(
+            self.optimizer, stage.training, steps=stage.steps, steps_per_epoch=len(stage.sampler)
+        )
+        self.flops = Flops()  # of the first step
+        self.at = _Position()
+        self._augment = torch.Generator(device)
+
+    def before_step(self, index: Tensor) -> None:
+        """Compute the gradients of the batch at `index` (B,)."""
+        stage, at = self._stage, self.at
+        self._augment.manual_seed(derive(stage.seed, "augment", at.step))  # nothing to restore
+        batch = stage.view.batch(index, stage.extra, self._augment)
+        with count_flops(stage.objective, self.flops) if at.step == 0 else nullcontext():
+            loss = stage.objective(batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        at.losses[at.batch] = loss.detach()  # read once an epoch: no waiting for the device
+        for component in stage.components:
+            component.before_step(at.step)
+        if stage.training.clip_norm is not None:
+            nn.utils.clip_grad_norm_(stage.objective.parameters(), stage.training.clip_norm)
+
+    def after_step(self, samples: int) -> None:
+        """Move everything on that follows the optimizer."""
+        at = self.at
+        for component in self._stage.components:
+            component.after_step(at.step)
+        self.schedule.after_step()
+        at.step, at.batch, at.samples = at.step + 1, at.batch + 1, at.samples + samples
+
+    def seconds(self) -> float:
+        """Return how long it took so far, before and after restarts."""
+        return self.at.seconds + time.perf_counter() - self._begun
+
+    def state_dict(self) -> dict[str, object]:
+        """Return all that is needed to go on bit for bit."""
+        at = self.at
+        return {
+            "objective": self._stage.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "components": [component.state_dict() for component in self._stage.components],
+            "keeper": None if self._keeper is None else self._keeper.state_dict(),
+            "random": _random_state(self._device),
+            "flops": asdict(self.flops),
+            "at": {**vars(at), "losses": at.losses[: at.batch], "seconds": self.seconds()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state again, after components have begun."""
+        self._stage.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        for component, its in zip(self._stage.components, state["components"], strict=True):
+            component.load_state_dict(its)
+        if self._keeper is not None:
+            self._keeper.load_state_dict(state["keeper"])
+        _set_random_state(self._device, state["random"])
+        vars(self.flops).update(state["flops"])
+        vars(self.at).update(state["at"])
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    """States of the global generators that modules such as dropout draw from."""
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state(device))
+    return states
+
+
+def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[1], device)
+
+
 class _Sampler:
     """Orders samples into batches: a permutation, or draws with replacement by weight."""
 
@@ -291,6 +492,19 @@ class _Keeper:
             self._states |= dict.fromkeys(improved, _copy_state(objective))
         return F.cross_entropy(logits, view.labels["y"]).item()
 
+    def state_dict(self) -> dict[str, object]:
+        """Return all that is needed to go on."""
+        return {"best": self._tracker.best, "states": self._states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state again."""
+        self._tracker.best = dict(state["best"])
+        device = self._engine.device
+        self._states = {
+            rule: {n: v.to(device) for n, v in kept.items()}
+            for rule, kept in state["states"].items()
+        }
+
     def checkpoints(self, objective: Objective) -> dict[str, Checkpoint]:
         """Return what every rule keeps; `last` is what the objective holds now."""
         states = self._states | {"last": _copy_state(objective)}
@@ -315,21 +529,21 @@ def _train_mode(module: nn.Module) -> None:
 
 
 @contextmanager
-def _taking_part(
-    components: Sequence[Component],
-    objective: Objective,
-    optimizer: Optimizer,
-    *,
-    masks: Mapping[str, Tensor],
-    **stage: int,
-) -> Iterator[None]:
+def _taking_part(stage: _Stage, optimizer: Optimizer) -> Iterator[None]:
     """Let components begin a stage, and let go when it is over, however it ends."""
     begun: list[Component] = []
     try:
-        for component in components:
-            component.on_start(objective, optimizer, masks=masks, **stage)
+        for component in stage.components:
+            component.on_start(
+                stage.objective,
+                optimizer,
+                steps=stage.steps,
+                steps_per_epoch=len(stage.sampler),
+                seed=derive(stage.seed, "components"),
+                masks=stage.masks,
+            )
             begun.append(component)
-        _check_disjoint(components)
+        _check_disjoint(stage.components)
         yield
     finally:
         for component in begun:
@@ -359,6 +573,30 @@ def _check_disjoint(components: Sequence[Component]) -> None:
                 "leave the other out"
             )
         taken |= names
+
+
+def _written(trained: Trained, cost: StageCost) -> dict[str, object]:
+    """Put what a stage left as a checkpoint holds it; `Engine` takes it up again."""
+    return {
+        "objective": trained.objective.state_dict(),
+        "checkpoints": {
+            rule: (kept.epoch, kept.value, kept.state) for rule, kept in trained.checkpoints.items()
+        },
+        "densities": dict(trained.densities),
+        "masks": dict(trained.masks),
+        "cost": {k: v for k, v in asdict(cost).items() if k != "reused"},
+    }
+
+
+def _hash(tensors: Mapping[str, Tensor | None]) -> str:
+    """A digest of named tensors; equal tensors, equal digest."""
+    sha = hashlib.sha256()
+    for name, tensor in tensors.items():
+        sha.update(f"{name} {None if tensor is None else (tensor.shape, tensor.dtype)}".encode())
+        if tensor is not None and tensor.numel():
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            sha.update(flat.view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def _copy_state(module: nn.Module) -> dict[str, Tensor]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import lr_scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from torch import nn
     from torch.optim import Optimizer
@@ -58,3 +58,14 @@ class Schedule:
         """Move on by an epoch whose validation loss was `val_loss`."""
         if self._on_plateau:
             self._on_plateau.step(val_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on."""
+        schedule = self._each_step or self._on_plateau
+        return schedule.state_dict() if schedule else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state again, after the optimizer has."""
+        schedule = self._each_step or self._on_plateau
+        if schedule:
+            schedule.load_state_dict(dict(state))

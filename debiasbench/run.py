@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from debiasbench import cache, provenance
+from debiasbench import cache, provenance, stages
 from debiasbench.engine import Engine, is_finite
 from debiasbench.errors import (
     DataError,
@@ -31,6 +33,7 @@ from debiasbench.metrics import METRICS, accuracies
 from debiasbench.options import parse
 from debiasbench.randomness import derive, seeded
 from debiasbench.record import (
+    Choice,
     Cost,
     Failure,
     Outcome,
@@ -44,6 +47,7 @@ from debiasbench.selection import RULES
 from debiasbench.sparsity import Sparsify, SparsityError, maskable
 from debiasbench.specs import instance
 from debiasbench.stage import Trained
+from debiasbench.stages import Stages
 from debiasbench.store import (
     PREDICTIONS,
     WEIGHTS,
@@ -58,7 +62,7 @@ from debiasbench.training import Training
 from debiasbench.views import HeldOut, View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -70,7 +74,10 @@ if TYPE_CHECKING:
     from debiasbench.method import Method
     from debiasbench.model import Model
     from debiasbench.plugins import Plugins
+    from debiasbench.registry import Registry
     from debiasbench.sparsity import Updater
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what Slurm users ask for
 
 
 def run(
@@ -82,9 +89,16 @@ def run(
     device: str = "auto",
     overwrite: Overwrite = "failed",
     keep_weights: bool = False,
+    checkpoint_every: float = 60.0,
+    interruptible: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Run a spec and keep its record, or return the record that is there.
+
+    A run that was killed goes on from its last checkpoint; stages that any run in `results` has
+    trained are not trained again. `checkpoint_every`: seconds between checkpoints, which take a
+    fiftieth of the time at most. `interruptible`: SIGINT, SIGTERM and SIGUSR1 end the run after
+    the step at hand, with a checkpoint and `Interrupted`; for a program's main thread alone.
 
     `overwrite`: run again "never", if the record says "failed", or "always". `keep_weights`:
     write the network's weights beside the record, those of the data set's selection rule.
@@ -100,12 +114,46 @@ def run(
         # another process may have finished it while this one waited to begin
         if (done := store.finished(spec, overwrite, with_weights=keep_weights)) is not None:
             return Run(done, store.path(spec), fresh=False)
-        record, predictions, weights = _execute(spec, plugins, engine, data_root, keep_weights)
-        return Run(record, store.save(record, predictions, weights), fresh=True)
+        keep = partial(
+            Stages, store.folder / stages.FOLDER, run=spec.id, every=checkpoint_every,
+            reuse=overwrite != "always",
+        )  # fmt: skip
+        with _heeding_signals(engine) if interruptible else nullcontext():
+            record, predictions, weights = _execute(
+                spec, plugins, engine, data_root, keep_weights, keep
+            )
+        path = store.save(record, predictions, weights)
+        if engine.kept_in is not None:
+            engine.kept_in.done()
+            stages.collect(engine.kept_in.folder)
+        return Run(record, path, fresh=True)
+
+
+@contextmanager
+def _heeding_signals(engine: Engine) -> Iterator[None]:
+    """Let the engine stop in good order at a first signal; a second one is as it was before."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def heed(number: int, _frame: object) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        engine.stop()
+
+    for number in before:
+        signal.signal(number, heed)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _execute(
-    spec: Spec, plugins: Plugins, engine: Engine, data_root: Path, keep_weights: bool
+    spec: Spec,
+    plugins: Plugins,
+    engine: Engine,
+    data_root: Path,
+    keep_weights: bool,
+    keep: Callable[..., Stages],
 ) -> tuple[Record, dict[str, NDArray[np.integer]] | None, bytes | None]:
     begun, started = time.perf_counter(), datetime.now(UTC)
     dataset: Dataset = instance(plugins.datasets, spec.dataset)
@@ -115,6 +163,17 @@ def _execute(
         instance(plugins.sparsifiers, spec.sparse) if spec.sparse is not None else None
     )
     task = _load(dataset, data_root, plugins, spec)
+    facts, origins = _facts(task), _origins(plugins, spec)
+    engine.kept_in = keep(
+        identity={
+            "data": facts.fingerprint,
+            "model": asdict(spec.model),
+            # the method's own code acts through what a stage is given
+            "code": {kind: origin for kind, origin in origins.items() if kind != "method"},
+            "versions": provenance.versions(),
+            "hardware": f"{engine.device} {engine.hardware()}",
+        }
+    )
 
     validation = HeldOut.of(task, task.val, engine.device)
     failure: Failure | None = None
@@ -148,18 +207,9 @@ def _execute(
         status="failed" if failure else "ok",
         spec=spec,
         supervision=method.supervision,
-        task=_facts(task),
+        task=facts,
         provenance=Provenance(
-            plugins={
-                kind: str(registry[choice.name].origin)
-                for kind, registry, choice in (
-                    ("dataset", plugins.datasets, spec.dataset),
-                    ("model", plugins.models, spec.model),
-                    ("method", plugins.methods, spec.method),
-                    ("sparse", plugins.sparsifiers, spec.sparse),
-                )
-                if choice is not None
-            },
+            plugins=origins,
             versions=provenance.versions(),
             device=str(engine.device),
             hardware=engine.hardware(),
@@ -178,6 +228,21 @@ def _execute(
         else {"file": spec.stem + WEIGHTS, "sha256": sha256(weights), "rule": task.select},
     )
     return record, predictions, weights
+
+
+def _origins(plugins: Plugins, spec: Spec) -> dict[str, str]:
+    """Name the distribution that each part of a spec comes from."""
+    parts: dict[str, tuple[Registry[Any], Choice | None]] = {
+        "dataset": (plugins.datasets, spec.dataset),
+        "model": (plugins.models, spec.model),
+        "method": (plugins.methods, spec.method),
+        "sparse": (plugins.sparsifiers, spec.sparse),
+    }
+    return {
+        kind: str(registry[choice.name].origin)
+        for kind, (registry, choice) in parts.items()
+        if choice is not None
+    }
 
 
 def _load(dataset: Dataset, root: Path, plugins: Plugins, spec: Spec) -> Task:

@@ -42,3 +42,4 @@ class StageCost:
     samples: int
     seconds: float
     flops: float  # of training, validation not counted
+    reused: bool = False  # trained by another run, whose seconds these are

@@ -24,6 +24,12 @@ class Sparsify:
         self.updater = updater
         self.training: SparseTraining | None = None
 
+    @property
+    def identity(self) -> str:
+        """Say all that decides what this component does: equal ones train equal stages."""
+        cls = type(self.updater)
+        return f"{cls.__module__}.{cls.__qualname__}: {self.updater}"
+
     def on_start(
         self,
         module: nn.Module,

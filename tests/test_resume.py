@@ -1,0 +1,392 @@
+"""Nothing lost: a run that is killed or stopped ends in the record of one that was not."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from debiasbench import checkpoint, stages
+from debiasbench.engine import Engine
+from debiasbench.errors import Interrupted, StoreError
+from debiasbench.plugins import Plugins
+from debiasbench.record import Record
+from debiasbench.run import run
+from debiasbench.specs import make_spec
+from debiasbench.store import Store, read_predictions
+
+METHODS = ("erm", "upweight", "groupdro", "jtt", "lff", "dfr", "rest")
+
+
+def spec_of(plugins: Plugins, method: str, **more: Any) -> Any:
+    settings: dict[str, Any] = {"dataset": "toy", "model": "mlp", "training": {"epochs": 3}}
+    return make_spec(plugins, method=method, **{**settings, **more})
+
+
+def essence(record: Record, folder: Path) -> dict[str, Any]:
+    """All of a record that training decides: not the seconds, nor when it was."""
+    plain = asdict(record)
+    cost = plain.pop("cost")
+    plain.pop("provenance")
+    timeless = ("parameters", "active_parameters", "density", "inference_flops", "training_flops")
+    found = {k: v for k, v in plain.items() if k != "predictions"}
+    found |= {k: cost[k] for k in timeless}
+    found["stages"] = [
+        {k: s[k] for k in ("name", "epochs", "steps", "flops")} for s in cost["stages"]
+    ]
+    path = Store(folder).path(record.spec)
+    for split in ("val", "test"):
+        predicted = read_predictions(path, record, "last", split)
+        found[split] = {name: values.tolist() for name, values in predicted.items()}
+    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+
+class Stopping:
+    """A watcher that stops the engine after some steps, as a signal would."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+        self.engine: Engine | None = None
+
+    def start(self, stage: str, steps: int) -> None: ...
+
+    def advance(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def finish(self) -> None: ...
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sparse", [None, "rigl"])
+def test_a_run_stopped_again_and_again_ends_in_the_same_record(
+    plugins: Plugins, tmp_path: Path, method: str, sparse: str | None
+) -> None:
+    if method == "rest" and sparse:
+        pytest.skip("rest is sparse by itself")
+    more: dict[str, Any] = {"sparse": sparse, "sparse_options": {"density": 0.2}} if sparse else {}
+    spec = spec_of(plugins, method, **more)
+    whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
+    stops = 0
+    while True:
+        try:
+            parts = run(
+                spec, plugins, results=tmp_path / "parts", data_root=tmp_path, device="cpu",
+                interruptible=True, progress=Stopping(after=7),
+            )  # fmt: skip
+            break
+        except Interrupted:
+            stops += 1
+    assert stops >= 3
+    assert essence(parts.record, tmp_path / "parts") == essence(whole.record, tmp_path / "whole")
+    assert list((tmp_path / "parts" / stages.FOLDER).glob(f"*/{stages.RUNNING}*")) == []
+
+
+KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from debiasbench import stages
+from debiasbench.plugins import Plugins
+from debiasbench.run import run
+from tests.conftest import ACME, ToyPlugin
+from tests.test_resume import spec_of
+
+stages.SHARE = 1e9  # a checkpoint after every step
+plugins = Plugins([(ToyPlugin(), ACME)])
+spec = spec_of(plugins, {method!r})
+moments, killed = random.Random(0), 0
+def whole():
+    run(spec, plugins, results=Path({root!r}), data_root=Path("."), device="cpu",
+        checkpoint_every=0.0)
+for _ in range(10):
+    child = os.fork()  # of a process without threads, which has imported torch already
+    if child == 0:
+        whole()
+        os._exit(0)
+    time.sleep(moments.uniform(0, 0.5))
+    os.kill(child, signal.SIGKILL)
+    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+whole()
+print(killed)
+"""
+
+
+@pytest.mark.parametrize("method", ["rest", "jtt"])
+def test_killed_at_ten_moments_it_ends_in_the_record_of_one_that_was_not(
+    plugins: Plugins, tmp_path: Path, method: str
+) -> None:
+    here = str(Path(__file__).parent.parent)
+    code = KILLS.format(tests=here, root=str(tmp_path / "killed"), method=method)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3
+    spec = spec_of(plugins, method)
+    whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
+    killed = Store(tmp_path / "killed").load(spec)
+    assert killed is not None
+    assert essence(killed, tmp_path / "killed") == essence(whole.record, tmp_path / "whole")
+
+
+def stopped(plugins: Plugins, results: Path, after: int = 12, **more: Any) -> Any:
+    """Begin a run and stop it; return its spec."""
+    spec = spec_of(plugins, "erm", **more)
+    with pytest.raises(Interrupted, match=rf"in stage 'train' after {after} of 30 steps: the same"):
+        run(
+            spec, plugins, results=results, data_root=results, device="cpu",
+            interruptible=True, progress=Stopping(after),
+        )  # fmt: skip
+    return spec
+
+
+def checkpoints(results: Path) -> list[Path]:
+    return sorted((results / stages.FOLDER).glob(f"*/{stages.RUNNING}*"))
+
+
+def steps_taken(plugins: Plugins, spec: Any, results: Path) -> tuple[Record, int]:
+    """Run a spec; return its record and the optimizer steps that were taken for it just now."""
+    taken = []
+    step = torch.optim.SGD.step
+
+    def counting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        taken.append(1)
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", counting)
+        done = run(spec, plugins, results=results, data_root=results, device="cpu")
+    return done.record, len(taken)
+
+
+def test_what_is_left_of_a_stopped_run_is_all_that_is_trained(
+    plugins: Plugins, tmp_path: Path
+) -> None:
+    spec = stopped(plugins, tmp_path)
+    assert steps_taken(plugins, spec, tmp_path)[1] == 30 - 12
+
+
+def test_a_truncated_checkpoint_is_named_and_the_one_before_is_taken(
+    plugins: Plugins, tmp_path: Path
+) -> None:
+    spec = stopped(plugins, tmp_path)
+    [running] = checkpoints(tmp_path)
+    checkpoint.save(running, checkpoint.load(running))  # now there is one before
+    running.write_bytes(running.read_bytes()[:-5])
+    with pytest.warns(UserWarning, match=r"running: its checksum differs.*left aside"):
+        assert steps_taken(plugins, spec, tmp_path)[1] == 18
+
+
+def test_without_any_whole_checkpoint_the_stage_begins_anew(
+    plugins: Plugins, tmp_path: Path
+) -> None:
+    spec = stopped(plugins, tmp_path)
+    [running] = checkpoints(tmp_path)
+    running.write_bytes(b"of another version")
+    with pytest.warns(UserWarning, match="no checkpoint of this version"):
+        record, taken = steps_taken(plugins, spec, tmp_path)
+    assert taken == 30
+    whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
+    assert essence(record, tmp_path) == essence(whole.record, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"training": {"epochs": 3, "lr": 0.01}},
+                                   {"model_options": {"hidden": [7]}}])  # fmt: skip
+def test_another_spec_does_not_take_the_checkpoint(
+    plugins: Plugins, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    stopped(plugins, tmp_path)
+    assert steps_taken(plugins, spec_of(plugins, "erm", **other), tmp_path)[1] == 30
+
+
+def test_a_stage_that_another_method_trained_is_taken_up_and_said_to_be(
+    plugins: Plugins, tmp_path: Path
+) -> None:
+    erm, _ = steps_taken(plugins, spec_of(plugins, "erm"), tmp_path)
+    dfr, taken = steps_taken(plugins, spec_of(plugins, "dfr"), tmp_path)
+    assert taken == 0
+    assert erm.cost is not None
+    assert dfr.cost is not None
+    assert [s["reused"] for s in erm.cost.stages] == [False]
+    assert dfr.cost.stages[0]["reused"]
+    alone = run(
+        spec_of(plugins, "dfr"), plugins, results=tmp_path / "alone", data_root=tmp_path,
+        device="cpu",
+    ).record  # fmt: skip
+    assert essence(dfr, tmp_path) == essence(alone, tmp_path / "alone")
+
+
+def test_what_did_not_follow_the_rules_serves_no_run_that_must(
+    plugins: Plugins, tmp_path: Path
+) -> None:
+    steps_taken(plugins, spec_of(plugins, "dfr"), tmp_path)
+    record, taken = steps_taken(plugins, spec_of(plugins, "erm"), tmp_path)
+    assert taken == 30
+    assert "val_unbiased" in record.outcomes
+
+
+def test_overwriting_trains_again(plugins: Plugins, tmp_path: Path) -> None:
+    spec = spec_of(plugins, "erm")
+    run(spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu")
+    seen: list[int] = []
+
+    class Watch(Stopping):
+        def advance(self) -> None:
+            seen.append(1)
+
+    run(
+        spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu", overwrite="always",
+        progress=Watch(0),
+    )  # fmt: skip
+    assert len(seen) == 30
+
+
+def test_two_that_need_the_same_stage_train_it_once(plugins: Plugins, tmp_path: Path) -> None:
+    specs = [spec_of(plugins, "erm"), spec_of(plugins, "dfr")]
+    first, second = (Engine("cpu"), Engine("cpu"))
+    assert first is not second
+    held = threading.Event()
+    keep = stages.Stages(tmp_path / "s", identity={}, run="a")
+
+    def hold() -> None:
+        with keep.open("train", {"x": 1}, shared=True) as kept:
+            held.set()
+            time.sleep(0.3)
+            kept.finish({"value": 1})
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(hold)
+        held.wait()
+        with stages.Stages(tmp_path / "s", identity={}, run="b").open(
+            "train", {"x": 1}, shared=True
+        ) as kept:
+            found = kept.finished()
+        waiting.result()
+    assert found is not None
+    assert (found["value"], found["run"]) == (1, "a")
+    assert specs[0].id != specs[1].id
+
+
+def test_a_full_disk_stops_the_run_with_everything_that_was_good(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = stopped(plugins, tmp_path)
+    before = checkpoints(tmp_path)[0].read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "fsync", full)
+        with pytest.raises(StoreError, match=r"No space left .* the same command goes on"):
+            run(
+                spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu",
+                checkpoint_every=0.0,
+            )  # fmt: skip
+    assert checkpoints(tmp_path)[0].read_bytes() == before
+    assert steps_taken(plugins, spec, tmp_path)[1] == 18
+
+
+def faulty(kind: str) -> Callable[..., Any]:
+    """Write as a bad disk would: an error, or half of the bytes without a word."""
+    write = Path.open
+
+    def opened(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        file = write(self, mode, *args, **kwargs)
+        if mode != "wb" or not self.name.endswith(".new"):
+            return file
+        real = file.write
+
+        class Wrapped:
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                file.close()
+
+            def write(self, content: bytes) -> int:
+                if kind == "error":
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                return int(real(content[: len(content) // 2]))
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(file, name)
+
+        return Wrapped()
+
+    return opened
+
+
+def test_short_writes_lose_no_more_than_the_checkpoint(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "SHARE", 1e9)
+    spec = stopped(plugins, tmp_path, after=11)
+    whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", faulty("short"))
+        with pytest.raises(Interrupted):
+            run(
+                spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu",
+                checkpoint_every=1e9, interruptible=True, progress=Stopping(5 + 11),
+            )  # fmt: skip
+    with pytest.warns(UserWarning, match="its checksum differs"):
+        record, taken = steps_taken(plugins, spec, tmp_path)
+    assert taken == 30 - 11  # what the short write was to add is lost, no more
+    assert essence(record, tmp_path) == essence(whole.record, tmp_path / "whole")
+
+
+def test_finished_stages_that_were_used_longest_ago_go_first(tmp_path: Path) -> None:
+    keep = stages.Stages(tmp_path, identity={}, run="a")
+    for i in range(4):
+        with keep.open(f"s{i}", {"x": i}, shared=True) as kept:
+            kept.finish({"weights": torch.zeros(1000)})
+    found = stages.all_in(tmp_path)
+    for age, stage in enumerate(found):
+        os.utime(stage.folder / stages.FINISHED, (1000 - age, 1000 - age))
+    order = [stage.name for stage in stages.all_in(tmp_path)]
+    size = found[0].bytes
+    assert len(stages.collect(tmp_path, limit=2 * size + 10)) == 2
+    assert [stage.name for stage in stages.all_in(tmp_path)] == order[:2]
+
+
+def test_stages_that_are_of_use_to_no_other_run_go_with_the_record(
+    plugins: Plugins, tmp_path: Path
+) -> None:
+    spec = spec_of(plugins, "groupdro")
+    run(spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu")
+    assert stages.all_in(tmp_path / stages.FOLDER) == []
+    run(spec_of(plugins, "erm"), plugins, results=tmp_path, data_root=tmp_path, device="cpu")
+    [kept] = stages.all_in(tmp_path / stages.FOLDER)
+    assert (kept.name, kept.run) == ("train", spec_of(plugins, "erm").id)
+
+
+def test_checkpoints_take_a_small_part_of_the_time(tmp_path: Path) -> None:
+    keep = stages.Stages(tmp_path, identity={}, run="a", every=0.0)
+    with keep.open("s", {}, shared=True) as kept:
+        begun = time.monotonic()
+        kept.checkpoint({"x": torch.zeros(100_000)})
+        taken = time.monotonic() - begun
+        assert not kept.is_due()
+        assert kept._next - time.monotonic() > 20 * taken
+
+
+def test_a_checkpoint_of_another_stage_is_not_taken(plugins: Plugins, tmp_path: Path) -> None:
+    spec = stopped(plugins, tmp_path)
+    other = replace(spec, seed=spec.seed + 1)
+    assert steps_taken(plugins, other, tmp_path)[1] == 30
