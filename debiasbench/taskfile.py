@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -126,7 +127,7 @@ def _read(path: Path, known: Mapping[str, Any], *, verify: bool) -> Tensor:
     try:
         if path.stat().st_size != written["bytes"]:
             raise DamagedTask(f"{path} has {path.stat().st_size} bytes, not {written['bytes']}")
-        array = np.load(path, mmap_mode="c", allow_pickle=False)  # a copy is made where one writes
+        array = _mapped(path)
     except (OSError, ValueError) as error:
         raise DamagedTask(f"{path} cannot be read ({error})") from error
     if verify:
@@ -138,6 +139,16 @@ def _read(path: Path, known: Mapping[str, Any], *, verify: bool) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """Map a file so that writing changes a copy; one larger than the memory can only be read."""
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
 
 def _parts(array: NDArray[Any]) -> Iterator[memoryview]:

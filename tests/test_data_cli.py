@@ -168,6 +168,8 @@ def test_an_imported_data_set_runs_by_its_name(debiasbench: Debiasbench, own: Pa
     spec = json.loads(record.read_text())["spec"]
     assert spec["dataset"]["name"] == "imported:shapes"
     assert spec["dataset"]["options"]["digest"]
+    full = debiasbench(*("imported:shapes" if word == "shapes" else word for word in RUN))
+    assert "Already done" in full.output
 
 
 def test_other_data_under_the_same_name_are_another_spec(

@@ -365,13 +365,13 @@ def test_a_run_that_is_killed_leaves_no_record_and_nothing_in_the_way(tmp_path: 
         process.send_signal(signal.SIGKILL)
         process.wait()
     results = tmp_path / "results"
-    assert [p.name for p in results.iterdir()] == [".locks"]
+    assert sorted(p.name for p in results.iterdir()) == [".locks", ".stages"]
 
     with slow(tmp_path, epochs=2) as process:
         out, err = process.communicate()
     assert err == ""
     record = Path(out.splitlines()[-1])
-    assert sorted(p.suffix for p in results.iterdir()) == ["", ".json", ".safetensors"]
+    assert sorted(p.suffix for p in results.iterdir()) == ["", "", ".json", ".safetensors"]
     assert json.loads((tmp_path / record).read_text())["status"] == "ok"
 
 

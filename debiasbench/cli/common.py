@@ -73,7 +73,7 @@ def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str
     from debiasbench.importing import find
 
     own = name.removeprefix("imported:")
-    if name not in plugins.datasets and (digest := find(root, own)) is not None:
+    if (own != name or name not in plugins.datasets) and (digest := find(root, own)) is not None:
         return f"imported:{own}", {"digest": digest}
     return name, {}
 

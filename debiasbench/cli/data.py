@@ -99,11 +99,15 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
 
     from debiasbench import cache, taskfile
     from debiasbench.errors import DataError
-    from debiasbench.importing import FOLDER
     from debiasbench.importing import names as imported
+    from debiasbench.importing import where
 
     places = [(c.name, c.folder, True) for c in cache.all_in(data_root)]
-    places += [(name, data_root / FOLDER / name, False) for name in imported(data_root)]
+    places += [
+        (name, folder, False)
+        for name in imported(data_root)
+        if (folder := where(data_root, name)) is not None
+    ]
     known = [place for place in places if not names or place[0] in names]
     if missing := set(names) - {name for name, *_ in known}:
         raise DataError(
@@ -195,11 +199,12 @@ def _state(dataset: Dataset, root: Path) -> tuple[str, str]:
 
 def _imported(root: Path) -> list[tuple[str, str, str, str, str, str]]:
     from debiasbench.cache import weight
-    from debiasbench.importing import FOLDER, names
+    from debiasbench.importing import names, where
 
     return [
-        (name, "imported", "", _size(weight(root / FOLDER / name)), "", "your own")
+        (name, "imported", "", _size(weight(folder)), "", "your own")
         for name in names(root)
+        if (folder := where(root, name)) is not None
     ]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from debiasbench.data import Dataset, Task
 from debiasbench.errors import DataError
+from debiasbench.fetch import Download
 from debiasbench.options import option
 
 if TYPE_CHECKING:
@@ -29,6 +30,14 @@ class Waterbirds(Dataset):
         "ICLR 2020. Birds: Wah et al., 2011 (CUB-200-2011). Places: Zhou et al., 2017."
     )
     source: ClassVar[str] = f"{URL}, unpacked under the data root"
+    downloads: ClassVar[Sequence[Download]] = (
+        Download(
+            path=f"{FOLDERS[1]}.tar.gz",
+            urls=(URL,),
+            gives=(f"{FOLDERS[1]}/metadata.csv",),
+            unpack="tar",
+        ),
+    )
     licence: ClassVar[str] = "not stated; made of CUB-200-2011 and Places, for research"
     # group DRO's, with the weak penalty; three hundred epochs there
     training: ClassVar[Mapping[str, object]] = {
@@ -61,8 +70,8 @@ class Waterbirds(Dataset):
         metadata = _folder(root) / "metadata.csv"
         if not metadata.is_file():
             raise DataError(
-                f"{metadata} is missing. Unpack {URL} under the data root ({root}), which is "
-                "chosen with --data-root or DEBIASBENCH_DATA"
+                f"{metadata} is missing. `debiasbench data prepare waterbirds` fetches {URL}, or "
+                f"unpack it under the data root {root} (--data-root or DEBIASBENCH_DATA)"
             )
         larger = int(self.size * 256 / 224)
         train, val, test = splits(
