@@ -7,6 +7,7 @@ import io
 import os
 import random
 import re
+import signal
 import struct
 import zlib
 from collections.abc import Callable
@@ -389,3 +390,36 @@ def test_shapes_are_chained_in_order() -> None:
     assert chained(stretched(20, 20), cropped(4, 6))(image).size == (6, 4)
     with pytest.raises(ValueError, match="smaller"):
         chained(cropped(4, 6), cropped(5, 5))(image)
+
+
+def test_a_killed_process_of_several_is_an_error_and_no_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(6)]
+    for file in files:
+        Image.new("RGB", (4, 4)).save(file)
+    monkeypatch.setattr(images, "MANY", 2)
+    monkeypatch.setattr(images, "BLOCK_IMAGES", 1)
+    assert images.decode(files, workers=2).shape == (6, 3, 4, 4)
+
+    def die(self: object, start: int, rows: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(images._Store, "put", die)
+    with pytest.raises(DataError, match="was killed: was memory short"):
+        images.decode(files, workers=2)
+
+
+def test_the_first_bad_file_is_the_error_whichever_process_meets_one_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(12)]
+    for i, file in enumerate(files):
+        Image.new("RGB", (4, 4)).save(file)
+        if i in {5, 6, 8}:
+            file.write_bytes(b"no image")
+    monkeypatch.setattr(images, "MANY", 2)
+    monkeypatch.setattr(images, "BLOCK_IMAGES", 1)
+    for workers in (1, 2, 3, 5):
+        with pytest.raises(images.BadImage, match=r"5\.png is no image"):
+            images.decode(files, workers=workers)
