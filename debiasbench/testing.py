@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from debiasbench.component import Component
+    from debiasbench.data import Augment
     from debiasbench.method import Method
     from debiasbench.sparsity import SparseTraining, Updater
     from debiasbench.sparsity.distributions import Distribution
@@ -143,7 +144,11 @@ def check_model(model: Model, shape: Shape = SHAPE) -> None:
 
 
 def check_dataset(dataset: Dataset, root: Path = Path("data")) -> Task:
-    """Check that a data set loads, alike each time, in the documented types; return its task."""
+    """Check that a data set loads, alike each time, in the documented types; return its task.
+
+    Also that files it says it reads are there, and that what changes training images keeps their
+    shape and draws from its generator alone.
+    """
     with _global_seeds(0):
         task = dataset.load(root)
     with _global_seeds(1):
@@ -153,7 +158,25 @@ def check_dataset(dataset: Dataset, root: Path = Path("data")) -> Task:
     )
     assert task.aligned.any(), "No (class, bias) pair is aligned"
     parse(Training, dataset.training, owner=f"data set {type(dataset).__name__}")
+    sources = dataset.sources(root)
+    if missing := [str(source) for source in sources if not source.exists()]:
+        raise AssertionError(f"sources names {missing[0]}, which is not there")
+    assert not (sources and task.augment is not None), (
+        "A task made from files is cached without its `augment`: return that from augmentation()"
+    )
+    if (augment := task.augment or dataset.augmentation()) is not None:
+        _check_augment(augment, task)
     return task
+
+
+def _check_augment(augment: Augment, task: Task) -> None:
+    x = task.train.x[:8].float() / (255 if task.train.x.dtype == torch.uint8 else 1)
+    changed = []
+    for seed in (0, 1):
+        with _global_seeds(seed):
+            changed.append(augment(x.clone(), torch.Generator().manual_seed(0)))
+    assert changed[0].shape == x.shape, f"augment makes {tuple(changed[0].shape)} of {x.shape}"
+    assert torch.equal(*changed), "augment depends on global generators: draw from the one given"
 
 
 def check_updater(updater: Updater) -> None:

@@ -6,11 +6,21 @@ import os
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from debiasbench.data import Task
-from debiasbench.datasets._colour import COLOURS, THRESHOLD, colour, take_per_class
+from debiasbench.datasets._colour import (
+    COLOURS,
+    LFF_COLOURS,
+    THRESHOLD,
+    colour,
+    lff_colour,
+    placed,
+    take_per_class,
+)
 from debiasbench.datasets.cmnist import CMNIST
 from debiasbench.datasets.digits import Digits
 from debiasbench.errors import DataError
@@ -156,6 +166,84 @@ def test_cmnist_of_real_mnist_has_the_published_sizes() -> None:
     assert share == pytest.approx(0.01, abs=1e-4)
     counts = task.group_counts(task.test).view(10, 10)
     assert (counts.max(1).values - counts.min(1).values).max() <= 1
+
+
+SAMPLE = MNIST_ROOT / "samples" / "cmnist_0_label0_bias5.png"
+
+
+@real_mnist
+@pytest.mark.skipif(
+    not SAMPLE.is_file(),
+    reason="no released image: put samples/cmnist_0_label0_bias5.png into DEBIASBENCH_TEST_DATA",
+)
+def test_the_colour_rule_gives_the_released_image_bit_for_bit() -> None:
+    from torchvision.datasets import MNIST
+
+    mnist = MNIST(str(MNIST_ROOT), train=True, download=False)
+    zeros = mnist.data[mnist.targets == 0]
+    painted = colour(zeros, torch.full((len(zeros),), 5))
+    with Image.open(SAMPLE) as image:
+        released = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
+    assert (painted == released).flatten(1).all(1).sum() == 1
+
+
+def test_lffs_colours_are_shades_of_one_colour_an_image_with_less_noise_at_more_severity() -> None:
+    grey = torch.full((500, 4, 4), 255, dtype=torch.uint8)
+    grey[:, 0, 0] = 51
+    bias = torch.arange(500) % 10
+    spread = []
+    for severity in (1, 3, 5):
+        painted = lff_colour(grey, bias, torch.Generator().manual_seed(0), severity=severity)
+        assert torch.allclose(painted[:, :, 0, 0].float(), painted[:, :, 1, 1].float() / 5, atol=1)
+        mean = 255 * torch.tensor(LFF_COLOURS)[bias]
+        spread.append((painted[:, :, 1, 1] - mean).abs().mean().item())
+    assert spread[0] > spread[1] > spread[2]
+
+
+def test_cmnist_has_a_variant_with_lffs_palette(tmp_path: Path) -> None:
+    root = write_mnist(tmp_path)
+    lff, pure = (check_dataset(CMNIST(0.1, variant=v), root) for v in ("lff", "disent"))
+    assert torch.equal(lff.train.bias, pure.train.bias)
+    assert not torch.equal(lff.train.x, pure.train.x)
+    assert lff.biases[0] == "colour 0"
+
+
+def test_cmnist_is_read_as_it_was_released(tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(0)
+    for part, n in (("5pct/align", 10), ("5pct/conflict", 4), ("5pct/valid", 10), ("test", 20)):
+        for i in range(n):
+            bias = (i + 1) % 10 if "conflict" in part else i % 10
+            file = tmp_path / "cmnist" / part / str(i % 10) / f"{i}_{i % 10}_{bias}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(0, 256, (28, 28, 3), dtype=torch.uint8, generator=rng)
+            Image.fromarray(pixels.numpy()).save(file)
+    task = check_dataset(CMNIST(ratio=0.05, variant="released"), tmp_path)
+    assert [len(s) for s in task.splits().values()] == [14, 10, 20]
+    assert task.conflict(task.train).sum() == 4
+
+
+def test_digits_have_a_second_shortcut_with_a_dial_of_its_own(digits: Task) -> None:
+    task = check_dataset(Digits(ratio=0.05, place_ratio=0.2), NOWHERE)
+    assert len(task.biases) == 100
+    colour_of, place_of = task.train.bias // 10, task.train.bias % 10
+    assert (colour_of != task.train.y).float().mean() == pytest.approx(0.05, abs=0.01)
+    assert (place_of != task.train.y).float().mean() == pytest.approx(0.2, abs=0.01)
+    either = (colour_of != task.train.y) | (place_of != task.train.y)
+    assert torch.equal(task.conflict(task.train), either)
+    assert torch.equal(task.train.y, digits.train.y)
+    for value in (task.test.bias // 10, task.test.bias % 10):  # both are balanced in every class
+        assert (task.test.y * 10 + value).bincount(minlength=100).unique().tolist() == [5]
+
+
+def test_a_place_moves_the_digit_and_loses_none_of_it() -> None:
+    grey = torch.zeros(10, 28, 28, dtype=torch.uint8)
+    grey[:, 10:18, 10:18] = 200
+    moved = placed(grey, torch.arange(10))
+    centres = [(m.nonzero().double().mean(0)).tolist() for m in moved]
+    assert len({tuple(c) for c in centres}) == 10
+    assert centres[5][0] - centres[0][0] == pytest.approx(8)
+    assert centres[1][1] - centres[0][1] == pytest.approx(2)
+    assert moved.flatten(1).sum(1).unique().numel() == 1
 
 
 @real_mnist

@@ -243,3 +243,49 @@ def test_check_distribution_passes_the_builtin_ones_and_finds_what_is_wrong() ->
         check_distribution(lambda shapes, density: Shares({"a": 1.0}))
     with pytest.raises(AssertionError, match="positive and finite"):
         check_distribution(lambda shapes, density: Shares(dict.fromkeys(shapes, 0.0)))
+
+
+def test_a_data_set_that_names_a_missing_source_is_found_out(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Missing(Dataset):
+        def load(self, root: Path) -> Task:
+            return toy_task()
+
+        def sources(self, root: Path) -> list[Path]:
+            return [root / "gone"]
+
+    with pytest.raises(AssertionError, match=r"sources names .*gone, which is not there"):
+        check_dataset(Missing(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("augment", "says"),
+    [
+        (lambda x, rng: x[:, :, 1:], "augment makes"),
+        (lambda x, rng: x + torch.rand(1), "depends on global generators"),
+    ],
+)
+def test_an_unsound_augmentation_is_found_out(augment: Any, says: str, tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Unsound(Dataset):
+        def load(self, root: Path) -> Task:
+            return toy_task()
+
+        def augmentation(self) -> Any:
+            return augment
+
+    with pytest.raises(AssertionError, match=says):
+        check_dataset(Unsound(), tmp_path)
+
+
+def test_a_cached_data_set_must_not_say_its_augmentation_in_the_task(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Lost(Dataset):
+        def load(self, root: Path) -> Task:
+            return replace(toy_task(), augment=lambda x, rng: x)
+
+        def sources(self, root: Path) -> list[Path]:
+            return [root]
+
+    with pytest.raises(AssertionError, match="return that from augmentation"):
+        check_dataset(Lost(), tmp_path)
