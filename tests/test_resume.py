@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import Result
 
 from debiasbench import checkpoint, stages
 from debiasbench.engine import Engine
@@ -390,3 +391,44 @@ def test_a_checkpoint_of_another_stage_is_not_taken(plugins: Plugins, tmp_path: 
     spec = stopped(plugins, tmp_path)
     other = replace(spec, seed=spec.seed + 1)
     assert steps_taken(plugins, other, tmp_path)[1] == 30
+
+
+def test_the_command_line_lists_stages_and_makes_room(
+    debiasbench: Callable[..., Result], tmp_path: Path
+) -> None:
+    words = ("--dataset", "toy", "--model", "mlp", "--quiet")
+    for seed in (0, 1):
+        assert debiasbench("run", "--method", "erm", *words, "--seed", seed).exit_code == 0
+    listed = debiasbench("cache", "ls").output
+    assert "2 stages" in listed
+    assert listed.count("train ") == 2
+    assert "0 stages removed" in debiasbench("cache", "gc").output
+    assert debiasbench("cache", "gc", "--limit", "much").exit_code == 2
+    assert "2 stages removed" in debiasbench("cache", "gc", "--limit", "0").output
+    assert "0 stages" in debiasbench("cache", "ls").output
+
+
+TOLD = """
+import sys
+from debiasbench.cli import main
+from debiasbench.cli.progress import Bar
+Bar.advance = lambda self, count=1: print("step", flush=True)
+main(sys.argv[1:])
+"""
+
+
+def test_a_terminated_command_says_that_it_can_go_on(tmp_path: Path) -> None:
+    words = ["run", "--method", "erm", "--epochs", "500", "--results", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-c", TOLD, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "step\n"
+        process.terminate()
+        _, told = process.communicate()
+    assert process.returncode == 75, told
+    assert "in stage 'train' after " in told
+    assert "the same command goes on from there" in told
+    assert "Traceback" not in told
+    assert len(checkpoints(tmp_path)) == 1

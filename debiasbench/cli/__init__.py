@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from debiasbench.cli.cache import cache
 from debiasbench.cli.data import data
 from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
@@ -80,5 +81,5 @@ def main() -> None:
     """Compare debiasing methods honestly."""
 
 
-for command in (run, list_, show, data, suite, sweep, leaderboard, export):
+for command in (run, list_, show, data, suite, sweep, leaderboard, export, cache):
     main.add_command(command)
