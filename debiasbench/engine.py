@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import platform
 import resource
 import sys
-import time
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -20,16 +18,14 @@ from torch.nn import functional as F
 from debiasbench.errors import Interrupted, OptionError, TrainingFailed
 from debiasbench.metrics import accuracies
 from debiasbench.objective import CrossEntropy
-from debiasbench.optimizers import Schedule, make_optimizer
 from debiasbench.randomness import derive, generator, seeded
+from debiasbench.running import Running, Sampler, Stage, taking_part
 from debiasbench.selection import Tracker
 from debiasbench.sparsity import Flops, NonFiniteGradient, count_flops
 from debiasbench.stage import Checkpoint, StageCost, Trained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from torch.optim import Optimizer
 
     from debiasbench.component import Component
     from debiasbench.objective import Objective
@@ -112,10 +108,10 @@ class Engine:
         on where it was. Raises `TrainingFailed` once an epoch is over in which the loss was not
         finite, and `Interrupted` after `stop`.
         """
-        sampler = _Sampler(len(view), training.batch_size, weights, subset)
+        sampler = Sampler(len(view), training.batch_size, weights, subset)
         total = steps or training.epochs * len(sampler)
         _train_mode(objective.to(self.device))
-        stage = _Stage(
+        stage = Stage(
             name, objective, view, training, seed, sampler, total,
             {k: v.to(self.device) for k, v in (extra or {}).items()}, components, masks or {},
         )  # fmt: skip
@@ -145,16 +141,16 @@ class Engine:
             raise Interrupted(resumable=self.kept_in is not None)
         self._stopping = True
 
-    def _train(self, stage: _Stage, keeper: _Keeper | None, kept: Kept | None) -> StageCost:
+    def _train(self, stage: Stage, keeper: _Keeper | None, kept: Kept | None) -> StageCost:
         """Take every step that is not taken yet, and return what all of them cost."""
         objective, training, components = stage.objective, stage.training, stage.components
         sampler, name, total = stage.sampler, stage.name, stage.steps
-        running = _Running(stage, keeper, self.device)
+        running = Running(stage, keeper, self.device)
         optimizer, at = running.optimizer, running.at
         with (
             self._watched(name, total),
             seeded(derive(stage.seed, "modules")),
-            _taking_part(stage, optimizer),
+            taking_part(stage, optimizer),
         ):
             found = None if kept is None else kept.running()
             if found is not None and (found["keeper"] is not None or keeper is None):
@@ -198,7 +194,7 @@ class Engine:
 
     @contextmanager
     def _kept(
-        self, stage: _Stage, weights: Tensor | None, subset: Tensor | None
+        self, stage: Stage, weights: Tensor | None, subset: Tensor | None
     ) -> Iterator[Kept | None]:
         """Hold the place where the stage is kept, if there is one."""
         if self.kept_in is None:
@@ -321,155 +317,6 @@ def _parts(view: View) -> Iterator[slice]:
     return (slice(at, at + EVAL_BATCH) for at in range(0, len(view), EVAL_BATCH))
 
 
-@dataclass(frozen=True, eq=False)
-class _Stage:
-    """What a stage is, whatever came of it so far."""
-
-    name: str
-    objective: Objective
-    view: View
-    training: Training
-    seed: int
-    sampler: _Sampler
-    steps: int
-    extra: Mapping[str, Tensor]
-    components: Sequence[Component]
-    masks: Mapping[str, Tensor]
-
-
-@dataclass
-class _Position:
-    """How far a stage is."""
-
-    epoch: int = 0
-    batch: int = 0  # steps taken in this epoch
-    step: int = 0
-    samples: int = 0
-    last_loss: float | None = None  # of the epoch before
-    losses: Tensor = field(default_factory=lambda: torch.empty(0))  # of this epoch's steps
-    seconds: float = 0.0  # before the last restart
-
-    def begin(self, epoch: int, steps: int, device: torch.device) -> None:
-        """Begin an epoch, or go on in one of which `batch` steps are taken."""
-        losses = torch.empty(steps, device=device)
-        losses[: self.batch] = self.losses[: self.batch].to(device)
-        self.epoch, self.losses = epoch, losses
-
-    def check_finite(self, stage: str, steps: int) -> float | None:
-        """Return the loss of the last of this epoch's first `steps`; raise if one is not finite."""
-        return _check_finite(self.losses[:steps], self.last_loss, stage, self.step - self.batch)
-
-
-class _Running:
-    """A stage that is being trained: all that changes, and what a step does to it."""
-
-    def __init__(self, stage: _Stage, keeper: _Keeper | None, device: torch.device) -> None:
-        self._begun = time.perf_counter()
-        self._stage, self._keeper, self._device = stage, keeper, device
-        self.optimizer = make_optimizer(stage.objective.parameters(), stage.training)
-        self.schedule = Schedule(
-            self.optimizer, stage.training, steps=stage.steps, steps_per_epoch=len(stage.sampler)
-        )
-        self.flops = Flops()  # of the first step
-        self.at = _Position()
-        self._augment = torch.Generator(device)
-
-    def before_step(self, index: Tensor) -> None:
-        """Compute the gradients of the batch at `index` (B,)."""
-        stage, at = self._stage, self.at
-        self._augment.manual_seed(derive(stage.seed, "augment", at.step))  # nothing to restore
-        batch = stage.view.batch(index, stage.extra, self._augment)
-        with count_flops(stage.objective, self.flops) if at.step == 0 else nullcontext():
-            loss = stage.objective(batch)
-        self.optimizer.zero_grad()
-        loss.backward()
-        at.losses[at.batch] = loss.detach()  # read once an epoch: no waiting for the device
-        for component in stage.components:
-            component.before_step(at.step)
-        if stage.training.clip_norm is not None:
-            nn.utils.clip_grad_norm_(stage.objective.parameters(), stage.training.clip_norm)
-
-    def after_step(self, samples: int) -> None:
-        """Move everything on that follows the optimizer."""
-        at = self.at
-        for component in self._stage.components:
-            component.after_step(at.step)
-        self.schedule.after_step()
-        at.step, at.batch, at.samples = at.step + 1, at.batch + 1, at.samples + samples
-
-    def seconds(self) -> float:
-        """Return how long it took so far, before and after restarts."""
-        return self.at.seconds + time.perf_counter() - self._begun
-
-    def state_dict(self) -> dict[str, object]:
-        """Return all that is needed to go on bit for bit."""
-        at = self.at
-        return {
-            "objective": self._stage.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "components": [component.state_dict() for component in self._stage.components],
-            "keeper": None if self._keeper is None else self._keeper.state_dict(),
-            "random": _random_state(self._device),
-            "flops": asdict(self.flops),
-            "at": {**vars(at), "losses": at.losses[: at.batch], "seconds": self.seconds()},
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state again, after components have begun."""
-        self._stage.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        for component, its in zip(self._stage.components, state["components"], strict=True):
-            component.load_state_dict(its)
-        if self._keeper is not None:
-            self._keeper.load_state_dict(state["keeper"])
-        _set_random_state(self._device, state["random"])
-        vars(self.flops).update(state["flops"])
-        vars(self.at).update(state["at"])
-
-
-def _random_state(device: torch.device) -> list[Tensor]:
-    """States of the global generators that modules such as dropout draw from."""
-    states = [torch.get_rng_state()]
-    if device.type != "cpu":
-        states.append(torch.get_device_module(device).get_rng_state(device))
-    return states
-
-
-def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states[1], device)
-
-
-class _Sampler:
-    """Orders samples into batches: a permutation, or draws with replacement by weight."""
-
-    def __init__(
-        self, size: int, batch_size: int, weights: Tensor | None, subset: Tensor | None
-    ) -> None:
-        self._pool = torch.arange(size) if subset is None else subset
-        self._weights = None if weights is None else weights[self._pool]
-        self._batch_size = batch_size
-        n = len(self._pool)
-        # BatchNorm cannot train on a single sample, so a lone last one is left out of the epoch
-        lone = n % batch_size == 1 and n > 1 and batch_size > 1
-        self.epoch_size = n - lone
-
-    def __len__(self) -> int:
-        return math.ceil(self.epoch_size / self._batch_size)
-
-    def epoch(self, rng: torch.Generator, device: torch.device) -> list[Tensor]:
-        """Return an epoch's batches of sample indices, each (B,)."""
-        n = len(self._pool)
-        if self._weights is None:
-            order = torch.randperm(n, generator=rng)
-        else:
-            order = torch.multinomial(self._weights, n, replacement=True, generator=rng)
-        return list(torch.split(self._pool[order[: self.epoch_size]].to(device), self._batch_size))
-
-
 class _Keeper:
     """Validates after each epoch and keeps the weights that each selection rule chooses."""
 
@@ -528,28 +375,6 @@ def _train_mode(module: nn.Module) -> None:
             part.eval()
 
 
-@contextmanager
-def _taking_part(stage: _Stage, optimizer: Optimizer) -> Iterator[None]:
-    """Let components begin a stage, and let go when it is over, however it ends."""
-    begun: list[Component] = []
-    try:
-        for component in stage.components:
-            component.on_start(
-                stage.objective,
-                optimizer,
-                steps=stage.steps,
-                steps_per_epoch=len(stage.sampler),
-                seed=derive(stage.seed, "components"),
-                masks=stage.masks,
-            )
-            begun.append(component)
-        _check_disjoint(stage.components)
-        yield
-    finally:
-        for component in begun:
-            component.on_end()
-
-
 def _training_flops(first: Flops, batch: int, components: Sequence[Component]) -> float:
     """FLOPs of training on one sample; `first` counted the forward pass of a batch, dense."""
     layers = {parameter: f / batch for parameter, f in first.by_parameter.items()}
@@ -560,19 +385,6 @@ def _training_flops(first: Flops, batch: int, components: Sequence[Component]) -
 def _merged(parts: Iterable[Mapping[str, V]]) -> dict[str, V]:
     """Join what components say; they never speak of the same weight."""
     return {name: value for part in parts for name, value in part.items()}
-
-
-def _check_disjoint(components: Sequence[Component]) -> None:
-    """Refuse two components that both empty the same weights."""
-    taken: set[str] = set()
-    for component in components:
-        names = component.densities().keys()
-        if both := sorted(taken & names):
-            raise OptionError(
-                f"Two components make {both[0]} sparse: the method brings one of its own, so "
-                "leave the other out"
-            )
-        taken |= names
 
 
 def _written(trained: Trained, cost: StageCost) -> dict[str, object]:
@@ -601,16 +413,6 @@ def _hash(tensors: Mapping[str, Tensor | None]) -> str:
 
 def _copy_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def _check_finite(losses: Tensor, before: float | None, stage: str, first: int) -> float | None:
-    """Return the last loss; raise at the first that is not finite. `first`: step of losses[0]."""
-    values = losses.cpu()
-    bad = (~values.isfinite()).nonzero()[:, 0]
-    if len(bad) == 0:
-        return values[-1].item()
-    at = int(bad[0])
-    raise TrainingFailed(stage, first + at, values[at - 1].item() if at else before)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from debiasbench.data import Batch, Task
-from debiasbench.engine import Engine, _Sampler, resolve_device
+from debiasbench.engine import Engine, resolve_device
 from debiasbench.errors import OptionError, TrainingFailed
 from debiasbench.objective import CrossEntropy, Objective
 from debiasbench.optimizers import Schedule, make_optimizer
+from debiasbench.running import Sampler
 from debiasbench.stage import Trained
 from debiasbench.testing import toy_task
 from debiasbench.training import Training
@@ -110,7 +111,7 @@ def test_a_lone_last_sample_is_left_out_since_batchnorm_cannot_train_on_it() -> 
         (17, 16): [16],
     }
     for (n, batch_size), expected in sizes.items():
-        sampler = _Sampler(n, batch_size, None, None)
+        sampler = Sampler(n, batch_size, None, None)
         batches = sampler.epoch(torch.Generator(), CPU)
         assert [len(b) for b in batches] == expected
         assert len(sampler) == len(expected)

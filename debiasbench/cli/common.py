@@ -64,6 +64,17 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def overwrite_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--overwrite`."""
+    return click.option(
+        "--overwrite",
+        type=click.Choice(["never", "failed", "always"]),
+        default="failed",
+        show_default=True,
+        help="Which records to make again.",
+    )(command)
+
+
 def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str, object]]:
     """Return the full name of a data set and the options that its name implies.
 

@@ -14,6 +14,7 @@ from debiasbench.cli.common import (
     device_option,
     find_dataset,
     load_plugins,
+    overwrite_option,
     results_option,
 )
 
@@ -54,13 +55,7 @@ SCOPES = ("method", "dataset", "model", "train")
 @results_option
 @data_root_option
 @device_option
-@click.option(
-    "--overwrite",
-    type=click.Choice(["never", "failed", "always"]),
-    default="failed",
-    show_default=True,
-    help="Which records to make again.",
-)
+@overwrite_option
 @click.option(
     "--keep-weights", is_flag=True, help="Keep the network's weights, for `debiasbench export`."
 )

@@ -17,6 +17,7 @@ from debiasbench.cli.common import (
     device_option,
     find_dataset,
     load_plugins,
+    overwrite_option,
     results_option,
 )
 
@@ -51,13 +52,7 @@ class _Tally:
 @results_option
 @data_root_option
 @device_option
-@click.option(
-    "--overwrite",
-    type=click.Choice(["never", "failed", "always"]),
-    default="failed",
-    show_default=True,
-    help="Which records to make again.",
-)
+@overwrite_option
 @click.option(
     "--keep-going/--stop-at-first-error",
     default=True,
