@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import platform
 import subprocess
+import sys
+import uuid
 from pathlib import Path
 
 from debiasbench.plugins import version
@@ -14,6 +18,29 @@ PACKAGES = ("debiasbench", "torch", "torchvision", "timm", "numpy", "scikit-lear
 def versions() -> dict[str, str]:
     """Return the versions of Python and of every package that can move a result."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def code(*parts: object) -> str:
+    """Return a digest of this package's source files and of those that define `parts`.
+
+    A version says nothing of what its author has changed since.
+    """
+    tops = {__package__ or "debiasbench", *(type(part).__module__.split(".")[0] for part in parts)}
+    return hashlib.sha256("".join(map(_code, sorted(tops))).encode()).hexdigest()
+
+
+@functools.cache
+def _code(top: str) -> str:
+    """The digest of the source files of a package, or of a module that is one file."""
+    where = getattr(sys.modules.get(top), "__file__", None)
+    if where is None:
+        return str(uuid.uuid4())  # typed into an interpreter: never the same twice
+    file = Path(where)
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    sha = hashlib.sha256(top.encode())
+    for source in files:
+        sha.update(f"{source.relative_to(file.parent)}\n".encode() + source.read_bytes())
+    return sha.hexdigest()
 
 
 def git_commit() -> str | None:

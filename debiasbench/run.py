@@ -167,12 +167,14 @@ def _execute(
     engine.kept_in = keep(
         identity={
             "data": facts.fingerprint,
+            "dataset": asdict(spec.dataset),  # the fingerprint knows nothing of augmentation
             "model": asdict(spec.model),
-            # the method's own code acts through what a stage is given
-            "code": {kind: origin for kind, origin in origins.items() if kind != "method"},
+            # not the method's: it acts through what a stage is given
+            "code": provenance.code(dataset, model, *([] if updater is None else [updater])),
             "versions": provenance.versions(),
             "hardware": f"{engine.device} {engine.hardware()}",
-        }
+        },
+        own=provenance.code(method),
     )
 
     validation = HeldOut.of(task, task.val, engine.device)

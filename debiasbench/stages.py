@@ -41,8 +41,9 @@ class Stages:
     """Where the stages of runs lie: a folder that any number of processes may share.
 
     `identity`: what all stages of the run depend on, such as the data's fingerprint; `run`: the
-    spec's id. `every`: seconds between checkpoints, more where writing one takes more than a
-    fiftieth of that; `reuse`: whether finished stages are taken up.
+    spec's id; `own`: what else stages depend on that no other run could use. `every`: seconds
+    between checkpoints, more where writing one takes more than a fiftieth of that; `reuse`:
+    whether what is there is taken up.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class Stages:
         *,
         identity: Mapping[str, object],
         run: str,
+        own: str = "",
         every: float = 60.0,
         reuse: bool = True,
     ) -> None:
         self.folder = folder
         self.run, self.every, self.reuse = run, every, reuse
-        self._identity = dict(identity)
+        self._identity, self._private = dict(identity), [run, own]
         self._own: list[Path] = []  # of no use to other runs
 
     @contextmanager
@@ -66,7 +68,7 @@ class Stages:
         `what`: everything else that decides the stage, as JSON. `shared`: whether it decides it
         for other runs too. Raises `StoreError` if the folder cannot be written.
         """
-        key = [self._identity, what, None if shared else [self.run, name]]
+        key = [self._identity, what, None if shared else [*self._private, name]]
         folder = self.folder / digest(key)[:32]
         try:
             lock = _lock(folder)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from debiasbench import checkpoint, stages
+from debiasbench import checkpoint, provenance, stages
 from debiasbench.engine import Engine
 from debiasbench.errors import Interrupted, StoreError
 from debiasbench.plugins import Plugins
@@ -239,6 +241,36 @@ def test_what_did_not_follow_the_rules_serves_no_run_that_must(
     record, taken = steps_taken(plugins, spec_of(plugins, "erm"), tmp_path)
     assert taken == 30
     assert "val_unbiased" in record.outcomes
+
+
+def test_a_changed_model_or_another_augmentation_takes_up_nothing(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(plugins, "erm")
+    assert steps_taken(plugins, spec, tmp_path / "a")[1] == 30
+    shutil.copytree(tmp_path / "a" / stages.FOLDER, tmp_path / "b" / stages.FOLDER)
+    assert steps_taken(plugins, spec, tmp_path / "b")[1] == 0
+    for folder in ("c", "d"):
+        shutil.copytree(tmp_path / "a" / stages.FOLDER, tmp_path / folder / stages.FOLDER)
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "_code", lambda top: f"{top}, changed")
+        assert steps_taken(plugins, spec, tmp_path / "c")[1] == 30
+    other = spec_of(plugins, "erm", dataset_options={"ratio": 0.150001})  # the same samples
+    assert steps_taken(plugins, other, tmp_path / "d")[1] == 30
+
+
+def test_the_code_of_a_plugin_is_known_by_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "plugin_of_mine.py"
+    file.write_text("class A: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module("plugin_of_mine").A()
+    before = provenance.code(mine)
+    assert before == provenance.code(mine) != provenance.code()
+    file.write_text("class A: x = 1\n")
+    provenance._code.cache_clear()
+    assert provenance.code(mine) != before
 
 
 def test_overwriting_trains_again(plugins: Plugins, tmp_path: Path) -> None:
