@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -34,14 +38,16 @@ class _Tally:
     total: int
     done: int = 0  # by others, or before
     trained: int = 0
+    elsewhere: int = 0  # trained by another process right now
     codes: list[int] = field(default_factory=list)  # exit codes of what failed
 
     @property
     def left(self) -> int:
-        return self.total - self.done - self.trained - len(self.codes)
+        return self.total - self.done - self.trained - self.elsewhere - len(self.codes)
 
     def __str__(self) -> str:
         parts = [f"{self.trained} trained", f"{self.done} already done"]
+        parts += [f"{self.elsewhere} being trained elsewhere"] if self.elsewhere else []
         parts += [f"{len(self.codes)} failed"] if self.codes else []
         parts += [f"{self.left} left"] if self.left else []
         return f"{self.total} runs: {', '.join(parts)}"
@@ -61,6 +67,14 @@ class _Tally:
 )
 @click.option("--dry-run", is_flag=True, help="Name what would be trained, and train nothing.")
 @click.option("--limit", type=click.IntRange(min=1), help="Begin at most so many runs.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that train at once, on the same device; on a CPU they share its cores.",
+)
+@click.option("--worker", type=int, hidden=True, help="Which of several processes this is.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @debug_option
 def sweep(
@@ -72,35 +86,101 @@ def sweep(
     keep_going: bool,
     dry_run: bool,
     limit: int | None,
+    jobs: int,
+    worker: int | None,
     quiet: bool,
 ) -> None:
-    """Train the runs of a suite that have no record yet, one after the other.
+    """Train the runs of a suite that have no record yet, one after the other or several at once.
 
-    The same line again goes on where it stopped. If runs failed, the exit code is that of the
-    first.
+    The same line again goes on where it stopped. Several of it, on any machines that share the
+    results folder, train no run twice. If runs failed, the exit code is that of the first.
     """
     from debiasbench.errors import Interrupted
     from debiasbench.suite import read
 
     plugins = load_plugins()
     named = read(name).named(plugins, partial(find_dataset, plugins, root=data_root))
+    if jobs > 1 and not dry_run:
+        _side_by_side(jobs, list(named.values()), results, overwrite, limit)
+        return
     tally = _Tally(len(named))
     begun = 0
+    rows = [
+        (f"{n:>{len(str(len(named)))}}/{len(named)}  {what}", spec)
+        for n, (what, spec) in enumerate(named.items(), 1)
+    ]
     try:
-        for n, (what, spec) in enumerate(named.items(), 1):
-            head = f"{n:>{len(str(len(named)))}}/{len(named)}  {what}"
+        for head, spec in rows:
             if begun == limit or (tally.codes and not keep_going):
                 break
             begun += _one(
                 head, spec, tally, plugins, results=results, data_root=data_root, device=device,
-                overwrite=overwrite, dry_run=dry_run, quiet=quiet,
+                overwrite=overwrite, dry_run=dry_run, quiet=quiet, alone=worker is None,
             )  # fmt: skip
     except (KeyboardInterrupt, Interrupted) as error:
-        click.echo(f"Interrupted, and what was done is kept. {tally}", err=True)
+        if worker is None:
+            click.echo(f"Interrupted, and what was done is kept. {tally}", err=True)
         click.get_current_context().exit(getattr(error, "exit_code", 130))
-    click.echo(tally)
+    if worker is None:
+        click.echo(tally)
     if tally.codes:
         click.get_current_context().exit(tally.codes[0])
+
+
+def _side_by_side(
+    jobs: int, specs: list[Spec], results: Path, overwrite: Overwrite, limit: int | None
+) -> None:
+    """Let several processes of this command take the runs that none has yet."""
+    from debiasbench.store import Store
+
+    if overwrite == "always" or limit is not None:
+        raise click.UsageError("--jobs goes with neither --overwrite always nor --limit")
+    store = Store(results)
+    before = sum(store.finished(spec, overwrite) is not None for spec in specs)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (cores or 1) // jobs))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    context = click.get_current_context()
+    words = _words(context, jobs=1, quiet=True)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "debiasbench", "sweep", *words, "--worker", str(i)],
+            env=environment,
+        )
+        for i in range(jobs)
+    ]
+
+    def pass_on(number: int, _frame: object) -> None:
+        for worker in workers:
+            worker.send_signal(number)
+
+    ours = (signal.SIGTERM, signal.SIGINT)
+    handlers = {number: signal.signal(number, pass_on) for number in ours}
+    try:
+        codes = [worker.wait() for worker in workers]
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    done = sum(store.finished(spec, overwrite) is not None for spec in specs)
+    tally = _Tally(len(specs), done=before, trained=done - before)
+    click.echo(tally)
+    if failed := [code for code in codes if code]:
+        context.exit(failed[0] if failed[0] > 0 else 1)
+
+
+def _words(context: click.Context, **other: object) -> list[str]:
+    """Return what was typed, or stands in the environment, as words, with some of it changed."""
+    words: list[str] = []
+    for parameter in context.command.params:
+        value = {**context.params, **other}.get(parameter.name or "")
+        if isinstance(parameter, click.Argument):
+            words.append(str(value))
+        elif isinstance(parameter, click.Option) and isinstance(value, bool):
+            flags = parameter.opts if value else parameter.secondary_opts
+            words += flags[:1]
+        elif value is not None:
+            words += [parameter.opts[0], str(value)]
+    return words
 
 
 def _one(
@@ -115,10 +195,17 @@ def _one(
     overwrite: Overwrite,
     dry_run: bool,
     quiet: bool,
+    alone: bool,
 ) -> bool:
     """Run a spec unless it is done, say what came of it, and return whether it was begun."""
     from debiasbench.cli.progress import Bar
-    from debiasbench.errors import DebiasbenchError, Interrupted, StoreError, TrainingFailed
+    from debiasbench.errors import (
+        BusyError,
+        DebiasbenchError,
+        Interrupted,
+        StoreError,
+        TrainingFailed,
+    )
     from debiasbench.store import Store
 
     try:
@@ -137,6 +224,11 @@ def _one(
             )  # fmt: skip
     except (Interrupted, StoreError):
         raise  # what the others come to could not be kept either
+    except BusyError:
+        tally.elsewhere += 1
+        if alone:
+            click.echo(f"{head}  is being trained by another process")
+        return False
     except DebiasbenchError as error:
         tally.codes.append(error.exit_code)
         if click.get_current_context().meta.get("debug"):
