@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,8 @@ class Stages:
                 self._own.append(folder)
             yield Kept(folder, name, self)
         finally:
+            with suppress(OSError):
+                folder.rmdir()  # if nothing came of it
             lock.release()
 
     def done(self) -> None:
