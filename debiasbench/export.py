@@ -101,8 +101,8 @@ def load_network(place: Path, record: Record, plugins: Plugins) -> tuple[nn.Modu
     content = read_weights(place, record)
     model: Model = instance(plugins.models, record.spec.model)
     try:
-        facts = _metadata(content)
-        shape = Shape(tuple(json.loads(facts["input"])), int(facts["classes"]))
+        facts = json.loads(_metadata(content)["shape"])
+        shape = Shape(tuple(facts["input"]), facts["classes"])
         with seeded(0):  # initial values are overwritten
             network = model.build(shape)
         network.load_state_dict(load(content))

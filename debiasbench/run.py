@@ -387,7 +387,8 @@ def _weights(fitted: Trained, task: Task) -> bytes:
     if task.select in fitted.checkpoints:
         fitted.objective.load_state_dict(fitted.checkpoints[task.select].state)
     state = fitted.objective.network.state_dict()
-    shape = {"input": json.dumps(task.shape.input), "classes": str(task.shape.classes)}
+    # one entry: safetensors writes several in any order, and equal runs give equal files
+    shape = {"shape": json.dumps({"input": task.shape.input, "classes": task.shape.classes})}
     return save({n: v.detach().cpu().clone().contiguous() for n, v in state.items()}, shape)
 
 

@@ -93,7 +93,8 @@ class Running:
     def before_step(self, index: Tensor) -> None:
         """Compute the gradients of the batch at `index` (B,)."""
         stage, at = self._stage, self.at
-        self._augment.manual_seed(derive(stage.seed, "augment", at.step))  # nothing to restore
+        if stage.view.augments:  # seeded by the step, so that there is nothing to restore
+            self._augment.manual_seed(derive(stage.seed, "augment", at.step))
         batch = stage.view.batch(index, stage.extra, self._augment)
         with count_flops(stage.objective, self.flops) if at.step == 0 else nullcontext():
             loss = stage.objective(batch)

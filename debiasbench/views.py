@@ -36,6 +36,11 @@ class View:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def augments(self) -> bool:
+        """Whether training batches are changed at random."""
+        return self._augment is not None
+
     def _per_channel(self, values: tuple[float, ...] | None) -> Tensor | None:
         if values is None:
             return None

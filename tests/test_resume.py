@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,53 @@ import pytest
 import torch
 from click.testing import Result
 
-from debiasbench import checkpoint, provenance, stages
+from debiasbench import Task, checkpoint, hookimpl, provenance, stages
 from debiasbench.engine import Engine
 from debiasbench.errors import Interrupted, StoreError
 from debiasbench.plugins import Plugins
 from debiasbench.record import Record
-from debiasbench.run import run
+from debiasbench.run import run as run_spec
 from debiasbench.specs import make_spec
 from debiasbench.store import Store, read_predictions
+from tests.conftest import ACME, Toy, ToyPlugin
+
+
+@dataclass(frozen=True)
+class ByLast(Toy):
+    """The toy data set, of whose runs the weights of the very last step are kept and compared."""
+
+    def load(self, root: Path) -> Task:
+        return replace(super().load(root), select="last")
+
+
+class ByLastPlugin:
+    @hookimpl
+    def debiasbench_register_datasets(self, register: Callable[..., None]) -> None:
+        register("by-last", ByLast)
+
+
+PLUGINS = [(ToyPlugin(), ACME), (ByLastPlugin(), ACME)]
+
+
+@pytest.fixture
+def plugins() -> Plugins:
+    return Plugins(PLUGINS)
+
 
 METHODS = ("erm", "upweight", "groupdro", "jtt", "lff", "dfr", "rest")
 
 
+def run(*args: Any, **kwargs: Any) -> Any:
+    """Run a spec and keep the weights, whose digest the record then holds."""
+    return run_spec(*args, keep_weights=True, **kwargs)
+
+
 def spec_of(plugins: Plugins, method: str, **more: Any) -> Any:
-    settings: dict[str, Any] = {"dataset": "toy", "model": "mlp", "training": {"epochs": 3}}
+    settings: dict[str, Any] = {
+        "dataset": "by-last",
+        "model": "mlp",
+        "training": {"epochs": 3},
+    }
     return make_spec(plugins, method=method, **{**settings, **more})
 
 
@@ -50,6 +83,7 @@ def essence(record: Record, folder: Path) -> dict[str, Any]:
     found["stages"] = [
         {k: s[k] for k in ("name", "epochs", "steps", "flops")} for s in cost["stages"]
     ]
+    assert record.weights is not None
     path = Store(folder).path(record.spec)
     for split in ("val", "test"):
         predicted = read_predictions(path, record, "last", split)
@@ -107,12 +141,11 @@ import torch
 torch.set_num_threads(1)
 from debiasbench import stages
 from debiasbench.plugins import Plugins
-from debiasbench.run import run
-from tests.conftest import ACME, ToyPlugin
-from tests.test_resume import spec_of
+from tests.test_resume import run
+from tests.test_resume import PLUGINS, spec_of
 
 stages.SHARE = 1e9  # a checkpoint after every step
-plugins = Plugins([(ToyPlugin(), ACME)])
+plugins = Plugins(PLUGINS)
 spec = spec_of(plugins, {method!r})
 moments, killed = random.Random(0), 0
 def whole():
@@ -464,3 +497,18 @@ def test_a_terminated_command_says_that_it_can_go_on(tmp_path: Path) -> None:
     assert "the same command goes on from there" in told
     assert "Traceback" not in told
     assert len(checkpoints(tmp_path)) == 1
+
+
+def test_augmentation_goes_on_as_it_would_have(plugins: Plugins, tmp_path: Path) -> None:
+    def shifted(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        return x + 0.1 * torch.rand(x.shape, generator=rng)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ByLast, "augmentation", lambda self: shifted)
+        spec = stopped(plugins, tmp_path / "parts", after=13)
+        record, taken = steps_taken(plugins, spec, tmp_path / "parts")
+        whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
+    plain = run(spec, plugins, results=tmp_path / "plain", data_root=tmp_path, device="cpu")
+    assert taken == 17
+    assert essence(record, tmp_path / "parts") == essence(whole.record, tmp_path / "whole")
+    assert whole.record.weights != plain.record.weights

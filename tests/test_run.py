@@ -384,3 +384,16 @@ def test_two_processes_on_one_spec_make_one_record(tmp_path: Path) -> None:
     assert "BusyError" in err
     assert "is being run by another process" in err
     assert not list((tmp_path / "results").glob("*.json"))
+
+
+def test_equal_runs_keep_equal_weights_byte_for_byte(plugins: Plugins, tmp_path: Path) -> None:
+    spec = make_spec(
+        plugins, method="erm", dataset="toy", model="mlp", training={"epochs": 1}
+    )  # fmt: skip
+    kept = set()
+    for i in range(6):
+        folder = tmp_path / str(i)
+        done = run(spec, plugins, results=folder, data_root=folder, device="cpu", keep_weights=True)
+        assert done.record.weights is not None
+        kept.add((folder / done.record.weights["file"]).read_bytes())
+    assert len(kept) == 1
