@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import mmap
 import os
 import signal
@@ -157,6 +158,7 @@ def _by_processes(fill: Callable[[int], None], starts: Sequence[int], workers: i
     context, parent = get_context("fork"), os.getpid()
 
     def work(mine: Sequence[int], tell: Connection) -> None:
+        gc.disable()  # it would copy every page of the parent's objects, to find nothing
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
         for start in mine:
