@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import shutil
 import warnings
@@ -17,6 +15,7 @@ from filelock import FileLock
 from debiasbench import taskfile
 from debiasbench.errors import DataError
 from debiasbench.options import as_dict
+from debiasbench.record import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +47,7 @@ def load(name: str, dataset: Dataset, root: Path) -> Task:
     if not sources or not root.is_dir():  # `load` knows best what is missing
         return _augmented(dataset.load(root), dataset)
     key = _key(name, dataset, root, sources)
-    folder = root / FOLDER / f"{name.replace(':', '-')}-{_hash(key)[:16]}"
+    folder = root / FOLDER / f"{name.replace(':', '-')}-{digest(key)[:16]}"
     task = _read(folder, dataset, tell=True)
     if task is not None:
         return task
@@ -57,7 +56,7 @@ def load(name: str, dataset: Dataset, root: Path) -> Task:
         lock = FileLock(folder.with_name(f".{folder.name}.lock"))
         lock.acquire()
     except OSError as error:
-        return _uncached(dataset, root, error)
+        return _told(_augmented(dataset.load(root), dataset), root, error)
     try:
         task = _read(folder, dataset)  # another process may have made it while this one waited
         if task is not None:
@@ -111,28 +110,26 @@ def _read(folder: Path, dataset: Dataset, *, tell: bool = False) -> Task | None:
 def _put(task: Task, folder: Path, more: Mapping[str, object]) -> None:
     """Write a task under a name of its own and rename it; the lock is held."""
     _remove(folder)
-    fresh = folder.with_name(f".{folder.name}.new")
-    if fresh.exists():  # of a process that died
-        shutil.rmtree(fresh)
+    fresh = _fresh(folder)
     fresh.mkdir()
     taskfile.save(task, fresh, more)
     fresh.rename(folder)
 
 
 def _remove(folder: Path) -> None:
-    for leftover in (folder, folder.with_name(f".{folder.name}.new")):
+    for leftover in (folder, _fresh(folder)):  # the latter of a process that died
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _uncached(dataset: Dataset, root: Path, error: OSError) -> Task:
-    return _told(_augmented(dataset.load(root), dataset), root, error)
+def _fresh(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.new")
 
 
 def _told(task: Task, root: Path, error: OSError) -> Task:
     what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
     warnings.warn(
         f"Nothing can be kept in {root / FOLDER} ({what}), so the images are read each time",
-        stacklevel=4,
+        stacklevel=3,
     )
     return task
 
@@ -150,7 +147,7 @@ def _key(name: str, dataset: Dataset, root: Path, sources: Sequence[Path]) -> di
         "class": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
         "revision": dataset.revision,
         "options": as_dict(dataset),
-        "sources": _hash([_stamp(path, root) for source in sources for path in _files(source)]),
+        "sources": digest([_stamp(path, root) for source in sources for path in _files(source)]),
     }
 
 
@@ -172,7 +169,3 @@ def _stamp(path: Path, root: Path) -> list[object]:
         return [str(path), None]  # `load` will say that it is missing
     where = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
     return [where, found.st_size, found.st_mtime_ns]
-
-
-def _hash(what: object) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -53,7 +53,7 @@ class Spec(_Strict):
     def id(self) -> str:
         """16 hexadecimal digits of the SHA-256 of the canonical JSON; without what is None."""
         decides = {name: value for name, value in asdict(self).items() if value is not None}
-        return hashlib.sha256(canonical(decides).encode()).hexdigest()[:16]
+        return digest(decides)[:16]
 
     @property
     def stem(self) -> str:
@@ -165,6 +165,11 @@ def test_counts(record: Record, outcome: Outcome) -> GroupCounts:
 def canonical(value: object) -> str:
     """Return the one JSON text of a value: keys sorted, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 of a value's canonical JSON, in hex."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def to_json(record: Record) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import time
 import warnings
@@ -15,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from debiasbench import checkpoint
 from debiasbench.errors import StoreError
+from debiasbench.record import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -162,6 +161,11 @@ def all_in(folder: Path) -> list[Finished]:
     return sorted(found, key=lambda stage: -stage.used)
 
 
+def weight(folder: Path) -> int:
+    """Return the bytes of the finished stages in a folder, without reading them."""
+    return sum(path.stat().st_size for path in folder.glob(f"*/{FINISHED}"))
+
+
 def collect(folder: Path, limit: int = LIMIT) -> list[Path]:
     """Remove the finished stages that were used longest ago until `limit` bytes are left.
 
@@ -186,11 +190,6 @@ def collect(folder: Path, limit: int = LIMIT) -> list[Path]:
         except Timeout:
             continue
     return removed
-
-
-def digest(what: object) -> str:
-    """Return the SHA-256 of plain values, in hex."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 def _lock(folder: Path) -> FileLock:

@@ -238,7 +238,7 @@ from tests.test_cache import Files
 root, moments, killed = Path({root!r}), random.Random(0), 0
 write = taskfile._write
 def slowly(values, path):
-    time.sleep(0.01)
+    time.sleep(0.05)  # nine arrays take longer than the latest moment
     return write(values, path)
 taskfile._write = slowly
 for _ in range(10):
@@ -246,7 +246,7 @@ for _ in range(10):
     if child == 0:
         cache.load("files", Files(), root)
         os._exit(0)
-    time.sleep(moments.uniform(0, 0.15))
+    time.sleep(moments.uniform(0, 0.4))
     os.kill(child, signal.SIGKILL)
     killed += os.waitpid(child, 0)[1] == signal.SIGKILL
     for found in cache.all_in(root):  # what is there is whole
@@ -259,6 +259,6 @@ def test_killed_at_any_moment_the_next_start_makes_the_same_task(root: Path) -> 
     code = KILLS.format(root=str(root), tests=str(Path(__file__).parent.parent))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 1
+    assert int(done.stdout) == 10
     assert cache.load("files", Files(), root).fingerprint() == toy_task().fingerprint()
     assert [p.name for p in (root / "cache").iterdir() if p.name.endswith(".new")] == []

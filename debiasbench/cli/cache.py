@@ -63,10 +63,10 @@ def gc(results: Path, limit: int) -> None:
 
     Records stay. A stage that is gone is trained again when a run needs it.
     """
-    from debiasbench.stages import FOLDER, all_in, collect
+    from debiasbench.stages import FOLDER, collect, weight
 
-    before = sum(stage.bytes for stage in all_in(results / FOLDER))
+    before = weight(results / FOLDER)
     removed = collect(results / FOLDER, limit)
-    left = sum(stage.bytes for stage in all_in(results / FOLDER))
+    left = weight(results / FOLDER)
     click.echo(f"{len(removed)} stages removed, {(before - left) / 1e6:,.1f} MB; "
                f"{left / 1e6:,.1f} MB left")  # fmt: skip

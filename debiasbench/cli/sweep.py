@@ -74,7 +74,7 @@ class _Tally:
     show_default=True,
     help="Processes that train at once, on the same device; on a CPU they share its cores.",
 )
-@click.option("--worker", type=int, hidden=True, help="Which of several processes this is.")
+@click.option("--worker", is_flag=True, hidden=True, help="This is one of several processes.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @debug_option
 def sweep(
@@ -87,7 +87,7 @@ def sweep(
     dry_run: bool,
     limit: int | None,
     jobs: int,
-    worker: int | None,
+    worker: bool,
     quiet: bool,
 ) -> None:
     """Train the runs of a suite that have no record yet, one after the other or several at once.
@@ -105,23 +105,20 @@ def sweep(
         return
     tally = _Tally(len(named))
     begun = 0
-    rows = [
-        (f"{n:>{len(str(len(named)))}}/{len(named)}  {what}", spec)
-        for n, (what, spec) in enumerate(named.items(), 1)
-    ]
     try:
-        for head, spec in rows:
+        for n, (what, spec) in enumerate(named.items(), 1):
+            head = f"{n:>{len(str(len(named)))}}/{len(named)}  {what}"
             if begun == limit or (tally.codes and not keep_going):
                 break
             begun += _one(
                 head, spec, tally, plugins, results=results, data_root=data_root, device=device,
-                overwrite=overwrite, dry_run=dry_run, quiet=quiet, alone=worker is None,
+                overwrite=overwrite, dry_run=dry_run, quiet=quiet, alone=not worker,
             )  # fmt: skip
     except (KeyboardInterrupt, Interrupted) as error:
-        if worker is None:
+        if not worker:
             click.echo(f"Interrupted, and what was done is kept. {tally}", err=True)
         click.get_current_context().exit(getattr(error, "exit_code", 130))
-    if worker is None:
+    if not worker:
         click.echo(tally)
     if tally.codes:
         click.get_current_context().exit(tally.codes[0])
@@ -141,13 +138,10 @@ def _side_by_side(
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (cores or 1) // jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
     context = click.get_current_context()
-    words = _words(context, jobs=1, quiet=True)
+    words = _words(context, jobs=1, quiet=True, worker=True)
     workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "debiasbench", "sweep", *words, "--worker", str(i)],
-            env=environment,
-        )
-        for i in range(jobs)
+        subprocess.Popen([sys.executable, "-m", "debiasbench", "sweep", *words], env=environment)
+        for _ in range(jobs)
     ]
 
     def pass_on(number: int, _frame: object) -> None:
