@@ -13,6 +13,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 import numpy as np
@@ -24,7 +25,6 @@ from debiasbench.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from PIL.ImageFile import ImageFile
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 # Pillow would start other programs for some of the rest
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-IN_MEMORY = 256_000_000  # bytes; a larger result lies in a file
+IN_MEMORY = 1 << 30  # bytes; a larger result lies on the disk
 TURNING = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # may hold an orientation
 MANY = 256  # files that are worth processes
-BLOCK_IMAGES, BLOCK_BYTES = 64, 1 << 23  # what a thread decodes at a time, at most
+BLOCK = 8  # what a process decodes at a time
 
 _PLAIN = {"RGB", "L"}
 _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
@@ -77,8 +77,9 @@ def decode(
     `shape`: changes each image first; a `ValueError` of it is taken for the image's fault.
     `workers`: processes, or threads for few files; one per core unless given. The bytes do not
     depend on it.
-    `workspace`: folder for results of many files or above 256 MB, which lie memory-mapped in a file
-    without a name that goes when the tensor does; the system's temporary folder unless given.
+    `workspace`: folder for results above 1 GiB or a quarter of the free memory, which lie
+    memory-mapped in a file without a name that goes when the tensor does; the system's temporary
+    folder unless given.
 
     Raises `BadImage` for the first bad file in order, and `DataError` if images differ in size,
     none is given, or the disk is full.
@@ -87,13 +88,9 @@ def decode(
         raise DataError("There is no image to decode: give at least one file")
     with _quiet():
         first = _shaped(files[0], shape, convert)
-        image_bytes = 3 * first.height * first.width
-        block = max(1, min(BLOCK_IMAGES, BLOCK_BYTES // image_bytes))
 
         def fill(start: int) -> None:
-            paths = files[start : start + block]
-            rows = store.rows(start, len(paths))  # (n, 3, H, W)
-            for row, path in zip(rows, paths, strict=True):
+            for at, path in enumerate(files[start : start + BLOCK], start):
                 image = _shaped(path, shape, convert)
                 if image.size != first.size:
                     raise DataError(
@@ -101,10 +98,9 @@ def decode(
                         f"{first.width}x{first.height} (width x height): all images must have "
                         "one size, so scale or crop them to it"
                     )
-                row[...] = _planes(image)
-            store.put(start, rows)
+                store.put(at, _planes(image))
 
-        starts, workers = range(0, len(files), block), workers or _cores()
+        starts, workers = range(0, len(files), BLOCK), workers or _cores()
         forking = workers > 1 and len(files) >= MANY and sys.platform == "linux"
         size = (len(files), 3, first.height, first.width)
         with _Store(size, workspace, shared=forking) as store:
@@ -193,47 +189,45 @@ def _by_processes(fill: Callable[[int], None], starts: Sequence[int], workers: i
 
 
 class _Store:
-    """Where the result comes to lie: an array, or a file that is mapped when it is whole.
+    """Where the result comes to lie: an array, or a file without a name, in memory or on the disk.
 
-    A file is written, not mapped, while threads decode: a full disk is then an error instead of
-    a killed process, and what is written counts as no memory of this process.
+    A file is written, not mapped, while images are decoded: a full disk is then an error instead
+    of a killed process, processes share it, and each page is touched once.
     """
 
     def __init__(
         self, shape: tuple[int, int, int, int], workspace: Path | None, *, shared: bool
     ) -> None:
-        self._shared = shared  # with processes, for whom a file is also the fastest way
         self._shape, self._row_bytes = shape, shape[1] * shape[2] * shape[3]
         self._size = shape[0] * self._row_bytes
+        self._workspace, self._shared = workspace, shared  # with processes
         self._array: NDArray[np.uint8] | None = None
         self._file: IO[bytes] | None = None
-        self._workspace = workspace
 
     def __enter__(self) -> Self:
-        if self._size <= IN_MEMORY and not self._shared:
+        if self._size > min(IN_MEMORY, _free_memory() // 4):
+            with self._disk_errors(), ExitStack() as undo:
+                self._file = undo.enter_context(tempfile.TemporaryFile(dir=self._workspace))
+                _allocate(self._file.fileno(), self._size)
+                undo.pop_all()
+        elif self._shared:
+            self._file = os.fdopen(os.memfd_create("debiasbench images"), "r+b")
+            self._file.truncate(self._size)
+        else:
             self._array = np.empty(self._shape, np.uint8)
-            return self
-        with self._disk_errors(), ExitStack() as undo:
-            self._file = undo.enter_context(tempfile.TemporaryFile(dir=self._workspace))
-            _allocate(self._file.fileno(), self._size)
-            undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()  # a mapping outlives it
 
-    def rows(self, start: int, count: int) -> NDArray[np.uint8]:
-        """Return (count, 3, H, W) to decode into."""
+    def put(self, at: int, planes: NDArray[np.uint8]) -> None:
+        """Take image number `at`, (3, H, W)."""
         if self._array is not None:
-            return self._array[start : start + count]
-        return np.empty((count, *self._shape[1:]), np.uint8)
-
-    def put(self, start: int, rows: NDArray[np.uint8]) -> None:
-        """Take rows that `rows` gave, filled."""
-        if self._file is None:
+            self._array[at] = planes
             return
-        left, at = rows.data.cast("B"), start * self._row_bytes
+        assert self._file is not None
+        left, at = planes.data.cast("B"), at * self._row_bytes
         with self._disk_errors():
             while left:
                 written = os.pwrite(self._file.fileno(), left, at)
@@ -283,6 +277,7 @@ def _shaped(path: Path, shape: Shape | None, convert: bool) -> Image.Image:
 
 
 def _read(path: Path, convert: bool) -> Image.Image:
+    Image.preinit()  # else Pillow loads all its formats, in each process anew
     try:
         with Image.open(path, formats=FORMATS) as image:
             if problem := _problem(image, convert):
@@ -338,9 +333,10 @@ def _problem(image: ImageFile, convert: bool) -> str | None:
 
 
 def _planes(image: Image.Image) -> NDArray[np.uint8]:
-    """(3, H, W) of an RGB image; line by line, since Pillow packs those faster than pixels."""
-    lines = np.frombuffer(image.tobytes("raw", "RGB;L"), np.uint8)
-    return lines.reshape(image.height, 3, image.width).transpose(1, 0, 2)
+    """(3, H, W) of an RGB image; of four bytes a pixel, as Pillow holds it and gives it fastest."""
+    pixels = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8)
+    pixels = pixels.reshape(image.height, image.width, 4)
+    return np.ascontiguousarray(pixels[..., :3].transpose(2, 0, 1))
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -361,6 +357,16 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:  # damaged EXIF says nothing, and the pixels are whole
         return image
     return image
+
+
+def _free_memory() -> int:
+    """Bytes that can be used without swapping, as Linux says; elsewhere assume 4 GiB."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return 1 << 32
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * sum(kilobytes)
 
 
 def _cores() -> int:

@@ -259,7 +259,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(
     assert all(torch.equal(decode(files, workers=n), one) for n in (2, 7, None))
 
 
-def test_a_large_result_lies_in_a_file_that_leaves_nothing_behind(
+def test_a_large_result_lies_on_the_disk_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = folder_of(tmp_path, 70)
@@ -268,16 +268,16 @@ def test_a_large_result_lies_in_a_file_that_leaves_nothing_behind(
     there: list[int] = []
     put = images._Store.put
 
-    def watch(store: images._Store, start: int, rows: np.ndarray) -> None:
+    def watch(store: images._Store, at: int, planes: np.ndarray) -> None:
         assert store._file is not None
-        there.append(os.fstat(store._file.fileno()).st_size)
-        put(store, start, rows)
+        there.append(os.fstat(store._file.fileno()).st_dev)
+        put(store, at, planes)
 
     monkeypatch.setattr(images._Store, "put", watch)
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     mapped = decode(files, workspace=workspace)
-    assert there == [25_200, 25_200]
+    assert there == [workspace.stat().st_dev] * 70
     assert torch.equal(mapped, expected)
     assert list(workspace.iterdir()) == []
     mapped[0] = 7  # it is the caller's own
@@ -297,6 +297,17 @@ def test_a_full_disk_is_one_error_that_says_how_much_and_where(
     with pytest.raises(DataError, match=r"take 0\.0 GB.*No space left.*another folder") as error:
         decode(files, workspace=tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+def test_a_result_that_would_fill_the_memory_lies_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = folder_of(tmp_path, 3)
+    expected = decode(files)
+    monkeypatch.setattr(images, "_free_memory", lambda: 4 * 3 * 3 * 12 * 10 - 1)
+    with pytest.raises(DataError, match="nowhere"):
+        decode(files, workspace=tmp_path / "nowhere")
+    assert torch.equal(decode(files, workspace=tmp_path), expected)
 
 
 def test_a_workspace_that_is_missing_is_an_error(
@@ -399,7 +410,7 @@ def test_a_killed_process_of_several_is_an_error_and_no_wait(
     for file in files:
         Image.new("RGB", (4, 4)).save(file)
     monkeypatch.setattr(images, "MANY", 2)
-    monkeypatch.setattr(images, "BLOCK_IMAGES", 1)
+    monkeypatch.setattr(images, "BLOCK", 1)
     assert images.decode(files, workers=2).shape == (6, 3, 4, 4)
 
     def die(self: object, start: int, rows: object) -> None:
@@ -419,7 +430,7 @@ def test_the_first_bad_file_is_the_error_whichever_process_meets_one_first(
         if i in {5, 6, 8}:
             file.write_bytes(b"no image")
     monkeypatch.setattr(images, "MANY", 2)
-    monkeypatch.setattr(images, "BLOCK_IMAGES", 1)
+    monkeypatch.setattr(images, "BLOCK", 1)
     for workers in (1, 2, 3, 5):
         with pytest.raises(images.BadImage, match=r"5\.png is no image"):
             images.decode(files, workers=workers)
