@@ -10,7 +10,7 @@ from debiasbench.errors import DataError, SupervisionError
 from debiasbench.model import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Generator, Tensor
@@ -219,6 +219,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def part(self, where: slice) -> Batch:
+        """Return some of its samples."""
+        return Batch(**{name: values[where] for name, values in vars(self).items()})
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """Yield all in parts of at most `size` samples, in order."""
+        return (self.part(slice(at, at + size)) for at in range(0, len(self), size))
 
     def __getattr__(self, name: str) -> Any:
         if name in NEEDED:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import resource
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from debiasbench import memory
+from debiasbench.arithmetic import Arithmetic
 from debiasbench.errors import Interrupted, OptionError, TrainingFailed
 from debiasbench.metrics import accuracies
 from debiasbench.objective import CrossEntropy
@@ -23,13 +27,16 @@ from debiasbench.running import Running, Sampler, Stage, taking_part
 from debiasbench.selection import Tracker
 from debiasbench.sparsity import Flops, NonFiniteGradient, count_flops
 from debiasbench.stage import Checkpoint, StageCost, Trained
+from debiasbench.team import Alone, started_together
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from debiasbench.arithmetic import Compile, Precision
     from debiasbench.component import Component
     from debiasbench.objective import Objective
     from debiasbench.stages import Kept, Stages
+    from debiasbench.team import Team
     from debiasbench.training import Training
     from debiasbench.views import HeldOut, View
 
@@ -68,6 +75,8 @@ class Engine:
     """Trains and evaluates modules on one device; keeps account of what it cost.
 
     `stages`: where stages are kept while they run and when they are done; None keeps nothing.
+    `compile`, `deterministic`: see `Arithmetic`; `precision` is what predictions are made in, a
+    stage says its own. `team`: the processes that train together; the first alone keeps stages.
     """
 
     def __init__(
@@ -75,8 +84,20 @@ class Engine:
         device: str = "auto",
         progress: Progress | None = None,
         stages: Stages | None = None,
+        *,
+        precision: Precision | Literal["auto"] = "auto",
+        compile: Compile = "off",  # noqa: A002 - what torch calls it
+        deterministic: bool = False,
+        team: Team | None = None,
     ) -> None:
         self.device = resolve_device(device)
+        if deterministic and self.device.type == "cuda":  # read when the first product is computed
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        self._arithmetic = partial(
+            Arithmetic.on, self.device, compile=compile, deterministic=deterministic
+        )
+        self.arithmetic = self._arithmetic(precision)
+        self.team = team or Alone()
         self.kept_in = stages
         self._training = self._stopping = False
         if self.device.type == "cuda":
@@ -108,20 +129,27 @@ class Engine:
         on where it was. Raises `TrainingFailed` once an epoch is over in which the loss was not
         finite, and `Interrupted` after `stop`.
         """
+        self._check_additive(objective, training, name)
+        how = self._arithmetic(training.precision)
         sampler = Sampler(len(view), training.batch_size, weights, subset)
         total = steps or training.epochs * len(sampler)
-        _train_mode(objective.to(self.device))
+        how.lay_out(objective.to(self.device))
+        _train_mode(objective)
         stage = Stage(
             name, objective, view, training, seed, sampler, total,
             {k: v.to(self.device) for k, v in (extra or {}).items()}, components, masks or {},
         )  # fmt: skip
         follow = select or training.schedule == "plateau"
         keeper = _Keeper(self, validation) if follow else None
-        with self._kept(stage, weights, subset) as kept:
-            done = None if kept is None else kept.finished()
+        with self._kept(stage, how, weights, subset) as kept:
+            done = self.team.tell(None if kept is None else kept.finished())
             if done is not None and (done["followed"] or not select):
                 return self._taken_up(objective, done, select=select)
-            cost = self._train(stage, keeper, kept)
+            run = partial(Running, device=self.device, how=how, team=self.team)
+            with how.applied(), how.compiled(objective):
+                cost = self._within_memory(
+                    stage, run, lambda: self._train(stage, run, keeper, kept)
+                )
             self.costs.append(cost)
             self.densities = _merged(c.densities() for c in components)
             left = keeper.checkpoints(objective) if keeper is not None and select else {}
@@ -141,18 +169,36 @@ class Engine:
             raise Interrupted(resumable=self.kept_in is not None)
         self._stopping = True
 
-    def _train(self, stage: Stage, keeper: _Keeper | None, kept: Kept | None) -> StageCost:
+    def _within_memory(
+        self, stage: Stage, run: Callable[..., Running], train: Callable[[], StageCost]
+    ) -> StageCost:
+        """Train; where memory runs out, say how much of a batch would fit."""
+        try:
+            return train()
+        except (MemoryError, RuntimeError) as error:
+            if not memory.is_short(error):
+                raise
+        # out here, what the stage held is free
+        raise memory.shortage(stage, run, self.device)
+
+    def _train(
+        self, stage: Stage, run: Callable[..., Running], keeper: _Keeper | None, kept: Kept | None
+    ) -> StageCost:
         """Take every step that is not taken yet, and return what all of them cost."""
-        objective, training, components = stage.objective, stage.training, stage.components
+        objective, components, team = stage.objective, stage.components, self.team
         sampler, name, total = stage.sampler, stage.name, stage.steps
-        running = Running(stage, keeper, self.device)
+        micro_batch = stage.training.micro_batch
+        if micro_batch == "auto":
+            micro_batch = memory.fitting(stage, run, self.device, team.size)
+        running = run(stage, keeper, micro_batch=micro_batch)
         optimizer, at = running.optimizer, running.at
+        drawn = ["modules"] if team.rank == 0 else ["modules", team.rank]
         with (
             self._watched(name, total),
-            seeded(derive(stage.seed, "modules")),
+            seeded(derive(stage.seed, *drawn)),
             taking_part(stage, optimizer),
         ):
-            found = None if kept is None else kept.running()
+            found = team.tell(None if kept is None else kept.running())
             if found is not None and (found["keeper"] is not None or keeper is None):
                 running.load_state_dict(found)
                 for _ in range(at.step):
@@ -161,24 +207,17 @@ class Engine:
                 batches = sampler.epoch(generator(stage.seed, "order", epoch), self.device)
                 batches = batches[: total - (at.step - at.batch)]
                 at.begin(epoch, len(batches), self.device)
+                stage.view.expect(batches[at.batch :])
                 for index in batches[at.batch :]:
-                    running.before_step(index)
                     try:
-                        optimizer.step()
+                        running.before_step(index)
+                        running.step()
                     except NonFiniteGradient as error:
                         loss = at.check_finite(name, at.batch + 1)
                         raise TrainingFailed(name, at.step, loss, "A gradient") from error
                     running.after_step(len(index))
                     self._progress.advance()
-                    if self._stopping:
-                        if kept is not None:
-                            kept.checkpoint(running.state_dict())
-                        raise Interrupted(
-                            f" in stage {name!r} after {at.step} of {total} steps",
-                            resumable=kept is not None,
-                        )
-                    if kept is not None and kept.is_due():
-                        kept.checkpoint(running.state_dict())
+                    self._pause(stage, running, kept)
                 at.last_loss, at.batch = at.check_finite(name, len(batches)), 0
                 for component in components:
                     component.on_epoch_end(epoch)
@@ -188,16 +227,40 @@ class Engine:
         if not is_finite(objective):  # the last step's damage shows in no loss
             raise TrainingFailed(name, at.step - 1, at.last_loss, "A weight")
 
-        counted = min(training.batch_size, sampler.epoch_size)
-        each = _training_flops(running.flops, counted, components)
+        each = _training_flops(running.flops, at.counted, components)
         return StageCost(name, epoch + 1, at.step, at.samples, running.seconds(), at.samples * each)
+
+    def _pause(self, stage: Stage, running: Running, kept: Kept | None) -> None:
+        """Between two steps: write a checkpoint if one is due, and stop if that was asked for."""
+        due = kept is not None and kept.is_due()
+        stopping, due = self.team.any(running.at.step, self._stopping, due)
+        if self.kept_in is not None and (stopping or due):
+            state = running.state_dict()  # of all processes
+            if kept is not None:
+                kept.checkpoint(state)
+        if stopping:
+            raise Interrupted(
+                f" in stage {stage.name!r} after {running.at.step} of {stage.steps} steps",
+                resumable=self.kept_in is not None,
+            )
+
+    def _check_additive(self, objective: Objective, training: Training, stage: str) -> None:
+        """Refuse to cut the batches of a loss that is no mean over samples."""
+        if objective.additive or (self.team.size == 1 and training.micro_batch is None):
+            return
+        what = "train.micro_batch" if self.team.size == 1 else "torchrun"
+        raise OptionError(
+            f"{what}: the loss of stage {stage!r} ({type(objective).__name__}) depends on the "
+            "batch as a whole, so that it cannot be computed in parts. Leave it out, or try a "
+            "smaller --batch-size"
+        )
 
     @contextmanager
     def _kept(
-        self, stage: Stage, weights: Tensor | None, subset: Tensor | None
+        self, stage: Stage, how: Arithmetic, weights: Tensor | None, subset: Tensor | None
     ) -> Iterator[Kept | None]:
-        """Hold the place where the stage is kept, if there is one."""
-        if self.kept_in is None:
+        """Hold the place where the stage is kept, if there is one and this process writes."""
+        if self.kept_in is None or self.team.rank:
             yield None
             return
         objective, components = stage.objective, stage.components
@@ -208,6 +271,7 @@ class Engine:
             "state": _hash(objective.state_dict()),
             "labels": _hash(stage.view.labels),
             "training": asdict(stage.training),
+            "arithmetic": [asdict(how), asdict(self.arithmetic), self.team.size],
             "seed": stage.seed,
             "steps": stage.steps,
             "drawn": _hash({"weights": weights, "subset": subset}),
@@ -248,8 +312,7 @@ class Engine:
     @torch.no_grad()
     def predict(self, objective: Objective, view: View) -> Tensor:
         """(N, C) logits over a view, on the device, in evaluation mode and without augmentation."""
-        with evaluating(objective.to(self.device)):
-            return torch.cat([objective.predict(view.inputs(part)) for part in _parts(view)])
+        return self._over(objective, view, objective.predict)
 
     @torch.no_grad()
     def features(self, objective: Objective, head: nn.Linear, view: View) -> Tensor:
@@ -257,12 +320,27 @@ class Engine:
         taken: list[Tensor] = []
         handle = head.register_forward_pre_hook(lambda _m, args: taken.append(args[0].flatten(1)))
         try:
-            with evaluating(objective.to(self.device)):
-                for part in _parts(view):
-                    objective.network(view.inputs(part))
+            return self._over(objective, view, lambda x: (objective.network(x), taken.pop())[1])
         finally:
             handle.remove()
-        return torch.cat(taken)
+
+    def _over(
+        self, objective: Objective, view: View, compute: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """(N, ...) float32 of `compute` over a view; the processes of a team take turns."""
+        how, device, team = self.arithmetic, self.device, self.team
+        how.lay_out(objective.to(device))
+        done: list[Tensor] = []
+        with evaluating(objective), how.applied(), how.autocast(device):
+            for turn, part in enumerate(_parts(view)):
+                if turn % team.size == team.rank or not done:  # the first tells all the shape
+                    values = compute(how.laid_out(view.inputs(part))).float()
+                    if turn % team.size != team.rank:
+                        values = torch.zeros_like(values)
+                else:
+                    values = done[0].new_zeros(_length(view, part), *done[0].shape[1:])
+                done.append(values)
+        return team.sum(torch.cat(done))
 
     def hits(self, logits: Tensor, view: View, groups: int) -> list[int]:
         """(G,) correctly classified samples per group."""
@@ -289,8 +367,8 @@ class Engine:
         return f"{_cpu_name()}, {torch.get_num_threads()} threads"
 
     def deterministic(self) -> bool:
-        """Say whether equal runs give equal bits here; accelerators are not yet made to."""
-        return self.device.type == "cpu"
+        """Say whether equal runs give equal bits here: on a CPU always, elsewhere if asked to."""
+        return self.arithmetic.deterministic or self.device.type == "cpu"
 
 
 def resolve_device(name: str) -> torch.device:
@@ -300,9 +378,9 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
+        return _own(accelerator or torch.device("cpu"))
     try:
-        device = torch.device(name)
+        device = _own(torch.device(name))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
@@ -312,9 +390,22 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def _own(device: torch.device) -> torch.device:
+    """Return the device of this process where several were started on a machine."""
+    if device.type == "cpu" or device.index is not None or not started_together():
+        return device
+    own = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
+    torch.accelerator.set_device_index(own)
+    return own
+
+
 def _parts(view: View) -> Iterator[slice]:
     """Consecutive pieces of a view: slices are views of memory, indices would copy it."""
     return (slice(at, at + EVAL_BATCH) for at in range(0, len(view), EVAL_BATCH))
+
+
+def _length(view: View, part: slice) -> int:
+    return len(range(*part.indices(len(view))))
 
 
 class _Keeper:

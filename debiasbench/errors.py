@@ -91,6 +91,12 @@ class StoreError(DebiasbenchError):
     exit_code = 7
 
 
+class OutOfMemory(DebiasbenchError):  # noqa: N818 - what everybody calls it
+    """A batch that does not fit into memory; the message says which would."""
+
+    exit_code = 10
+
+
 class BusyError(DebiasbenchError):
     """Another process is running the same spec into the same results folder."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 from torch.nn import functional as F
@@ -19,7 +19,12 @@ class Objective(nn.Module):
 
     State of the loss (moving averages, group weights) belongs in buffers, and further networks
     in submodules: the engine moves, saves and optimises what it finds here.
+
+    `additive`: the loss is the mean of its samples' losses, whatever else is in the batch. Such a
+    batch may be computed in parts, one after the other or by several processes.
     """
+
+    additive: ClassVar[bool] = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -37,6 +42,8 @@ class Objective(nn.Module):
 
 class CrossEntropy(Objective):
     """Mean cross-entropy of one network: what `lab.train` makes of a plain network."""
+
+    additive: ClassVar[bool] = True
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the mean cross-entropy."""

@@ -13,6 +13,7 @@ from typing import (
     Any,
     Literal,
     TypeVar,
+    Union,
     cast,
     get_args,
     get_origin,
@@ -108,8 +109,7 @@ def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
         model = schema(**given)
     except ValidationError as error:
         problems += [
-            f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg'].lower()}"
-            for e in error.errors()
+            f"{_place(e['loc'])}={e['input']!r}: {e['msg'].lower()}" for e in error.errors()
         ]
     if problems:
         raise OptionError(f"{owner}: {'; '.join(problems)}. See `debiasbench show {_name(owner)}`")
@@ -158,12 +158,21 @@ def _schema(cls: type) -> type[Any]:
 
     hints = _field_hints(cls)
     fields: dict[str, Any] = {
-        f.name: (Annotated[hints[f.name], Field(**f.metadata.get("bounds", {}))], f.default)
+        f.name: (_bounded(hints[f.name], Field(**f.metadata.get("bounds", {}))), f.default)
         for f in dataclasses.fields(cls)
     }
     config = ConfigDict(allow_inf_nan=False, protected_namespaces=())
     schema: type[Any] = create_model(cls.__name__, __config__=config, **fields)
     return schema
+
+
+def _bounded(hint: Any, bounds: Any) -> Any:
+    """Put bounds on a type; where it also allows words, on its numbers alone."""
+    members = get_args(hint)
+    if not any(get_origin(member) is Literal for member in members):
+        return Annotated[hint, bounds]
+    numbers = (int, float)
+    return Union[tuple(Annotated[m, bounds] if m in numbers else m for m in members)]  # noqa: UP007
 
 
 def _field_hints(cls: type) -> dict[str, Any]:
@@ -189,6 +198,11 @@ def _literal(value: object, hint: Any) -> object:
             except json.JSONDecodeError:
                 return value
     return value
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Name an option and a place within; not the member of a union that was tried."""
+    return ".".join(str(part) for i, part in enumerate(location) if not i or isinstance(part, int))
 
 
 def _name(owner: str) -> str:

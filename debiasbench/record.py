@@ -131,6 +131,7 @@ class Provenance(_Strict):
     deterministic: bool
     git: str | None  # commit of the debiasbench checkout, "+changes" if it had any
     started: str  # UTC, ISO 8601
+    arithmetic: dict[str, Any] = field(default_factory=dict)  # precision and so on; processes
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from debiasbench import cache, provenance, stages
-from debiasbench.engine import Engine, is_finite
+from debiasbench.engine import Engine, is_finite, resolve_device
 from debiasbench.errors import (
     DataError,
     DebiasbenchError,
@@ -58,6 +58,7 @@ from debiasbench.store import (
     prediction_key,
     sha256,
 )
+from debiasbench.team import joined
 from debiasbench.training import Training
 from debiasbench.views import HeldOut, View
 
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from debiasbench.arithmetic import Compile
     from debiasbench.component import Component
     from debiasbench.data import Dataset, Split, Task
     from debiasbench.engine import Progress
@@ -87,6 +89,8 @@ def run(
     results: Path,
     data_root: Path,
     device: str = "auto",
+    compile: Compile = "off",  # noqa: A002 - what torch calls it
+    deterministic: bool = False,
     overwrite: Overwrite = "failed",
     keep_weights: bool = False,
     checkpoint_every: float = 60.0,
@@ -100,6 +104,9 @@ def run(
     fiftieth of the time at most. `interruptible`: SIGINT, SIGTERM and SIGUSR1 end the run after
     the step at hand, with a checkpoint and `Interrupted`; for a program's main thread alone.
 
+    `compile`, `deterministic`: see `debiasbench.arithmetic.Arithmetic`. Processes that `torchrun`
+    started train the run together; all return it, the first writes it.
+
     `overwrite`: run again "never", if the record says "failed", or "always". `keep_weights`:
     write the network's weights beside the record, those of the data set's selection rule.
     A loss that becomes NaN ends in a record of status "failed".
@@ -107,26 +114,38 @@ def run(
     `debiasbench.errors` lists; then nothing is kept.
     """
     store = Store(results)
-    if (done := store.finished(spec, overwrite, with_weights=keep_weights)) is not None:
-        return Run(done, store.path(spec), fresh=False)
-    engine = Engine(device, progress)
-    with store.claim(spec):
-        # another process may have finished it while this one waited to begin
-        if (done := store.finished(spec, overwrite, with_weights=keep_weights)) is not None:
-            return Run(done, store.path(spec), fresh=False)
-        keep = partial(
-            Stages, store.folder / stages.FOLDER, run=spec.id, every=checkpoint_every,
-            reuse=overwrite != "always",
+    training = parse(Training, spec.training, owner="training")
+    with joined(resolve_device(device)) as team:
+        engine = Engine(
+            device, progress, precision=training.precision, compile=compile,
+            deterministic=deterministic, team=team,
         )  # fmt: skip
-        with _heeding_signals(engine) if interruptible else nullcontext():
-            record, predictions, weights = _execute(
-                spec, plugins, engine, data_root, keep_weights, keep
-            )
-        path = store.save(record, predictions, weights)
-        if engine.kept_in is not None:
-            engine.kept_in.done()
-            stages.collect(engine.kept_in.folder)
-        return Run(record, path, fresh=True)
+
+        def finished() -> Run | None:
+            done = store.finished(spec, overwrite, with_weights=keep_weights)
+            return None if done is None else Run(done, store.path(spec), fresh=False)
+
+        if (done := team.tell(finished())) is not None:
+            return done
+        with store.claim(spec) if team.rank == 0 else nullcontext():
+            # another process may have finished it while this one waited to begin
+            if (done := team.tell(finished())) is not None:
+                return done
+            keep = partial(
+                Stages, store.folder / stages.FOLDER, run=spec.id, every=checkpoint_every,
+                reuse=overwrite != "always",
+            )  # fmt: skip
+            with _heeding_signals(engine) if interruptible else nullcontext():
+                record, predictions, weights = _execute(
+                    spec, plugins, engine, training, data_root, keep_weights, keep
+                )
+            if team.rank:
+                return Run(record, store.path(spec), fresh=True)
+            path = store.save(record, predictions, weights)
+            if engine.kept_in is not None:
+                engine.kept_in.done()
+                stages.collect(engine.kept_in.folder)
+            return Run(record, path, fresh=True)
 
 
 @contextmanager
@@ -151,6 +170,7 @@ def _execute(
     spec: Spec,
     plugins: Plugins,
     engine: Engine,
+    training: Training,
     data_root: Path,
     keep_weights: bool,
     keep: Callable[..., Stages],
@@ -188,7 +208,7 @@ def _execute(
             task,
             method,
             model=model,
-            training=parse(Training, spec.training, owner="training"),
+            training=training,
             seed=spec.seed,
             engine=engine,
             validation=validation,
@@ -217,6 +237,7 @@ def _execute(
             hardware=engine.hardware(),
             deterministic=engine.deterministic(),
             git=provenance.git_commit(),
+            arithmetic={**asdict(engine.arithmetic), "processes": engine.team.size},
             started=started.isoformat(timespec="seconds"),
         ),
         outcomes=outcomes,

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
+    from debiasbench.arithmetic import Arithmetic
     from debiasbench.component import Component
+    from debiasbench.data import Batch
     from debiasbench.objective import Objective
+    from debiasbench.team import Team
     from debiasbench.training import Training
     from debiasbench.views import View
 
@@ -63,6 +66,7 @@ class Position:
     samples: int = 0
     last_loss: float | None = None  # of the epoch before
     losses: Tensor = field(default_factory=lambda: torch.empty(0))  # of this epoch's steps
+    counted: int = 0  # samples whose FLOPs were counted
     seconds: float = 0.0  # before the last restart
 
     def begin(self, epoch: int, steps: int, device: torch.device) -> None:
@@ -79,14 +83,24 @@ class Position:
 class Running:
     """A stage that is being trained: all that changes, and what a step does to it."""
 
-    def __init__(self, stage: Stage, keeper: Stateful | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        keeper: Stateful | None,
+        device: torch.device,
+        how: Arithmetic,
+        team: Team,
+        micro_batch: int | None,
+    ) -> None:
         self._begun = time.perf_counter()
-        self._stage, self._keeper, self._device = stage, keeper, device
+        self._stage, self._keeper, self._device, self._how = stage, keeper, device, how
+        self._team, self._micro_batch = team, micro_batch
         self.optimizer = make_optimizer(stage.objective.parameters(), stage.training)
         self.schedule = Schedule(
             self.optimizer, stage.training, steps=stage.steps, steps_per_epoch=len(stage.sampler)
         )
-        self.flops = Flops()  # of the first step
+        self._scaler = how.scaler(device)
+        self.flops = Flops()  # of the first pass forward
         self.at = Position()
         self._augment = torch.Generator(device)
 
@@ -96,15 +110,41 @@ class Running:
         if stage.view.augments:  # seeded by the step, so that there is nothing to restore
             self._augment.manual_seed(derive(stage.seed, "augment", at.step))
         batch = stage.view.batch(index, stage.extra, self._augment)
-        with count_flops(stage.objective, self.flops) if at.step == 0 else nullcontext():
-            loss = stage.objective(batch)
+        batch.x = self._how.laid_out(batch.x)
         self.optimizer.zero_grad()
-        loss.backward()
-        at.losses[at.batch] = loss.detach()  # read once an epoch: no waiting for the device
+        mine, weight = self._team.share(batch)
+        whole = self._micro_batch is None or len(mine) <= self._micro_batch
+        losses = [
+            self._backward(part, weight * len(part) / len(mine))
+            for part in ([mine] if whole else mine.parts(self._micro_batch or 1))
+        ]
+        # read once an epoch: no waiting for the device
+        at.losses[at.batch] = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        self._team.add_up(stage.objective, at.losses[at.batch])
+        self._scaler.unscale_(self.optimizer)
         for component in stage.components:
             component.before_step(at.step)
         if stage.training.clip_norm is not None:
             nn.utils.clip_grad_norm_(stage.objective.parameters(), stage.training.clip_norm)
+
+    def _backward(self, part: Batch, share: float) -> Tensor:
+        """Add a part's gradients to those that are there; return its share of the loss."""
+        stage, first = self._stage, self.at.counted == 0
+        counting = count_flops(stage.objective, self.flops) if first else nullcontext()
+        with counting, self._how.counting() if first else nullcontext():
+            with self._how.autocast(self._device):
+                loss = stage.objective(part)
+            self.at.counted = self.at.counted or len(part)
+        if share != 1:
+            loss = loss * share
+        self._scaler.scale(loss).backward()
+        detached: Tensor = loss.detach()
+        return detached
+
+    def step(self) -> None:
+        """Let the optimizer move the parameters."""
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
 
     def after_step(self, samples: int) -> None:
         """Move everything on that follows the optimizer."""
@@ -127,7 +167,8 @@ class Running:
             "schedule": self.schedule.state_dict(),
             "components": [component.state_dict() for component in self._stage.components],
             "keeper": None if self._keeper is None else self._keeper.state_dict(),
-            "random": _random_state(self._device),
+            "scaler": self._scaler.state_dict(),
+            "random": self._team.gather(_random_state(self._device)),
             "flops": asdict(self.flops),
             "at": {**vars(at), "losses": at.losses[: at.batch], "seconds": self.seconds()},
         }
@@ -141,7 +182,8 @@ class Running:
             component.load_state_dict(its)
         if self._keeper is not None:
             self._keeper.load_state_dict(state["keeper"])
-        _set_random_state(self._device, state["random"])
+        self._scaler.load_state_dict(state["scaler"])
+        _set_random_state(self._device, state["random"][self._team.rank])
         vars(self.flops).update(state["flops"])
         vars(self.at).update(state["at"])
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from debiasbench.data import Batch
 from debiasbench.metrics import GroupCounts
+from debiasbench.streaming import Ahead, fits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 class View:
     """A split on the device, with exactly the labels that its reader may see.
 
-    `inputs(index)` gives float samples, scaled and normalised as the task says.
+    `inputs(index)` gives float samples, scaled and normalised as the task says. Samples that would
+    take up too much of the device's memory stay in the host's, and are copied batch by batch.
     """
 
     def __init__(
         self, task: Task, split: Split, labels: Mapping[str, Tensor], device: torch.device
     ) -> None:
-        self.x = split.x.to(device)
+        self._resident = fits(split.x, device)
+        self.x = split.x.to(device) if self._resident else split.x
+        self._device, self._ahead = device, None if self._resident else Ahead(split.x)
         self.labels = {name: values.to(device) for name, values in labels.items()}
         self._channels = [1, -1] + [1] * (split.x.dim() - 2)
         self._mean = self._per_channel(task.mean)
@@ -44,14 +48,22 @@ class View:
     def _per_channel(self, values: tuple[float, ...] | None) -> Tensor | None:
         if values is None:
             return None
-        return torch.tensor(values, device=self.x.device).view(self._channels)
+        return torch.tensor(values, device=self._device).view(self._channels)
+
+    def expect(self, batches: Sequence[Tensor]) -> None:
+        """Prepare for batches to be asked for in this order; of use where `x` is streamed."""
+        if self._ahead is not None:
+            self._ahead.expect(batches)
 
     def inputs(self, index: Tensor | slice, augment: torch.Generator | None = None) -> Tensor:
         """(B, *input) float samples at `index`; augmented if given a generator."""
-        x = self.x[index]
+        if self._ahead is not None:
+            x = self._ahead.take(index).to(self._device, non_blocking=True)
+        else:
+            x = self.x[index]
         if x.dtype == torch.uint8:
             x = x.float().div_(255)
-        elif isinstance(index, slice):
+        elif isinstance(index, slice) and self._resident:
             x = x.clone()  # a network may work in place, and a slice is the data itself
         if augment is not None and self._augment is not None:
             x = self._augment(x, augment)

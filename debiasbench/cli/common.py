@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,22 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def arithmetic_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--compile` and `--deterministic`."""
+    command = click.option(
+        "--deterministic",
+        is_flag=True,
+        help="Equal runs give equal bits on an accelerator too, more slowly; a CPU's always do.",
+    )(command)
+    return click.option(
+        "--compile",
+        type=click.Choice(["off", "on", "graphs"]),
+        default="off",
+        show_default=True,
+        help="Compile networks; graphs replays them as CUDA graphs, for small ones on a GPU.",
+    )(command)
+
+
 def overwrite_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--overwrite`."""
     return click.option(
@@ -73,6 +90,16 @@ def overwrite_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="Which records to make again.",
     )(command)
+
+
+def several_processes() -> bool:
+    """Say whether `torchrun` started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def speaks() -> bool:
+    """Say whether this process is the one of several that talks to the user."""
+    return not several_processes() or os.environ.get("RANK", "0") == "0"
 
 
 def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str, object]]:

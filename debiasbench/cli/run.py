@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from debiasbench.cli.common import (
+    arithmetic_options,
     data_root_option,
     debug_option,
     device_option,
@@ -16,9 +17,11 @@ from debiasbench.cli.common import (
     load_plugins,
     overwrite_option,
     results_option,
+    speaks,
 )
 
 if TYPE_CHECKING:
+    from debiasbench.arithmetic import Compile
     from debiasbench.plugins import Plugins
     from debiasbench.record import Spec
     from debiasbench.store import Overwrite
@@ -47,6 +50,17 @@ SCOPES = ("method", "dataset", "model", "train")
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @click.option(
+    "--batch-size",
+    metavar="N|auto",
+    help="Short for --set train.batch_size=N; auto keeps the batch and computes it in parts that "
+    "fit into memory.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+    help="Short for --set train.precision=...; auto is bf16 on a GPU that has it, else fp32.",
+)
+@click.option(
     "--spec",
     "spec_file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -55,6 +69,7 @@ SCOPES = ("method", "dataset", "model", "train")
 @results_option
 @data_root_option
 @device_option
+@arithmetic_options
 @overwrite_option
 @click.option(
     "--keep-weights", is_flag=True, help="Keep the network's weights, for `debiasbench export`."
@@ -69,10 +84,14 @@ def run(
     settings: tuple[str, ...],
     sparse: str | None,
     epochs: int | None,
+    batch_size: str | None,
+    precision: str | None,
     spec_file: Path | None,
     results: Path,
     data_root: Path,
     device: str,
+    compile: Compile,  # noqa: A002 - what torch calls it
+    deterministic: bool,
     overwrite: Overwrite,
     keep_weights: bool,
     quiet: bool,
@@ -85,7 +104,8 @@ def run(
     from debiasbench.store import Run, Store
 
     plugins = load_plugins()
-    named = (method, dataset, model, seed, epochs, sparse, *settings)
+    short = _training(epochs, batch_size, precision)
+    named = (method, dataset, model, seed, sparse, *settings, *short)
     if spec_file is not None:
         if any(value is not None for value in named):
             raise click.UsageError("--spec says all that is run: leave out what names or sets it")
@@ -93,8 +113,7 @@ def run(
     elif method is None:
         raise click.UsageError("Missing option '--method'. Try --method rest")
     else:
-        if epochs is not None:
-            settings = (*settings, f"train.epochs={epochs}")
+        settings = (*settings, *short)
         dataset, implied = find_dataset(plugins, dataset or "digits", data_root)
         spec = _make_spec(plugins, method, dataset, implied, model, seed or 0, settings, sparse)
 
@@ -105,24 +124,39 @@ def run(
     else:
         from debiasbench.run import run as run_spec  # only now: torch takes seconds to import
 
-        with nullcontext() if quiet else Bar() as progress:
+        with nullcontext() if quiet or not speaks() else Bar() as progress:
             done = run_spec(
                 spec,
                 plugins,
                 results=results,
                 data_root=data_root,
                 device=device,
+                compile=compile,
+                deterministic=deterministic,
                 overwrite=overwrite,
                 keep_weights=keep_weights,
                 interruptible=True,
                 progress=progress,
             )
-    click.echo(report(done))
+    if speaks():
+        click.echo(report(done))
     if done.record.failure is not None:
         from debiasbench.errors import TrainingFailed
 
         click.echo(f"Error: {done.record.failure.message}", err=True)
         click.get_current_context().exit(TrainingFailed.exit_code)
+
+
+def _training(epochs: int | None, batch_size: str | None, precision: str | None) -> list[str]:
+    """Spell out the options that are short for settings of the training."""
+    auto = batch_size == "auto"
+    given = {
+        "epochs": epochs,
+        "micro_batch": "auto" if auto else None,
+        "batch_size": None if auto else batch_size,
+        "precision": precision,
+    }
+    return [f"train.{name}={value}" for name, value in given.items() if value is not None]
 
 
 def _make_spec(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from debiasbench.cli.common import (
+    arithmetic_options,
     data_root_option,
     debug_option,
     device_option,
@@ -23,9 +24,11 @@ from debiasbench.cli.common import (
     load_plugins,
     overwrite_option,
     results_option,
+    several_processes,
 )
 
 if TYPE_CHECKING:
+    from debiasbench.arithmetic import Compile
     from debiasbench.plugins import Plugins
     from debiasbench.record import Record, Spec
     from debiasbench.store import Overwrite
@@ -58,6 +61,7 @@ class _Tally:
 @results_option
 @data_root_option
 @device_option
+@arithmetic_options
 @overwrite_option
 @click.option(
     "--keep-going/--stop-at-first-error",
@@ -82,6 +86,8 @@ def sweep(
     results: Path,
     data_root: Path,
     device: str,
+    compile: Compile,  # noqa: A002 - what torch calls it
+    deterministic: bool,
     overwrite: Overwrite,
     keep_going: bool,
     dry_run: bool,
@@ -98,6 +104,8 @@ def sweep(
     from debiasbench.errors import Interrupted
     from debiasbench.suite import read
 
+    if several_processes():
+        raise click.UsageError("torchrun trains one run at a time: give it `debiasbench run`")
     plugins = load_plugins()
     named = read(name).named(plugins, partial(find_dataset, plugins, root=data_root))
     if jobs > 1 and not dry_run:
@@ -112,7 +120,8 @@ def sweep(
                 break
             begun += _one(
                 head, spec, tally, plugins, results=results, data_root=data_root, device=device,
-                overwrite=overwrite, dry_run=dry_run, quiet=quiet, alone=not worker,
+                compile=compile, deterministic=deterministic, overwrite=overwrite,
+                dry_run=dry_run, quiet=quiet, alone=not worker,
             )  # fmt: skip
     except (KeyboardInterrupt, Interrupted) as error:
         if not worker:
@@ -186,6 +195,8 @@ def _one(
     results: Path,
     data_root: Path,
     device: str,
+    compile: Compile,  # noqa: A002 - what torch calls it
+    deterministic: bool,
     overwrite: Overwrite,
     dry_run: bool,
     quiet: bool,
@@ -214,7 +225,8 @@ def _one(
         with nullcontext() if quiet else Bar() as progress:
             done = run(
                 spec, plugins, results=results, data_root=data_root, device=device,
-                overwrite=overwrite, interruptible=True, progress=progress,
+                compile=compile, deterministic=deterministic, overwrite=overwrite,
+                interruptible=True, progress=progress,
             )  # fmt: skip
     except (Interrupted, StoreError):
         raise  # what the others come to could not be kept either

@@ -1,0 +1,192 @@
+"""Precision, compilation and determinism: what is switched on, recorded, and put back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from torch import nn
+
+from debiasbench.arithmetic import Arithmetic
+from debiasbench.engine import Engine
+from debiasbench.errors import OptionError
+from debiasbench.objective import CrossEntropy, Objective
+from debiasbench.plugins import Plugins
+from debiasbench.run import run
+from debiasbench.specs import make_spec
+from debiasbench.stage import Trained
+from debiasbench.training import Training
+from tests import test_engine
+from tests.test_engine import Flat, assert_equal
+
+CPU = torch.device("cpu")
+METHODS = ["erm", "upweight", "groupdro", "jtt", "lff", "dfr", "rest"]
+
+
+def flat() -> nn.Module:
+    """A network that begins the same each time."""
+    network = Flat()
+    nn.init.zeros_(network.fc.bias)
+    return network
+
+
+def train(objective: Objective | None = None, **more: Any) -> Trained:
+    return test_engine.train(objective or CrossEntropy(flat()), **more)
+
+
+class Watch(CrossEntropy):
+    """Notes the types that it computes with."""
+
+    def __init__(self) -> None:
+        super().__init__(flat())
+        self.types: set[torch.dtype] = set()
+        self.network.fc.register_forward_hook(lambda _m, _x, y: self.types.add(y.dtype))
+
+
+def switches() -> tuple[object, ...]:
+    backends: Any = torch.backends
+    return (
+        backends.cuda.matmul.fp32_precision,
+        backends.cudnn.conv.fp32_precision,
+        backends.cudnn.benchmark,
+        backends.cudnn.deterministic,
+        torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+def trained(precision: Any, **more: Any) -> tuple[Watch, Trained]:
+    watch = Watch()
+    training = Training(epochs=3, batch_size=16, lr=0.05, precision=precision)
+    return watch, train(watch, training=training, **more)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("auto", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_networks_compute_in_the_precision_that_is_asked_for_on_float32_weights(
+    precision: Any, dtype: torch.dtype
+) -> None:
+    watch, done = trained(precision, engine=Engine("cpu", precision=precision))
+    assert watch.types == {dtype}
+    assert {p.dtype for p in done.objective.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_ends_near_full_precision(precision: Any) -> None:
+    _, full = trained("fp32")
+    _, half = trained(precision)
+    a, b = full.objective.state_dict(), half.objective.state_dict()
+    moved = max(float(a[name].abs().max()) for name in a)
+    assert all(float((a[name] - b[name]).abs().max()) < 0.1 * moved for name in a)
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_fp16_gradients_too_small_for_it_are_not_lost() -> None:
+    class Faint(CrossEntropy):
+        def forward(self, batch: Any) -> torch.Tensor:
+            return super().forward(batch) * 1e-6
+
+    def moved(precision: Any) -> float:
+        objective = Faint(flat())
+        train(objective, training=Training(epochs=1, batch_size=16, lr=1.0, precision=precision))
+        return float(objective.network.fc.weight.detach().abs().max())
+
+    assert moved("fp16") == pytest.approx(moved("fp32"), rel=0.05)
+
+
+def test_logits_are_float32_whatever_computed_them() -> None:
+    engine = Engine("cpu", precision="bf16")
+    watch, done = trained("bf16", engine=engine)
+    assert {value.dtype for value in done.checkpoints["last"].state.values()} == {torch.float32}
+    from debiasbench.views import View
+    from tests.test_engine import toy_task
+
+    task = toy_task()
+    logits = engine.predict(watch, View(task, task.test, {"y": task.test.y}, CPU))
+    assert logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_switches_of_the_program_around_are_put_back(deterministic: bool) -> None:
+    before, during = switches(), []
+
+    class Look(CrossEntropy):
+        def forward(self, batch: Any) -> torch.Tensor:
+            during.append(switches())
+            return super().forward(batch)
+
+    train(Look(flat()), engine=Engine("cpu", deterministic=deterministic))
+    assert switches() == before
+    assert set(during) == {("ieee", "ieee", not deterministic, deterministic, deterministic)}
+
+
+def test_tf32_on_a_cpu_is_refused() -> None:
+    with pytest.raises(OptionError, match="a CPU has no TF32"):
+        Arithmetic.on(CPU, "tf32")
+
+
+def test_what_was_interrupted_in_fp16_goes_on_with_its_scale() -> None:
+    how = Arithmetic.on(CPU, "fp16")
+    scaler = how.scaler(CPU)
+    scaler.scale(torch.ones(()))
+    scaler.update(128.0)
+    again = how.scaler(CPU)
+    again.load_state_dict(scaler.state_dict())
+    assert again.get_scale() == 128.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_every_method_trains_in_half_precision(
+    method: str, precision: str, tmp_path: Path, plugins: Plugins
+) -> None:
+    spec = make_spec(
+        plugins, method=method, dataset="toy", model="mlp", training={"precision": precision}
+    )
+    record = run(spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu").record
+    assert record.status == "ok"
+    assert record.spec.training["precision"] == precision
+    assert record.provenance.arithmetic == {
+        "precision": precision, "compile": "off", "deterministic": False,
+        "channels_last": False, "processes": 1,
+    }  # fmt: skip
+
+
+def test_the_command_line_says_precision_and_batch_and_the_record_keeps_both(
+    debiasbench: Callable[..., Result], tmp_path: Path
+) -> None:
+    line = ["run", "--method", "erm", "--dataset", "toy", "--results", tmp_path, "--quiet"]
+    done = debiasbench(*line, "--precision", "bf16", "--batch-size", "8", "--deterministic")
+    assert done.exit_code == 0, done.output
+    (path,) = tmp_path.glob("toy-*.json")
+    record = json.loads(path.read_text())
+    assert record["spec"]["training"]["precision"] == "bf16"
+    assert record["spec"]["training"]["batch_size"] == 8
+    assert record["provenance"]["arithmetic"]["deterministic"] is True
+
+
+def test_a_spec_that_leaves_precision_open_is_the_one_from_before_there_was_a_choice(
+    plugins: Plugins,
+) -> None:
+    spec = make_spec(plugins, method="erm", dataset="toy", model="mlp")
+    assert not {"precision", "micro_batch"} & spec.training.keys()
+
+
+def test_compiled_networks_train_alike_count_the_same_and_are_plain_afterwards() -> None:
+    def go(mode: Any) -> tuple[Trained, Engine]:
+        engine = Engine("cpu", compile=mode)
+        return train(engine=engine, training=Training(epochs=1, batch_size=16, lr=0.05)), engine
+
+    (plain, eager), (done, engine) = go("off"), go("on")
+    a, b = plain.objective.state_dict(), done.objective.state_dict()
+    assert a.keys() == b.keys()
+    assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)
+    assert engine.costs[0].flops == eager.costs[0].flops > 0
+    assert done.objective.network._compiled_call_impl is None
+    assert_equal(done.objective.state_dict(), done.checkpoints["last"].state)
