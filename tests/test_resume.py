@@ -116,7 +116,25 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_record(
     if method == "rest" and sparse:
         pytest.skip("rest is sparse by itself")
     more: dict[str, Any] = {"sparse": sparse, "sparse_options": {"density": 0.2}} if sparse else {}
-    spec = spec_of(plugins, method, **more)
+    assert_stops_leave_no_trace(spec_of(plugins, method, **more), plugins, tmp_path)
+
+
+@pytest.mark.parametrize("method", ["rest", "lff"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_run_in_half_precision_goes_on_with_its_scale(
+    plugins: Plugins, tmp_path: Path, method: str, precision: str
+) -> None:
+    spec = spec_of(plugins, method, training={"epochs": 3, "precision": precision})
+    assert_stops_leave_no_trace(spec, plugins, tmp_path)
+
+
+def test_a_run_in_parts_goes_on_in_the_same_ones(plugins: Plugins, tmp_path: Path) -> None:
+    spec = spec_of(plugins, "jtt", training={"epochs": 3, "micro_batch": 5})
+    assert_stops_leave_no_trace(spec, plugins, tmp_path)
+
+
+def assert_stops_leave_no_trace(spec: Any, plugins: Plugins, tmp_path: Path) -> None:
+    """Stop a run every seven steps; it ends in the record of one that was left alone."""
     whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
     stops = 0
     while True:
@@ -151,7 +169,7 @@ moments, killed = random.Random(0), 0
 def whole():
     run(spec, plugins, results=Path({root!r}), data_root=Path("."), device="cpu",
         checkpoint_every=0.0)
-for _ in range(10):
+for _ in range(20):
     child = os.fork()  # of a process without threads, which has imported torch already
     if child == 0:
         whole()
