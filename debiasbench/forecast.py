@@ -138,8 +138,21 @@ def _measured(
 ) -> Forecast:
     spec = empty.spec
     task, loading, why = _task(spec, plugins, data_root, stand_ins)
+    begun = now()
+    rehearse(spec, task, plugins, engine)
+    besides = now() - begun - engine.rehearsing
+    return replace(
+        empty,
+        stages=tuple(engine.stages),
+        around=loading + besides + _evaluation(engine.stages, task),
+        memory=engine.peak_memory() + engine.kept,
+        stand_in=why,
+    )
+
+
+def rehearse(spec: Spec, task: Task, plugins: Plugins, engine: Engine) -> None:
+    """Let a method go through its stages with `engine`, which need not train them whole."""
     updater: Any = None if spec.sparse is None else instance(plugins.sparsifiers, spec.sparse)
-    begun = _now()
     fit(
         task,
         instance(plugins.methods, spec.method),
@@ -149,14 +162,6 @@ def _measured(
         engine=engine,
         components=lambda: [] if updater is None else [Sparsify(updater)],
         owner=str(plugins.methods[spec.method.name]),
-    )
-    besides = _now() - begun - engine.rehearsing
-    return replace(
-        empty,
-        stages=tuple(engine.stages),
-        around=loading + besides + _evaluation(engine.stages, task),
-        memory=engine.peak_memory() + engine.kept,
-        stand_in=why,
     )
 
 
@@ -168,8 +173,8 @@ def _task(
     dataset: Dataset = instance(plugins.datasets, spec.dataset)
     try:
         cache.load(name, dataset, data_root)  # the first run fills the cache, the others have it
-        begun = _now()
-        return cache.load(name, dataset, data_root), _now() - begun, ""
+        begun = now()
+        return cache.load(name, dataset, data_root), now() - begun, ""
     except DataError as error:
         if name not in stand_ins:
             raise
@@ -207,7 +212,7 @@ class _Rehearsal(Engine):
     """The engine, going only as far into each stage as it takes to time it."""
 
     def __init__(self, device: str, watcher: Progress) -> None:
-        self._stopwatch = _Stopwatch(watcher)
+        self._stopwatch = Stopwatch(watcher)
         super().__init__(device, self._stopwatch)
         self.stages: list[Stage] = []
         self.rehearsing = 0.0  # seconds in stages
@@ -226,7 +231,7 @@ class _Rehearsal(Engine):
         **more: Any,
     ) -> Trained:
         """Begin a stage as it is, whole, and leave it once its steps are timed."""
-        begun = _now()
+        begun = now()
         stopwatch = self._stopwatch
         try:
             trained = super().train(
@@ -241,20 +246,20 @@ class _Rehearsal(Engine):
         )
         step = stopwatch.seconds
         for _ in range(2):  # the first finds kernels and memory
-            looked = _now()
+            looked = now()
             self.predict(objective, validation.view)
-        self.stages.append(Stage(name, stopwatch.planned, looks, step, _now() - looked))
+        self.stages.append(Stage(name, stopwatch.planned, looks, step, now() - looked))
         if select:
             state = objective.state_dict().values()
             self.kept = max(self.kept, len(RULES) * sum(v.nbytes for v in state))
-        self.rehearsing += _now() - begun
+        self.rehearsing += now() - begun
         return trained
 
     def predict(self, objective: Objective, view: View) -> Tensor:
         """Predict; an epoch's end among the steps that are timed does not count as theirs."""
-        begun = _now()
+        begun = now()
         logits = super().predict(objective, view)
-        self._stopwatch.paused += _now() - begun
+        self._stopwatch.paused += now() - begun
         return logits
 
 
@@ -262,11 +267,12 @@ class _Enough(Exception):  # noqa: N818 - nothing went wrong
     """The stage has been watched for long enough."""
 
 
-class _Stopwatch:
+class Stopwatch:
     """Times the steps of a stage that come after the warm-up; tells a watcher of all."""
 
-    def __init__(self, watcher: Progress) -> None:
+    def __init__(self, watcher: Progress, steps: int = STEPS) -> None:
         self._watcher = watcher
+        self.steps = steps  # timed at most
         self.planned = 0  # steps of the stage
         self.seconds = 0.0  # of one step
         self.paused = 0.0  # seconds of what is no step, so far
@@ -275,7 +281,7 @@ class _Stopwatch:
         """A stage of `steps` steps begins."""
         self.planned, self._done = steps, 0
         self._first = min(WARM_UP, steps - 1)
-        self._last = min(steps, self._first + STEPS)
+        self._last = min(steps, self._first + self.steps)
         self._watcher.start(stage, self._last)
         self._begun = self._clock()
 
@@ -295,10 +301,10 @@ class _Stopwatch:
         self._watcher.finish()
 
     def _clock(self) -> float:
-        return _now() - self.paused
+        return now() - self.paused
 
 
-def _now() -> float:
+def now() -> float:
     """Seconds by a clock that waits until the device has done what it was given."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from debiasbench.cli.bench import bench
 from debiasbench.cli.cache import cache
 from debiasbench.cli.data import data
 from debiasbench.cli.export import export
@@ -30,6 +31,7 @@ Exit codes:
   7    the results folder cannot be written
   8    the same spec is being run by another process
   9    a record is damaged, or a page does not match its records
+  10   out of memory; the message says which batch would fit
   75   interrupted while training: the same command goes on from there
   130  interrupted before there was anything to keep
 """
@@ -81,5 +83,5 @@ def main() -> None:
     """Compare debiasing methods honestly."""
 
 
-for command in (run, list_, show, data, suite, sweep, leaderboard, export, cache):
+for command in (run, list_, show, data, suite, sweep, leaderboard, export, cache, bench):
     main.add_command(command)

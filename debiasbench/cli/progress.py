@@ -73,6 +73,12 @@ class Bar(_Display):
     columns = (MofNCompleteColumn, partial(TextColumn, "steps"))
 
 
+class Turns(_Display):
+    """Counts turns of those that are measured beside each other."""
+
+    columns = (MofNCompleteColumn, partial(TextColumn, "turns"))
+
+
 class Bytes(_Display):
     """Counts bytes that arrive."""
 
