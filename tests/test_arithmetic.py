@@ -10,40 +10,28 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
-from torch import nn
 
 from debiasbench.arithmetic import Arithmetic
 from debiasbench.engine import Engine
 from debiasbench.errors import OptionError
-from debiasbench.objective import CrossEntropy, Objective
+from debiasbench.objective import CrossEntropy
 from debiasbench.plugins import Plugins
 from debiasbench.run import run
 from debiasbench.specs import make_spec
 from debiasbench.stage import Trained
 from debiasbench.training import Training
-from tests import test_engine
-from tests.test_engine import Flat, assert_equal
+from debiasbench.views import View
+from tests.test_engine import Flat, assert_equal, toy_task, train
 
 CPU = torch.device("cpu")
 METHODS = ["erm", "upweight", "groupdro", "jtt", "lff", "dfr", "rest"]
-
-
-def flat() -> nn.Module:
-    """A network that begins the same each time."""
-    network = Flat()
-    nn.init.zeros_(network.fc.bias)
-    return network
-
-
-def train(objective: Objective | None = None, **more: Any) -> Trained:
-    return test_engine.train(objective or CrossEntropy(flat()), **more)
 
 
 class Watch(CrossEntropy):
     """Notes the types that it computes with."""
 
     def __init__(self) -> None:
-        super().__init__(flat())
+        super().__init__(Flat())
         self.types: set[torch.dtype] = set()
         self.network.fc.register_forward_hook(lambda _m, _x, y: self.types.add(y.dtype))
 
@@ -93,7 +81,7 @@ def test_fp16_gradients_too_small_for_it_are_not_lost() -> None:
             return super().forward(batch) * 1e-6
 
     def moved(precision: Any) -> float:
-        objective = Faint(flat())
+        objective = Faint(Flat())
         train(objective, training=Training(epochs=1, batch_size=16, lr=1.0, precision=precision))
         return float(objective.network.fc.weight.detach().abs().max())
 
@@ -104,9 +92,6 @@ def test_logits_are_float32_whatever_computed_them() -> None:
     engine = Engine("cpu", precision="bf16")
     watch, done = trained("bf16", engine=engine)
     assert {value.dtype for value in done.checkpoints["last"].state.values()} == {torch.float32}
-    from debiasbench.views import View
-    from tests.test_engine import toy_task
-
     task = toy_task()
     logits = engine.predict(watch, View(task, task.test, {"y": task.test.y}, CPU))
     assert logits.dtype == torch.float32
@@ -121,7 +106,7 @@ def test_the_switches_of_the_program_around_are_put_back(deterministic: bool) ->
             during.append(switches())
             return super().forward(batch)
 
-    train(Look(flat()), engine=Engine("cpu", deterministic=deterministic))
+    train(Look(Flat()), engine=Engine("cpu", deterministic=deterministic))
     assert switches() == before
     assert set(during) == {("ieee", "ieee", not deterministic, deterministic, deterministic)}
 

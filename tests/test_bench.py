@@ -312,7 +312,7 @@ BENCH = Bench(
     split={"data": [0.1, 0.3], "forward": [0.2, 0.2], "backward": [0.4, 0.4],
            "optimizer": [0.1, 0.1], "sparsity": [0.0, 0.2], "step": [0.8, 1.2]},
     flops=1e9, products={"100": [1e-3, 2e-3], "1000": [0.5, 0.25]},
-    precision="fp32", compile="off", deterministic=False, workers=2, 
+    precision="fp32", compile="off", deterministic=False, workers=2,
     hardware="abacus", torch="2.7.0", python="3.11.7",
     notes=["A note."],
 )  # fmt: skip

@@ -26,12 +26,13 @@ FAST = Training(epochs=2, batch_size=16, lr=0.05)
 
 
 class Flat(nn.Module):
-    """One linear layer over the flattened sample."""
+    """One linear layer over the flattened sample, which begins at zero."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(192, 2)
         nn.init.zeros_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: torch.Tensor) -> Any:
         return self.fc(x.flatten(1))

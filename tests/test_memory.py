@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,31 +13,21 @@ from torch import nn
 from debiasbench import views
 from debiasbench.data import Batch
 from debiasbench.engine import Engine
-from debiasbench.errors import OutOfMemory
+from debiasbench.errors import OptionError, OutOfMemory
 from debiasbench.objective import CrossEntropy, Objective
-from debiasbench.stage import Trained
+from debiasbench.options import parse
+from debiasbench.plugins import Plugins
+from debiasbench.specs import make_spec
 from debiasbench.streaming import Ahead
 from debiasbench.training import Training
-from tests import test_engine
-from tests.test_engine import FAST, Flat, assert_equal
-
-
-def flat() -> nn.Module:
-    """A network that begins the same each time."""
-    network = Flat()
-    nn.init.zeros_(network.fc.bias)
-    return network
-
-
-def train(objective: Objective | None = None, **more: Any) -> Trained:
-    return test_engine.train(objective or CrossEntropy(flat()), **more)
+from tests.test_engine import FAST, Flat, assert_equal, train
 
 
 class Small(CrossEntropy):
     """Runs out of memory beyond so many samples at a time."""
 
     def __init__(self, most: int, network: nn.Module | None = None) -> None:
-        super().__init__(network or flat())
+        super().__init__(network or Flat())
         self.most = most
         self.sizes: list[int] = []
 
@@ -127,7 +116,7 @@ def test_memory_that_the_host_refuses_counts_too() -> None:
             raise AssertionError
 
     with pytest.raises(OutOfMemory):
-        train(Refused(flat()))
+        train(Refused(Flat()))
 
 
 def test_any_other_error_is_not_called_a_shortage() -> None:
@@ -136,7 +125,7 @@ def test_any_other_error_is_not_called_a_shortage() -> None:
             raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        train(Broken(flat()))
+        train(Broken(Flat()))
 
 
 # --- samples that stay in the host's memory ---------------------------------------------------
@@ -165,9 +154,6 @@ def test_streamed_batches_come_in_any_order_and_again() -> None:
 
 
 def test_training_settings_take_auto_and_refuse_none_at_all() -> None:
-    from debiasbench.errors import OptionError
-    from debiasbench.options import parse
-
     read: list[Any] = [parse(Training, {"micro_batch": given}, owner="training").micro_batch
                        for given in ("auto", "12", "none")]  # fmt: skip
     assert read == ["auto", 12, None]
@@ -175,11 +161,8 @@ def test_training_settings_take_auto_and_refuse_none_at_all() -> None:
         parse(Training, {"micro_batch": "0"}, owner="training")
 
 
-def test_the_record_of_a_run_in_parts_is_another_spec(tmp_path: Path) -> None:
-    from debiasbench.specs import make_spec
-    from tests.test_team import PLUGINS
-
+def test_a_run_in_parts_is_another_spec(plugins: Plugins) -> None:
     def spec(**training: Any) -> str:
-        return make_spec(PLUGINS, method="erm", dataset="toy", training=training).id
+        return make_spec(plugins, method="erm", dataset="toy", training=training).id
 
     assert len({spec(), spec(micro_batch="auto"), spec(micro_batch=4)}) == 3
