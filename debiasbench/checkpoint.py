@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 
 from debiasbench.errors import DebiasbenchError
+from debiasbench.files import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,15 +60,7 @@ def save(path: Path, state: object) -> None:
 
     Raises `OSError`.
     """
-    content = dumps(state)
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        path.replace(previous(path))
-    fresh.replace(path)
+    write_whole(path, dumps(state), before=previous(path))
 
 
 def load(path: Path) -> Any:

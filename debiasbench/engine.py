@@ -334,7 +334,9 @@ class Engine:
         with evaluating(objective), how.applied(), how.autocast(device):
             for turn, part in enumerate(_parts(view)):
                 if turn % team.size == team.rank or not done:  # the first tells all the shape
-                    values = compute(how.laid_out(view.inputs(part))).float()
+                    found = compute(how.laid_out(view.inputs(part)))
+                    # a replayed graph writes over what it returned before
+                    values = found.to(torch.float32, copy=how.compile == "graphs")
                     if turn % team.size != team.rank:
                         values = torch.zeros_like(values)
                 else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock, Timeout
 
 from debiasbench.errors import BusyError, RecordError, StoreError
+from debiasbench.files import write_whole
 from debiasbench.record import Record, from_json, to_json
 
 if TYPE_CHECKING:
@@ -124,10 +124,10 @@ class Store:
             for ending, kept in ((PREDICTIONS, content), (WEIGHTS, weights)):
                 beside = path.with_name(record.spec.stem + ending)
                 if kept is not None:
-                    _write_whole(beside, kept)
+                    write_whole(beside, kept)
                 else:
                     beside.unlink(missing_ok=True)
-            _write_whole(path, to_json(record).encode())
+            write_whole(path, to_json(record).encode())
         except OSError as error:
             raise self._unwritable(error) from error
         return path
@@ -239,25 +239,6 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; raises `StoreError`."""
     try:
-        _write_whole(path, content)
+        write_whole(path, content)
     except OSError as error:
         raise StoreError(f"Cannot write {path}: {error.strerror or error}") from error
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write to a hidden neighbour, sync, rename: no reader ever sees half a file."""
-    temporary = path.with_name(f".{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name itself must survive a power cut
-    finally:
-        os.close(folder)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debiasbench import checkpoint
+from debiasbench import checkpoint, files
 from debiasbench.checkpoint import DamagedCheckpoint, dumps, loads
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -107,7 +107,7 @@ def test_the_one_before_is_kept_until_the_next_is_whole(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         checkpoint.save(path, 3)
     assert checkpoint.load(path) == 2

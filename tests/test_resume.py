@@ -22,7 +22,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from debiasbench import Task, checkpoint, hookimpl, provenance, stages
+from debiasbench import Task, checkpoint, files, hookimpl, provenance, stages
 from debiasbench.engine import Engine
 from debiasbench.errors import Interrupted, StoreError
 from debiasbench.plugins import Plugins
@@ -376,7 +376,7 @@ def test_a_full_disk_stops_the_run_with_everything_that_was_good(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         with pytest.raises(StoreError, match=r"No space left .* the same command goes on"):
             run(
                 spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu",
