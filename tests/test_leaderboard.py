@@ -186,6 +186,15 @@ def test_mixed_versions_and_machines_are_said() -> None:
     assert any(n.endswith("so times do not compare: a machine; another.") for n in notes)
 
 
+def test_half_precision_is_said() -> None:
+    odd = run("lff", 0)
+    odd = replace(odd, provenance=replace(odd.provenance, arithmetic={"precision": "bf16"}))
+    (board,) = boards([*ERM, odd])
+    assert "Made with different precisions: bf16; fp32." in board.notes
+    assert "torch 2.15.0, bf16" in board.conditions
+    assert "fp32" not in board.conditions
+
+
 def test_seeds_of_different_plugin_versions_are_different_rows() -> None:
     def by(version: str, seed: int) -> Record:
         record = run("mine", seed)

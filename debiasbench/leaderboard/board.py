@@ -17,7 +17,7 @@ from debiasbench.selection import RULES, USES_GROUPS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from debiasbench.record import Record, TaskFacts
+    from debiasbench.record import Provenance, Record, TaskFacts
 
 SIDE_METRICS = ("conflict", "aligned", "worst_group")
 # what seeds must share to be averaged
@@ -269,8 +269,7 @@ def _with_differences(rows: list[Row], baseline: str | None) -> list[Row]:
 def _conditions(rows: list[Row], records: Sequence[Record]) -> str:
     shared = _common([row.training for row in rows])
     settings = ", ".join(f"{k}={plain(v)}" for k, v in sorted(shared.items()))
-    made = sorted({f"{r.provenance.hardware}, torch {r.provenance.versions.get('torch', '?')}"
-                   for r in records})  # fmt: skip
+    made = sorted({_made_on(r.provenance) for r in records})
     task = records[0].task
     sizes = ", ".join(
         f"{sum(task.group_counts[name]):,} {name} "
@@ -278,6 +277,13 @@ def _conditions(rows: list[Row], records: Sequence[Record]) -> str:
         for name in ("train", "val", "test")
     )
     return f"Samples: {sizes}. Training: {settings}. Made on {'; '.join(made)}."
+
+
+def _made_on(made: Provenance) -> str:
+    """Name the machine, torch, and the precision where it is not the usual one."""
+    precision = made.arithmetic.get("precision", "fp32")  # there was no other, once
+    half = "" if precision == "fp32" else f", {precision}"
+    return f"{made.hardware}, torch {made.versions.get('torch', '?')}{half}"
 
 
 def _notes(rows: list[Row], records: Sequence[Record], rule: str) -> list[str]:
@@ -305,6 +311,7 @@ def _notes(rows: list[Row], records: Sequence[Record], rule: str) -> list[str]:
         ("versions of torch", {p.versions.get("torch", "?") for p in made}),
         ("versions of the model", {p.plugins.get("model", "?") for p in made}),
         ("versions of the data set", {p.plugins.get("dataset", "?") for p in made}),
+        ("precisions", {p.arithmetic.get("precision", "fp32") for p in made}),
         ("machines, so times do not compare", {p.hardware for p in made}),
     ):
         if len(found) > 1:
