@@ -43,6 +43,7 @@ from debiasbench.specs import make_spec
 from debiasbench.suite import read
 
 SUITES = ("rest-cmnist", "rest-cifar10c", "rest-bffhq")
+SMALL = {"train": 300, "test": 64}
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Noise(Dataset):
     """Random images: arithmetic does not care what they show."""
 
     side: int = option(32, "pixels of a side", ge=8)
-    train: int = option(20_000, "training images", ge=1)
+    train: int = option(20_000, "training images", ge=10)
+    test: int = option(10_000, "test images, and as many of validation up to 1,000", ge=10)
 
     def load(self, root: Path) -> Task:
         """Make them."""
@@ -64,7 +66,7 @@ class Noise(Dataset):
                                                label), num_biases=10)  # fmt: skip
 
         names = tuple("0123456789")
-        return Task(split(self.train), split(1000), split(10_000), names, names,
+        return Task(split(self.train), split(min(1000, self.test)), split(self.test), names, names,
                     torch.eye(10).bool())  # fmt: skip
 
 
@@ -107,13 +109,14 @@ def engine_table(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> 
     ]
     rows, raw = [], []
     for method, model, dataset, given, batch in kinds:
-        options = {**given, "train": 300} if small and dataset == "noise" else given
+        options = {**given, **SMALL} if small and dataset == "noise" else given
         for precision in precisions:
             for mode in ("off", "on", "graphs") if accelerated else ("off",):
                 if mode != "off" and (precision != "bf16" or method == "rest"):
                     continue
                 spec = make_spec(
                     plugins, method=method, model=model, dataset=dataset, dataset_options=options,
+                    method_options={"update_every": 16} if method == "rest" else None,
                     training={"batch_size": 16 if small else batch, "precision": precision},
                 )  # fmt: skip
                 try:
@@ -140,7 +143,7 @@ def whole_run(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> tup
     """REST and ERM on CMNIST, 100 epochs, from loading to record."""
     dataset, options = ("cmnist", {"ratio": 0.05}) if has_mnist else ("noise", {"side": 28})
     if small:
-        dataset, options = "noise", {"side": 28, "train": 300}
+        dataset, options = "noise", {"side": 28, **SMALL}
     rows, raw = [], {}
     for method in ("rest", "erm"):
         for precision in ("auto", "fp32"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,9 +52,9 @@ class Arithmetic:
         """
         accelerated = device.type != "cpu"
         if precision == "auto":
-            precision = "bf16" if accelerated and _has_bf16(device) else "fp32"
-        if precision == "tf32" and not accelerated:
-            raise OptionError("--precision tf32: a CPU has no TF32. Use fp32")
+            precision = "bf16" if accelerated and _has(device, "bf16") else "fp32"
+        if precision == "tf32" and not (accelerated and _has(device, "tf32")):
+            raise OptionError(f"--precision tf32: {device} has no TF32. Use fp32")
         if precision in HALF and not torch.amp.is_autocast_available(device.type):
             raise OptionError(f"--precision {precision}: not on {device}. Use fp32")
         return cls(precision, compile, deterministic, channels_last=accelerated)
@@ -100,8 +101,9 @@ class Arithmetic:
 
     def lay_out(self, module: nn.Module) -> None:
         """Put a module's filters where this wants them."""
-        if self.channels_last:
-            module.to(memory_format=torch.channels_last)
+        for p in module.parameters() if self.channels_last else ():
+            if p.dim() == 4:
+                p.data = p.data.contiguous(memory_format=torch.channels_last)
 
     def laid_out(self, x: Tensor) -> Tensor:
         """Return inputs (B, *input) where this wants them."""
@@ -115,13 +117,14 @@ class Arithmetic:
             yield
             return
         networks = list(module.children())
-        for network in networks:
-            network.compile(mode=MODES[self.compile])
+        for network in networks:  # a graph for each size: equal runs then have equal ones
+            network.compile(mode=MODES[self.compile], dynamic=False)
         try:
             yield
         finally:
             for network in networks:
                 network._compiled_call_impl = None
+            torch.compiler.reset()  # else the next network of this class finds its places taken
 
     def counting(self) -> AbstractContextManager[object]:
         """Let operations be counted one by one: a compiled network shows none."""
@@ -131,6 +134,10 @@ class Arithmetic:
         return stance
 
 
-def _has_bf16(device: torch.device) -> bool:
-    supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
-    return bool(supported and supported())
+def _has(device: torch.device, what: str) -> bool:
+    """Ask an accelerator whether it computes in bf16 or tf32 itself."""
+    supported = getattr(torch.get_device_module(device), f"is_{what}_supported", None)
+    if supported is None:
+        return False
+    emulates = "including_emulation" in inspect.signature(supported).parameters
+    return bool(supported(including_emulation=False) if emulates else supported())

@@ -224,9 +224,18 @@ class Batch:
         """Return some of its samples."""
         return Batch(**{name: values[where] for name, values in vars(self).items()})
 
-    def parts(self, size: int) -> Iterator[Batch]:
-        """Yield all in parts of at most `size` samples, in order."""
-        return (self.part(slice(at, at + size)) for at in range(0, len(self), size))
+    def parts(self, size: int | None, at_least: int = 1) -> Iterator[Batch]:
+        """Yield all in order, in parts about equal: of at most `size` samples, but for `at_least`.
+
+        With `size` None there is one.
+        """
+        n = len(self)
+        count = 1 if size is None else max(1, min(-(-n // size), n // at_least))
+        if count == 1:
+            yield self
+            return
+        for i in range(count):
+            yield self.part(slice(n * i // count, n * (i + 1) // count))
 
     def __getattr__(self, name: str) -> Any:
         if name in NEEDED:

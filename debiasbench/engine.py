@@ -19,11 +19,11 @@ from torch.nn import functional as F
 
 from debiasbench import memory
 from debiasbench.arithmetic import Arithmetic
-from debiasbench.errors import Interrupted, OptionError, TrainingFailed
+from debiasbench.errors import Interrupted, OptionError, OutOfMemory, TrainingFailed
 from debiasbench.metrics import accuracies
 from debiasbench.objective import CrossEntropy
 from debiasbench.randomness import derive, generator, seeded
-from debiasbench.running import Running, Sampler, Stage, taking_part
+from debiasbench.running import Running, Sampler, Stage, normalises, taking_part
 from debiasbench.selection import Tracker
 from debiasbench.sparsity import Flops, NonFiniteGradient, count_flops
 from debiasbench.stage import Checkpoint, StageCost, Trained
@@ -98,6 +98,7 @@ class Engine:
         )
         self.arithmetic = self._arithmetic(precision)
         self.team = team or Alone()
+        self._at_once = EVAL_BATCH
         self.kept_in = stages
         self._training = self._stopping = False
         if self.device.type == "cuda":
@@ -129,9 +130,10 @@ class Engine:
         on where it was. Raises `TrainingFailed` once an epoch is over in which the loss was not
         finite, and `Interrupted` after `stop`.
         """
-        self._check_additive(objective, training, name)
+        self._check_parts(objective, training, name)
         how = self._arithmetic(training.precision)
         sampler = Sampler(len(view), training.batch_size, weights, subset)
+        self._check_shares(objective, sampler)
         total = steps or training.epochs * len(sampler)
         how.lay_out(objective.to(self.device))
         _train_mode(objective)
@@ -176,10 +178,14 @@ class Engine:
         try:
             return train()
         except (MemoryError, RuntimeError) as error:
+            if "deterministic implementation" in str(error):
+                raise OptionError(
+                    f"--deterministic: {str(error).partition('.')[0]}. Leave it out here"
+                ) from error
             if not memory.is_short(error):
                 raise
         # out here, what the stage held is free
-        raise memory.shortage(stage, run, self.device)
+        raise memory.shortage(stage, run, self.device, self.team.size)
 
     def _train(
         self, stage: Stage, run: Callable[..., Running], keeper: _Keeper | None, kept: Kept | None
@@ -187,9 +193,14 @@ class Engine:
         """Take every step that is not taken yet, and return what all of them cost."""
         objective, components, team = stage.objective, stage.components, self.team
         sampler, name, total = stage.sampler, stage.name, stage.steps
+        found = team.tell(None if kept is None else kept.running())
+        if found is not None and found["keeper"] is None and keeper is not None:
+            found = None  # of one that followed no selection rules
         micro_batch = stage.training.micro_batch
-        if micro_batch == "auto":
-            micro_batch = memory.fitting(stage, run, self.device, team.size)
+        if micro_batch == "auto" and found is not None:
+            micro_batch = found["micro_batch"]
+        elif micro_batch == "auto":
+            micro_batch = min(team.gather(memory.fitting(stage, run, self.device, team.size)))
         running = run(stage, keeper, micro_batch=micro_batch)
         optimizer, at = running.optimizer, running.at
         drawn = ["modules"] if team.rank == 0 else ["modules", team.rank]
@@ -198,8 +209,7 @@ class Engine:
             seeded(derive(stage.seed, *drawn)),
             taking_part(stage, optimizer),
         ):
-            found = team.tell(None if kept is None else kept.running())
-            if found is not None and (found["keeper"] is not None or keeper is None):
+            if found is not None:
                 running.load_state_dict(found)
                 for _ in range(at.step):
                     self._progress.advance()
@@ -228,7 +238,11 @@ class Engine:
             raise TrainingFailed(name, at.step - 1, at.last_loss, "A weight")
 
         each = _training_flops(running.flops, at.counted, components)
-        return StageCost(name, epoch + 1, at.step, at.samples, running.seconds(), at.samples * each)
+        whole = -(-min(stage.training.batch_size, sampler.epoch_size) // team.size)
+        return StageCost(
+            name, epoch + 1, at.step, at.samples, running.seconds(), at.samples * each,
+            micro_batch=None if micro_batch is None or micro_batch >= whole else micro_batch,
+        )  # fmt: skip
 
     def _pause(self, stage: Stage, running: Running, kept: Kept | None) -> None:
         """Between two steps: write a checkpoint if one is due, and stop if that was asked for."""
@@ -244,16 +258,31 @@ class Engine:
                 resumable=self.kept_in is not None,
             )
 
-    def _check_additive(self, objective: Objective, training: Training, stage: str) -> None:
+    def _check_parts(self, objective: Objective, training: Training, stage: str) -> None:
         """Refuse to cut the batches of a loss that is no mean over samples."""
-        if objective.additive or (self.team.size == 1 and training.micro_batch is None):
+        if self.team.size == 1 and training.micro_batch is None:
             return
         what = "train.micro_batch" if self.team.size == 1 else "torchrun"
-        raise OptionError(
-            f"{what}: the loss of stage {stage!r} ({type(objective).__name__}) depends on the "
-            "batch as a whole, so that it cannot be computed in parts. Leave it out, or try a "
-            "smaller --batch-size"
-        )
+        if not objective.additive:
+            raise OptionError(
+                f"{what}: the loss of stage {stage!r} ({type(objective).__name__}) depends on the "
+                "batch as a whole, so that it cannot be computed in parts. Leave it out, or try a "
+                "smaller --batch-size"
+            )
+        if training.micro_batch is not None and self.arithmetic.compile == "graphs":
+            raise OptionError(
+                "--compile graphs writes over the gradients of one part with those of the next. "
+                "Use --compile on"
+            )
+
+    def _check_shares(self, objective: Objective, sampler: Sampler) -> None:
+        """Refuse batches of which a process would have too little for BatchNorm."""
+        size = self.team.size
+        if size > 1 and sampler.smallest < 2 * size and normalises(objective):
+            raise OptionError(
+                f"torchrun: the smallest batch of an epoch has {sampler.smallest} samples, and "
+                f"BatchNorm needs two for each of {size} processes. Change --batch-size a little"
+            )
 
     @contextmanager
     def _kept(
@@ -282,6 +311,7 @@ class Engine:
         }  # fmt: skip
         # what else might decide a stage is known of these alone
         shared = type(objective) is CrossEntropy and None not in identities
+        shared &= stage.training.micro_batch != "auto"  # what fits now need not fit then
         hooked = any(m._forward_hooks or m._forward_pre_hooks for m in objective.modules())
         with self.kept_in.open(stage.name, what, shared=shared and not hooked) as kept:
             yield kept
@@ -328,11 +358,28 @@ class Engine:
         self, objective: Objective, view: View, compute: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """(N, ...) float32 of `compute` over a view; the processes of a team take turns."""
-        how, device, team = self.arithmetic, self.device, self.team
-        how.lay_out(objective.to(device))
+        self.arithmetic.lay_out(objective.to(self.device))
+        while True:
+            try:
+                return self._over_parts(objective, view, compute)
+            except (MemoryError, RuntimeError) as error:
+                if not memory.is_short(error) or self.team.size > 1:
+                    raise
+            memory.clear(self.device)
+            if self._at_once == 1:
+                raise OutOfMemory(
+                    f"Not even one sample can be predicted within {memory.room(self.device)}. Try "
+                    "a smaller network, or another device"
+                )
+            self._at_once //= 2
+
+    def _over_parts(
+        self, objective: Objective, view: View, compute: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        how, team = self.arithmetic, self.team
         done: list[Tensor] = []
-        with evaluating(objective), how.applied(), how.autocast(device):
-            for turn, part in enumerate(_parts(view)):
+        with evaluating(objective), how.applied(), how.autocast(self.device):
+            for turn, part in enumerate(_parts(view, self._at_once)):
                 if turn % team.size == team.rank or not done:  # the first tells all the shape
                     found = compute(how.laid_out(view.inputs(part)))
                     # a replayed graph writes over what it returned before
@@ -401,9 +448,9 @@ def _own(device: torch.device) -> torch.device:
     return own
 
 
-def _parts(view: View) -> Iterator[slice]:
+def _parts(view: View, size: int) -> Iterator[slice]:
     """Consecutive pieces of a view: slices are views of memory, indices would copy it."""
-    return (slice(at, at + EVAL_BATCH) for at in range(0, len(view), EVAL_BATCH))
+    return (slice(at, at + size) for at in range(0, len(view), size))
 
 
 def _length(view: View, part: slice) -> int:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.modules.batchnorm import _NormBase
 
 from debiasbench.errors import OutOfMemory
 from debiasbench.randomness import generator, seeded
+from debiasbench.running import normalises
 from debiasbench.team import Alone
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def is_short(error: BaseException) -> bool:
     """Say whether an error means that memory was short."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    words = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def fitting(stage: Stage, run: Run, device: torch.device, processes: int) -> int:
@@ -38,11 +39,12 @@ def fitting(stage: Stage, run: Run, device: torch.device, processes: int) -> int
     whole = -(-min(stage.training.batch_size, stage.sampler.epoch_size) // processes)
     size = _largest(stage, run, device, whole, whole)
     if not size:
+        clear(device)
         raise OutOfMemory(
-            f"Not even one sample of stage {stage.name!r} fits into {_room(device)}. Try a smaller "
+            f"Not even one sample of stage {stage.name!r} fits into {room(device)}. Try a smaller "
             "network, or another device"
         )
-    if size < whole and any(isinstance(m, _NormBase) for m in stage.objective.modules()):
+    if size < whole and normalises(stage.objective):
         warnings.warn(
             f"Stage {stage.name!r} computes {size} samples of {whole} at a time, and BatchNorm "
             "normalises each part by its own statistics",
@@ -51,17 +53,20 @@ def fitting(stage: Stage, run: Run, device: torch.device, processes: int) -> int
     return size
 
 
-def shortage(stage: Stage, run: Run, device: torch.device) -> OutOfMemory:
+def shortage(stage: Stage, run: Run, device: torch.device, processes: int) -> OutOfMemory:
     """Return the error for a stage that ran out of memory, with the batch that would fit."""
-    _clear(device)
-    there = _room(device)
-    training = stage.training
-    parts = training.micro_batch
-    tried = parts if isinstance(parts, int) else training.batch_size
+    clear(device)
+    there, training = room(device), stage.training
+    whole = -(-min(training.batch_size, stage.sampler.epoch_size) // processes)
+    asked = training.micro_batch
+    tried = min(asked, whole) if isinstance(asked, int) else whole
     size = _largest(stage, run, device, tried, tried // 2)
-    advice = "Try a smaller network, or another device"
-    if size:
-        advice = f"{size} do: --batch-size {size} takes smaller steps"
+    if not size:
+        advice = "Try a smaller network, or another device"
+    elif asked is not None:
+        advice = f"{size} do: --set train.micro_batch={size} takes no more at a time"
+    else:
+        advice = f"{size} do: --batch-size {size * processes} takes smaller steps"
         if stage.objective.additive:
             advice += ", --batch-size auto keeps them and computes each in parts"
     return OutOfMemory(
@@ -72,9 +77,10 @@ def shortage(stage: Stage, run: Run, device: torch.device) -> OutOfMemory:
 
 def _largest(stage: Stage, run: Run, device: torch.device, whole: int, size: int) -> int:
     """Return the first of size, size/2, size/4 ... that fits; 0 if none does."""
-    while size and not _fits(stage, run, device, whole, size):
+    least = 1 + normalises(stage.objective)  # BatchNorm needs two
+    while size >= least and not _fits(stage, run, device, whole, size):
         size //= 2
-    return size
+    return size if size >= least else 0
 
 
 def _fits(stage: Stage, run: Run, device: torch.device, whole: int, size: int) -> bool:
@@ -93,17 +99,18 @@ def _fits(stage: Stage, run: Run, device: torch.device, whole: int, size: int) -
             raise
         return False
     finally:
-        _clear(device)
+        clear(device)
     return True
 
 
-def _clear(device: torch.device) -> None:
+def clear(device: torch.device) -> None:
+    """Give back what nobody uses."""
     gc.collect()
     if device.type != "cpu":
         torch.accelerator.empty_cache()
 
 
-def _room(device: torch.device) -> str:
+def room(device: torch.device) -> str:
     """What there is of memory, as far as the device says."""
     ask = getattr(torch.get_device_module(device), "mem_get_info", None)
     if ask is None:

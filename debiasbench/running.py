@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from debiasbench.errors import OptionError, TrainingFailed
 from debiasbench.optimizers import Schedule, make_optimizer
@@ -113,10 +114,9 @@ class Running:
         batch.x = self._how.laid_out(batch.x)
         self.optimizer.zero_grad()
         mine, weight = self._team.share(batch)
-        whole = self._micro_batch is None or len(mine) <= self._micro_batch
         losses = [
             self._backward(part, weight * len(part) / len(mine))
-            for part in ([mine] if whole else mine.parts(self._micro_batch or 1))
+            for part in mine.parts(self._micro_batch, at_least=1 + normalises(stage.objective))
         ]
         # read once an epoch: no waiting for the device
         at.losses[at.batch] = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
@@ -168,6 +168,7 @@ class Running:
             "components": [component.state_dict() for component in self._stage.components],
             "keeper": None if self._keeper is None else self._keeper.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "micro_batch": self._micro_batch,
             "random": self._team.gather(_random_state(self._device)),
             "flops": asdict(self.flops),
             "at": {**vars(at), "losses": at.losses[: at.batch], "seconds": self.seconds()},
@@ -177,6 +178,10 @@ class Running:
         """Take up a state again, after components have begun."""
         self._stage.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for p, its in self.optimizer.state.items():  # fused kernels want it to lie as p does
+            for name, value in its.items():
+                if isinstance(value, Tensor) and value.shape == p.shape:
+                    its[name] = torch.empty_like(p).copy_(value)
         self.schedule.load_state_dict(state["schedule"])
         for component, its in zip(self._stage.components, state["components"], strict=True):
             component.load_state_dict(its)
@@ -186,6 +191,11 @@ class Running:
         _set_random_state(self._device, state["random"][self._team.rank])
         vars(self.flops).update(state["flops"])
         vars(self.at).update(state["at"])
+
+
+def normalises(module: nn.Module) -> bool:
+    """Say whether BatchNorm is being trained, so that a sample needs others beside it."""
+    return any(isinstance(m, _NormBase) and m.training for m in module.modules())
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
@@ -218,6 +228,11 @@ class Sampler:
 
     def __len__(self) -> int:
         return math.ceil(self.epoch_size / self._batch_size)
+
+    @property
+    def smallest(self) -> int:
+        """Samples of the smallest batch of an epoch."""
+        return self.epoch_size % self._batch_size or min(self._batch_size, self.epoch_size)
 
     def epoch(self, rng: torch.Generator, device: torch.device) -> list[Tensor]:
         """Return an epoch's batches of sample indices, each (B,)."""

@@ -43,3 +43,4 @@ class StageCost:
     seconds: float
     flops: float  # of training, validation not counted
     reused: bool = False  # trained by another run, whose seconds these are
+    micro_batch: int | None = None  # samples computed at a time, where it is not the whole batch

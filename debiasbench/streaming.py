@@ -20,6 +20,7 @@ def fits(x: Tensor, device: torch.device) -> bool:
     """Say whether samples may lie on a device; warns if they are too many."""
     if device.type == "cpu":  # memory-mapped ones are read as they are needed anyway
         return True
+    torch.accelerator.empty_cache()  # what was freed counts as taken until then
     ask = getattr(torch.get_device_module(device), "mem_get_info", None)
     if ask is None or x.nbytes <= SHARE * (free := ask(device)[0]):
         return True
@@ -38,7 +39,8 @@ class Ahead:
         self._x = x
         self._pin = torch.accelerator.is_available()
         self._worker: ThreadPoolExecutor | None = None
-        self._wanted: dict[int, int] = {}  # where a batch stands in the order
+        self._batches: list[Tensor] = []  # kept, so that no other tensor takes their ids
+        self._wanted: dict[int, int] = {}  # id of a batch -> where it stands in the order
         self._order: list[Tensor] = []  # indices, on the host
         self._coming: dict[int, Future[Tensor]] = {}
 
@@ -47,7 +49,8 @@ class Ahead:
         sizes = [len(index) for index in batches]
         together = torch.cat(list(batches)).cpu() if batches else torch.empty(0, dtype=torch.long)
         self._order = list(torch.split(together, sizes)) if batches else []
-        self._wanted = {id(index): at for at, index in enumerate(batches)}
+        self._batches = list(batches)
+        self._wanted = {id(index): at for at, index in enumerate(self._batches)}
         self._coming = {}
         self._start(0)
 

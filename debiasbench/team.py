@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
@@ -78,8 +79,8 @@ class Processes:
     """Those that `torchrun` started, on one machine or several.
 
     A batch of B samples is cut into consecutive parts, so that one process and several see the
-    same batches; sums are taken in the order of ranks. BatchNorm normalises by the statistics of
-    each part, as everywhere in data-parallel training.
+    same batches. BatchNorm normalises by the statistics of each part, as everywhere in
+    data-parallel training.
     """
 
     def __init__(self) -> None:
@@ -88,7 +89,8 @@ class Processes:
         self._all = distributed
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         # flags and states of the host, which an accelerator's processes cannot exchange directly
-        self._hosts: Any = distributed.new_group(backend="gloo")
+        # the first may wait long for a stage that another run is training
+        self._hosts: Any = distributed.new_group(backend="gloo", timeout=timedelta(days=30))
 
     def share(self, batch: Batch) -> tuple[Batch, float]:
         """Return part `rank` of `size`; of a batch too small for all, a sample without weight."""

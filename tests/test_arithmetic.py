@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from torch import nn
 
 from debiasbench.arithmetic import Arithmetic
 from debiasbench.engine import Engine
@@ -17,8 +18,10 @@ from debiasbench.errors import OptionError
 from debiasbench.objective import CrossEntropy
 from debiasbench.plugins import Plugins
 from debiasbench.run import run
+from debiasbench.running import Running, Sampler, Stage
 from debiasbench.specs import make_spec
 from debiasbench.stage import Trained
+from debiasbench.team import Alone
 from debiasbench.training import Training
 from debiasbench.views import View
 from tests.test_engine import Flat, assert_equal, toy_task, train
@@ -112,7 +115,7 @@ def test_the_switches_of_the_program_around_are_put_back(deterministic: bool) ->
 
 
 def test_tf32_on_a_cpu_is_refused() -> None:
-    with pytest.raises(OptionError, match="a CPU has no TF32"):
+    with pytest.raises(OptionError, match="cpu has no TF32"):
         Arithmetic.on(CPU, "tf32")
 
 
@@ -124,6 +127,46 @@ def test_what_was_interrupted_in_fp16_goes_on_with_its_scale() -> None:
     again = how.scaler(CPU)
     again.load_state_dict(scaler.state_dict())
     assert again.get_scale() == 128.0
+
+
+def test_momentum_that_is_taken_up_again_lies_in_memory_as_its_weights_do() -> None:
+    task = toy_task()
+    view = View(task, task.train, {"y": task.train.y}, CPU)
+    how = Arithmetic("fp32", channels_last=True)
+    training = Training(batch_size=16)
+
+    def running() -> Running:
+        objective = CrossEntropy(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)))
+        how.lay_out(objective)
+        stage = Stage("train", objective, view, training, 0, Sampler(len(view), 16, None, None),
+                      3, {}, (), {})  # fmt: skip
+        return Running(stage, None, CPU, how, Alone(), None)
+
+    first, again = running(), running()
+    first.at.begin(0, 1, CPU)
+    first.before_step(torch.arange(16))
+    first.step()
+    state = first.state_dict()
+    for its in state["optimizer"]["state"].values():  # as checkpoints hold it
+        its["momentum_buffer"] = its["momentum_buffer"].contiguous()
+    again.load_state_dict(state)
+    for p, its in again.optimizer.state.items():
+        assert its["momentum_buffer"].stride() == p.stride()
+    assert again.optimizer.param_groups[0]["params"][0].stride() == (27, 1, 9, 3)
+
+
+def test_an_operation_without_a_deterministic_way_names_the_option() -> None:
+    class Random(CrossEntropy):
+        def forward(self, batch: Any) -> torch.Tensor:
+            raise RuntimeError("scatter_x does not have a deterministic implementation, but you")
+
+    with pytest.raises(OptionError, match="--deterministic: scatter_x does not have"):
+        train(Random(Flat()), engine=Engine("cpu", deterministic=True))
+
+
+def test_graphs_do_not_go_with_parts() -> None:
+    with pytest.raises(OptionError, match="--compile graphs writes over the gradients"):
+        train(engine=Engine("cpu", compile="graphs"), training=Training(micro_batch=4))
 
 
 @pytest.mark.parametrize("method", METHODS)

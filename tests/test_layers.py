@@ -32,7 +32,6 @@ LAYERS = [
     [
         "stage",
         "stages",
-        "memory",
         "running",
         "store",
         "methods",
@@ -41,6 +40,7 @@ LAYERS = [
         "sparsifiers",
         "cache",
     ],
+    ["memory"],
     ["engine", "plugins"],
     ["lab", "provenance", "specs"],
     ["run", "leaderboard", "export", "suite", "importing"],

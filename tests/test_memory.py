@@ -20,7 +20,8 @@ from debiasbench.plugins import Plugins
 from debiasbench.specs import make_spec
 from debiasbench.streaming import Ahead
 from debiasbench.training import Training
-from tests.test_engine import FAST, Flat, assert_equal, train
+from debiasbench.views import View
+from tests.test_engine import FAST, Flat, assert_equal, toy_task, train
 
 
 class Small(CrossEntropy):
@@ -128,6 +129,48 @@ def test_any_other_error_is_not_called_a_shortage() -> None:
         train(Broken(Flat()))
 
 
+@pytest.mark.parametrize(
+    ("n", "size", "at_least", "parts"),
+    [(9, 4, 1, [3, 3, 3]), (8, None, 1, [8]), (5, 1, 1, [1] * 5), (129, 64, 2, [43, 43, 43]),
+     (3, 2, 2, [3]), (1, 1, 2, [1]), (16, 8, 1, [8, 8])],
+)  # fmt: skip
+def test_parts_are_about_equal_and_no_sample_is_left_alone(
+    n: int, size: int | None, at_least: int, parts: list[int]
+) -> None:
+    batch = Batch(torch.arange(n)[:, None], torch.arange(n), torch.arange(n), group=torch.arange(n))
+    found = list(batch.parts(size, at_least))
+    assert sorted(map(len, found)) == sorted(parts)
+    assert torch.cat([part.group for part in found]).tolist() == list(range(n))
+
+
+def test_batch_norm_is_given_two_samples_at_least() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 2))
+    small = Small(16, network)
+    train(small, training=replace(FAST, micro_batch=1))
+    assert set(small.sizes) == {2}
+    with pytest.raises(OutOfMemory, match="Not even one sample"):
+        train(Small(1, network), training=replace(FAST, micro_batch="auto"))
+
+
+def test_prediction_takes_smaller_parts_where_memory_is_short() -> None:
+    class Narrow(CrossEntropy):
+        most = 9
+
+        def predict(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > self.most:
+                raise RuntimeError("CUDA error: out of memory")
+            return super().predict(x)
+
+    narrow, engine = Narrow(Flat()), Engine("cpu")
+    task = toy_task()
+    view = View(task, task.test, {"y": task.test.y}, torch.device("cpu"))
+    logits = engine.predict(narrow, view)
+    assert torch.allclose(logits, Engine("cpu").predict(CrossEntropy(narrow.network), view))
+    narrow.most = 0
+    with pytest.raises(OutOfMemory, match="Not even one sample can be predicted"):
+        engine.predict(narrow, view)
+
+
 # --- samples that stay in the host's memory ---------------------------------------------------
 
 
@@ -151,6 +194,15 @@ def test_streamed_batches_come_in_any_order_and_again() -> None:
     assert torch.equal(ahead.take(slice(4, 6)), x[4:6])
     ahead.expect([])
     assert torch.equal(ahead.take(batches[0]), x[batches[0]])
+
+
+def test_a_batch_nobody_announced_is_never_taken_for_one_that_is_gone() -> None:
+    x = torch.arange(100)
+    ahead = Ahead(x)
+    for _ in range(200):
+        ahead.expect([torch.randint(0, 100, (3,)) for _ in range(4)])
+        index = torch.randint(0, 100, (5,))  # may well lie where a freed one lay
+        assert torch.equal(ahead.take(index), x[index])
 
 
 def test_training_settings_take_auto_and_refuse_none_at_all() -> None:

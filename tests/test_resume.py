@@ -22,7 +22,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from debiasbench import Task, checkpoint, files, hookimpl, provenance, stages
+from debiasbench import Task, checkpoint, files, hookimpl, memory, provenance, stages
 from debiasbench.engine import Engine
 from debiasbench.errors import Interrupted, StoreError
 from debiasbench.plugins import Plugins
@@ -131,6 +131,21 @@ def test_a_run_in_half_precision_goes_on_with_its_scale(
 def test_a_run_in_parts_goes_on_in_the_same_ones(plugins: Plugins, tmp_path: Path) -> None:
     spec = spec_of(plugins, "jtt", training={"epochs": 3, "micro_batch": 5})
     assert_stops_leave_no_trace(spec, plugins, tmp_path)
+
+
+def test_a_run_in_parts_that_were_found_goes_on_in_these_whatever_would_fit_now(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = iter([5, 5, 5, *[3] * 20])  # two stages of the whole run, then one of the other
+    monkeypatch.setattr(memory, "fitting", lambda *_: next(sizes))
+    spec = spec_of(plugins, "jtt", training={"epochs": 3, "micro_batch": "auto"})
+    whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
+    with pytest.raises(Interrupted):
+        run(spec, plugins, results=tmp_path / "parts", data_root=tmp_path, device="cpu",
+            interruptible=True, progress=Stopping(after=7))  # fmt: skip
+    parts = run(spec, plugins, results=tmp_path / "parts", data_root=tmp_path, device="cpu")
+    assert [s["micro_batch"] for s in whole.record.cost.stages] == [5, 5]
+    assert [s["micro_batch"] for s in parts.record.cost.stages] == [5, 3]
 
 
 def assert_stops_leave_no_trace(spec: Any, plugins: Plugins, tmp_path: Path) -> None:

@@ -11,15 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from debiasbench.data import Batch
+from debiasbench.engine import Engine
 from debiasbench.errors import OptionError
+from debiasbench.objective import CrossEntropy
 from debiasbench.plugins import Plugins
 from debiasbench.record import Spec
 from debiasbench.run import run
 from debiasbench.specs import make_spec
 from debiasbench.team import Alone, Processes
+from debiasbench.training import Training
 from tests.conftest import ACME, ToyPlugin
+from tests.test_engine import train
 
 PLUGINS = Plugins([(ToyPlugin(), ACME)])
 
@@ -118,6 +123,13 @@ def test_a_loss_that_needs_the_whole_batch_is_not_cut(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"GroupDROLoss\) depends on the batch as a whole"):
         run(spec_of("groupdro", micro_batch=8), PLUGINS, results=tmp_path,
             data_root=Path(), device="cpu")  # fmt: skip
+
+
+def test_a_batch_too_small_for_batch_norm_in_each_process_is_refused() -> None:
+    engine = Engine("cpu", team=member(0, 2))
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 2))
+    with pytest.raises(OptionError, match=r"has 3 samples.* two for each of 2 processes"):
+        train(CrossEntropy(network), engine=engine, training=Training(batch_size=157))
 
 
 def batch_of(n: int) -> Batch:

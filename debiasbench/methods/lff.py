@@ -47,7 +47,8 @@ class LfFLoss(Objective):
             [F.cross_entropy(z, batch.y, reduction="none") for z in (biased, debiased)]
         )  # (2, B)
         weight = self._difficulty(losses.detach(), batch)  # (B,)
-        p = biased.softmax(1).gather(1, batch.y[:, None])[:, 0]  # (B,) probability of the class
+        # (B,) probability of the class
+        p = biased.float().softmax(1).gather(1, batch.y[:, None])[:, 0]
         gce: Tensor = (1 - p.clamp(min=1e-8) ** self.q) / self.q
         return gce.mean() + (weight * losses[1]).mean()
 
