@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from debiasbench.cli.bench import bench
 from debiasbench.cli.cache import cache
+from debiasbench.cli.common import speaks
 from debiasbench.cli.data import data
 from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
@@ -65,7 +66,8 @@ class _Group(click.Group):
 
 
 def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
-    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    if speaks():
+        click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 def _one_line(message: str, code: int) -> click.ClickException:
@@ -73,6 +75,10 @@ def _one_line(message: str, code: int) -> click.ClickException:
 
     class OneLine(click.ClickException):
         exit_code = code
+
+        def show(self, file: IO[Any] | None = None) -> None:
+            if speaks():  # once, however many processes meet it
+                super().show(file)
 
     return OneLine(" ".join(message.split()))
 
