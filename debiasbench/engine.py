@@ -249,6 +249,9 @@ class Engine:
         due = kept is not None and kept.is_due()
         stopping, due = self.team.any(running.at.step, self._stopping, due)
         if self.kept_in is not None and (stopping or due):
+            last = running.at.check_finite(stage.name, running.at.batch)
+            if not is_finite(stage.objective):  # the checkpoint before stays, which is good
+                raise TrainingFailed(stage.name, running.at.step - 1, last, "A weight")
             state = running.state_dict()  # of all processes
             if kept is not None:
                 kept.checkpoint(state)

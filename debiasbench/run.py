@@ -143,7 +143,8 @@ def run(
                 return Run(record, store.path(spec), fresh=True)
             path = store.save(record, predictions, weights)
             if engine.kept_in is not None:
-                engine.kept_in.done()
+                if record.failure is None:  # else what was good stays to be looked into
+                    engine.kept_in.done()
                 stages.collect(engine.kept_in.folder)
             return Run(record, path, fresh=True)
 

@@ -162,34 +162,36 @@ def all_in(folder: Path) -> list[Finished]:
 
 
 def weight(folder: Path) -> int:
-    """Return the bytes of the finished stages in a folder, without reading them."""
-    return sum(path.stat().st_size for path in folder.glob(f"*/{FINISHED}"))
+    """Return the bytes of the stages in a folder, finished or not, without reading them."""
+    return sum(size for _, size, _ in _weighed(folder))
 
 
 def collect(folder: Path, limit: int = LIMIT) -> list[Path]:
-    """Remove the finished stages that were used longest ago until `limit` bytes are left.
+    """Remove the stages that were used longest ago until `limit` bytes are left.
 
-    Those that a process holds stay. Returns the folders that were removed.
+    Checkpoints of stages that failed, or that nobody went on with, count too; those that a process
+    holds stay. Returns the folders that were removed.
     """
-    sizes = sorted(
-        (
-            (path.stat().st_mtime, path.stat().st_size, path)
-            for path in folder.glob(f"*/{FINISHED}")
-        ),
-        reverse=True,
-    )
     removed, kept = [], 0
-    for _, size, path in sizes:
+    for _, size, stage in sorted(_weighed(folder), reverse=True):
         kept += size
         if kept <= limit:
             continue
         try:
-            with _lock(path.parent).acquire(timeout=0):
-                shutil.rmtree(path.parent, ignore_errors=True)
-                removed.append(path.parent)
+            with _lock(stage).acquire(timeout=0):
+                shutil.rmtree(stage, ignore_errors=True)
+                removed.append(stage)
         except Timeout:
             continue
     return removed
+
+
+def _weighed(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Yield when each stage was last used or written, its bytes and its folder."""
+    for stage in folder.glob("[!.]*/"):
+        files = [path.stat() for path in stage.iterdir()]
+        if files:
+            yield max(f.st_mtime for f in files), sum(f.st_size for f in files), stage
 
 
 def _lock(folder: Path) -> FileLock:

@@ -22,15 +22,16 @@ import pytest
 import torch
 from click.testing import Result
 
-from debiasbench import Task, checkpoint, files, hookimpl, memory, provenance, stages
+from debiasbench import Method, Task, checkpoint, files, hookimpl, memory, provenance, stages
 from debiasbench.engine import Engine
 from debiasbench.errors import Interrupted, StoreError
+from debiasbench.objective import CrossEntropy
 from debiasbench.plugins import Plugins
 from debiasbench.record import Record
 from debiasbench.run import run as run_spec
 from debiasbench.specs import make_spec
 from debiasbench.store import Store, read_predictions
-from tests.conftest import ACME, Toy, ToyPlugin
+from tests.conftest import ACME, Toy, ToyPlugin, offering
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,44 @@ def test_a_run_in_parts_that_were_found_goes_on_in_these_whatever_would_fit_now(
     assert [s["micro_batch"] for s in parts.record.cost.stages] == [5, 3]
 
 
+class Diverging(CrossEntropy):
+    """Becomes NaN after some batches."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network)
+        self.left = 9
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        self.left -= 1
+        loss = super().forward(batch)
+        return loss * float("nan") if self.left < 0 else loss
+
+
+class Diverges(Method):
+    """Fails in the middle of an epoch."""
+
+    def fit(self, lab: Any) -> Any:
+        return lab.train(Diverging(lab.model()), name="train")
+
+
+def test_of_a_run_that_failed_the_last_good_checkpoint_is_kept_until_it_is_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "SHARE", 1e9)  # a checkpoint after every step
+    plugins = Plugins([*PLUGINS, (offering(diverges=Diverges), ACME)])
+    spec = spec_of(plugins, "diverges")
+    failed = run_spec(spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu",
+                      checkpoint_every=0.0).record  # fmt: skip
+    assert failed.failure is not None
+    assert failed.failure.step == 9
+    (kept,) = (tmp_path / stages.FOLDER).glob(f"*/{stages.RUNNING}")
+    state = checkpoint.load(kept)
+    assert state["at"]["step"] == 9
+    assert all(value.isfinite().all() for value in state["objective"].values())
+    assert stages.weight(tmp_path / stages.FOLDER) >= kept.stat().st_size
+    assert stages.collect(tmp_path / stages.FOLDER, limit=0) == [kept.parent]
+
+
 def assert_stops_leave_no_trace(spec: Any, plugins: Plugins, tmp_path: Path) -> None:
     """Stop a run every seven steps; it ends in the record of one that was left alone."""
     whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
@@ -173,6 +212,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from debiasbench import stages
+from debiasbench.objective import CrossEntropy
 from debiasbench.plugins import Plugins
 from tests.test_resume import run
 from tests.test_resume import PLUGINS, spec_of
