@@ -237,6 +237,8 @@ def _csr_matrix(crow: Tensor, col: Tensor, values: Tensor, shape: torch.Size) ->
     with warnings.catch_warnings():
         # said once in a process; whether CSR pays here is measured, so the state is no surprise
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        # torch 2.11, though they are asked for below
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly", UserWarning)
         return torch.sparse_csr_tensor(crow, col, values, size=shape, check_invariants=True)
 
 
