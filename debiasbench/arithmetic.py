@@ -138,6 +138,6 @@ def _has(device: torch.device, what: str) -> bool:
     """Ask an accelerator whether it computes in bf16 or tf32 itself."""
     supported = getattr(torch.get_device_module(device), f"is_{what}_supported", None)
     if supported is None:
-        return False
+        return what == "tf32"  # to ask for it where it is not does no harm
     emulates = "including_emulation" in inspect.signature(supported).parameters
     return bool(supported(including_emulation=False) if emulates else supported())

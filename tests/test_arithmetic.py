@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,6 +118,27 @@ def test_the_switches_of_the_program_around_are_put_back(deterministic: bool) ->
 def test_tf32_on_a_cpu_is_refused() -> None:
     with pytest.raises(OptionError, match="cpu has no TF32"):
         Arithmetic.on(CPU, "tf32")
+
+
+@pytest.mark.parametrize(
+    ("bf16", "tf32", "auto"), [(True, True, "bf16"), (False, False, "fp32"), (None, None, "fp32")]
+)
+def test_an_accelerator_is_asked_what_it_computes_itself(
+    bf16: bool | None, tf32: bool | None, auto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = SimpleNamespace()
+    if bf16 is not None:  # it may emulate what it has not
+        module.is_bf16_supported = lambda including_emulation=True: bf16 or including_emulation
+        module.is_tf32_supported = lambda: tf32
+    monkeypatch.setattr(torch, "get_device_module", lambda _device: module)
+    accelerator = torch.device("cuda")
+    how = Arithmetic.on(accelerator)
+    assert (how.precision, how.channels_last) == (auto, True)
+    if tf32 is False:
+        with pytest.raises(OptionError, match="no TF32"):
+            Arithmetic.on(accelerator, "tf32")
+    else:
+        assert Arithmetic.on(accelerator, "tf32").precision == "tf32"
 
 
 def test_what_was_interrupted_in_fp16_goes_on_with_its_scale() -> None:
