@@ -12,18 +12,16 @@ from torch import nn
 from debiasbench.contenders import orders
 from debiasbench.forecast import WARM_UP, now
 from debiasbench.optimizers import make_optimizer
-from debiasbench.randomness import derive
+from debiasbench.running import Sampler, Stage, taking_part
 from debiasbench.sparsity import count_flops
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from torch.optim import Optimizer
 
     from debiasbench.arithmetic import Arithmetic
-    from debiasbench.component import Component
     from debiasbench.contenders import Request
-    from debiasbench.objective import Objective
 
 PARTS = ("data", "forward", "backward", "optimizer", "sparsity")
 
@@ -44,6 +42,11 @@ def taken_apart(
     scaler, clip_norm = how.scaler(device), request.training.clip_norm
     order = orders(request.pool, request.batch_size, request.weights)
     watch, total = _Watch(), WARM_UP + steps
+    stage = Stage(
+        request.name, objective, request.view, request.training, request.seed,
+        Sampler(len(request.view), request.batch_size, request.weights, request.pool), total,
+        extra, components, request.masks,
+    )  # fmt: skip
     with how.applied():
         batch = request.view.batch(next(order).to(device), extra, rng)
         batch.x = how.laid_out(batch.x)
@@ -51,7 +54,7 @@ def taken_apart(
             objective(batch)
         with (
             watch.on(optimizer, "optimizer"),
-            _taking_part(components, objective, optimizer, request, total),
+            taking_part(stage, optimizer),
             watch.on(optimizer, "sparsity"),
         ):
             for step, index in enumerate(islice(order, total)):
@@ -122,28 +125,3 @@ class _Watch:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-@contextmanager
-def _taking_part(
-    components: Sequence[Component],
-    objective: Objective,
-    optimizer: Optimizer,
-    request: Request,
-    steps: int,
-) -> Iterator[None]:
-    """Let components begin a stage, and let go when it is over."""
-    for component in components:
-        component.on_start(
-            objective,
-            optimizer,
-            steps=steps,
-            steps_per_epoch=len(request.pool) // request.batch_size,
-            seed=derive(request.seed, "components"),
-            masks=request.masks,
-        )
-    try:
-        yield
-    finally:
-        for component in components:
-            component.on_end()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import platform
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +22,7 @@ from debiasbench.engine import EVAL_BATCH, Engine, Silent
 from debiasbench.errors import OptionError
 from debiasbench.forecast import Stopwatch, now, rehearse
 from debiasbench.options import parse
+from debiasbench.processes import cores
 from debiasbench.randomness import seeded
 from debiasbench.specs import instance
 from debiasbench.stage import Trained
@@ -148,7 +148,7 @@ def bench(
         device, clock, precision=training.precision, compile=compile, deterministic=deterministic
     )
     if workers is None:
-        workers = min(_cores(), WORKERS)
+        workers = min(cores(), WORKERS)
     task = cache.load(spec.dataset.name, instance(plugins.datasets, spec.dataset), data_root)
     with seeded(spec.seed), ExitStack() as stack:
         request, notes = _requested(spec, task, plugins, engine)
@@ -338,9 +338,3 @@ class _Products:
                     begun = now()
                     torch.matmul(a, b)
                     self.seconds[str(n)].append(now() - begun)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -22,12 +22,13 @@ from debiasbench.arithmetic import Arithmetic
 from debiasbench.errors import Interrupted, OptionError, OutOfMemory, TrainingFailed
 from debiasbench.metrics import accuracies
 from debiasbench.objective import CrossEntropy
+from debiasbench.processes import started_together
 from debiasbench.randomness import derive, generator, seeded
 from debiasbench.running import Running, Sampler, Stage, normalises, taking_part
 from debiasbench.selection import Tracker
 from debiasbench.sparsity import Flops, NonFiniteGradient, count_flops
 from debiasbench.stage import Checkpoint, StageCost, Trained
-from debiasbench.team import Alone, started_together
+from debiasbench.team import Alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -238,7 +239,7 @@ class Engine:
             raise TrainingFailed(name, at.step - 1, at.last_loss, "A weight")
 
         each = _training_flops(running.flops, at.counted, components)
-        whole = -(-min(stage.training.batch_size, sampler.epoch_size) // team.size)
+        whole = -(-sampler.largest // team.size)
         return StageCost(
             name, epoch + 1, at.step, at.samples, running.seconds(), at.samples * each,
             micro_batch=None if micro_batch is None or micro_batch >= whole else micro_batch,

@@ -21,6 +21,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from debiasbench.errors import DataError
+from debiasbench.processes import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -100,7 +101,7 @@ def decode(
                     )
                 store.put(at, _planes(image))
 
-        starts, workers = range(0, len(files), BLOCK), workers or _cores()
+        starts, workers = range(0, len(files), BLOCK), workers or cores()
         forking = workers > 1 and len(files) >= MANY and sys.platform == "linux"
         size = (len(files), 3, first.height, first.width)
         with _Store(size, workspace, shared=forking) as store:
@@ -367,12 +368,6 @@ def _free_memory() -> int:
         return 1 << 32
     kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     return 1024 * sum(kilobytes)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def fitting(stage: Stage, run: Run, device: torch.device, processes: int) -> int
 
     Warns where BatchNorm will see less than the batch. Raises `OutOfMemory` if not one fits.
     """
-    whole = -(-min(stage.training.batch_size, stage.sampler.epoch_size) // processes)
+    whole = -(-stage.sampler.largest // processes)
     size = _largest(stage, run, device, whole, whole)
     if not size:
         clear(device)
@@ -56,9 +56,8 @@ def fitting(stage: Stage, run: Run, device: torch.device, processes: int) -> int
 def shortage(stage: Stage, run: Run, device: torch.device, processes: int) -> OutOfMemory:
     """Return the error for a stage that ran out of memory, with the batch that would fit."""
     clear(device)
-    there, training = room(device), stage.training
-    whole = -(-min(training.batch_size, stage.sampler.epoch_size) // processes)
-    asked = training.micro_batch
+    there, asked = room(device), stage.training.micro_batch
+    whole = -(-stage.sampler.largest // processes)
     tried = min(asked, whole) if isinstance(asked, int) else whole
     size = _largest(stage, run, device, tried, tried // 2)
     if not size:

@@ -96,6 +96,7 @@ class Running:
         self._begun = time.perf_counter()
         self._stage, self._keeper, self._device, self._how = stage, keeper, device, how
         self._team, self._micro_batch = team, micro_batch
+        self._at_least = 1 + normalises(stage.objective)  # samples of a part
         self.optimizer = make_optimizer(stage.objective.parameters(), stage.training)
         self.schedule = Schedule(
             self.optimizer, stage.training, steps=stage.steps, steps_per_epoch=len(stage.sampler)
@@ -116,7 +117,7 @@ class Running:
         mine, weight = self._team.share(batch)
         losses = [
             self._backward(part, weight * len(part) / len(mine))
-            for part in mine.parts(self._micro_batch, at_least=1 + normalises(stage.objective))
+            for part in mine.parts(self._micro_batch, self._at_least)
         ]
         # read once an epoch: no waiting for the device
         at.losses[at.batch] = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
@@ -230,9 +231,14 @@ class Sampler:
         return math.ceil(self.epoch_size / self._batch_size)
 
     @property
+    def largest(self) -> int:
+        """Samples of the largest batch of an epoch."""
+        return min(self._batch_size, self.epoch_size)
+
+    @property
     def smallest(self) -> int:
         """Samples of the smallest batch of an epoch."""
-        return self.epoch_size % self._batch_size or min(self._batch_size, self.epoch_size)
+        return self.epoch_size % self._batch_size or self.largest
 
     def epoch(self, rng: torch.Generator, device: torch.device) -> list[Tensor]:
         """Return an epoch's batches of sample indices, each (B,)."""

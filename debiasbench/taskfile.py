@@ -14,6 +14,7 @@ import torch
 
 from debiasbench.data import Split, Task
 from debiasbench.errors import DataError
+from debiasbench.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,7 +56,7 @@ def save(task: Task, folder: Path, more: Mapping[str, object] | None = None) -> 
     }
     digest = _digest(facts)
     text = json.dumps({**facts, "digest": digest, "more": dict(more or {})}, indent=1)
-    _write_whole(folder / FACTS, text.encode())
+    write_whole(folder / FACTS, text.encode())
     return digest
 
 
@@ -155,13 +156,6 @@ def _parts(array: NDArray[Any]) -> Iterator[memoryview]:
     """The bytes of an array, a little at a time and without a copy."""
     flat = array.reshape(-1).view(np.uint8)
     return (flat[at : at + CHUNK].data for at in range(0, len(flat), CHUNK))
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _floats(values: list[float] | None) -> tuple[float, ...] | None:

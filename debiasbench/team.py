@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from debiasbench.processes import started_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,8 +89,8 @@ class Processes:
 
         self._all = distributed
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
-        # flags and states of the host, which an accelerator's processes cannot exchange directly
-        # the first may wait long for a stage that another run is training
+        # for flags and states of the host, which an accelerator's group does not carry; and the
+        # first may wait long for a stage that another run is training
         self._hosts: Any = distributed.new_group(backend="gloo", timeout=timedelta(days=30))
 
     def share(self, batch: Batch) -> tuple[Batch, float]:
@@ -137,11 +138,6 @@ class Processes:
         raised = torch.tensor(flags, dtype=torch.int32)
         self._all.all_reduce(raised, op=self._all.ReduceOp.MAX, group=self._hosts)
         return [bool(flag) for flag in raised]
-
-
-def started_together() -> bool:
-    """Say whether `torchrun` started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "debiasbench"
 
 # from the ground up: a module imports only from lines above its own, or from its own
 LAYERS = [
-    ["sparsity", "errors", "files"],
+    ["sparsity", "errors", "files", "processes"],
     [
         "options",
         "metrics",

@@ -9,7 +9,6 @@ import click
 
 from debiasbench.cli.bench import bench
 from debiasbench.cli.cache import cache
-from debiasbench.cli.common import speaks
 from debiasbench.cli.data import data
 from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
@@ -19,6 +18,7 @@ from debiasbench.cli.show import show
 from debiasbench.cli.suite import suite
 from debiasbench.cli.sweep import sweep
 from debiasbench.errors import DebiasbenchError
+from debiasbench.processes import speaks
 
 EPILOG = """\b
 Exit codes:

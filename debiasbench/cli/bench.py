@@ -15,9 +15,9 @@ from debiasbench.cli.common import (
     device_option,
     find_dataset,
     load_plugins,
-    several_processes,
 )
 from debiasbench.cli.words import spec_of, spec_options, training_settings
+from debiasbench.processes import started_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def bench(
     if file is not None and not file.parent.is_dir():
         raise click.UsageError(f"--json {file}: there is no folder {file.parent}")
     plugins = load_plugins()
-    if several_processes():
+    if started_together():
         raise click.UsageError("bench measures one process: start it without torchrun")
     dataset, implied = find_dataset(plugins, dataset or "digits", data_root)
     settings = (*settings, *training_settings(batch_size=batch_size, precision=precision))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,16 +89,6 @@ def overwrite_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="Which records to make again.",
     )(command)
-
-
-def several_processes() -> bool:
-    """Say whether `torchrun` started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def speaks() -> bool:
-    """Say whether this process is the one of several that talks to the user."""
-    return not several_processes() or os.environ.get("RANK", "0") == "0"
 
 
 def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str, object]]:

@@ -16,9 +16,9 @@ from debiasbench.cli.common import (
     load_plugins,
     overwrite_option,
     results_option,
-    speaks,
 )
 from debiasbench.cli.words import spec_of, spec_options, training_settings
+from debiasbench.processes import speaks
 
 if TYPE_CHECKING:
     from debiasbench.arithmetic import Compile
@@ -113,7 +113,8 @@ def run(
     if done.record.failure is not None:
         from debiasbench.errors import TrainingFailed
 
-        click.echo(f"Error: {done.record.failure.message}", err=True)
+        if speaks():
+            click.echo(f"Error: {done.record.failure.message}", err=True)
         click.get_current_context().exit(TrainingFailed.exit_code)
 
 

@@ -24,8 +24,8 @@ from debiasbench.cli.common import (
     load_plugins,
     overwrite_option,
     results_option,
-    several_processes,
 )
+from debiasbench.processes import cores, started_together
 
 if TYPE_CHECKING:
     from debiasbench.arithmetic import Compile
@@ -104,7 +104,7 @@ def sweep(
     from debiasbench.errors import Interrupted
     from debiasbench.suite import read
 
-    if several_processes():
+    if started_together():
         raise click.UsageError("torchrun trains one run at a time: give it `debiasbench run`")
     plugins = load_plugins()
     named = read(name).named(plugins, partial(find_dataset, plugins, root=data_root))
@@ -143,8 +143,7 @@ def _side_by_side(
         raise click.UsageError("--jobs goes with neither --overwrite always nor --limit")
     store = Store(results)
     before = sum(store.finished(spec, overwrite) is not None for spec in specs)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (cores or 1) // jobs))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
     context = click.get_current_context()
     words = _words(context, jobs=1, quiet=True, worker=True)
