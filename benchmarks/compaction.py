@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from debiasbench.data import Task
-from debiasbench.engine import Engine
-from debiasbench.plugins import Plugins
-from debiasbench.randomness import generator, seeded
+from debiasbench.common.randomness import generator, seeded
+from debiasbench.core.data import Task
 from debiasbench.sparsity import REST, SET, Updater, compact
+from debiasbench.specs.plugins import Plugins
+from debiasbench.training.engine import Engine
 
 DENSITIES = (0.05, 0.01, 0.005, 0.002, 0.0005)
 BATCH = 128

@@ -84,7 +84,7 @@ def main() -> None:
         print(pillow(files, args.way, args.workers))
         return
 
-    from debiasbench.images import decode
+    from debiasbench.files.images import decode
 
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), args.images, args.format)

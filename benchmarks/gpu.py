@@ -30,17 +30,17 @@ from torch.func import functional_call, stack_module_state
 from torch.nn import functional as F
 
 from debiasbench import Dataset, Task, hookimpl, option
-from debiasbench.bench import bench
-from debiasbench.data import Split
-from debiasbench.engine import Engine
-from debiasbench.errors import DebiasbenchError
-from debiasbench.forecast import forecast
-from debiasbench.model import Shape
-from debiasbench.plugins import Plugins
-from debiasbench.registry import Origin
-from debiasbench.run import run
-from debiasbench.specs import make_spec
-from debiasbench.suite import read
+from debiasbench.common.errors import DebiasbenchError
+from debiasbench.core.data import Split
+from debiasbench.core.model import Shape
+from debiasbench.measure.bench import bench
+from debiasbench.measure.forecast import forecast
+from debiasbench.runs.run import run
+from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.registry import Origin
+from debiasbench.specs.resolve import make_spec
+from debiasbench.specs.suites import read
+from debiasbench.training.engine import Engine
 
 SUITES = ("rest-cmnist", "rest-cifar10c", "rest-bffhq")
 SMALL = {"train": 300, "test": 64}

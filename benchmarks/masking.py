@@ -18,11 +18,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from debiasbench.engine import Engine
-from debiasbench.model import Shape
-from debiasbench.plugins import Plugins
-from debiasbench.randomness import generator, seeded
+from debiasbench.common.randomness import generator, seeded
+from debiasbench.core.model import Shape
 from debiasbench.sparsity import REST, SET, RigL, Updater
+from debiasbench.specs.plugins import Plugins
+from debiasbench.training.engine import Engine
 
 UPDATERS: dict[str, type[Updater]] = {"REST": REST, "RigL": RigL, "SET": SET}
 # steps between updates: the default, 5 % of a training, on digits and on CMNIST; and RigL's

@@ -16,34 +16,28 @@ import numpy as np
 import torch
 from torch import nn
 
-from debiasbench.data import Dataset, Split, Task
-from debiasbench.engine import Engine
-from debiasbench.model import Model, Shape
+from debiasbench.common.options import parse
+from debiasbench.common.randomness import seeded
+from debiasbench.core.data import Dataset, Split, Task
+from debiasbench.core.model import Model, Shape
+from debiasbench.core.settings import Training
 from debiasbench.models.mlp import MLP
-from debiasbench.options import parse
-from debiasbench.randomness import seeded
-from debiasbench.run import fit
-from debiasbench.sparsity import (
-    NotAttached,
-    RigL,
-    Sparsify,
-    SparsityTooHigh,
-    allocate,
-)
+from debiasbench.runs.run import fit
+from debiasbench.sparsity import NotAttached, RigL, Sparsify, SparsityTooHigh, allocate
 from debiasbench.sparsity.masks import digest
-from debiasbench.training import Training
+from debiasbench.training.engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
-    from debiasbench.component import Component
-    from debiasbench.data import Augment
-    from debiasbench.method import Method
+    from debiasbench.core.component import Component
+    from debiasbench.core.data import Augment
+    from debiasbench.core.method import Method
+    from debiasbench.core.stage import Trained
     from debiasbench.sparsity import SparseTraining, Updater
     from debiasbench.sparsity.distributions import Distribution
-    from debiasbench.stage import Trained
 
 TRAINING = Training(epochs=6, batch_size=16, lr=0.05)
 MODEL = MLP(hidden=(16, 16))

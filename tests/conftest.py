@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from hypothesis import settings
 
 from debiasbench import Dataset, Method, Supervision, Task, hookimpl, option
-from debiasbench.plugins import Plugins
-from debiasbench.registry import Origin
+from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.registry import Origin
 from debiasbench.testing import toy_task
 
 # equal examples in every run, however slow the machine
@@ -105,7 +105,7 @@ class Peek(Method):
         from torch import Tensor
 
         from debiasbench import Batch
-        from debiasbench.objective import CrossEntropy
+        from debiasbench.core.objective import CrossEntropy
 
         label = self.label
 

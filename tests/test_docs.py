@@ -14,11 +14,11 @@ import click
 import pytest
 import torch
 
-from debiasbench import hookspecs
-from debiasbench.metrics import METRICS
-from debiasbench.plugins import Plugins
-from debiasbench.registry import Origin
-from debiasbench.selection import RULES
+from debiasbench.core import hooks
+from debiasbench.records.metrics import METRICS
+from debiasbench.records.selection import RULES
+from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.registry import Origin
 from debiasbench.testing import check_method
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +53,7 @@ def test_the_readmes_sparse_loop_runs_as_it_stands() -> None:
 
 def test_every_hook_is_documented_by_its_signature() -> None:
     tutorial = (ROOT / "plugins" / "README.md").read_text()
-    for name in vars(hookspecs):
+    for name in vars(hooks):
         if name.startswith("debiasbench_"):
             assert f"`{name}(register)`" in tutorial
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from debiasbench import Dataset, Method, Model, Shape, Supervision, Task
-from debiasbench.errors import DebiasbenchError
-from debiasbench.objective import CrossEntropy
+from debiasbench.common.errors import DebiasbenchError
+from debiasbench.core.objective import CrossEntropy
 from debiasbench.sparsity import GMP, RigL, Updater
 from debiasbench.sparsity.distributions import DISTRIBUTIONS, Shares
 from debiasbench.sparsity.topology import drop_and_grow

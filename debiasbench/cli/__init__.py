@@ -17,8 +17,8 @@ from debiasbench.cli.run import run
 from debiasbench.cli.show import show
 from debiasbench.cli.suite import suite
 from debiasbench.cli.sweep import sweep
-from debiasbench.errors import DebiasbenchError
-from debiasbench.processes import speaks
+from debiasbench.common.errors import DebiasbenchError
+from debiasbench.common.processes import speaks
 
 EPILOG = """\b
 Exit codes:

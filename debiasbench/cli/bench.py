@@ -17,13 +17,13 @@ from debiasbench.cli.common import (
     load_plugins,
 )
 from debiasbench.cli.words import spec_of, spec_options, training_settings
-from debiasbench.processes import started_together
+from debiasbench.common.processes import started_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from debiasbench.arithmetic import Compile
-    from debiasbench.bench import Bench
+    from debiasbench.measure.bench import Bench
+    from debiasbench.training.precision import Compile
 
 NAMES = {"engine": "debiasbench", "bare": "bare loop", "loader": "DataLoader"}
 
@@ -82,8 +82,8 @@ def bench(
     from contextlib import nullcontext
     from dataclasses import asdict
 
-    from debiasbench.bench import bench as measure
     from debiasbench.cli.progress import Turns
+    from debiasbench.measure.bench import bench as measure
 
     if file is not None and not file.parent.is_dir():
         raise click.UsageError(f"--json {file}: there is no folder {file.parent}")
@@ -134,7 +134,7 @@ def _heading(found: Bench) -> str:
 
 
 def _training(found: Bench) -> str:
-    from debiasbench.forecast import WARM_UP
+    from debiasbench.measure.forecast import WARM_UP
 
     head = ["", "images/s", "ms a step", "debiasbench has", "min to max"]
     head += ["MB at most"] if found.memory else []

@@ -40,7 +40,7 @@ def ls(results: Path) -> None:
 
     from tabulate import tabulate
 
-    from debiasbench.stages import FOLDER, all_in
+    from debiasbench.training.stage_store import FOLDER, all_in
 
     found = all_in(results / FOLDER)
     rows = [
@@ -63,7 +63,7 @@ def gc(results: Path, limit: int) -> None:
 
     Records stay. A stage that is gone is trained again when a run needs it.
     """
-    from debiasbench.stages import FOLDER, collect, weight
+    from debiasbench.training.stage_store import FOLDER, collect, weight
 
     before = weight(results / FOLDER)
     removed = collect(results / FOLDER, limit)

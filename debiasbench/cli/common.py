@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from debiasbench.plugins import Plugins
+    from debiasbench.specs.plugins import Plugins
 
 
 def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,7 +97,7 @@ def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str
     An imported one is called by the name it was given, as long as no plugin's has it; which data
     it names is a part of the spec, so that others under the same name are another spec.
     """
-    from debiasbench.importing import find
+    from debiasbench.files.importing import find
 
     own = name.removeprefix("imported:")
     if (own != name or name not in plugins.datasets) and (digest := find(root, own)) is not None:
@@ -107,7 +107,7 @@ def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str
 
 def load_plugins() -> Plugins:
     """Load all plugins; name those that fail on stderr."""
-    from debiasbench.plugins import Plugins
+    from debiasbench.specs.plugins import Plugins
 
     plugins = click.get_current_context().obj or Plugins()
     for broken in plugins.broken:

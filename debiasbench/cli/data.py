@@ -13,8 +13,8 @@ from debiasbench.cli.data_import import import_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from debiasbench.data import Dataset
-    from debiasbench.plugins import Plugins
+    from debiasbench.core.data import Dataset
+    from debiasbench.specs.plugins import Plugins
 
 
 @click.group()
@@ -41,10 +41,10 @@ def list_(data_root: Path) -> None:
     """List data sets: whether their files are there, what they weigh, where they come from."""
     from tabulate import tabulate
 
-    from debiasbench import cache
+    from debiasbench.files import task_cache
 
     plugins = load_plugins()
-    cached = cache.all_in(data_root)
+    cached = task_cache.all_in(data_root)
     rows = []
     for name, entry in plugins.datasets.items():
         if name.endswith(":"):
@@ -70,17 +70,17 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
     Nothing is fetched that is there. What may not be fetched by a program is said, with where to
     put it.
     """
-    from debiasbench import cache
     from debiasbench.cli.progress import Bytes
-    from debiasbench.fetch import fetch
-    from debiasbench.sheet import group_table
+    from debiasbench.files import task_cache
+    from debiasbench.files.download import fetch
+    from debiasbench.files.sheet import group_table
 
     plugins = load_plugins()
     dataset = _dataset(plugins, name, settings, data_root)
     if any(not source.exists() for source in dataset.sources(data_root)) and dataset.downloads:
         with Bytes() as progress:
             fetch(dataset.downloads, data_root, progress=progress)
-    task = cache.load(name, dataset, data_root)
+    task = task_cache.load(name, dataset, data_root)
     click.echo(f"{name} is ready: {'x'.join(map(str, task.shape.input))} samples\n")
     click.echo(group_table(task))
 
@@ -97,12 +97,12 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
     """
     import shutil
 
-    from debiasbench import cache, taskfile
-    from debiasbench.errors import DataError
-    from debiasbench.importing import names as imported
-    from debiasbench.importing import where
+    from debiasbench.common.errors import DataError
+    from debiasbench.files import task_cache, task_folder
+    from debiasbench.files.importing import names as imported
+    from debiasbench.files.importing import where
 
-    places = [(c.name, c.folder, True) for c in cache.all_in(data_root)]
+    places = [(c.name, c.folder, True) for c in task_cache.all_in(data_root)]
     places += [
         (name, folder, False)
         for name in imported(data_root)
@@ -117,7 +117,7 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
     damaged = 0
     for name, folder, remade in known:
         try:
-            taskfile.load(folder)
+            task_folder.load(folder)
         except DataError as error:
             damaged += 1
             click.echo(f"damaged  {name}: {error}")
@@ -146,12 +146,12 @@ def show(
     """Print the groups and draw a contact sheet: aligned and conflicting samples of each class."""
     from io import BytesIO
 
-    from debiasbench import cache
-    from debiasbench.sheet import contact_sheet, group_table
-    from debiasbench.store import write_bytes
+    from debiasbench.files import task_cache
+    from debiasbench.files.sheet import contact_sheet, group_table
+    from debiasbench.records.store import write_bytes
 
     dataset = _dataset(load_plugins(), name, settings, data_root)
-    task = cache.load(name, dataset, data_root)
+    task = task_cache.load(name, dataset, data_root)
     words = " ".join(f"{k}={v}" for k, v in _written(dataset).items())
     sheet = contact_sheet(task, dict(task.splits())[split], f"{name} {words}, {split}")  # type: ignore[index]
     out = out or Path(f"{name.replace(':', '-')}-{split}.png")
@@ -162,7 +162,7 @@ def show(
 
 
 def _dataset(plugins: Plugins, name: str, settings: tuple[str, ...], data_root: Path) -> Dataset:
-    from debiasbench.options import parse
+    from debiasbench.common.options import parse
 
     name, implied = find_dataset(plugins, name, data_root)
     entry, fixed = plugins.datasets.find(name)
@@ -181,13 +181,13 @@ def _read(settings: tuple[str, ...]) -> dict[str, object]:
 
 
 def _written(dataset: Dataset) -> dict[str, object]:
-    from debiasbench.options import as_dict
+    from debiasbench.common.options import as_dict
 
     return as_dict(dataset)
 
 
 def _state(dataset: Dataset, root: Path) -> tuple[str, str]:
-    from debiasbench.cache import weight
+    from debiasbench.files.task_cache import weight
 
     sources = dataset.sources(root)
     if not sources:
@@ -198,8 +198,8 @@ def _state(dataset: Dataset, root: Path) -> tuple[str, str]:
 
 
 def _imported(root: Path) -> list[tuple[str, str, str, str, str, str]]:
-    from debiasbench.cache import weight
-    from debiasbench.importing import names, where
+    from debiasbench.files.importing import names, where
+    from debiasbench.files.task_cache import weight
 
     return [
         (name, "imported", "", _size(weight(folder)), "", "your own")

@@ -13,7 +13,7 @@ from debiasbench.cli.common import data_root_option, debug_option, load_plugins
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from debiasbench.importing import Finished, Problem
+    from debiasbench.files.importing import Finished, Problem
 
 MOST_SHOWN = 50  # bad images that are printed; --report has all
 
@@ -108,7 +108,7 @@ def import_(
     from contextlib import nullcontext
 
     from debiasbench.cli.progress import Bar
-    from debiasbench.importing import BadRows, Source, import_data
+    from debiasbench.files.importing import BadRows, Source, import_data
 
     if table is None and (label or bias or file or split):
         raise click.UsageError("--label, --bias, --file and --split name columns: give --table too")
@@ -175,7 +175,7 @@ def _write(problems: Sequence[Problem], report: Path) -> None:
     import csv
     import io
 
-    from debiasbench.store import write_text
+    from debiasbench.records.store import write_text
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -185,8 +185,8 @@ def _write(problems: Sequence[Problem], report: Path) -> None:
 
 
 def _summary(name: str, done: Finished) -> str:
-    from debiasbench.importing import bad_rows
-    from debiasbench.sheet import group_table
+    from debiasbench.files.importing import bad_rows
+    from debiasbench.files.sheet import group_table
 
     task = done.task
     total = sum(len(split) for split in task.splits().values())

@@ -10,7 +10,7 @@ import click
 from debiasbench.cli.common import debug_option, load_plugins
 
 if TYPE_CHECKING:
-    from debiasbench.export import Kind
+    from debiasbench.runs.export import Kind
 
 
 @click.command()
@@ -34,8 +34,8 @@ def export(record: Path, to: Kind, out: Path | None) -> None:
 
     The outputs are compared with the original's before anything is written.
     """
-    from debiasbench.export import BATCH
-    from debiasbench.export import export as export_network
+    from debiasbench.runs.export import BATCH
+    from debiasbench.runs.export import export as export_network
 
     done = export_network(record, load_plugins(), to=to, out=out)
     (all_parameters, parameters), (all_bytes, size) = done.parameters, done.bytes

@@ -55,9 +55,9 @@ def leaderboard(
             _keep_page(page, write=update)
         return
 
-    from debiasbench.errors import RecordError
+    from debiasbench.common.errors import RecordError
     from debiasbench.leaderboard import table
-    from debiasbench.store import write_text
+    from debiasbench.records.store import write_text
 
     text, problems = table(
         results or (Path("results"),),
@@ -78,9 +78,9 @@ def leaderboard(
 
 
 def _keep_page(page: Path, *, write: bool) -> None:
-    from debiasbench.errors import RecordError
+    from debiasbench.common.errors import RecordError
     from debiasbench.leaderboard.page import regenerated
-    from debiasbench.store import write_text
+    from debiasbench.records.store import write_text
 
     now, should = regenerated(page)
     if write:

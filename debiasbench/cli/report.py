@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from debiasbench.record import Record, test_counts
+from debiasbench.records.record import Record, test_counts
 
 if TYPE_CHECKING:
-    from debiasbench.store import Run
+    from debiasbench.records.store import Run
 
 MOST_BIASES = 5  # columns that a terminal has room for
 COLUMNS = ("average", "unbiased", "worst_group", "conflict", "aligned")

@@ -18,12 +18,12 @@ from debiasbench.cli.common import (
     results_option,
 )
 from debiasbench.cli.words import spec_of, spec_options, training_settings
-from debiasbench.processes import speaks
+from debiasbench.common.processes import speaks
 
 if TYPE_CHECKING:
-    from debiasbench.arithmetic import Compile
-    from debiasbench.record import Spec
-    from debiasbench.store import Overwrite
+    from debiasbench.records.store import Overwrite
+    from debiasbench.specs.spec import Spec
+    from debiasbench.training.precision import Compile
 
 
 @click.command()
@@ -71,7 +71,7 @@ def run(
 
     from debiasbench.cli.progress import Bar
     from debiasbench.cli.report import report
-    from debiasbench.store import Run, Store
+    from debiasbench.records.store import Run, Store
 
     plugins = load_plugins()
     short = training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
@@ -92,7 +92,7 @@ def run(
     if record is not None:
         done = Run(record, store.path(spec), fresh=False)
     else:
-        from debiasbench.run import run as run_spec  # only now: torch takes seconds to import
+        from debiasbench.runs.run import run as run_spec  # only now: torch takes seconds to import
 
         with nullcontext() if quiet or not speaks() else Bar() as progress:
             done = run_spec(
@@ -111,7 +111,7 @@ def run(
     if speaks():
         click.echo(report(done))
     if done.record.failure is not None:
-        from debiasbench.errors import TrainingFailed
+        from debiasbench.common.errors import TrainingFailed
 
         if speaks():
             click.echo(f"Error: {done.record.failure.message}", err=True)
@@ -119,6 +119,6 @@ def run(
 
 
 def _read_spec(path: Path) -> Spec:
-    from debiasbench.store import read
+    from debiasbench.records.store import read
 
     return read(path).spec

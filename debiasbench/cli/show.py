@@ -10,7 +10,7 @@ import click
 from debiasbench.cli.common import debug_option, load_plugins
 
 if TYPE_CHECKING:
-    from debiasbench.registry import Entry
+    from debiasbench.specs.registry import Entry
 
 
 @click.command()
@@ -21,8 +21,8 @@ def show(name: str) -> None:
 
     `show training` lists the settings that all methods share.
     """
-    from debiasbench.errors import UnknownNameError
-    from debiasbench.training import Training
+    from debiasbench.common.errors import UnknownNameError
+    from debiasbench.core.settings import Training
 
     if name == "training":
         click.echo(f"{inspect.getdoc(Training)}\n\n{_options(Training)}")
@@ -41,8 +41,8 @@ def show(name: str) -> None:
 
 
 def _entry(entry: Entry[object]) -> str:
-    from debiasbench.data import Dataset
-    from debiasbench.method import Method
+    from debiasbench.core.data import Dataset
+    from debiasbench.core.method import Method
 
     cls = entry.load()
     parts = [f"{entry.kind} {entry.name}  ({entry.origin})", inspect.getdoc(cls) or ""]
@@ -65,7 +65,7 @@ def _entry(entry: Entry[object]) -> str:
 def _options(cls: type) -> str:
     from tabulate import tabulate
 
-    from debiasbench.options import describe
+    from debiasbench.common.options import describe
 
     rows = [
         (o.name, o.kind, "none" if o.default is None else o.default, o.range, o.meaning)

@@ -18,10 +18,10 @@ from debiasbench.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from debiasbench.forecast import Forecast
-    from debiasbench.plugins import Plugins
-    from debiasbench.record import Spec
-    from debiasbench.suite import Block, Suite
+    from debiasbench.measure.forecast import Forecast
+    from debiasbench.specs.plugins import Plugins
+    from debiasbench.specs.spec import Spec
+    from debiasbench.specs.suites import Block, Suite
 
 
 @click.group()
@@ -35,7 +35,7 @@ def list_() -> None:
     """List the suites that come with debiasbench."""
     from tabulate import tabulate
 
-    from debiasbench.suite import names, read
+    from debiasbench.specs.suites import names, read
 
     rows = [(name, read(name).description) for name in names()]
     click.echo(tabulate(rows, headers=("suite", ""), tablefmt="plain"))
@@ -53,8 +53,8 @@ def show(name: str, results: Path, data_root: Path, device: str, no_forecast: bo
 
     The forecast trains each kind of run for some twenty steps.
     """
-    from debiasbench.store import Store
-    from debiasbench.suite import read
+    from debiasbench.records.store import Store
+    from debiasbench.specs.suites import read
 
     plugins = load_plugins()
     chosen = read(name)
@@ -86,7 +86,7 @@ def describe(suite: Suite) -> str:
 
 
 def _rows(owner: str, block: Block) -> list[tuple[str, str, str]]:
-    from debiasbench.suite import short, typed
+    from debiasbench.specs.suites import short, typed
 
     lines = [(short(name), typed(value)) for name, value in block.words.items()]
     for tied, alternatives in block.grid.items():
@@ -97,7 +97,7 @@ def _rows(owner: str, block: Block) -> list[tuple[str, str, str]]:
 
 def _forecast(suite: Suite, left: list[Spec], plugins: Plugins, data: Path, device: str) -> str:
     from debiasbench.cli.progress import Bar
-    from debiasbench.forecast import forecast
+    from debiasbench.measure.forecast import forecast
 
     with Bar() as progress:
         found = forecast(
@@ -115,7 +115,7 @@ def report(found: list[Forecast]) -> str:
     """Write a forecast: a row for each kind of run, the sum, and what it rests on."""
     from tabulate import tabulate
 
-    from debiasbench.forecast import STEPS
+    from debiasbench.measure.forecast import STEPS
 
     known = [f for f in found if not f.problem]
     parts = []

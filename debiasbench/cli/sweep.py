@@ -25,13 +25,14 @@ from debiasbench.cli.common import (
     overwrite_option,
     results_option,
 )
-from debiasbench.processes import cores, started_together
+from debiasbench.common.processes import cores, started_together
 
 if TYPE_CHECKING:
-    from debiasbench.arithmetic import Compile
-    from debiasbench.plugins import Plugins
-    from debiasbench.record import Record, Spec
-    from debiasbench.store import Overwrite
+    from debiasbench.records.record import Record
+    from debiasbench.records.store import Overwrite
+    from debiasbench.specs.plugins import Plugins
+    from debiasbench.specs.spec import Spec
+    from debiasbench.training.precision import Compile
 
 
 @dataclass
@@ -101,8 +102,8 @@ def sweep(
     The same line again goes on where it stopped. Several of it, on any machines that share the
     results folder, train no run twice. If runs failed, the exit code is that of the first.
     """
-    from debiasbench.errors import Interrupted
-    from debiasbench.suite import read
+    from debiasbench.common.errors import Interrupted
+    from debiasbench.specs.suites import read
 
     if started_together():
         raise click.UsageError("torchrun trains one run at a time: give it `debiasbench run`")
@@ -137,7 +138,7 @@ def _side_by_side(
     jobs: int, specs: list[Spec], results: Path, overwrite: Overwrite, limit: int | None
 ) -> None:
     """Let several processes of this command take the runs that none has yet."""
-    from debiasbench.store import Store
+    from debiasbench.records.store import Store
 
     if overwrite == "always" or limit is not None:
         raise click.UsageError("--jobs goes with neither --overwrite always nor --limit")
@@ -203,14 +204,14 @@ def _one(
 ) -> bool:
     """Run a spec unless it is done, say what came of it, and return whether it was begun."""
     from debiasbench.cli.progress import Bar
-    from debiasbench.errors import (
+    from debiasbench.common.errors import (
         BusyError,
         DebiasbenchError,
         Interrupted,
         StoreError,
         TrainingFailed,
     )
-    from debiasbench.store import Store
+    from debiasbench.records.store import Store
 
     try:
         if Store(results).finished(spec, overwrite) is not None:
@@ -219,7 +220,7 @@ def _one(
         if dry_run:
             click.echo(head)
             return True
-        from debiasbench.run import run  # only now: torch takes seconds to import
+        from debiasbench.runs.run import run  # only now: torch takes seconds to import
 
         with nullcontext() if quiet else Bar() as progress:
             done = run(

@@ -10,8 +10,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from debiasbench.plugins import Plugins
-    from debiasbench.record import Spec
+    from debiasbench.specs.plugins import Plugins
+    from debiasbench.specs.spec import Spec
 
 SCOPES = ("method", "dataset", "model", "train")
 
@@ -79,7 +79,7 @@ def spec_of(
     sparse: str | None,
 ) -> Spec:
     """Return the spec that names and settings say; `implied`: options of the data set's name."""
-    from debiasbench.specs import make_spec
+    from debiasbench.specs.resolve import make_spec
 
     options: dict[str, dict[str, object]] = {scope: {} for scope in SCOPES}
     for setting in settings:

@@ -1,6 +1,6 @@
 """The builtin data sets, offered like any plugin's."""
 
-from debiasbench.hookspecs import Register, hookimpl
+from debiasbench.core.hooks import Register, hookimpl
 
 
 @hookimpl

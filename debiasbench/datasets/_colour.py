@@ -8,7 +8,7 @@ from hashlib import blake2b
 import torch
 from torch import Generator, Tensor
 
-from debiasbench.data import Split, Task
+from debiasbench.core.data import Split, Task
 
 COLOURS = (
     ("red", (255, 0, 0)),

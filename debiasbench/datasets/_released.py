@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debiasbench.data import Task
+from debiasbench.common.errors import DataError
+from debiasbench.core.data import Task
 from debiasbench.datasets._samples import Sample, splits
-from debiasbench.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
-    from debiasbench.images import Shape
+    from debiasbench.files.images import Shape
 
 NAME = re.compile(r".+_([0-9]{1,9})_([0-9]{1,9})\.(?:png|jpg|jpeg)", re.IGNORECASE)
 LITTER = {"thumbs.db", "desktop.ini"}  # what file managers leave, as are names with a dot first

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from debiasbench.data import Split
-from debiasbench.errors import DataError
+from debiasbench.common.errors import DataError
+from debiasbench.core.data import Split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from debiasbench.images import Shape
+    from debiasbench.files.images import Shape
 
 SPLITS = ("train", "val", "test")
 
@@ -39,7 +39,7 @@ def splits(
     """
     import torch
 
-    from debiasbench.images import decode
+    from debiasbench.files.images import decode
 
     ordered = sorted(samples, key=lambda sample: sample.split)
     counts = [sum(s.split == i for s in ordered) for i in range(len(SPLITS))]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from debiasbench.errors import DataError
+from debiasbench.common.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

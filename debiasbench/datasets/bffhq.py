@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from debiasbench.data import Dataset, Task
+from debiasbench.common.options import option
+from debiasbench.core.data import Dataset, Task
 from debiasbench.datasets._released import released, released_sources
-from debiasbench.options import option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from debiasbench.data import Augment
+    from debiasbench.core.data import Augment
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class BFFHQ(Dataset):
 
         The published number is the accuracy on conflicting test images, `conflict`.
         """
-        from debiasbench.images import stretched
+        from debiasbench.files.images import stretched
 
         return released(
             root / "bffhq",
@@ -74,6 +74,6 @@ class BFFHQ(Dataset):
 
     def augmentation(self) -> Augment:
         """Mirror half of the training images."""
-        from debiasbench.augment import CropFlip
+        from debiasbench.files.augment import CropFlip
 
         return CropFlip(padding=0, flip=True)

@@ -6,9 +6,9 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from debiasbench.data import Dataset, Task
-from debiasbench.errors import DataError, OptionError, suggestion
-from debiasbench.options import option
+from debiasbench.common.errors import DataError, OptionError, suggestion
+from debiasbench.common.options import option
+from debiasbench.core.data import Dataset, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from debiasbench.data import Augment, Split
+    from debiasbench.core.data import Augment, Split
 
 SIDE = 178  # pixels, the width of an image: what is cut out of its 178x218
 
@@ -77,7 +77,7 @@ class CelebA(Dataset):
         The central 178x178 of each 178x218 image, scaled to `size`, as in group DRO.
         """
         from debiasbench.datasets._samples import Sample, inside, splits
-        from debiasbench.images import chained, cropped, stretched
+        from debiasbench.files.images import chained, cropped, stretched
 
         attributes, partition, images = self.sources(root)
         for path in (attributes, partition, images):
@@ -124,7 +124,7 @@ class CelebA(Dataset):
 
         There, the part is cut out of the whole 178x218 image.
         """
-        from debiasbench.augment import ResizedCropFlip
+        from debiasbench.files.augment import ResizedCropFlip
 
         return ResizedCropFlip(scale=(0.7, 1.0), ratio=(1.0, 4 / 3))
 

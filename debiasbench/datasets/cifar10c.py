@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from debiasbench.data import Dataset, Split, Task
+from debiasbench.common.errors import DataError
+from debiasbench.common.options import option
+from debiasbench.core.data import Dataset, Split, Task
 from debiasbench.datasets._released import released, released_sources
 from debiasbench.datasets._sources import CIFAR10
-from debiasbench.errors import DataError
-from debiasbench.options import option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from debiasbench.data import Augment
-    from debiasbench.fetch import Download
+    from debiasbench.core.data import Augment
+    from debiasbench.files.download import Download
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 FOLDER = "cifar-10-batches-bin"
@@ -82,7 +82,7 @@ class CIFAR10C(Dataset):
 
     def augmentation(self) -> Augment | None:
         """Crops of images padded by 4 pixels, and mirror images, as published."""
-        from debiasbench.augment import CropFlip
+        from debiasbench.files.augment import CropFlip
 
         return CropFlip(padding=4) if self.augment else None
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from debiasbench.data import Dataset, Task
+from debiasbench.common.errors import DataError
+from debiasbench.common.options import option
+from debiasbench.core.data import Dataset, Task
 from debiasbench.datasets._released import released, released_sources
 from debiasbench.datasets._sources import MNIST as MNIST_FILES
-from debiasbench.errors import DataError
-from debiasbench.options import option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from debiasbench.fetch import Download
+    from debiasbench.files.download import Download
 
 VAL_PER_CLASS = 500
 FILES = (

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from debiasbench.data import Dataset, Task
-from debiasbench.options import option
+from debiasbench.common.options import option
+from debiasbench.core.data import Dataset, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

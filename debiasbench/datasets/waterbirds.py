@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from debiasbench.data import Dataset, Task
-from debiasbench.errors import DataError
-from debiasbench.fetch import Download
-from debiasbench.options import option
+from debiasbench.common.errors import DataError
+from debiasbench.common.options import option
+from debiasbench.core.data import Dataset, Task
+from debiasbench.files.download import Download
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from debiasbench.data import Augment
+    from debiasbench.core.data import Augment
     from debiasbench.datasets._samples import Sample
 
 FOLDERS = ("waterbirds", "waterbird_complete95_forest2water2")
@@ -65,7 +65,7 @@ class Waterbirds(Dataset):
         import torch
 
         from debiasbench.datasets._samples import splits
-        from debiasbench.images import chained, cropped, stretched
+        from debiasbench.files.images import chained, cropped, stretched
 
         metadata = _folder(root) / "metadata.csv"
         if not metadata.is_file():
@@ -96,7 +96,7 @@ class Waterbirds(Dataset):
 
     def augmentation(self) -> Augment:
         """Cut out 70 to 100 % of each training image and mirror half of them, as group DRO does."""
-        from debiasbench.augment import ResizedCropFlip
+        from debiasbench.files.augment import ResizedCropFlip
 
         return ResizedCropFlip(scale=(0.7, 1.0), ratio=(3 / 4, 4 / 3))
 

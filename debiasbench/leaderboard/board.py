@@ -8,16 +8,16 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from debiasbench.errors import UnknownNameError
+from debiasbench.common.errors import UnknownNameError
 from debiasbench.leaderboard.frame import COSTS, frame, plain
 from debiasbench.leaderboard.statistics import indistinguishable, interval, paired_difference
-from debiasbench.metrics import METRICS
-from debiasbench.selection import RULES, USES_GROUPS
+from debiasbench.records.metrics import METRICS
+from debiasbench.records.selection import RULES, USES_GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from debiasbench.record import Provenance, Record, TaskFacts
+    from debiasbench.records.record import Provenance, Record, TaskFacts
 
 SIDE_METRICS = ("conflict", "aligned", "worst_group")
 # what seeds must share to be averaged

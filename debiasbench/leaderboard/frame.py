@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from debiasbench.metrics import accuracies
-from debiasbench.record import canonical, test_counts
-from debiasbench.selection import RULES, USES_GROUPS
+from debiasbench.common.canonical import canonical
+from debiasbench.records.metrics import accuracies
+from debiasbench.records.record import test_counts
+from debiasbench.records.selection import RULES, USES_GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from debiasbench.record import Choice, Record
+    from debiasbench.records.record import Record
+    from debiasbench.specs.spec import Choice
 
 COSTS = (
     "density",

@@ -18,7 +18,7 @@ import shlex
 from pathlib import Path
 from typing import NoReturn
 
-from debiasbench.errors import RecordError
+from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.table import table
 
 _BLOCK = re.compile(

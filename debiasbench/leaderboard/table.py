@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from debiasbench.errors import RecordError
+from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.board import boards, distinct
 from debiasbench.leaderboard.render import render
-from debiasbench.store import read_all
+from debiasbench.records.store import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

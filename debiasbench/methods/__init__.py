@@ -1,6 +1,6 @@
 """The builtin methods, offered like any plugin's."""
 
-from debiasbench.hookspecs import Register, hookimpl
+from debiasbench.core.hooks import Register, hookimpl
 
 
 @hookimpl

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from debiasbench.errors import DataError
-from debiasbench.method import Method, Supervision
-from debiasbench.options import option
+from debiasbench.common.errors import DataError
+from debiasbench.common.options import option
+from debiasbench.core.method import Method, Supervision
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from debiasbench.lab import Lab
+    from debiasbench.core.lab import Lab
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from debiasbench.method import Method
+from debiasbench.core.method import Method
 
 if TYPE_CHECKING:
-    from debiasbench.lab import Lab
-    from debiasbench.stage import Trained
+    from debiasbench.core.lab import Lab
+    from debiasbench.core.stage import Trained
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from debiasbench.method import Method, Supervision
+from debiasbench.common.options import option
+from debiasbench.core.method import Method, Supervision
+from debiasbench.core.objective import Objective
 from debiasbench.methods.upweight import equal_groups
-from debiasbench.objective import Objective
-from debiasbench.options import option
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from debiasbench.data import Batch
-    from debiasbench.lab import Lab
-    from debiasbench.stage import Trained
+    from debiasbench.core.data import Batch
+    from debiasbench.core.lab import Lab
+    from debiasbench.core.stage import Trained
 
 
 class GroupDROLoss(Objective):

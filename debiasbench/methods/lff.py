@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from debiasbench.method import Method
-from debiasbench.objective import Objective
-from debiasbench.options import option
+from debiasbench.common.options import option
+from debiasbench.core.method import Method
+from debiasbench.core.objective import Objective
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from debiasbench.data import Batch
-    from debiasbench.lab import Lab
-    from debiasbench.stage import Trained
+    from debiasbench.core.data import Batch
+    from debiasbench.core.lab import Lab
+    from debiasbench.core.stage import Trained
 
 
 class LfFLoss(Objective):

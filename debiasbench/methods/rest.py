@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from debiasbench.method import Method, Supervision
+from debiasbench.common.options import option
+from debiasbench.core.method import Method, Supervision
 from debiasbench.methods.upweight import upweight_conflict
-from debiasbench.options import option
 
 if TYPE_CHECKING:
-    from debiasbench.lab import Lab
-    from debiasbench.stage import Trained
+    from debiasbench.core.lab import Lab
+    from debiasbench.core.stage import Trained
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from debiasbench.errors import OptionError
-from debiasbench.method import Method, Supervision
-from debiasbench.options import option
+from debiasbench.common.errors import OptionError
+from debiasbench.common.options import option
+from debiasbench.core.method import Method, Supervision
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from debiasbench.lab import Lab
-    from debiasbench.stage import Trained
+    from debiasbench.core.lab import Lab
+    from debiasbench.core.stage import Trained
 
 # conflicting fraction of the training split -> lambda (Park et al., CVPR 2023, released defaults)
 PUBLISHED = {0.005: 80.0, 0.01: 50.0, 0.02: 30.0, 0.05: 10.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from debiasbench.errors import DataError
+from debiasbench.common.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

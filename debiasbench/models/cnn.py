@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
-from debiasbench.errors import OptionError
-from debiasbench.model import Model, Shape
-from debiasbench.options import option
+from debiasbench.common.errors import OptionError
+from debiasbench.common.options import option
+from debiasbench.core.model import Model, Shape
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
-from debiasbench.model import Model, Shape
-from debiasbench.options import option
+from debiasbench.common.options import option
+from debiasbench.core.model import Model, Shape
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 from torchvision.models import resnet
 
-from debiasbench.errors import OptionError
-from debiasbench.model import Model, Shape
+from debiasbench.common.errors import OptionError
+from debiasbench.common.options import option
+from debiasbench.core.model import Model, Shape
 from debiasbench.models._weights import fetching
-from debiasbench.options import option
 
 Stem = Literal["imagenet", "small"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from debiasbench.errors import OptionError, UnknownNameError
-from debiasbench.model import Model, Shape
+from debiasbench.common.errors import OptionError, UnknownNameError
+from debiasbench.common.options import option
+from debiasbench.core.model import Model, Shape
 from debiasbench.models._weights import fetching
-from debiasbench.options import option
 
 if TYPE_CHECKING:
     from torch import nn

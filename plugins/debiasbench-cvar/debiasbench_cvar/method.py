@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 from torch.nn import functional as F
 
 from debiasbench import Method, option
-from debiasbench.objective import Objective
+from debiasbench.core.objective import Objective
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from debiasbench import Batch
-    from debiasbench.lab import Lab
-    from debiasbench.stage import Trained
+    from debiasbench.core.lab import Lab
+    from debiasbench.core.stage import Trained
 
 
 class CVaRLoss(Objective):

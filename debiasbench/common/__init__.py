@@ -1,0 +1,1 @@
+"""What every package rests on: errors, options, canonical JSON, files, processes."""

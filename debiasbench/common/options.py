@@ -1,0 +1,209 @@
+"""Options are dataclass fields: declared with `option`, listed by `describe`, read by `parse`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+from dataclasses import dataclass
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from debiasbench.common.errors import OptionError, suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
+
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+def option(
+    default: T,
+    meaning: str = "",
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+    later: bool = False,
+) -> T:
+    """Declare an option: a dataclass field with a meaning and bounds.
+
+    `density: float = option(0.05, "fraction of weights kept", gt=0, le=1)`. A field without
+    `option` is an option too; it only has no meaning and no bounds to show. `later`: it was added
+    when records had been made already; at its default it stays out of specs, so that those keep
+    their names.
+    """
+    given = {"gt": gt, "ge": ge, "lt": lt, "le": le}
+    bounds = {name: value for name, value in given.items() if value is not None}
+    metadata = {"meaning": meaning, "bounds": bounds, "later": later}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    """One option as `debiasbench show` prints it."""
+
+    name: str
+    kind: str  # its type as written, such as "float" or "int | None"; choices, such as "a | b"
+    default: object
+    range: str  # such as "> 0, <= 1"; empty without bounds
+    meaning: str
+
+
+def describe(cls: type) -> list[OptionInfo]:
+    """List the options of a dataclass in the order of its fields."""
+    hints = _field_hints(cls)
+    return [
+        OptionInfo(
+            name=f.name,
+            kind=_kind(f.type, hints[f.name]),
+            default=f.default,
+            range=", ".join(f"{_SIGNS[b]} {v:g}" for b, v in f.metadata.get("bounds", {}).items()),
+            meaning=f.metadata.get("meaning", ""),
+        )
+        for f in dataclasses.fields(cls)
+    ]
+
+
+def _kind(written: object, hint: object) -> str:
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, get_args(hint)))
+    return written if isinstance(written, str) else getattr(written, "__name__", str(written))
+
+
+def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
+    """Make a `cls` from `values`, converting strings from a command line and checking bounds.
+
+    Raises `OptionError` naming every bad option at once; `owner` says whose options they are
+    ("method rest").
+    """
+    from pydantic import ValidationError
+
+    names = [f.name for f in dataclasses.fields(cast("Any", cls))]
+    problems = [
+        f"no option {name!r}.{suggestion(name, names)} Options: {', '.join(names) or 'none'}"
+        for name in values
+        if name not in names
+    ]
+    schema = _schema(cast("Any", cls))
+    given = {
+        name: _literal(value, schema.model_fields[name].annotation)
+        for name, value in values.items()
+        if name in names
+    }
+    try:
+        model = schema(**given)
+    except ValidationError as error:
+        problems += [
+            f"{_place(e['loc'])}={e['input']!r}: {e['msg'].lower()}" for e in error.errors()
+        ]
+    if problems:
+        raise OptionError(f"{owner}: {'; '.join(problems)}. See `debiasbench show {_name(owner)}`")
+    try:
+        return cls(**{name: getattr(model, name) for name in names})
+    except OptionError:
+        raise
+    except ValueError as error:  # what a class of options checks itself
+        raise OptionError(f"{owner}: {error}. See `debiasbench show {_name(owner)}`") from error
+
+
+def as_dict(options: object) -> dict[str, object]:
+    """Turn an options dataclass into a plain dict, as it comes back from JSON.
+
+    Options declared `later` are left out at their defaults.
+    """
+    values = dataclasses.asdict(cast("Any", options))
+    for f in dataclasses.fields(cast("Any", options)):
+        if f.metadata.get("later") and values[f.name] == f.default:
+            del values[f.name]
+    plain: dict[str, object] = json.loads(json.dumps(values, default=str))  # a path is its text
+    return plain
+
+
+def check_is_options(cls: type) -> None:
+    """Raise `OptionError` if annotated fields would silently not be options, or lack a default.
+
+    The first happens when a subclass of a dataclass forgets the `@dataclass` line.
+    """
+    if not dataclasses.is_dataclass(cls):
+        raise OptionError(f"{cls.__qualname__} is not a dataclass: write @dataclass above it")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for name, field in fields.items():
+        if field.default is dataclasses.MISSING:
+            raise OptionError(f"{cls.__qualname__}.{name} needs a default: options are optional")
+    for name, annotation in inspect.get_annotations(cls).items():
+        if name not in fields and "ClassVar" not in str(annotation):
+            raise OptionError(
+                f"{cls.__qualname__}.{name} is no option yet: write @dataclass above the class"
+            )
+
+
+@functools.cache  # building one takes ten milliseconds, and a suite asks hundreds of times
+def _schema(cls: type) -> type[Any]:
+    from pydantic import ConfigDict, Field, create_model
+
+    hints = _field_hints(cls)
+    fields: dict[str, Any] = {
+        f.name: (_bounded(hints[f.name], Field(**f.metadata.get("bounds", {}))), f.default)
+        for f in dataclasses.fields(cls)
+    }
+    config = ConfigDict(allow_inf_nan=False, protected_namespaces=())
+    schema: type[Any] = create_model(cls.__name__, __config__=config, **fields)
+    return schema
+
+
+def _bounded(hint: Any, bounds: Any) -> Any:
+    """Put bounds on a type; where it also allows words, on its numbers alone."""
+    members = get_args(hint)
+    if not any(get_origin(member) is Literal for member in members):
+        return Annotated[hint, bounds]
+    numbers = (int, float)
+    return Union[tuple(Annotated[m, bounds] if m in numbers else m for m in members)]  # noqa: UP007
+
+
+def _field_hints(cls: type) -> dict[str, Any]:
+    """Resolve the annotations of the fields alone; others may name what only checkers import."""
+    fields = {f.name for f in dataclasses.fields(cls)}
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        own = {n: a for n, a in inspect.get_annotations(base).items() if n in fields}
+        # annotations are resolved in the module that wrote them
+        stand_in = type(base.__name__, (), {"__annotations__": own, "__module__": base.__module__})
+        hints |= get_type_hints(stand_in, include_extras=True)
+    return hints
+
+
+def _literal(value: object, hint: Any) -> object:
+    """Read `none` and `[1, 2]` as typed on a command line; leave the rest to the schema."""
+    if isinstance(value, str):
+        if value.lower() == "none" and type(None) in get_args(hint):
+            return None
+        if value.startswith("["):
+            try:
+                return json.loads(value)
+            except json.JSONDecodeError:
+                return value
+    return value
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Name an option and a place within; not the member of a union that was tried."""
+    return ".".join(str(part) for i, part in enumerate(location) if not i or isinstance(part, int))
+
+
+def _name(owner: str) -> str:
+    return owner.rsplit(" ", 1)[-1]

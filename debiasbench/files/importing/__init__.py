@@ -1,0 +1,12 @@
+"""A user's own images into a data set that `run` takes; importable without torch."""
+
+from debiasbench.files.importing.folder import FOLDER as FOLDER
+from debiasbench.files.importing.folder import find as find
+from debiasbench.files.importing.folder import names as names
+from debiasbench.files.importing.folder import where as where
+from debiasbench.files.importing.importer import Finished as Finished
+from debiasbench.files.importing.importer import import_data as import_data
+from debiasbench.files.importing.source import BadRows as BadRows
+from debiasbench.files.importing.source import Problem as Problem
+from debiasbench.files.importing.source import Source as Source
+from debiasbench.files.importing.source import bad_rows as bad_rows

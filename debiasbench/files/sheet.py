@@ -1,0 +1,161 @@
+"""A contact sheet: what a data set's aligned and conflicting samples look like, and how many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from debiasbench.common.errors import DataError
+
+if TYPE_CHECKING:
+    from debiasbench.core.data import Split, Task
+
+INK, PALE, PAPER = (20, 20, 20), (120, 120, 120), (255, 255, 255)
+LABEL, LINE, GAP = 13, 16, 4  # pixels: size of the letters, height of a line, space between
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where things are: `side` of a sample, `left` margin, columns of each kind, in pixels."""
+
+    side: int
+    left: int
+    columns: int
+
+    def x(self, kind: int, column: int) -> int:
+        """Return the left edge of a sample; kind 0 is aligned, 1 conflicting."""
+        return self.left + (kind * self.columns + column) * (self.side + GAP) + kind * 6 * GAP
+
+    def y(self, row: int) -> int:
+        """Return the upper edge of a row."""
+        return 3 * LINE + row * (self.side + LINE + GAP)
+
+
+def contact_sheet(task: Task, split: Split, title: str, *, columns: int = 6) -> Image.Image:
+    """Draw a picture with a row for each class: aligned samples left, conflicting ones right.
+
+    Under each sample stands its bias value, beside each row how many of the split are of either
+    kind, below how many have each bias value. Conflicting samples show as many different bias
+    values as there are. Raises `DataError` for a task that holds no images.
+    """
+    channels = split.x.shape[1] if split.x.dim() == 4 else 0
+    if split.x.dtype != torch.uint8 or channels not in {1, 3}:
+        raise DataError(
+            f"There is nothing to look at: samples are {tuple(split.x.shape[1:])} "
+            f"{str(split.x.dtype).removeprefix('torch.')}, not images"
+        )
+    side = max(64, min(128, split.x.shape[-1]))
+    widest = max(len(name) for name in (*task.classes, "class"))
+    grid = Grid(side=side, left=2 * GAP + 8 * min(widest, 24), columns=columns)
+    footer = LINE * (2 + -(-len(task.biases) // 6))
+    size = (grid.x(1, columns) + 22 * 8, grid.y(len(task.classes)) + footer)
+    sheet = Image.new("RGB", size, PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LABEL)
+    draw.text((GAP, GAP), title, INK, font)
+    conflict = task.conflict(split)
+    for kind, name in enumerate(("aligned", "conflicting")):
+        count = int((conflict == bool(kind)).sum())
+        share = 100 * count / len(split)
+        draw.text(
+            (grid.x(kind, 0), LINE + 2 * GAP), f"{name}: {count:,} ({share:.3g} %)", INK, font
+        )
+    for c, name in enumerate(task.classes):
+        draw.text((GAP, grid.y(c) + side // 2 - LABEL), name[:24], INK, font)
+        counts = []
+        for kind in (0, 1):
+            members = ((split.y == c) & (conflict == bool(kind))).nonzero()[:, 0]
+            counts.append(f"{len(members):,}")
+            for column, i in enumerate(_varied(split.bias[members], columns).tolist()):
+                index = int(members[i])
+                at = (grid.x(kind, column), grid.y(c))
+                sheet.paste(_picture(split, index, side), at)
+                bias = task.biases[int(split.bias[index])]
+                draw.text((at[0], at[1] + side), _fitting(bias, side, font), PALE, font)
+        beside = (grid.x(1, columns) + GAP, grid.y(c) + side // 2 - LABEL)
+        draw.text(
+            beside, "\n".join((f"{counts[0]} aligned", f"{counts[1]} conflicting")), INK, font
+        )
+    _draw_biases(draw, font, task, split, grid.y(len(task.classes)))
+    return sheet
+
+
+def group_table(task: Task) -> str:
+    """Return samples per group of every split, classes by bias values; * marks aligned groups.
+
+    Where biases are many, those that conflict are one column.
+    """
+    from tabulate import tabulate
+
+    few = len(task.biases) <= 10
+    head = [*task.biases] if few else ["aligned", "conflicting"]
+    rows = []
+    for name, split in task.splits().items():
+        counts = task.group_counts(split).view(len(task.classes), -1)
+        for c, label in enumerate(task.classes):
+            flags = task.aligned[c]
+            cells = (
+                [
+                    f"{n:,}{' *' if a else '  '}"
+                    for n, a in zip(counts[c].tolist(), flags, strict=True)
+                ]
+                if few
+                else [f"{int(counts[c][part].sum()):,}" for part in (flags, ~flags)]
+            )
+            rows.append([name if c == 0 else "", label, *cells])
+    sums = [
+        f"{name} {len(split):,} ({100 * task.conflict(split).double().mean().item():.3g} %)"
+        for name, split in task.splits().items()
+    ]
+    note = f"\n{'* bias-aligned; s' if few else 'S'}amples (conflicting): {', '.join(sums)}"
+    align = ("left", "left", *["right"] * len(head))
+    table = tabulate(rows, ("split", "class", *head), "simple", disable_numparse=True,
+                     colalign=align)  # fmt: skip
+    return table + note
+
+
+def _varied(bias: torch.Tensor, count: int) -> torch.Tensor:
+    """Return positions of at most `count` samples, the first of each bias value before the rest."""
+    order = torch.argsort(bias, stable=True)
+    values = bias[order]
+    first = torch.ones(len(values), dtype=torch.bool)
+    first[1:] = values[1:] != values[:-1]
+    ones = order[first]
+    if len(ones) > count:  # spread over the values there are
+        return ones[torch.linspace(0, len(ones) - 1, count).round().long()]
+    rest = torch.ones(len(bias), dtype=torch.bool)
+    rest[ones] = False
+    return torch.cat([ones, rest.nonzero()[: count - len(ones), 0]])
+
+
+def _picture(split: Split, index: int, side: int) -> Image.Image:
+    pixels = split.x[index].permute(1, 2, 0).numpy()  # (H, W, C)
+    picture = Image.fromarray(
+        np.ascontiguousarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels)
+    )
+    enlarging = max(pixels.shape[:2]) < side
+    picture = picture.convert("RGB")
+    scale = side / max(picture.size)
+    size = tuple(max(1, round(scale * edge)) for edge in picture.size)
+    how = Image.Resampling.NEAREST if enlarging else Image.Resampling.BILINEAR
+    return picture.resize((size[0], size[1]), how)
+
+
+def _draw_biases(
+    draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, task: Task,
+    split: Split, top: int,
+) -> None:  # fmt: skip
+    counts = split.bias.bincount(minlength=len(task.biases)).tolist()
+    words = [f"{name}: {n:,}" for name, n in zip(task.biases, counts, strict=True)]
+    lines = ["   ".join(words[i : i + 6]) for i in range(0, len(words), 6)]
+    draw.text((GAP, top + LINE // 2), "\n".join(["samples by bias value", *lines]), INK, font)
+
+
+def _fitting(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """Shorten a text to so many pixels."""
+    while len(text) > 1 and font.getlength(text) > width:
+        text = text[:-2] + "…" if len(text) > 2 else text[:-1]
+    return text

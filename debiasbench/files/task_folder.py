@@ -1,0 +1,162 @@
+"""A task as a folder of arrays: written once, checksummed, read memory-mapped."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from debiasbench.common.atomic import write_whole
+from debiasbench.common.errors import DataError
+from debiasbench.core.data import Split, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+FORMAT = 1
+FACTS = "task.json"
+CHUNK = 1 << 24  # bytes hashed and written at a time, so that nothing is in memory twice
+
+
+class DamagedTask(DataError):  # noqa: N818 - it says what is wrong
+    """A folder that holds no whole task."""
+
+
+def save(task: Task, folder: Path, more: Mapping[str, object] | None = None) -> str:
+    """Write a task into an empty folder and return its digest, a SHA-256 in hex.
+
+    `more`: facts of the writer's own, which `facts` gives back. `Task.augment` is not written.
+    The file that makes the folder a task is written last, so a torn folder never passes for one.
+    """
+    arrays = {}
+    for name, split in task.splits().items():
+        for what in ("x", "y", "bias"):
+            file = f"{name}-{what}.npy"
+            arrays[file] = _write(getattr(split, what), folder / file)
+    facts = {
+        "format": FORMAT,
+        "arrays": arrays,
+        "classes": task.classes,
+        "biases": task.biases,
+        "aligned": task.aligned.tolist(),
+        "metric": task.metric,
+        "select": task.select,
+        "mean": task.mean,
+        "std": task.std,
+    }
+    digest = _digest(facts)
+    text = json.dumps({**facts, "digest": digest, "more": dict(more or {})}, indent=1)
+    write_whole(folder / FACTS, text.encode())
+    return digest
+
+
+def load(folder: Path, *, verify: bool = True) -> Task:
+    """Read a task whose images stay on disk until they are looked at.
+
+    `verify`: compare every byte with its checksum, at about a gigabyte in a second.
+    Raises `DamagedTask` naming the first file that is not what was written.
+    """
+    known = facts(folder)
+    splits = {
+        name: Split(
+            x=_read(folder / f"{name}-x.npy", known, verify=verify),
+            y=_read(folder / f"{name}-y.npy", known, verify=verify),
+            bias=_read(folder / f"{name}-bias.npy", known, verify=verify),
+            num_biases=len(known["biases"]),
+        )
+        for name in ("train", "val", "test")
+    }
+    return Task(
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        classes=tuple(known["classes"]),
+        biases=tuple(known["biases"]),
+        aligned=torch.tensor(known["aligned"], dtype=torch.bool),
+        metric=known["metric"],
+        select=known["select"],
+        mean=_floats(known["mean"]),
+        std=_floats(known["std"]),
+    )
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """Return what is written of a task beside its arrays: names, checksums, `digest`, `more`.
+
+    Raises `DamagedTask`.
+    """
+    try:
+        known: dict[str, Any] = json.loads((folder / FACTS).read_text("utf-8"))
+        whole = known["format"] == FORMAT and known["digest"] == _digest(known)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedTask(f"{folder / FACTS} is no description of a task ({error})") from error
+    if not whole:
+        raise DamagedTask(f"{folder / FACTS} was changed, or written by another version")
+    return known
+
+
+def _digest(known: Mapping[str, object]) -> str:
+    described = {k: v for k, v in known.items() if k not in {"digest", "more"}}
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _write(values: Tensor, path: Path) -> dict[str, object]:
+    array = values.contiguous().numpy()
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, np.lib.format.header_data_from_array_1_0(array))
+        sha = hashlib.sha256()
+        for part in _parts(array):
+            sha.update(part)
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"sha256": sha.hexdigest(), "shape": array.shape, "bytes": path.stat().st_size}
+
+
+def _read(path: Path, known: Mapping[str, Any], *, verify: bool) -> Tensor:
+    written = known["arrays"][path.name]
+    try:
+        if path.stat().st_size != written["bytes"]:
+            raise DamagedTask(f"{path} has {path.stat().st_size} bytes, not {written['bytes']}")
+        array = _mapped(path)
+    except (OSError, ValueError) as error:
+        raise DamagedTask(f"{path} cannot be read ({error})") from error
+    if verify:
+        sha = hashlib.sha256()
+        for part in _parts(array):
+            sha.update(part)
+        if sha.hexdigest() != written["sha256"]:
+            raise DamagedTask(f"{path} was changed since it was written: its checksum differs")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """Map a file so that writing changes a copy; one larger than the memory can only be read."""
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def _parts(array: NDArray[Any]) -> Iterator[memoryview]:
+    """The bytes of an array, a little at a time and without a copy."""
+    flat = array.reshape(-1).view(np.uint8)
+    return (flat[at : at + CHUNK].data for at in range(0, len(flat), CHUNK))
+
+
+def _floats(values: list[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)

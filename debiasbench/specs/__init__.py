@@ -1,0 +1,1 @@
+"""What is to be run: specs, the registries that names are resolved in, and suites."""

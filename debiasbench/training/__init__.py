@@ -1,0 +1,1 @@
+"""How a stage is trained: steps, precision, memory, checkpoints, evaluation."""

@@ -1,0 +1,118 @@
+"""State as one file: tensors and plain values, checksummed, written whole, nothing unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+
+from debiasbench.common.atomic import write_whole
+from debiasbench.common.errors import DebiasbenchError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAGIC = b"debiasbench checkpoint 1\n"
+
+
+class DamagedCheckpoint(DebiasbenchError):  # noqa: N818 - it says what is wrong
+    """A file that is no whole checkpoint of this version; the message starts with its path."""
+
+    exit_code = 9
+
+
+def dumps(state: object) -> bytes:
+    """Write dicts, lists, tuples, texts, numbers, None and tensors of any device as bytes.
+
+    A tensor that occurs several times is written once. Raises `TypeError` naming the place of
+    anything else.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _encode(state, tensors, {}, "state")
+    text = json.dumps(tree).encode()
+    body = struct.pack("<Q", len(text)) + text + safetensors.save(tensors)
+    return MAGIC + hashlib.sha256(body).digest() + body
+
+
+def loads(content: bytes) -> Any:
+    """Read what `dumps` wrote, its tensors on the CPU; raises `ValueError` for anything else."""
+    head, body = content[: len(MAGIC) + 32], content[len(MAGIC) + 32 :]
+    if not head.startswith(MAGIC):
+        raise ValueError("it is no checkpoint of this version")
+    if hashlib.sha256(body).digest() != head[len(MAGIC) :]:
+        raise ValueError("its checksum differs: it is truncated or was changed")
+    (length,) = struct.unpack_from("<Q", body)
+    try:
+        tensors = safetensors.load(body[8 + length :])
+        return _decode(json.loads(body[8 : 8 + length]), tensors)
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"it cannot be read ({error})") from error
+
+
+def save(path: Path, state: object) -> None:
+    """Write a file whole or not at all; the one before stays beside it until then.
+
+    Raises `OSError`.
+    """
+    write_whole(path, dumps(state), before=previous(path))
+
+
+def load(path: Path) -> Any:
+    """Read a file; raises `DamagedCheckpoint`."""
+    try:
+        return loads(path.read_bytes())
+    except (OSError, ValueError, struct.error) as error:
+        raise DamagedCheckpoint(f"{path}: {error}") from error
+
+
+def previous(path: Path) -> Path:
+    """Return where the checkpoint before the last lies."""
+    return path.with_name(f"{path.name}.previous")
+
+
+def _encode(value: object, tensors: dict[str, Tensor], seen: dict[int, str], where: str) -> object:
+    """Turn a value into JSON in which [kind, content] stands for what JSON has not."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.Tensor):
+        if id(value) not in seen:
+            seen[id(value)] = name = str(len(tensors))
+            tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return ["tensor", seen[id(value)]]
+    if isinstance(value, dict):
+        pairs = [
+            [_key(k, where), _encode(v, tensors, seen, f"{where}[{k!r}]")] for k, v in value.items()
+        ]
+        return ["dict", pairs]
+    if isinstance(value, (list, tuple)):
+        parts = [_encode(v, tensors, seen, f"{where}[{i}]") for i, v in enumerate(value)]
+        return ["list" if isinstance(value, list) else "tuple", parts]
+    raise TypeError(f"{where} is a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def _key(key: object, where: str) -> str | int:
+    if isinstance(key, (str, int)) and not isinstance(key, bool):
+        return key
+    raise TypeError(f"{where} has the key {key!r}: keys are texts or whole numbers")
+
+
+def _decode(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(tree, list):
+        return tree
+    kind, content = tree
+    match kind:
+        case "tensor":
+            return tensors[content]
+        case "dict":
+            return {key: _decode(value, tensors) for key, value in content}
+        case "list":
+            return [_decode(value, tensors) for value in content]
+        case "tuple":
+            return tuple(_decode(value, tensors) for value in content)
+    raise ValueError(f"it holds {kind!r}, which no checkpoint of this version does")

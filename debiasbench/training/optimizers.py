@@ -1,0 +1,77 @@
+"""Optimizers and learning-rate schedules, as `Training` names them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import lr_scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from debiasbench.core.settings import Training
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], training: Training) -> Optimizer:
+    """Return the optimizer that `training` names over the parameters that want gradients.
+
+    On an accelerator it is fused: one kernel moves all parameters.
+    """
+    wanted = [p for p in parameters if p.requires_grad]
+    lr, decay = training.lr, training.weight_decay
+    fused = True if wanted and all(p.device.type != "cpu" for p in wanted) else None
+    match training.optimizer:
+        case "sgd":
+            return torch.optim.SGD(
+                wanted, lr, momentum=training.momentum, weight_decay=decay, fused=fused
+            )
+        case "adam":
+            return torch.optim.Adam(wanted, lr, weight_decay=decay, fused=fused)
+        case "adamw":
+            return torch.optim.AdamW(wanted, lr, weight_decay=decay, fused=fused)
+
+
+class Schedule:
+    """The learning rate over a stage of `steps` steps, `steps_per_epoch` to an epoch."""
+
+    def __init__(
+        self, optimizer: Optimizer, training: Training, *, steps: int, steps_per_epoch: int
+    ) -> None:
+        self._each_step: lr_scheduler.LRScheduler | None = None
+        self._on_plateau: lr_scheduler.ReduceLROnPlateau | None = None
+        match training.schedule:
+            case "cosine":
+                self._each_step = lr_scheduler.CosineAnnealingLR(optimizer, steps)
+            case "step":
+                epochs = -(-steps // steps_per_epoch)
+                third = max(1, -(-epochs // 3)) * steps_per_epoch
+                self._each_step = lr_scheduler.StepLR(optimizer, third)
+            case "plateau":
+                self._on_plateau = lr_scheduler.ReduceLROnPlateau(optimizer, patience=5)
+            case "constant":
+                pass
+
+    def after_step(self) -> None:
+        """Move on by a step."""
+        if self._each_step:
+            self._each_step.step()
+
+    def after_epoch(self, val_loss: float) -> None:
+        """Move on by an epoch whose validation loss was `val_loss`."""
+        if self._on_plateau:
+            self._on_plateau.step(val_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on."""
+        schedule = self._each_step or self._on_plateau
+        return schedule.state_dict() if schedule else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state again, after the optimizer has."""
+        schedule = self._each_step or self._on_plateau
+        if schedule:
+            schedule.load_state_dict(dict(state))

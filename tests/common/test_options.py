@@ -1,0 +1,113 @@
+"""Options: typed, bounded, and every mistake named at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from debiasbench.common.errors import OptionError
+from debiasbench.common.options import (
+    OptionInfo,
+    as_dict,
+    check_is_options,
+    describe,
+    option,
+    parse,
+)
+
+
+@dataclass(frozen=True)
+class Knobs:
+    density: float = option(0.1, "fraction of weights kept", gt=0, le=1)
+    steps: int = option(3, ge=1)
+    mode: Literal["a", "b"] = "a"
+    limit: float | None = None
+    sizes: tuple[int, ...] = (4, 2)
+    flag: bool = True
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "expected"),
+    [
+        ("density", "0.5", 0.5),
+        ("density", "1", 1.0),
+        ("steps", "7", 7),
+        ("mode", "b", "b"),
+        ("limit", "none", None),
+        ("limit", "2", 2.0),
+        ("sizes", "[8, 8]", (8, 8)),
+        ("flag", "false", False),
+    ],
+)
+def test_a_string_from_the_command_line_becomes_the_fields_type(
+    name: str, typed: str, expected: object
+) -> None:
+    value = getattr(parse(Knobs, {name: typed}, owner="method knobs"), name)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("density", "0", "density='0': input should be greater than 0"),
+        ("density", "1.01", "density='1.01': input should be less than or equal to 1"),
+        ("density", "nan", "density='nan': input should be a finite number"),
+        ("density", "much", "density='much': input should be a valid number"),
+        ("steps", 1.5, "steps=1.5: input should be a valid integer"),
+        ("mode", "c", "mode='c': input should be 'a' or 'b'"),
+        ("sizes", "[8", "sizes='[8': input should be a valid tuple"),
+        ("densty", "1", "no option 'densty'. Did you mean 'density'?"),
+    ],
+)
+def test_a_bad_value_is_refused_with_the_reason(name: str, value: object, complaint: str) -> None:
+    with pytest.raises(OptionError) as error:
+        parse(Knobs, {name: value}, owner="method knobs")
+    assert complaint in str(error.value)
+    assert "See `debiasbench show knobs`" in str(error.value)
+
+
+def test_all_bad_values_are_named_in_one_go() -> None:
+    with pytest.raises(OptionError) as error:
+        parse(Knobs, {"density": 2, "steps": 0, "other": 1}, owner="method knobs")
+    assert all(name in str(error.value) for name in ("density", "steps", "other"))
+
+
+def test_describe_lists_type_default_range_and_meaning() -> None:
+    assert describe(Knobs)[0] == OptionInfo(
+        name="density",
+        kind="float",
+        default=0.1,
+        range="> 0, <= 1",
+        meaning="fraction of weights kept",
+    )
+
+
+def test_an_option_without_a_default_is_an_error() -> None:
+    @dataclass(frozen=True)
+    class Needy:
+        extra: int
+
+    with pytest.raises(OptionError, match="extra needs a default"):
+        check_is_options(Needy)
+
+
+def test_a_forgotten_dataclass_line_is_an_error_and_not_a_lost_option() -> None:
+    class Forgotten(Knobs):
+        extra: int = 1
+
+    with pytest.raises(OptionError, match="extra is no option yet: write @dataclass"):
+        check_is_options(Forgotten)
+
+
+def test_an_option_added_later_stays_out_of_specs_at_its_default() -> None:
+    @dataclass(frozen=True)
+    class Grown:
+        old: int = option(1)
+        new: int = option(2, later=True)
+
+    assert as_dict(Grown()) == {"old": 1}
+    assert as_dict(Grown(new=3)) == {"old": 1, "new": 3}
+    assert parse(Grown, {"old": 1}, owner="method grown") == Grown()

@@ -1,0 +1,339 @@
+"""What a method may do, and what it is kept from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from debiasbench import Method, Supervision
+from debiasbench.common.errors import OptionError, PluginError, SupervisionError
+from debiasbench.core.settings import Training
+from debiasbench.core.stage import Trained
+from debiasbench.methods.rest import REST
+from debiasbench.models.mlp import MLP
+from debiasbench.records.selection import RULES
+from debiasbench.runs.run import fit
+from debiasbench.sparsity import GMP, Sparsify, Static, Updater
+from debiasbench.testing import toy_task
+from debiasbench.training.engine import Engine
+from tests.conftest import Peek, PeekDeclared
+
+FAST = Training(epochs=1, batch_size=16, lr=0.05)
+
+
+def run(method: Method, seed: int = 0, training: Training = FAST) -> Trained:
+    return fit(
+        toy_task(), method, model=MLP(), training=training, seed=seed, engine=Engine("cpu"),
+        owner="method 'peek' of acme 1.0",
+    )  # fmt: skip
+
+
+def method(body: Any, supervision: Supervision | None = None) -> Method:
+    """Make a method of a function of the lab."""
+    declared = supervision or Supervision()
+
+    @dataclass(frozen=True)
+    class Made(Method):
+        supervision = declared
+
+        def fit(self, lab: Any) -> Any:
+            result = body(lab)
+            return result if isinstance(result, Trained | torch.nn.Module) else lab.model()
+
+    return Made()
+
+
+@pytest.mark.parametrize("label", ["group", "bias", "conflict"])
+def test_reading_an_undeclared_label_in_a_batch_fails_and_names_the_declaration(label: str) -> None:
+    @dataclass(frozen=True)
+    class Reads(Peek):
+        pass
+
+    Reads.label = label
+    with pytest.raises(SupervisionError) as error:
+        run(Reads())
+    assert "method 'peek' of acme 1.0" in str(error.value)
+    assert "supervision = Supervision(train=" in str(error.value)
+
+
+def test_the_same_method_passes_with_the_declaration() -> None:
+    assert run(PeekDeclared()).checkpoints["last"].epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("declared", "shown"),
+    [
+        ("none", {"y"}),
+        ("conflict", {"y", "conflict"}),
+        ("groups", {"y", "conflict", "group", "bias"}),
+    ],
+)
+def test_labels_are_exactly_those_declared(declared: Any, shown: set[str]) -> None:
+    seen: set[str] = set()
+
+    def read(lab: Any) -> None:
+        for label in ("y", "conflict", "group", "bias"):
+            try:
+                seen.add(label if len(lab.labels(label=label)) == 160 else "")
+            except SupervisionError:
+                continue
+
+    run(method(read, Supervision(train=declared)))
+    assert seen == shown
+
+
+@pytest.mark.parametrize(
+    ("use", "declared", "missing"),
+    [
+        (lambda lab: lab.labels("val"), "none", "select"),
+        (lambda lab: lab.predict(lab.model(), "val"), "none", "select"),
+        (lambda lab: lab.features(lab.model(), "val"), "none", "select"),
+        (lambda lab: lab.train(lab.model(), data="val", name="x"), "none", "fit"),
+        (lambda lab: lab.train(lab.model(), data="val", name="x"), "select", "fit"),
+    ],
+)
+def test_validation_is_out_of_reach_without_the_declaration(
+    use: Any, declared: Any, missing: str
+) -> None:
+    with pytest.raises(SupervisionError, match=rf"add val='{missing}'"):
+        run(method(use, Supervision(val=declared)))
+
+
+def test_validation_can_be_read_and_trained_on_as_declared() -> None:
+    def select(lab: Any) -> None:
+        assert len(lab.labels("val", "group")) == 40
+        assert lab.predict(lab.model(), "val").shape == (40, 2)
+
+    run(method(select, Supervision(val="select")))
+    run(method(lambda lab: lab.train(lab.model(), data="val", name="x"), Supervision(val="fit")))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda lab: lab.labels("test"),
+        lambda lab: lab.predict(lab.model(), "test"),
+        lambda lab: lab.features(lab.model(), "test"),
+        lambda lab: lab.train(lab.model(), data="test", name="x"),
+    ],
+)
+def test_the_test_split_is_out_of_reach_whatever_is_declared(use: Any) -> None:
+    with pytest.raises(SupervisionError, match="read once, after `fit`"):
+        run(method(use, Supervision(train="groups", val="fit")))
+
+
+def test_the_nth_network_of_a_run_starts_alike_in_every_method() -> None:
+    starts: list[list[torch.Tensor]] = []
+
+    def take(lab: Any) -> None:
+        starts.append([next(lab.model().parameters()).clone() for _ in range(2)])
+
+    run(method(take))
+    run(method(take, Supervision(train="groups")))
+    run(method(take), seed=1)
+    assert torch.equal(starts[0][0], starts[1][0])
+    assert not torch.equal(starts[0][0], starts[0][1])
+    assert not torch.equal(starts[0][0], starts[2][0])
+
+
+def test_equal_first_stages_of_different_methods_are_equal_whatever_their_names() -> None:
+    a = run(method(lambda lab: lab.train(lab.model(), name="identify")))
+    b = run(method(lambda lab: lab.train(lab.model(), name="train"), Supervision(train="groups")))
+    first, second = a.objective.state_dict(), b.objective.state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_training_on_from_a_stage_copies_it() -> None:
+    def twice(lab: Any) -> Any:
+        first = lab.train(lab.model(), name="one")
+        before = {k: v.clone() for k, v in first.objective.state_dict().items()}
+        second = lab.train(first, name="two")
+        after = first.objective.state_dict()
+        assert all(torch.equal(v, after[k]) for k, v in before.items())
+        assert any(not torch.equal(v, before[k]) for k, v in second.objective.state_dict().items())
+        return second
+
+    run(method(twice))
+
+
+def test_features_are_the_inputs_of_the_head() -> None:
+    def compare(lab: Any) -> None:
+        network = lab.model()
+        features = lab.features(network, "train")
+        assert features.shape == (160, 16)
+        logits = lab.head(network)(features)
+        torch.testing.assert_close(logits, lab.predict(network, "train"))
+
+    run(method(compare))
+
+
+def test_settings_of_a_stage_override_those_of_the_run() -> None:
+    engine = Engine("cpu")
+    made = method(lambda lab: lab.train(lab.model(), name="x", epochs=3, batch_size=80))
+    fit(toy_task(), made, model=MLP(), training=FAST, seed=0, engine=engine)
+    assert (engine.costs[0].epochs, engine.costs[0].steps) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        ({"weights": torch.ones(3)}, r"weights must be \(160,\)"),
+        ({"weights": -torch.ones(160)}, "not negative"),
+        ({"weights": torch.zeros(160)}, "not all 0"),
+        ({"weights": torch.full((160,), float("nan"))}, "finite"),
+        ({"subset": torch.tensor([160])}, "must lie in 0 to 159"),
+        ({"subset": torch.tensor([])}, "non-empty"),
+        ({"extra": {"y": torch.ones(160)}}, "would hide"),
+        ({"extra": {"t": torch.ones(3)}}, "3 rows for 160"),
+        ({"lerning_rate": 1}, "no option 'lerning_rate'"),
+        ({"lr": -1}, "lr=-1"),
+        ({"data": "valid"}, "No split 'valid'"),
+        ({"steps": 0}, "steps=0: a stage takes at least one"),
+    ],
+)
+def test_a_stage_refuses_what_it_cannot_use(call: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(OptionError, match=complaint):
+        run(method(lambda lab: lab.train(lab.model(), name="x", **call)))
+
+
+def test_two_stages_of_one_name_are_refused() -> None:
+    def twice(lab: Any) -> Any:
+        lab.train(lab.model(), name="x")
+        return lab.train(lab.model(), name="x")
+
+    with pytest.raises(OptionError, match="Two stages are called 'x'"):
+        run(method(twice))
+
+
+def test_an_error_inside_a_method_names_the_method() -> None:
+    with pytest.raises(PluginError, match=r"method 'peek' of acme 1\.0 raised ZeroDivisionError"):
+        run(method(lambda lab: 1 / 0))
+
+
+def test_a_method_that_returns_no_classifier_is_told_what_to_return() -> None:
+    @dataclass(frozen=True)
+    class Forgets(Method):
+        def fit(self, lab: Any) -> Any:
+            lab.train(lab.model(), name="train")
+
+    with pytest.raises(PluginError, match=r"returned NoneType from fit; return what lab\.train"):
+        run(Forgets())
+
+
+def test_labels_are_copies_that_a_method_may_change() -> None:
+    task = toy_task()
+    before = task.fingerprint()
+
+    def relabel(lab: Any) -> None:
+        for split, label in (("train", "y"), ("train", "group"), ("val", "y")):
+            lab.labels(split, label)[:] = 0
+
+    made = method(relabel, Supervision(train="groups", val="select"))
+    fit(task, made, model=MLP(), training=FAST, seed=0, engine=Engine("cpu"))
+    assert task.fingerprint() == before
+
+
+def test_a_method_that_draws_from_torchs_own_generator_is_seeded_by_the_run() -> None:
+    drawn: list[float] = []
+    made = method(lambda lab: drawn.append(torch.rand(()).item()))
+    with torch.random.fork_rng():
+        for global_seed, seed in ((0, 0), (1, 0), (1, 1)):
+            torch.manual_seed(global_seed)
+            run(made, seed=seed)
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_weights_changed_after_training_are_not_silently_undone() -> None:
+    def edit(lab: Any) -> Any:
+        stage = lab.train(lab.model(), name="train")
+        with torch.no_grad():
+            lab.head(stage.objective.network).weight.zero_()
+        return stage
+
+    with pytest.raises(PluginError, match=r"return the network, stage\.objective\.network"):
+        run(method(edit))
+    returned = run(method(lambda lab: edit(lab).objective.network))
+    assert returned.checkpoints == {}
+
+
+def test_a_returned_network_with_a_weight_that_is_nan_is_refused() -> None:
+    def broken(lab: Any) -> Any:
+        network = lab.model()
+        lab.head(network).bias.data[0] = float("nan")
+        return network
+
+    with pytest.raises(PluginError, match="NaN or infinite"):
+        run(method(broken))
+
+
+def test_the_density_of_a_returned_network_is_that_of_its_training_but_for_what_was_replaced() -> (
+    None
+):
+    def refit(lab: Any) -> Any:
+        network = lab.train(lab.model(), name="train").objective.network
+        with torch.no_grad():
+            lab.head(network).weight.fill_(1.0)
+        return network
+
+    fitted = fit(
+        toy_task(), method(refit), model=MLP(hidden=(16,)), training=FAST, seed=0,
+        engine=Engine("cpu"),
+        components=lambda: [Sparsify(Static(density=0.2, distribution="uniform"))],
+    )  # fmt: skip
+    assert fitted.densities == {"network.1.weight": pytest.approx(0.2, abs=0.01)}
+
+
+def test_a_second_sparse_component_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"Two components make network\.1\.weight sparse"):
+        fit(
+            toy_task(), REST(density=0.3), model=MLP(), training=FAST, seed=0,
+            engine=Engine("cpu"), components=lambda: [Sparsify(Static(density=0.2))],
+        )  # fmt: skip
+
+
+def test_a_supervision_of_the_wrong_type_names_the_method() -> None:
+    @dataclass(frozen=True)
+    class Typo(Method):
+        supervision = "groups"  # type: ignore[assignment]
+
+        def fit(self, lab: Any) -> Any:
+            return lab.train(lab.model(), name="train")
+
+    with pytest.raises(PluginError, match=r"acme 1\.0: supervision is 'groups'"):
+        run(Typo())
+
+
+def sparsely(of: Method, updater: Updater) -> Trained:
+    return fit(
+        toy_task(), of, model=MLP(), training=FAST, seed=0, engine=Engine("cpu"),
+        components=lambda: [Sparsify(updater)],
+    )  # fmt: skip
+
+
+def test_a_sparse_stage_that_goes_on_keeps_its_masks() -> None:
+    seen: list[Any] = []
+
+    def fit_twice(lab: Any) -> Any:
+        first = lab.train(lab.model(), name="first")
+        second = lab.train(first, name="second")
+        seen.extend([first.masks, second.masks])
+        return second
+
+    sparsely(method(fit_twice), Static(density=0.2))
+    first, second = seen
+    assert first.keys() == second.keys() != set()
+    assert all(torch.equal(mask, second[name]) for name, mask in first.items())
+
+
+def test_an_epoch_before_the_density_is_reached_is_not_selected() -> None:
+    def fit_once(lab: Any) -> Any:
+        return lab.train(lab.model(), name="train", epochs=8)
+
+    updater = GMP(density=0.2, stop=0.5)
+    fitted = sparsely(method(fit_once), updater)
+    assert {rule: c.epoch >= 4 for rule, c in fitted.checkpoints.items()} == dict.fromkeys(
+        RULES, True
+    )

@@ -1,0 +1,264 @@
+"""Tasks kept decoded: equal after a round trip, made once, sound after any death of the maker."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from debiasbench.common.errors import DataError
+from debiasbench.common.options import option
+from debiasbench.core.data import Dataset, Task
+from debiasbench.files import task_cache, task_folder
+from debiasbench.files.augment import CropFlip
+from debiasbench.testing import toy_task
+
+
+@dataclass(frozen=True)
+class Files(Dataset):
+    """A toy task that says it is made from a file, and counts how often it is made."""
+
+    made: ClassVar[list[int]] = []
+
+    ratio: float = option(0.15, ge=0, le=1)
+    flips: bool = False
+
+    def sources(self, root: Path) -> Sequence[Path]:
+        return [root / "raw"]
+
+    def augmentation(self) -> CropFlip | None:
+        return CropFlip(padding=0) if self.flips else None
+
+    def load(self, root: Path) -> Task:
+        self.made.append(1)
+        return toy_task(ratio=self.ratio)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    Files.made.clear()
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a").write_bytes(b"a")
+    return tmp_path
+
+
+def cached_folder(root: Path) -> Path:
+    [found] = task_cache.all_in(root)
+    return found.folder
+
+
+# --- a task as files ----------------------------------------------------------------------------
+
+
+def test_a_task_comes_back_from_its_files_as_it_was(tmp_path: Path) -> None:
+    task = replace(toy_task(), mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), metric="worst_group")
+    task_folder.save(task, tmp_path)
+    again = task_folder.load(tmp_path)
+    assert again.fingerprint() == task.fingerprint()
+    assert (again.metric, again.select, again.std) == ("worst_group", task.select, task.std)
+    for name, split in task.splits().items():
+        assert torch.equal(again.splits()[name].x, split.x)
+
+
+def test_writing_into_a_loaded_task_leaves_its_file_alone(tmp_path: Path) -> None:
+    task_folder.save(toy_task(), tmp_path)
+    task_folder.load(tmp_path).train.x.zero_()
+    assert task_folder.load(tmp_path).train.x.any()
+
+
+def test_equal_tasks_have_equal_digests_and_others_do_not(tmp_path: Path) -> None:
+    digests = []
+    for i, task in enumerate((toy_task(), toy_task(), toy_task(ratio=0.5))):
+        (tmp_path / str(i)).mkdir()
+        digests.append(task_folder.save(task, tmp_path / str(i), {"from": i}))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def spoil_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def shorten(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [spoil_bit, shorten, Path.unlink])
+@pytest.mark.parametrize("file", ["train-x.npy", "test-bias.npy"])
+def test_damage_to_any_array_is_found_and_named(
+    tmp_path: Path, file: str, damage: Callable[[Path], None]
+) -> None:
+    task_folder.save(toy_task(), tmp_path)
+    damage(tmp_path / file)
+    with pytest.raises(task_folder.DamagedTask, match=file):
+        task_folder.load(tmp_path)
+
+
+def test_a_changed_description_is_found(tmp_path: Path) -> None:
+    task_folder.save(toy_task(), tmp_path)
+    facts = json.loads((tmp_path / task_folder.FACTS).read_text())
+    (tmp_path / task_folder.FACTS).write_text(json.dumps({**facts, "classes": ["a", "b"]}))
+    with pytest.raises(task_folder.DamagedTask, match=r"task\.json was changed"):
+        task_folder.load(tmp_path)
+
+
+# --- the cache ----------------------------------------------------------------------------------
+
+
+def test_a_task_is_made_once_and_then_read_memory_mapped(root: Path) -> None:
+    first, second = (task_cache.load("files", Files(), root) for _ in range(2))
+    assert first.fingerprint() == second.fingerprint() == toy_task().fingerprint()
+    assert Files.made == [1]
+
+
+def test_a_data_set_without_sources_is_made_each_time_and_leaves_nothing(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Plain(Dataset):
+        """None."""
+
+        def load(self, root: Path) -> Task:
+            return toy_task()
+
+    task_cache.load("plain", Plain(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def touch(root: Path) -> None:
+    os.utime(root / "raw" / "a", ns=(1, 1))
+
+
+def grow(root: Path) -> None:
+    stamp = (root / "raw" / "a").stat()
+    (root / "raw" / "a").write_bytes(b"ab")
+    os.utime(root / "raw" / "a", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+
+def add(root: Path) -> None:
+    (root / "raw" / "b").write_bytes(b"")
+
+
+@pytest.mark.parametrize("change", [touch, grow, add])
+def test_other_source_files_make_another_task(root: Path, change: Callable[[Path], None]) -> None:
+    task_cache.load("files", Files(), root)
+    change(root)
+    task_cache.load("files", Files(), root)
+    assert Files.made == [1, 1]
+
+
+def test_other_options_and_another_revision_make_another_task(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_cache.load("files", Files(), root)
+    other = task_cache.load("files", Files(ratio=0.5), root)
+    assert other.fingerprint() == toy_task(ratio=0.5).fingerprint()
+    monkeypatch.setattr(Files, "revision", 2)
+    task_cache.load("files", Files(), root)
+    assert Files.made == [1, 1, 1]
+
+
+def test_augmentation_is_not_lost_in_the_cache(root: Path) -> None:
+    for _ in range(2):
+        assert task_cache.load("files", Files(flips=True), root).augment == CropFlip(padding=0)
+    assert task_cache.load("files", Files(), root).augment is None
+
+
+@pytest.mark.parametrize("damage", [spoil_bit, shorten, Path.unlink])
+def test_a_damaged_cache_is_made_again_with_a_warning(
+    root: Path, damage: Callable[[Path], None]
+) -> None:
+    task_cache.load("files", Files(), root)
+    damage(cached_folder(root) / "train-x.npy")
+    with pytest.warns(UserWarning, match=r"train-x\.npy .* It is made again"):
+        task = task_cache.load("files", Files(), root)
+    assert task.fingerprint() == toy_task().fingerprint()
+    assert task_cache.load("files", Files(), root).fingerprint() == task.fingerprint()
+    assert Files.made == [1, 1]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_where_nothing_can_be_kept_the_task_is_made_in_memory_with_a_warning(
+    root: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(task_folder.os, "fsync", full)
+    with pytest.warns(UserWarning, match="Nothing can be kept in .*cache"):
+        task = task_cache.load("files", Files(), root)
+    assert task.fingerprint() == toy_task().fingerprint()
+    assert task_cache.all_in(root) == []
+
+
+def test_an_error_of_the_data_set_leaves_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any) -> Task:
+        raise DataError("put it there")
+
+    monkeypatch.setattr(Files, "load", missing)
+    with pytest.raises(DataError, match="put it there"):
+        task_cache.load("files", Files(), root)
+    assert task_cache.all_in(root) == []
+
+
+def test_two_that_need_the_same_task_make_it_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(self: Files, root: Path) -> Task:
+        self.made.append(1)
+        time.sleep(0.2)
+        return toy_task()
+
+    monkeypatch.setattr(Files, "load", slow)
+    with ThreadPoolExecutor(4) as pool:
+        tasks = list(pool.map(lambda _: task_cache.load("files", Files(), root), range(4)))
+    assert Files.made == [1]
+    assert len({task.fingerprint() for task in tasks}) == 1
+
+
+KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from debiasbench.files import task_cache, task_folder
+from tests.files.test_task_cache import Files
+
+root, moments, killed = Path({root!r}), random.Random(0), 0
+write = task_folder._write
+def slowly(values, path):
+    time.sleep(0.05)  # nine arrays take longer than the latest moment
+    return write(values, path)
+task_folder._write = slowly
+for _ in range(10):
+    child = os.fork()  # of a process without threads, which has imported torch already
+    if child == 0:
+        task_cache.load("files", Files(), root)
+        os._exit(0)
+    time.sleep(moments.uniform(0, 0.4))
+    os.kill(child, signal.SIGKILL)
+    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+    for found in task_cache.all_in(root):  # what is there is whole
+        task_folder.load(found.folder)
+print(killed)
+"""
+
+
+def test_killed_at_any_moment_the_next_start_makes_the_same_task(root: Path) -> None:
+    code = KILLS.format(root=str(root), tests=str(Path(__file__).parent.parent.parent))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 10
+    assert task_cache.load("files", Files(), root).fingerprint() == toy_task().fingerprint()
+    assert [p.name for p in (root / "cache").iterdir() if p.name.endswith(".new")] == []

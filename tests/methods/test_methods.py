@@ -1,0 +1,324 @@
+"""Every builtin method holds to what methods promise; each is what its paper says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from debiasbench import Batch, Supervision
+from debiasbench.common.errors import OptionError
+from debiasbench.core.model import Shape
+from debiasbench.methods import dfr
+from debiasbench.methods.dfr import DFR
+from debiasbench.methods.erm import ERM
+from debiasbench.methods.groupdro import GroupDRO, GroupDROLoss
+from debiasbench.methods.jtt import JTT
+from debiasbench.methods.lff import LfF, LfFLoss
+from debiasbench.methods.rest import REST
+from debiasbench.methods.upweight import Upweight, equal_groups, published_weight, upweight_conflict
+from debiasbench.models.cnn import CNN
+from debiasbench.models.mlp import MLP
+from debiasbench.runs.run import fit
+from debiasbench.sparsity import maskable
+from debiasbench.specs.plugins import Plugins
+from debiasbench.testing import TRAINING, check_method, toy_task
+from debiasbench.training.engine import Engine
+
+VARIANTS = {
+    "erm": ERM(),
+    "upweight": Upweight(),
+    "upweight by group": Upweight(by="group"),
+    "groupdro": GroupDRO(),
+    "groupdro uniform": GroupDRO(sampling="uniform", adjustment=1.0),
+    "jtt": JTT(),
+    "lff": LfF(),
+    "dfr": DFR(retrains=2),
+    "rest": REST(density=0.3),
+    "rest random": REST(density=0.3, grow="random", distribution="uniform"),
+    "rest released": REST(density=0.3, compat="released", update_every=10),
+    "rest released without its flag": REST(density=0.3, compat="released", reweight=False),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_builtin_method_passes_check_method(name: str) -> None:
+    check_method(VARIANTS[name])
+
+
+def test_every_registered_method_is_among_those_checked() -> None:
+    assert {name.split()[0] for name in VARIANTS} == set(Plugins().methods)
+
+
+@pytest.mark.parametrize("name", sorted(Plugins().methods))
+def test_every_builtin_method_says_where_it_comes_from(name: str) -> None:
+    assert len(Plugins().methods[name].load().citation) > 20
+
+
+@pytest.mark.parametrize(
+    ("method", "seen"),
+    [
+        (ERM(), ("none", "none")),
+        (Upweight(), ("conflict", "none")),
+        (Upweight(by="group"), ("groups", "none")),
+        (GroupDRO(), ("groups", "none")),
+        (JTT(), ("none", "none")),
+        (LfF(), ("none", "none")),
+        (DFR(), ("none", "fit")),
+        (REST(), ("conflict", "none")),
+        (REST(reweight=False), ("none", "none")),
+    ],
+)
+def test_supervision_is_what_the_method_uses(method: Any, seen: tuple[str, str]) -> None:
+    assert method.supervision == Supervision(*seen)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "weight"),
+    [(0.005, 80), (0.01, 50), (0.02, 30), (0.05, 10), (0.0501, 10), (0.5, 0.5), (0.2, 2), (0, 1)],
+)
+def test_published_weights_and_a_third_of_the_draws_elsewhere(ratio: float, weight: float) -> None:
+    assert published_weight(ratio) == pytest.approx(weight)
+
+
+def test_upweighting_draws_conflicting_samples_as_often_as_asked() -> None:
+    conflict = torch.tensor([True, False, False, True])
+    assert upweight_conflict(conflict, 7.0).tolist() == [7, 1, 1, 7]
+
+
+def test_a_weight_that_nothing_would_read_is_refused() -> None:
+    with pytest.raises(OptionError, match="by=conflict only"):
+        Upweight(by="group", weight=3.0)
+
+
+class Fixed(nn.Module):
+    """Gives the logits it was made with, whatever comes in."""
+
+    def __init__(self, logits: list[list[float]]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits
+
+
+def batch(y: list[int], group: list[int] | None = None) -> Batch:
+    more = {} if group is None else {"group": torch.tensor(group)}
+    n = len(y)
+    return Batch(torch.zeros(n, 1), torch.tensor(y), torch.arange(n), **more)
+
+
+def test_group_dro_follows_algorithm_1_on_a_hand_made_batch() -> None:
+    logits = [[2.0, 0.0], [0.0, 1.0], [0.5, 0.0]]
+    counts = torch.tensor([5, 0, 3, 2])  # group 1 has no training sample, group 3 none here
+    loss = GroupDROLoss(Fixed(logits), counts, step_size=0.5, adjustment=0.0)
+    assert loss.q.tolist() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3])
+    value = loss(batch([0, 0, 1], group=[0, 2, 2]))
+
+    each = [math.log(1 + math.exp(-2)), math.log(1 + math.e), math.log(1 + math.exp(0.5))]
+    mean = [each[0], 0.0, (each[1] + each[2]) / 2, 0.0]
+    q = [1 / 3 * math.exp(0.5 * mean[0]), 0.0, 1 / 3 * math.exp(0.5 * mean[2]), 1 / 3]
+    q = [v / sum(q) for v in q]
+    assert loss.q.tolist() == pytest.approx(q)
+    assert value.item() == pytest.approx(sum(w * m for w, m in zip(q, mean, strict=True)))
+
+
+def test_group_dro_moves_q_by_the_adjusted_loss_and_returns_the_plain_one() -> None:
+    counts = torch.tensor([4, 100])
+    loss = GroupDROLoss(Fixed([[0.0, 0.0], [0.0, 0.0]]), counts, step_size=0.5, adjustment=2.0)
+    value = loss(batch([0, 1], group=[0, 1]))
+    q = [math.exp(0.5 * (math.log(2) + 1.0)), math.exp(0.5 * (math.log(2) + 0.2))]
+    assert loss.q.tolist() == pytest.approx([v / sum(q) for v in q])
+    assert value.item() == pytest.approx(math.log(2))
+
+
+def test_group_dro_keeps_its_weights_at_evaluation() -> None:
+    loss = GroupDROLoss(Fixed([[2.0, 0.0]]), torch.tensor([1, 1]), step_size=0.5, adjustment=0.0)
+    loss.eval()
+    loss(batch([0], group=[0]))
+    assert loss.q.tolist() == [0.5, 0.5]
+
+
+def test_group_dro_adjustment_adds_more_for_small_groups() -> None:
+    counts = torch.tensor([4, 100, 0])
+    loss = GroupDROLoss(Fixed([[0.0, 0.0]]), counts, step_size=0.5, adjustment=2.0)
+    assert loss.margin.tolist() == pytest.approx([1.0, 0.2, 0.0])
+
+
+def test_lff_weighs_samples_by_relative_difficulty() -> None:
+    biased, debiased = [[3.0, 0.0], [2.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]
+    y = torch.tensor([0, 1])
+    loss = LfFLoss(Fixed(biased), Fixed(debiased), y, q=0.7, decay=0.0)
+    value = loss(batch([0, 1]))
+
+    ce_b = F.cross_entropy(torch.tensor(biased), y, reduction="none")
+    ce_d = F.cross_entropy(torch.tensor(debiased), y, reduction="none")
+    # each class has one sample, so class-normalised losses are 1 and every weight is a half
+    p = torch.tensor(biased).softmax(1)[torch.arange(2), y]
+    expected = ((1 - p**0.7) / 0.7).mean() + (0.5 * ce_d).mean()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert loss.average.tolist() == [pytest.approx(ce_b.tolist()), pytest.approx(ce_d.tolist())]
+
+
+def test_lff_normalises_by_the_largest_average_of_the_class() -> None:
+    # an anti-pattern of a peer: the mean cross-entropy makes every weight one half
+    y = torch.tensor([0, 0])
+    biased = [[3.0, 0.0], [0.0, 3.0]]
+    loss = LfFLoss(Fixed(biased), Fixed([[1.0, 0.0], [1.0, 0.0]]), y, q=0.7, decay=0.0)
+    loss(batch([0, 0]))
+    ce = F.cross_entropy(torch.tensor(biased), y, reduction="none")
+    scaled = ce / ce.max()
+    weight = loss._difficulty(loss.average.clone(), batch([0, 0]))
+    assert weight.tolist() == pytest.approx((scaled / (scaled + 1)).tolist(), rel=1e-4)
+
+
+def test_lff_moving_averages_forget_at_the_decay() -> None:
+    y = torch.tensor([0])
+    loss = LfFLoss(Fixed([[0.0, 0.0]]), Fixed([[0.0, 0.0]]), y, q=0.7, decay=0.7)
+    for _ in range(2):
+        loss(batch([0]))
+    assert loss.average[0, 0].item() == pytest.approx(math.log(2) * (1 - 0.7**2))
+
+
+def test_lff_gradients_of_the_two_networks_do_not_mix() -> None:
+    y = torch.tensor([0, 1])
+    loss = LfFLoss(Fixed([[3.0, 0.0], [2.0, 0.0]]), Fixed([[1.0, 0.0], [1.0, 0.0]]), y, 0.7, 0.7)
+    loss(batch([0, 1])).backward()
+    logits = loss.biased.logits.detach().requires_grad_()  # type: ignore[union-attr,operator]
+    p = logits.softmax(1)[torch.arange(2), y]
+    ((1 - p**0.7) / 0.7).mean().backward()
+    torch.testing.assert_close(loss.biased.logits.grad, logits.grad)  # type: ignore[union-attr]
+
+
+def run(method: Any, model: Any = None, **more: Any) -> tuple[Any, Engine]:
+    engine = Engine("cpu")
+    fitted = fit(
+        toy_task(), method, model=model or MLP(hidden=(16, 16)), training=TRAINING, seed=0,
+        engine=engine, **more,
+    )  # fmt: skip
+    return fitted, engine
+
+
+class Watched(Engine):
+    """Remembers what each stage was given and became."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.stages: list[dict[str, Any]] = []
+
+    def train(self, objective: Any, *args: Any, **more: Any) -> Any:
+        start = {name: value.clone() for name, value in objective.state_dict().items()}
+        trained = super().train(objective, *args, **more)
+        self.stages.append({**more, "start": start, "trained": trained})
+        return trained
+
+
+def watched(method: Any, task: Any = None) -> list[dict[str, Any]]:
+    engine = Watched()
+    fit(task or toy_task(), method, model=MLP(), training=TRAINING, seed=0, engine=engine)
+    return engine.stages
+
+
+def test_jtt_draws_the_first_networks_mistakes_more_often_in_training_a_second_from_scratch() -> (
+    None
+):
+    task = toy_task()
+    first, second = watched(JTT(identification_epochs=1, upweight=7.0), task)
+    assert (first["name"], second["name"]) == ("identify", "train")
+    with torch.no_grad():
+        logits = first["trained"].objective.eval().predict(task.train.x.float() / 255)
+    wrong = logits.argmax(1) != task.train.y
+    assert 0 < wrong.sum() < len(wrong)
+    assert second["weights"].tolist() == [7.0 if w else 1.0 for w in wrong.tolist()]
+    learned = first["trained"].objective.state_dict()
+    assert any(not torch.equal(value, learned[name]) for name, value in second["start"].items())
+
+
+def test_equal_groups_are_drawn_equally_often_and_absent_ones_do_not_matter() -> None:
+    weights = equal_groups(torch.tensor([0, 0, 0, 2]))
+    assert weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1])
+
+
+def test_dfr_puts_a_head_for_standardised_features_in_place_of_one_for_raw_ones() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(50, 4, generator=rng).double() * torch.tensor([1.0, 10.0, 100.0, 0.1])
+    weight, bias = torch.rand(3, 4, generator=rng).double(), torch.rand(3, generator=rng).double()
+    mean, std = x.mean(0), x.std(0)
+    head = nn.Linear(4, 3).double()
+    dfr._set_head(head, weight, bias, mean, std)
+    torch.testing.assert_close(head(x), (x - mean) / std @ weight.T + bias)
+
+
+def test_dfr_chooses_the_strength_by_the_worst_group_and_then_by_the_average() -> None:
+    import numpy as np
+
+    x, y = np.array([[1.0], [1.0], [-1.0], [-1.0]]), np.array([0, 0, 1, 1])
+    group = np.array([0, 1, 2, 3])
+    good = (np.array([[1.0], [-1.0]]), np.zeros(2))
+    one_sided = (np.zeros((2, 1)), np.array([1.0, 0.0]))
+    assert dfr._score(good, x, y, group) == (1.0, 1.0)
+    assert dfr._score(one_sided, x, y, group) == (0.0, 0.5)
+    assert dfr._score(good, x, y, group) > dfr._score(one_sided, x, y, group)
+
+
+def test_dfr_heads_separate_what_one_feature_tells_and_ignore_an_absent_class() -> None:
+    import numpy as np
+
+    x = np.concatenate([np.eye(3)[[0] * 20], np.eye(3)[[2] * 20]])
+    y = np.array([0] * 20 + [2] * 20)
+    weight, bias = dfr._heads(x, y, classes=4, strength=10.0)
+    assert (x @ weight.T + bias).argmax(1).tolist() == y.tolist()
+    assert weight.shape == (4, 3)
+    assert (bias[[1, 3]] < -1000).all()
+
+
+def test_dfr_changes_nothing_but_the_last_layer() -> None:
+    erm, _ = run(ERM())
+    fitted, _ = run(DFR(retrains=1))
+    trained, refit = erm.objective.network.state_dict(), fitted.objective.network.state_dict()
+    differing = [n for n in trained if not torch.equal(trained[n], refit[n])]
+    assert differing == ["5.weight", "5.bias"]
+
+
+def test_dfr_subsets_have_equally_many_samples_of_every_group_that_is_there() -> None:
+    import numpy as np
+
+    group = np.array([0] * 10 + [2] * 3 + [3] * 5)
+    among = np.arange(18) != 11
+    part = dfr._balanced(group, among, np.random.default_rng(0))
+    assert np.bincount(group[part], minlength=4).tolist() == [2, 0, 2, 2]
+    assert 11 not in part
+
+
+def test_rest_has_the_density_asked_for_and_both_its_halves() -> None:
+    task = toy_task()
+    (seen,) = watched(REST(density=0.2), task)
+    sparsity = seen["components"][0].training
+    weights = sum(p.numel() for p in maskable(MLP().build(task.shape)).values())
+    assert sum(int(m.sum()) for m in sparsity.masks.values()) == round(0.2 * weights)
+    assert sparsity.updates == 14  # a twentieth of 60 steps is 3; 3, 6, ..., 42 are before 45
+    conflict = task.conflict(task.train)
+    ratio = seen["weights"][conflict].unique().item() / seen["weights"][~conflict].unique().item()
+    assert ratio == pytest.approx(published_weight(conflict.float().mean().item()))
+
+
+def test_rest_as_released_weighs_80_and_updates_every_thousand_steps_to_the_end() -> None:
+    (seen,) = watched(REST(density=0.2, compat="released"))
+    updater = seen["components"][0].updater
+    assert (updater.every, updater.stop, updater.optimizer_state) == ("1000", 1.0, "dense")
+    assert seen["weights"].max().item() == 80
+
+
+def test_rest_with_an_infeasible_density_says_which_is_feasible() -> None:
+    with pytest.raises(OptionError, match="smallest feasible density"):
+        run(REST(density=1e-6))
+
+
+def test_the_cnn_of_rest_at_five_percent_keeps_what_the_reference_counts() -> None:
+    network = CNN().build(Shape(input=(3, 28, 28), classes=10))
+    assert sum(p.numel() for p in network.parameters()) == 661_898
+    assert sum(p.numel() for p in maskable(network).values()) == 660_992

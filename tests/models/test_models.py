@@ -1,0 +1,162 @@
+"""Builtin models fit any task shape they claim to, and count what their papers count."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from debiasbench.common.errors import DataError, OptionError, UnknownNameError
+from debiasbench.core.model import Shape
+from debiasbench.models.cnn import CNN
+from debiasbench.models.mlp import MLP
+from debiasbench.models.resnet import ResNet18, ResNet50
+from debiasbench.models.zoo import Timm, Torchvision
+from debiasbench.sparsity import maskable
+from debiasbench.testing import check_model
+
+SMALL = Shape(input=(3, 32, 32), classes=5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        CNN(),
+        CNN(width=8),
+        MLP(),
+        MLP(hidden=()),
+        ResNet18(width=8),
+        ResNet18(width=8, stem="small"),
+        ResNet50(width=4),
+        Torchvision("mobilenet_v2"),
+        Timm("resnet10t"),
+    ],
+    ids=str,
+)
+def test_every_builtin_model_passes_check_model(model: CNN) -> None:
+    check_model(model, SMALL)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_resnet18_at_its_original_width_is_torchvisions() -> None:
+    from torchvision.models import resnet18
+
+    built = ResNet18().build(Shape(input=(3, 224, 224), classes=1000))
+    assert parameters(built) == parameters(resnet18())
+    # the count of weights that can be sparse in REST's ResNet-18 for ten classes
+    ten = ResNet18().build(Shape(input=(3, 32, 32), classes=10))
+    assert sum(p.numel() for p in maskable(ten).values()) == 11_172_032
+
+
+def test_resnet_width_scales_every_stage() -> None:
+    narrow = ResNet18(width=16).build(SMALL)
+    widths = [narrow.get_submodule(f"layer{i}")[0].conv2.out_channels for i in range(1, 5)]  # type: ignore[index]
+    assert widths == [16, 32, 64, 128]
+    assert narrow.get_submodule("fc").in_features == 128
+
+
+def test_the_small_stem_keeps_the_resolution() -> None:
+    network = ResNet18(width=8, stem="small").build(SMALL)
+    seen: list[torch.Size] = []
+    network.get_submodule("layer1").register_forward_hook(lambda m, i, o: seen.append(o.shape))
+    network(torch.zeros(1, 3, 32, 32))
+    assert seen == [(1, 8, 32, 32)]
+
+
+def test_one_channel_images_are_taken_where_the_stem_allows() -> None:
+    grey = Shape(input=(1, 28, 28), classes=10)
+    for model in (CNN(), MLP(), ResNet18(width=8), Timm("resnet10t")):
+        assert model.build(grey).eval()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_a_transformer_of_timm_takes_the_tasks_image_size() -> None:
+    network = Timm("test_vit").build(Shape(input=(3, 32, 32), classes=4))
+    assert network.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+
+
+def test_the_mlp_takes_samples_of_any_shape() -> None:
+    assert MLP().build(Shape(input=(30,), classes=2))(torch.zeros(4, 30)).shape == (4, 2)
+    sizes = [m.out_features for m in MLP().build(SMALL) if isinstance(m, nn.Linear)]  # type: ignore[attr-defined]
+    assert sizes == [100, 100, 16, 5]
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "complaint"),
+    [
+        (CNN(), Shape((30,), 2), "--model mlp"),
+        (CNN(), Shape((3, 4, 4), 2), "at least 8x8"),
+        (ResNet18(), Shape((30,), 2), "takes images"),
+        (ResNet18(width=32, pretrained=True), SMALL, "fit width=64"),
+        (Torchvision("resnet18"), Shape((1, 28, 28), 2), "three-channel"),
+        (Timm("resnet18"), Shape((30,), 2), "takes images"),
+    ],
+)
+def test_a_model_refuses_samples_that_it_cannot_take(
+    model: CNN, shape: Shape, complaint: str
+) -> None:
+    with pytest.raises(OptionError, match=complaint):
+        model.build(shape)
+
+
+@pytest.mark.parametrize(
+    ("model", "library"),
+    [
+        (Timm("resnet18", pretrained=True), "timm.create_model"),
+        (Torchvision("resnet18", pretrained=True), "torchvision.models.get_model"),
+        (ResNet18(pretrained=True), "torchvision.models._api.WeightsEnum.get_state_dict"),
+    ],
+)
+def test_pretrained_weights_that_cannot_be_had_say_how_to_go_on(
+    model: Timm, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_args: object, **_more: object) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(library, offline)
+    with pytest.raises(DataError, match=r"ConnectionError.*leave model\.pretrained out"):
+        model.build(SMALL)
+
+
+def test_a_pretrained_network_gets_a_head_for_the_classes_and_keeps_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torchvision import models
+
+    fetched = models.mobilenet_v2()  # stands in for one with fetched weights
+    first = next(fetched.parameters()).clone()
+    monkeypatch.setattr(models, "get_model", lambda name, weights: fetched)
+    network = Torchvision("mobilenet_v2", pretrained=True).build(SMALL)
+    assert torch.equal(next(network.parameters()), first)
+    assert network.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+
+
+def test_pretrained_residual_networks_load_what_torchvision_gives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    state = resnet18().state_dict()
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", lambda self, check_hash: state)
+    network = ResNet18(pretrained=True).build(SMALL)
+    assert torch.equal(network.get_parameter("conv1.weight"), state["conv1.weight"])
+    assert network.get_parameter("fc.weight").shape == (5, 512)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_with_auxiliary_heads_return_logits_alone_while_training(name: str) -> None:
+    network = Torchvision(name).build(Shape((3, 96, 96), 5)).train()
+    assert network(torch.zeros(2, 3, 96, 96)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("model", [Torchvision("resnet81"), Timm("resnet81")])
+def test_an_unknown_name_of_a_library_is_refused_with_a_guess(model: Timm) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'resnet18'"):
+        model.build(SMALL)
+
+
+def test_a_network_without_a_linear_layer_says_how_to_name_its_head() -> None:
+    with pytest.raises(OptionError, match="give CNN a `head` method"):
+        CNN().head(nn.Conv2d(3, 3, 1))

@@ -1,0 +1,110 @@
+"""What is exported computes the same, is smaller, and needs no debiasbench where that is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import Result
+from safetensors.torch import load_file, save_file
+
+from debiasbench.records.store import read
+from debiasbench.runs.export import load_network
+from debiasbench.sparsity import unpack_state
+from debiasbench.specs.plugins import Plugins
+
+Cli = Callable[..., Result]
+
+RUN = (
+    "run", "--method", "erm", "--dataset", "toy", "--model", "cnn", "--set", "model.width=8",
+    "--sparse", "rest:density=0.03", "--device", "cpu", "--keep-weights",
+)  # fmt: skip
+
+
+@pytest.fixture
+def record(debiasbench: Cli) -> Path:
+    result = debiasbench(*RUN)
+    assert result.exit_code == 0, result.output
+    (path,) = Path("results").glob("*.json")
+    return path
+
+
+def test_a_compacted_network_runs_without_debiasbench(record: Path, debiasbench: Cli) -> None:
+    result = debiasbench("export", str(record), "--out", "small.pt2")
+    assert result.exit_code == 0, result.output
+    network, shape, _ = load_network(record, read(record), Plugins())
+    total = sum(p.numel() for p in network.parameters())
+    kept = int(result.stdout.split()[0].replace(",", ""))
+    assert f"of {total:,} parameters" in result.stdout
+    assert kept < 0.6 * total
+    assert Path("small.pt2").stat().st_size < 4 * kept + 100_000
+    x = torch.rand(5, *shape.input, generator=torch.Generator().manual_seed(0))
+    save_file({"x": x}, "x.safetensors")
+    code = (
+        "import sys; sys.modules['debiasbench'] = None\n"
+        "import torch, warnings; from safetensors.torch import load_file, save_file\n"
+        "small = torch.export.load('small.pt2').module()\n"
+        "parameters = sum(p.numel() for p in small.parameters())\n"
+        "y = small(load_file('x.safetensors')['x'])\n"
+        "save_file({'y': y.detach(), 'n': torch.tensor(parameters)}, 'y.safetensors')"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    found = load_file("y.safetensors")
+    assert int(found["n"]) == kept
+    torch.testing.assert_close(found["y"], network(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("to", ["packed", "csr"])
+def test_a_packed_network_comes_back_from_fewer_bytes(
+    to: str, record: Path, debiasbench: Cli
+) -> None:
+    result = debiasbench("export", str(record), "--to", to)
+    assert result.exit_code == 0, result.output
+    assert ("Faster as sparse matrices here:" in result.stdout) == (to == "csr")
+    path = record.with_name(f"{record.stem}.{to}.safetensors")
+    assert str(path) in result.stdout
+    weights = record.with_name(f"{record.stem}.weights.safetensors")
+    assert path.stat().st_size < 0.5 * weights.stat().st_size
+    state, _ = unpack_state(load_file(path))
+    original = load_file(weights)
+    assert all(torch.equal(state[name], value) for name, value in original.items())
+
+
+def test_a_run_whose_weights_were_not_kept_is_run_again_for_them(debiasbench: Cli) -> None:
+    without = RUN[:-1]
+    debiasbench(*without)
+    (path,) = Path("results").glob("*.json")
+    before = json.loads(path.read_text())
+    result = debiasbench("export", str(path))
+    assert result.exit_code == 9
+    assert "run it again with --keep-weights" in result.stderr
+    assert "Already done" not in debiasbench(*RUN).stdout
+    after = json.loads(path.read_text())
+    assert after["outcomes"] == before["outcomes"]
+    assert "Already done" in debiasbench(*RUN).stdout
+    assert "Already done" in debiasbench(*without).stdout
+
+
+def test_weights_that_were_changed_are_refused(record: Path, debiasbench: Cli) -> None:
+    weights = record.with_name(f"{record.stem}.weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    result = debiasbench("export", str(record))
+    assert result.exit_code == 9
+    assert "is not the file that" in result.stderr
+    weights.unlink()
+    assert "cannot be read" in debiasbench("export", str(record)).stderr
+
+
+def test_kept_weights_are_those_of_the_selected_epoch(record: Path) -> None:
+    done = read(record)
+    assert done.weights is not None
+    assert done.weights["rule"] == done.task.select
+    network, _, _ = load_network(record, done, Plugins())
+    assert sum(int((p != 0).sum()) for p in network.parameters()) < 0.2 * sum(
+        p.numel() for p in network.parameters()
+    )

@@ -1,0 +1,243 @@
+"""Precision, compilation and determinism: what is switched on, recorded, and put back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from torch import nn
+
+from debiasbench.common.errors import OptionError
+from debiasbench.core.objective import CrossEntropy
+from debiasbench.core.settings import Training
+from debiasbench.core.stage import Trained
+from debiasbench.runs.run import run
+from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.resolve import make_spec
+from debiasbench.training.distributed import Alone
+from debiasbench.training.engine import Engine
+from debiasbench.training.placed import View
+from debiasbench.training.precision import Arithmetic
+from debiasbench.training.running import Running, Sampler, Stage
+from tests.training.test_engine import Flat, assert_equal, toy_task, train
+
+CPU = torch.device("cpu")
+METHODS = ["erm", "upweight", "groupdro", "jtt", "lff", "dfr", "rest"]
+
+
+class Watch(CrossEntropy):
+    """Notes the types that it computes with."""
+
+    def __init__(self) -> None:
+        super().__init__(Flat())
+        self.types: set[torch.dtype] = set()
+        self.network.fc.register_forward_hook(lambda _m, _x, y: self.types.add(y.dtype))
+
+
+def switches() -> tuple[object, ...]:
+    backends: Any = torch.backends
+    return (
+        backends.cuda.matmul.fp32_precision,
+        backends.cudnn.conv.fp32_precision,
+        backends.cudnn.benchmark,
+        backends.cudnn.deterministic,
+        torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+def trained(precision: Any, **more: Any) -> tuple[Watch, Trained]:
+    watch = Watch()
+    training = Training(epochs=3, batch_size=16, lr=0.05, precision=precision)
+    return watch, train(watch, training=training, **more)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("auto", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_networks_compute_in_the_precision_that_is_asked_for_on_float32_weights(
+    precision: Any, dtype: torch.dtype
+) -> None:
+    watch, done = trained(precision, engine=Engine("cpu", precision=precision))
+    assert watch.types == {dtype}
+    assert {p.dtype for p in done.objective.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_ends_near_full_precision(precision: Any) -> None:
+    _, full = trained("fp32")
+    _, half = trained(precision)
+    a, b = full.objective.state_dict(), half.objective.state_dict()
+    moved = max(float(a[name].abs().max()) for name in a)
+    assert all(float((a[name] - b[name]).abs().max()) < 0.1 * moved for name in a)
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_fp16_gradients_too_small_for_it_are_not_lost() -> None:
+    class Faint(CrossEntropy):
+        def forward(self, batch: Any) -> torch.Tensor:
+            return super().forward(batch) * 1e-6
+
+    def moved(precision: Any) -> float:
+        objective = Faint(Flat())
+        train(objective, training=Training(epochs=1, batch_size=16, lr=1.0, precision=precision))
+        return float(objective.network.fc.weight.detach().abs().max())
+
+    assert moved("fp16") == pytest.approx(moved("fp32"), rel=0.05)
+
+
+def test_logits_are_float32_whatever_computed_them() -> None:
+    engine = Engine("cpu", precision="bf16")
+    watch, done = trained("bf16", engine=engine)
+    assert {value.dtype for value in done.checkpoints["last"].state.values()} == {torch.float32}
+    task = toy_task()
+    logits = engine.predict(watch, View(task, task.test, {"y": task.test.y}, CPU))
+    assert logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_switches_of_the_program_around_are_put_back(deterministic: bool) -> None:
+    before, during = switches(), []
+
+    class Look(CrossEntropy):
+        def forward(self, batch: Any) -> torch.Tensor:
+            during.append(switches())
+            return super().forward(batch)
+
+    train(Look(Flat()), engine=Engine("cpu", deterministic=deterministic))
+    assert switches() == before
+    assert set(during) == {("ieee", "ieee", not deterministic, deterministic, deterministic)}
+
+
+def test_tf32_on_a_cpu_is_refused() -> None:
+    with pytest.raises(OptionError, match="cpu has no TF32"):
+        Arithmetic.on(CPU, "tf32")
+
+
+@pytest.mark.parametrize(
+    ("bf16", "tf32", "auto"), [(True, True, "bf16"), (False, False, "fp32"), (None, None, "fp32")]
+)
+def test_an_accelerator_is_asked_what_it_computes_itself(
+    bf16: bool | None, tf32: bool | None, auto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = SimpleNamespace()
+    if bf16 is not None:  # it may emulate what it has not
+        module.is_bf16_supported = lambda including_emulation=True: bf16 or including_emulation
+        module.is_tf32_supported = lambda: tf32
+    monkeypatch.setattr(torch, "get_device_module", lambda _device: module)
+    accelerator = torch.device("cuda")
+    how = Arithmetic.on(accelerator)
+    assert (how.precision, how.channels_last) == (auto, True)
+    if tf32 is False:
+        with pytest.raises(OptionError, match="no TF32"):
+            Arithmetic.on(accelerator, "tf32")
+    else:
+        assert Arithmetic.on(accelerator, "tf32").precision == "tf32"
+
+
+def test_what_was_interrupted_in_fp16_goes_on_with_its_scale() -> None:
+    how = Arithmetic.on(CPU, "fp16")
+    scaler = how.scaler(CPU)
+    scaler.scale(torch.ones(()))
+    scaler.update(128.0)
+    again = how.scaler(CPU)
+    again.load_state_dict(scaler.state_dict())
+    assert again.get_scale() == 128.0
+
+
+def test_momentum_that_is_taken_up_again_lies_in_memory_as_its_weights_do() -> None:
+    task = toy_task()
+    view = View(task, task.train, {"y": task.train.y}, CPU)
+    how = Arithmetic("fp32", channels_last=True)
+    training = Training(batch_size=16)
+
+    def running() -> Running:
+        objective = CrossEntropy(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)))
+        how.lay_out(objective)
+        stage = Stage("train", objective, view, training, 0, Sampler(len(view), 16, None, None),
+                      3, {}, (), {})  # fmt: skip
+        return Running(stage, None, CPU, how, Alone(), None)
+
+    first, again = running(), running()
+    first.at.begin(0, 1, CPU)
+    first.before_step(torch.arange(16))
+    first.step()
+    state = first.state_dict()
+    for its in state["optimizer"]["state"].values():  # as checkpoints hold it
+        its["momentum_buffer"] = its["momentum_buffer"].contiguous()
+    again.load_state_dict(state)
+    for p, its in again.optimizer.state.items():
+        assert its["momentum_buffer"].stride() == p.stride()
+    assert again.optimizer.param_groups[0]["params"][0].stride() == (27, 1, 9, 3)
+
+
+def test_an_operation_without_a_deterministic_way_names_the_option() -> None:
+    class Random(CrossEntropy):
+        def forward(self, batch: Any) -> torch.Tensor:
+            raise RuntimeError("scatter_x does not have a deterministic implementation, but you")
+
+    with pytest.raises(OptionError, match="--deterministic: scatter_x does not have"):
+        train(Random(Flat()), engine=Engine("cpu", deterministic=True))
+
+
+def test_graphs_do_not_go_with_parts() -> None:
+    with pytest.raises(OptionError, match="--compile graphs writes over the gradients"):
+        train(engine=Engine("cpu", compile="graphs"), training=Training(micro_batch=4))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_every_method_trains_in_half_precision(
+    method: str, precision: str, tmp_path: Path, plugins: Plugins
+) -> None:
+    spec = make_spec(
+        plugins, method=method, dataset="toy", model="mlp", training={"precision": precision}
+    )
+    record = run(spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu").record
+    assert record.status == "ok"
+    assert record.spec.training["precision"] == precision
+    assert record.provenance.arithmetic == {
+        "precision": precision, "compile": "off", "deterministic": False,
+        "channels_last": False, "processes": 1,
+    }  # fmt: skip
+
+
+def test_the_command_line_says_precision_and_batch_and_the_record_keeps_both(
+    debiasbench: Callable[..., Result], tmp_path: Path
+) -> None:
+    line = ["run", "--method", "erm", "--dataset", "toy", "--results", tmp_path, "--quiet"]
+    done = debiasbench(*line, "--precision", "bf16", "--batch-size", "8", "--deterministic")
+    assert done.exit_code == 0, done.output
+    (path,) = tmp_path.glob("toy-*.json")
+    record = json.loads(path.read_text())
+    assert record["spec"]["training"]["precision"] == "bf16"
+    assert record["spec"]["training"]["batch_size"] == 8
+    assert record["provenance"]["arithmetic"]["deterministic"] is True
+
+
+def test_a_spec_that_leaves_precision_open_is_the_one_from_before_there_was_a_choice(
+    plugins: Plugins,
+) -> None:
+    spec = make_spec(plugins, method="erm", dataset="toy", model="mlp")
+    assert not {"precision", "micro_batch"} & spec.training.keys()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch 2.11 by itself
+def test_compiled_networks_train_alike_count_the_same_and_are_plain_afterwards() -> None:
+    def go(mode: Any) -> tuple[Trained, Engine]:
+        engine = Engine("cpu", compile=mode)
+        return train(engine=engine, training=Training(epochs=1, batch_size=16, lr=0.05)), engine
+
+    (plain, eager), (done, engine) = go("off"), go("on")
+    a, b = plain.objective.state_dict(), done.objective.state_dict()
+    assert a.keys() == b.keys()
+    assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)
+    assert engine.costs[0].flops == eager.costs[0].flops > 0
+    assert done.objective.network._compiled_call_impl is None
+    assert_equal(done.objective.state_dict(), done.checkpoints["last"].state)
