@@ -12,6 +12,6 @@ from debiasbench.core.data import Task as Task
 from debiasbench.core.hooks import Register as Register
 from debiasbench.core.hooks import hookimpl as hookimpl
 from debiasbench.core.method import Method as Method
-from debiasbench.core.method import Supervision as Supervision
 from debiasbench.core.model import Model as Model
 from debiasbench.core.model import Shape as Shape
+from debiasbench.core.supervision import Supervision as Supervision

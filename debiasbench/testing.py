@@ -19,13 +19,18 @@ from torch import nn
 from debiasbench.common.options import parse
 from debiasbench.common.randomness import seeded
 from debiasbench.core.data import Dataset, Split, Task
+from debiasbench.core.inputs import single
 from debiasbench.core.model import Model, Shape
+from debiasbench.core.prepare import Prepare
 from debiasbench.core.settings import Training
 from debiasbench.models.mlp import MLP
-from debiasbench.runs.run import fit
+from debiasbench.runs.fit import fit
 from debiasbench.sparsity import NotAttached, RigL, Sparsify, SparsityTooHigh, allocate
 from debiasbench.sparsity.masks import digest
-from debiasbench.training.engine import Engine
+from debiasbench.training.execution import Execution
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.predict import Predictor
+from debiasbench.training.trainer import Sequential
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -164,7 +169,8 @@ def check_dataset(dataset: Dataset, root: Path = Path("data")) -> Task:
 
 
 def _check_augment(augment: Augment, task: Task) -> None:
-    x = task.train.x[:8].float() / (255 if task.train.x.dtype == torch.uint8 else 1)
+    x = Prepare(replace(task, mean=None, std=None))(single(task.train.x, "augment")[:8])
+    assert isinstance(x, torch.Tensor)
     changed = []
     for seed in (0, 1):
         with _global_seeds(seed):
@@ -264,17 +270,21 @@ def _fit(
     global_seed: int = 0,
     components: Callable[[], Sequence[Component]] = tuple,
 ) -> Trained:
+    execution = Execution.on("cpu")
+    predictor = Predictor(execution)
     with _global_seeds(global_seed):
-        return fit(
-            task,
+        fitted = fit(
+            PlacedTask(task, execution.device),
             method,
             model=MODEL,
             training=training,
             seed=0,
-            engine=Engine("cpu"),
+            trainer=Sequential(execution, predictor),
+            predictor=predictor,
             components=components,
             owner=type(method).__name__,
         )
+    return fitted.trained
 
 
 @contextmanager
@@ -303,10 +313,9 @@ def _without_undeclared_labels(method: Method, task: Task) -> Task:
 
 
 def _check_learns(trained: Trained, task: Task) -> None:
-    x = task.test.x.float() / 255
-    trained.objective.eval()
-    with torch.no_grad():
-        right = trained.objective.predict(x).argmax(1) == task.test.y
+    view = PlacedTask(task, torch.device("cpu")).view("test", "none")
+    logits = Predictor(Execution.on("cpu")).predict(trained.objective, view)
+    right = logits.argmax(1) == task.test.y
     aligned = right[~task.conflict(task.test)].float().mean().item()
     assert aligned >= 0.8, (
         f"It got {aligned:.2f} of the aligned toy samples right, at least 0.8 is due"

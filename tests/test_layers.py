@@ -105,7 +105,7 @@ def occurrences(pattern: str) -> set[str]:
 @pytest.mark.parametrize(
     ("pattern", "allowed"),
     [
-        (r"torch\.cuda|\.cuda\(|['\"]cuda['\"]", {"training/engine.py"}),
+        (r"torch\.cuda|\.cuda\(|['\"]cuda['\"]", {"training/device.py"}),
         (r"torch\.manual_seed", {"common/randomness.py"}),
         (r"np\.random\.seed|random\.seed", {"testing.py"}),
         (r"\* (\w+\.)?num_biases \+", {"core/data.py"}),
@@ -114,12 +114,7 @@ def occurrences(pattern: str) -> set[str]:
         # and `bench` times steps that are not the engine's
         (
             r"optimizer\.step\(|\.step\((self\.)?optimizer",
-            {
-                "training/running.py",
-                "testing.py",
-                "measure/baselines.py",
-                "measure/step_profile.py",
-            },
+            {"training/step.py", "testing.py", "measure/baselines.py"},
         ),
     ],
 )

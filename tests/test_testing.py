@@ -95,7 +95,7 @@ class Peeks(Method):
     """Finds labels that it did not declare, past the lab."""
 
     def fit(self, lab: Any) -> Any:
-        group = lab._train_stage.keywords["validation"].view.labels["group"]
+        group = lab._backend._validation.view.labels["group"]
         share = (group == 0).float().mean().item()
         return lab.train(lab.model(), name="train", lr=0.01 + share)
 

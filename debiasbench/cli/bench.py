@@ -13,9 +13,9 @@ from debiasbench.cli.common import (
     data_root_option,
     debug_option,
     device_option,
-    find_dataset,
     load_plugins,
 )
+from debiasbench.cli.session import SessionOptions, session_options
 from debiasbench.cli.words import spec_of, spec_options, training_settings
 from debiasbench.common.processes import started_together
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from debiasbench.measure.bench import Bench
-    from debiasbench.training.precision import Compile
 
 NAMES = {"engine": "debiasbench", "bare": "bare loop", "loader": "DataLoader"}
 
@@ -43,9 +42,7 @@ NAMES = {"engine": "debiasbench", "bare": "bare loop", "loader": "DataLoader"}
     type=click.IntRange(min=0),
     help="Processes of the DataLoader.  [default: one per core, 4 at most]",
 )
-@device_option
-@arithmetic_options
-@data_root_option
+@session_options(device_option, arithmetic_options, data_root_option)
 @click.option(
     "--json",
     "file",
@@ -66,10 +63,7 @@ def bench(
     steps: int,
     rounds: int,
     workers: int | None,
-    device: str,
-    compile: Compile,  # noqa: A002 - what torch calls it
-    deterministic: bool,
-    data_root: Path,
+    where: SessionOptions,
     file: Path | None,
     quiet: bool,
 ) -> None:
@@ -90,98 +84,99 @@ def bench(
     plugins = load_plugins()
     if started_together():
         raise click.UsageError("bench measures one process: start it without torchrun")
-    dataset, implied = find_dataset(plugins, dataset or "digits", data_root)
     settings = (*settings, *training_settings(batch_size=batch_size, precision=precision))
     method = method or next(iter(plugins.methods))
-    spec = spec_of(plugins, method, dataset, implied, model, 0, settings, sparse)
-    with nullcontext() if quiet else Turns() as progress:
-        found = measure(
-            spec,
-            plugins,
-            data_root=data_root,
-            compile=compile,
-            deterministic=deterministic,
-            steps=steps,
-            rounds=rounds,
-            device=device,
-            workers=workers,
-            progress=progress,
+    spec = spec_of(plugins, where, method, dataset or "digits", model, 0, settings, sparse)
+    with (
+        nullcontext() if quiet else Turns() as progress,
+        where.open(plugins, progress=progress) as session,
+    ):
+        measured = measure(
+            session, session.resolve(spec), steps=steps, rounds=rounds, workers=workers
         )
-    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in asdict(found).items()]
+    lines = [
+        f" {json.dumps(name)}: {json.dumps(value)}" for name, value in asdict(measured).items()
+    ]
     text = "{\n" + ",\n".join(lines) + "\n}\n"
     if file is not None and str(file) != "-":
         file.write_text(text, "utf-8")
-    click.echo(text if str(file) == "-" else report(found), nl=str(file) != "-")
+    click.echo(text if str(file) == "-" else report(measured), nl=str(file) != "-")
 
 
-def report(found: Bench) -> str:
+def report(measured: Bench) -> str:
     """Write what follows from a measurement: speeds, ratios, parts of a step, FLOPs."""
     return "\n\n".join(
-        [_heading(found), _training(found), _evaluation(found), _parts(found), _arithmetic(found)]
-        + (["\n".join(found.notes)] if found.notes else [])
+        [
+            _heading(measured),
+            _training(measured),
+            _evaluation(measured),
+            _parts(measured),
+            _arithmetic(measured),
+        ]
+        + (["\n".join(measured.notes)] if measured.notes else [])
     )
 
 
-def _heading(found: Bench) -> str:
-    spec = found.spec
+def _heading(measured: Bench) -> str:
+    spec = measured.spec
     method, dataset, model = (spec[kind]["name"] for kind in ("method", "dataset", "model"))
     sparse = f", sparse by {spec['sparse']['name']}" if spec["sparse"] else ""
     return (
-        f"{model} on {dataset} with {method}{sparse}: batches of {found.batch_size}, "
-        f"{found.precision}{_compiled(found)}; torch {found.torch}, Python {found.python}, "
-        f"{found.hardware}"
+        f"{model} on {dataset} with {method}{sparse}: batches of {measured.batch_size}, "
+        f"{measured.precision}{_compiled(measured)}; torch {measured.torch}, "
+        f"Python {measured.python}, {measured.hardware}"
     )
 
 
-def _training(found: Bench) -> str:
-    from debiasbench.measure.forecast import WARM_UP
+def _training(measured: Bench) -> str:
+    from debiasbench.measure.stopwatch import WARM_UP
 
     head = ["", "images/s", "ms a step", "debiasbench has", "min to max"]
-    head += ["MB at most"] if found.memory else []
+    head += ["MB at most"] if measured.memory else []
     rows = []
-    for name, seconds in found.training.items():
-        rate, step = found.images_per_second(name), median(seconds) / found.steps
-        ratio = ["", ""] if name == "engine" else _ratio(found.ratios(name))
-        memory = [f"{median(found.memory[name]) / 1e6:,.0f}"] if found.memory else []
+    for name, seconds in measured.training.items():
+        rate, step = measured.images_per_second(name), median(seconds) / measured.steps
+        ratio = ["", ""] if name == "engine" else _ratio(measured.ratios(name))
+        memory = [f"{median(measured.memory[name]) / 1e6:,.0f}"] if measured.memory else []
         rows.append([NAMES[name], f"{rate:,.0f}", f"{1000 * step:.2f}", *ratio, *memory])
-    rounds = len(found.around)
+    rounds = len(measured.around)
     return (
-        f"Training, {found.steps} steps in each of {rounds} rounds, medians:\n"
+        f"Training, {measured.steps} steps in each of {rounds} rounds, medians:\n"
         + _table(rows, head)
         + f"\nThe {WARM_UP} steps before, and beginning and ending a stage, took debiasbench "
-        f"{1000 * median(found.around):.0f} ms more."
+        f"{1000 * median(measured.around):.0f} ms more."
     )
 
 
-def _evaluation(found: Bench) -> str:
+def _evaluation(measured: Bench) -> str:
     rows = [
         [
             NAMES[name],
-            f"{found.evaluated / median(seconds):,.0f}",
-            *([] if name == "engine" else _ratio(found.evaluation_ratios())),
+            f"{measured.evaluated / median(seconds):,.0f}",
+            *([] if name == "engine" else _ratio(measured.evaluation_ratios())),
         ]
-        for name, seconds in found.evaluation.items()
+        for name, seconds in measured.evaluation.items()
     ]
-    return f"Evaluation of {found.evaluated:,} test images:\n" + _table(
+    return f"Evaluation of {measured.evaluated:,} test images:\n" + _table(
         rows, ["", "images/s", "debiasbench has", "min to max"]
     )
 
 
-def _parts(found: Bench) -> str:
-    step = fmean(found.split["step"])
+def _parts(measured: Bench) -> str:
+    step = fmean(measured.split["step"])
     rows = [
         [part, f"{1000 * fmean(seconds):.2f}", f"{100 * fmean(seconds) / step:.1f}"]
-        for part, seconds in found.split.items()
+        for part, seconds in measured.split.items()
     ]
     return "A step with a halt after each part, means:\n" + _table(rows, ["", "ms", "%"])
 
 
-def _arithmetic(found: Bench) -> str:
-    rows, peak = found.peak()
-    achieved = found.flops_per_second()
+def _arithmetic(measured: Bench) -> str:
+    rows, peak = measured.peak()
+    achieved = measured.flops_per_second()
     return (
-        f"{3 * found.flops / 1e9:.4g} GFLOP a step make {achieved / 1e9:,.1f} GFLOP/s, "
-        f"{100 * achieved / peak:.1f} % of the {peak / 1e9:,.1f} GFLOP/s of {found.precision} "
+        f"{3 * measured.flops / 1e9:.4g} GFLOP a step make {achieved / 1e9:,.1f} GFLOP/s, "
+        f"{100 * achieved / peak:.1f} % of the {peak / 1e9:,.1f} GFLOP/s of {measured.precision} "
         f"products of {rows} x {rows} matrices."
     )
 
@@ -202,5 +197,5 @@ def _table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
     )
 
 
-def _compiled(found: Bench) -> str:
-    return "" if found.compile == "off" else f", compiled ({found.compile})"
+def _compiled(measured: Bench) -> str:
+    return "" if measured.compile == "off" else f", compiled ({measured.compile})"

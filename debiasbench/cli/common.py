@@ -91,20 +91,6 @@ def overwrite_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str, object]]:
-    """Return the full name of a data set and the options that its name implies.
-
-    An imported one is called by the name it was given, as long as no plugin's has it; which data
-    it names is a part of the spec, so that others under the same name are another spec.
-    """
-    from debiasbench.files.importing import find
-
-    own = name.removeprefix("imported:")
-    if (own != name or name not in plugins.datasets) and (digest := find(root, own)) is not None:
-        return f"imported:{own}", {"digest": digest}
-    return name, {}
-
-
 def load_plugins() -> Plugins:
     """Load all plugins; name those that fail on stderr."""
     from debiasbench.specs.plugins import Plugins

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debiasbench.cli.common import data_root_option, debug_option, find_dataset, load_plugins
+from debiasbench.cli.common import data_root_option, debug_option, load_plugins
 from debiasbench.cli.data_import import import_
+from debiasbench.specs.resolve import find_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,23 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import (
-    arithmetic_options,
-    data_root_option,
-    debug_option,
-    device_option,
-    find_dataset,
-    load_plugins,
-    overwrite_option,
-    results_option,
-)
+from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.session import ALL, SessionOptions, session_options
 from debiasbench.cli.words import spec_of, spec_options, training_settings
 from debiasbench.common.processes import speaks
 
 if TYPE_CHECKING:
-    from debiasbench.records.store import Overwrite
+    from debiasbench.records.store import Overwrite, Run
+    from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
-    from debiasbench.training.precision import Compile
 
 
 @click.command()
@@ -34,12 +26,9 @@ if TYPE_CHECKING:
     "--spec",
     "spec_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Run the spec of this record again, instead of naming things.",
+    help="Run the spec of this record again, instead of naming its parts.",
 )
-@results_option
-@data_root_option
-@device_option
-@arithmetic_options
+@session_options(*ALL)
 @overwrite_option
 @click.option(
     "--keep-weights", is_flag=True, help="Keep the network's weights, for `debiasbench export`."
@@ -57,57 +46,33 @@ def run(
     batch_size: str | None,
     precision: str | None,
     spec_file: Path | None,
-    results: Path,
-    data_root: Path,
-    device: str,
-    compile: Compile,  # noqa: A002 - what torch calls it
-    deterministic: bool,
+    where: SessionOptions,
     overwrite: Overwrite,
     keep_weights: bool,
     quiet: bool,
 ) -> None:
     """Run one method and keep its record; a spec that has a record is not run again."""
-    from contextlib import nullcontext
-
-    from debiasbench.cli.progress import Bar
     from debiasbench.cli.report import report
-    from debiasbench.records.store import Run, Store
 
     plugins = load_plugins()
     short = training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
     named = (method, dataset, model, seed, sparse, *settings, *short)
     if spec_file is not None:
         if any(value is not None for value in named):
-            raise click.UsageError("--spec says all that is run: leave out what names or sets it")
+            raise click.UsageError(
+                "--spec cannot be combined with --method, --set or other spec options"
+            )
         spec = _read_spec(spec_file)
     elif method is None:
         raise click.UsageError("Missing option '--method'. Try --method rest")
     else:
-        settings = (*settings, *short)
-        dataset, implied = find_dataset(plugins, dataset or "digits", data_root)
-        spec = spec_of(plugins, method, dataset, implied, model, seed or 0, settings, sparse)
-
-    store = Store(results)
-    record = store.finished(spec, overwrite, with_weights=keep_weights)
-    if record is not None:
-        done = Run(record, store.path(spec), fresh=False)
-    else:
-        from debiasbench.runs.run import run as run_spec  # only now: torch takes seconds to import
-
-        with nullcontext() if quiet or not speaks() else Bar() as progress:
-            done = run_spec(
-                spec,
-                plugins,
-                results=results,
-                data_root=data_root,
-                device=device,
-                compile=compile,
-                deterministic=deterministic,
-                overwrite=overwrite,
-                keep_weights=keep_weights,
-                interruptible=True,
-                progress=progress,
-            )
+        spec = spec_of(
+            plugins, where, method, dataset or "digits", model, seed or 0,
+            (*settings, *short), sparse,
+        )  # fmt: skip
+    done = _done(spec, where, overwrite, keep_weights) or _trained(
+        spec, plugins, where, overwrite, keep_weights, quiet
+    )
     if speaks():
         click.echo(report(done))
     if done.record.failure is not None:
@@ -116,6 +81,36 @@ def run(
         if speaks():
             click.echo(f"Error: {done.record.failure.message}", err=True)
         click.get_current_context().exit(TrainingFailed.exit_code)
+
+
+def _done(spec: Spec, where: SessionOptions, overwrite: Overwrite, weights: bool) -> Run | None:
+    """Return the record that a spec has already; finding it takes no torch."""
+    from debiasbench.records.store import Run, Store
+
+    if spec.training.get("micro_batch") == "auto":
+        return None  # the spec is not resolved yet
+    store = Store(where.results)
+    record = store.finished(spec, overwrite, with_weights=weights)
+    return None if record is None else Run(record, store.path(spec), fresh=False)
+
+
+def _trained(
+    spec: Spec,
+    plugins: Plugins,
+    where: SessionOptions,
+    overwrite: Overwrite,
+    keep_weights: bool,
+    quiet: bool,
+) -> Run:
+    from contextlib import nullcontext
+
+    from debiasbench.cli.progress import Bar
+
+    with (
+        nullcontext() if quiet or not speaks() else Bar() as progress,
+        where.open(plugins, progress=progress, interruptible=True) as session,
+    ):
+        return session.run(spec, overwrite=overwrite, keep_weights=keep_weights)
 
 
 def _read_spec(path: Path) -> Spec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,10 +11,10 @@ from debiasbench.cli.common import (
     data_root_option,
     debug_option,
     device_option,
-    find_dataset,
     load_plugins,
     results_option,
 )
+from debiasbench.cli.session import SessionOptions, session_options
 
 if TYPE_CHECKING:
     from debiasbench.measure.forecast import Forecast
@@ -43,32 +42,32 @@ def list_() -> None:
 
 @suite.command()
 @click.argument("name", metavar="NAME|FILE.toml")
-@results_option
-@data_root_option
-@device_option
+@session_options(results_option, data_root_option, device_option)
 @click.option("--no-forecast", is_flag=True, help="Measure nothing.")
 @debug_option
-def show(name: str, results: Path, data_root: Path, device: str, no_forecast: bool) -> None:
+def show(name: str, where: SessionOptions, no_forecast: bool) -> None:
     """Show the runs of a suite, how many have a record, and what the rest will take.
 
-    The forecast trains each kind of run for some twenty steps.
+    The forecast trains each kind of run for about twenty steps.
     """
     from debiasbench.records.store import Store
+    from debiasbench.specs.resolve import find_dataset
     from debiasbench.specs.suites import read
 
     plugins = load_plugins()
     chosen = read(name)
-    specs = chosen.specs(plugins, partial(find_dataset, plugins, root=data_root))
-    store = Store(results)
+    find = partial(find_dataset, plugins, root=where.data_root)
+    specs = chosen.specs(plugins, find, precision=where.precision())
+    store = Store(where.results)
     left = [spec for spec in specs if store.finished(spec, "failed") is None]
     failed = sum(store.load(spec) is not None for spec in left)
     click.echo(describe(chosen))
     click.echo(
-        f"\n{len(specs)} runs, {len(specs) - len(left)} of them done in {results}"
+        f"\n{len(specs)} runs, {len(specs) - len(left)} of them done in {where.results}"
         + (f", {failed} to be run again because they failed" if failed else "")
     )
     if left and not no_forecast:
-        click.echo("\n" + _forecast(chosen, left, plugins, data_root, device))
+        click.echo("\n" + _forecast(chosen, left, plugins, where))
 
 
 def describe(suite: Suite) -> str:
@@ -95,27 +94,19 @@ def _rows(owner: str, block: Block) -> list[tuple[str, str, str]]:
     return [(owner if i == 0 else "", *line) for i, line in enumerate(lines)]
 
 
-def _forecast(suite: Suite, left: list[Spec], plugins: Plugins, data: Path, device: str) -> str:
+def _forecast(suite: Suite, left: list[Spec], plugins: Plugins, where: SessionOptions) -> str:
     from debiasbench.cli.progress import Bar
     from debiasbench.measure.forecast import forecast
 
-    with Bar() as progress:
-        found = forecast(
-            left,
-            plugins,
-            data_root=data,
-            device=device,
-            stand_ins=suite.stand_ins,
-            progress=progress,
-        )
-    return report(found)
+    with Bar() as progress, where.open(plugins, progress=progress) as session:
+        return report(forecast(session, left, stand_ins=suite.stand_ins))
 
 
 def report(found: list[Forecast]) -> str:
     """Write a forecast: a row for each kind of run, the sum, and what it rests on."""
     from tabulate import tabulate
 
-    from debiasbench.measure.forecast import STEPS
+    from debiasbench.measure.rehearsal import STEPS
 
     known = [f for f in found if not f.problem]
     parts = []

@@ -1,77 +1,41 @@
-"""`debiasbench sweep`: the runs of a suite one after the other, those that have no record yet."""
+"""`debiasbench sweep`: train the runs of a suite that have no record yet."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import traceback
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import (
-    arithmetic_options,
-    data_root_option,
-    debug_option,
-    device_option,
-    find_dataset,
-    load_plugins,
-    overwrite_option,
-    results_option,
-)
-from debiasbench.common.processes import cores, started_together
+from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.session import ALL, SessionOptions, session_options
+from debiasbench.common.errors import Interrupted
+from debiasbench.common.processes import started_together
+from debiasbench.runs.sweep import Attempt, Tally, attempt
+from debiasbench.runs.workers import run_workers
 
 if TYPE_CHECKING:
     from debiasbench.records.record import Record
     from debiasbench.records.store import Overwrite
+    from debiasbench.runs.session import Session
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
-    from debiasbench.training.precision import Compile
-
-
-@dataclass
-class _Tally:
-    """What came of a sweep so far."""
-
-    total: int
-    done: int = 0  # by others, or before
-    trained: int = 0
-    elsewhere: int = 0  # trained by another process right now
-    codes: list[int] = field(default_factory=list)  # exit codes of what failed
-
-    @property
-    def left(self) -> int:
-        return self.total - self.done - self.trained - self.elsewhere - len(self.codes)
-
-    def __str__(self) -> str:
-        parts = [f"{self.trained} trained", f"{self.done} already done"]
-        parts += [f"{self.elsewhere} being trained elsewhere"] if self.elsewhere else []
-        parts += [f"{len(self.codes)} failed"] if self.codes else []
-        parts += [f"{self.left} left"] if self.left else []
-        return f"{self.total} runs: {', '.join(parts)}"
 
 
 @click.command()
 @click.argument("name", metavar="NAME|FILE.toml")
-@results_option
-@data_root_option
-@device_option
-@arithmetic_options
+@session_options(*ALL)
 @overwrite_option
 @click.option(
     "--keep-going/--stop-at-first-error",
     default=True,
     show_default=True,
-    help="Whether the others are run after one that failed.",
+    help="Whether to continue with other runs after one that failed.",
 )
-@click.option("--dry-run", is_flag=True, help="Name what would be trained, and train nothing.")
-@click.option("--limit", type=click.IntRange(min=1), help="Begin at most so many runs.")
+@click.option("--dry-run", is_flag=True, help="List what would be trained, and train nothing.")
+@click.option("--limit", type=click.IntRange(min=1), help="Start at most this many runs.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -84,11 +48,7 @@ class _Tally:
 @debug_option
 def sweep(
     name: str,
-    results: Path,
-    data_root: Path,
-    device: str,
-    compile: Compile,  # noqa: A002 - what torch calls it
-    deterministic: bool,
+    where: SessionOptions,
     overwrite: Overwrite,
     keep_going: bool,
     dry_run: bool,
@@ -99,80 +59,129 @@ def sweep(
 ) -> None:
     """Train the runs of a suite that have no record yet, one after the other or several at once.
 
-    The same line again goes on where it stopped. Several of it, on any machines that share the
-    results folder, train no run twice. If runs failed, the exit code is that of the first.
+    The same command again continues where it stopped. Several of them, on any machines that share
+    the results folder, train no run twice. If runs failed, the exit code is that of the first.
     """
-    from debiasbench.common.errors import Interrupted
+    from debiasbench.specs.resolve import find_dataset
     from debiasbench.specs.suites import read
 
     if started_together():
-        raise click.UsageError("torchrun trains one run at a time: give it `debiasbench run`")
+        raise click.UsageError("torchrun trains one run at a time: use it with `debiasbench run`")
     plugins = load_plugins()
-    named = read(name).named(plugins, partial(find_dataset, plugins, root=data_root))
+    find = partial(find_dataset, plugins, root=where.data_root)
+    named = read(name).named(plugins, find, precision=where.precision())
     if jobs > 1 and not dry_run:
-        _side_by_side(jobs, list(named.values()), results, overwrite, limit)
+        _side_by_side(jobs, list(named.values()), where, overwrite, limit)
         return
-    tally = _Tally(len(named))
-    begun = 0
+    runs = Runs(plugins, where, overwrite, speaks=not worker, bar=not quiet)
+    tally, begun = Tally(len(named)), 0
     try:
-        for n, (what, spec) in enumerate(named.items(), 1):
-            head = f"{n:>{len(str(len(named)))}}/{len(named)}  {what}"
+        for n, (label, spec) in enumerate(named.items(), 1):
+            head = f"{n:>{len(str(len(named)))}}/{len(named)}  {label}"
             if begun == limit or (tally.codes and not keep_going):
                 break
-            begun += _one(
-                head, spec, tally, plugins, results=results, data_root=data_root, device=device,
-                compile=compile, deterministic=deterministic, overwrite=overwrite,
-                dry_run=dry_run, quiet=quiet, alone=not worker,
-            )  # fmt: skip
+            if runs.is_done(spec):
+                tally.done += 1
+            elif dry_run:
+                click.echo(head)
+                begun += 1
+            else:
+                came = runs.attempt(head, spec)
+                tally.count(came)
+                begun += came.state != "elsewhere"
     except (KeyboardInterrupt, Interrupted) as error:
         if not worker:
-            click.echo(f"Interrupted, and what was done is kept. {tally}", err=True)
+            click.echo(f"Interrupted; finished runs are kept. {tally}", err=True)
         click.get_current_context().exit(getattr(error, "exit_code", 130))
+    finally:
+        runs.close()
     if not worker:
         click.echo(tally)
     if tally.codes:
         click.get_current_context().exit(tally.codes[0])
 
 
+class Runs:
+    """Runs specs in one session, which opens with the first, and reports each in a line."""
+
+    def __init__(
+        self,
+        plugins: Plugins,
+        where: SessionOptions,
+        overwrite: Overwrite,
+        *,
+        speaks: bool = True,
+        bar: bool = True,
+    ) -> None:
+        from debiasbench.records.store import Store
+
+        self._plugins, self._where, self._overwrite = plugins, where, overwrite
+        self._speaks, self._bar = speaks, bar
+        self._store = Store(where.results)
+        self._session: Session | None = None
+
+    def is_done(self, spec: Spec) -> bool:
+        """Return whether a spec has its record."""
+        if spec.training.get("micro_batch") == "auto":
+            return False  # the spec is not resolved yet
+        return self._store.finished(spec, self._overwrite) is not None
+
+    def attempt(self, head: str, spec: Spec) -> Attempt:
+        """Run a spec, and print a line that begins with `head`."""
+        from debiasbench.cli.progress import Bar
+
+        with Bar() if self._bar else nullcontext() as progress:
+
+            def session() -> Session:
+                opened = self._open()
+                opened.watch(progress)
+                return opened
+
+            came = attempt(session, spec, self._overwrite)
+        self._report(head, came)
+        return came
+
+    def close(self) -> None:
+        """Close the session, if it was opened."""
+        if self._session is not None:
+            self._session.close()
+
+    def _open(self) -> Session:
+        if self._session is None:
+            self._session = self._where.open(self._plugins, interruptible=True)
+        return self._session
+
+    def _report(self, head: str, came: Attempt) -> None:
+        if came.state == "elsewhere" and self._speaks:
+            click.echo(f"{head}  is being trained by another process")
+        elif came.state == "failed":
+            if came.error is not None and click.get_current_context().meta.get("debug"):
+                click.echo("".join(traceback.format_exception(came.error)), err=True)
+            click.echo(f"{head}  failed: {' '.join(came.problem.split())}", err=True)
+        elif came.state == "trained" and came.run is not None:
+            click.echo(f"{head}  {_result(came.run.record)}")
+
+
 def _side_by_side(
-    jobs: int, specs: list[Spec], results: Path, overwrite: Overwrite, limit: int | None
+    jobs: int, specs: list[Spec], where: SessionOptions, overwrite: Overwrite, limit: int | None
 ) -> None:
-    """Let several processes of this command take the runs that none has yet."""
+    """Let several processes of this command take the runs that have no record."""
     from debiasbench.records.store import Store
 
     if overwrite == "always" or limit is not None:
-        raise click.UsageError("--jobs goes with neither --overwrite always nor --limit")
-    store = Store(results)
+        raise click.UsageError("--jobs cannot be combined with --overwrite always or --limit")
+    store = Store(where.results)
     before = sum(store.finished(spec, overwrite) is not None for spec in specs)
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // jobs))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
     context = click.get_current_context()
-    words = _words(context, jobs=1, quiet=True, worker=True)
-    workers = [
-        subprocess.Popen([sys.executable, "-m", "debiasbench", "sweep", *words], env=environment)
-        for _ in range(jobs)
-    ]
-
-    def pass_on(number: int, _frame: object) -> None:
-        for worker in workers:
-            worker.send_signal(number)
-
-    ours = (signal.SIGTERM, signal.SIGINT)
-    handlers = {number: signal.signal(number, pass_on) for number in ours}
-    try:
-        codes = [worker.wait() for worker in workers]
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    codes = run_workers(["sweep", *_words(context, jobs=1, quiet=True, worker=True)], jobs)
     done = sum(store.finished(spec, overwrite) is not None for spec in specs)
-    tally = _Tally(len(specs), done=before, trained=done - before)
-    click.echo(tally)
+    click.echo(Tally(len(specs), done=before, trained=done - before))
     if failed := [code for code in codes if code]:
         context.exit(failed[0] if failed[0] > 0 else 1)
 
 
 def _words(context: click.Context, **other: object) -> list[str]:
-    """Return what was typed, or stands in the environment, as words, with some of it changed."""
+    """Return the command's arguments, from the command line or the environment, some changed."""
     words: list[str] = []
     for parameter in context.command.params:
         value = {**context.params, **other}.get(parameter.name or "")
@@ -186,74 +195,8 @@ def _words(context: click.Context, **other: object) -> list[str]:
     return words
 
 
-def _one(
-    head: str,
-    spec: Spec,
-    tally: _Tally,
-    plugins: Plugins,
-    *,
-    results: Path,
-    data_root: Path,
-    device: str,
-    compile: Compile,  # noqa: A002 - what torch calls it
-    deterministic: bool,
-    overwrite: Overwrite,
-    dry_run: bool,
-    quiet: bool,
-    alone: bool,
-) -> bool:
-    """Run a spec unless it is done, say what came of it, and return whether it was begun."""
-    from debiasbench.cli.progress import Bar
-    from debiasbench.common.errors import (
-        BusyError,
-        DebiasbenchError,
-        Interrupted,
-        StoreError,
-        TrainingFailed,
-    )
-    from debiasbench.records.store import Store
-
-    try:
-        if Store(results).finished(spec, overwrite) is not None:
-            tally.done += 1
-            return False
-        if dry_run:
-            click.echo(head)
-            return True
-        from debiasbench.runs.run import run  # only now: torch takes seconds to import
-
-        with nullcontext() if quiet else Bar() as progress:
-            done = run(
-                spec, plugins, results=results, data_root=data_root, device=device,
-                compile=compile, deterministic=deterministic, overwrite=overwrite,
-                interruptible=True, progress=progress,
-            )  # fmt: skip
-    except (Interrupted, StoreError):
-        raise  # what the others come to could not be kept either
-    except BusyError:
-        tally.elsewhere += 1
-        if alone:
-            click.echo(f"{head}  is being trained by another process")
-        return False
-    except DebiasbenchError as error:
-        tally.codes.append(error.exit_code)
-        if click.get_current_context().meta.get("debug"):
-            click.echo(traceback.format_exc(), err=True)
-        click.echo(f"{head}  failed: {' '.join(str(error).split())}", err=True)
-    else:
-        if done.record.failure is not None:
-            tally.codes.append(TrainingFailed.exit_code)
-            click.echo(f"{head}  failed: {done.record.failure.message}", err=True)
-        elif done.fresh:
-            tally.trained += 1
-            click.echo(f"{head}  {_result(done.record)}")
-        else:
-            tally.done += 1  # by another process in the meantime
-    return True
-
-
 def _result(record: Record) -> str:
-    """Seconds, and the accuracy by which the data set is usually judged."""
+    """Return seconds, and the accuracy by which the data set is usually judged."""
     rule = record.task.select if record.task.select in record.outcomes else "last"
     value = record.outcomes[rule].test.metrics[record.task.metric]
     seconds = 0.0 if record.cost is None else record.cost.wall_seconds

@@ -10,6 +10,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from debiasbench.cli.session import SessionOptions
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
 
@@ -70,16 +71,18 @@ def training_settings(
 
 def spec_of(
     plugins: Plugins,
+    where: SessionOptions,
     method: str,
     dataset: str,
-    implied: dict[str, object],
     model: str | None,
     seed: int,
     settings: tuple[str, ...],
     sparse: str | None,
 ) -> Spec:
-    """Return the spec that names and settings say; `implied`: options of the data set's name."""
-    from debiasbench.specs.resolve import make_spec
+    """Return the spec that names and settings define, in the precision of the device."""
+    from debiasbench.specs.resolve import find_dataset, make_spec
+
+    dataset, implied = find_dataset(plugins, dataset, where.data_root)
 
     options: dict[str, dict[str, object]] = {scope: {} for scope in SCOPES}
     for setting in settings:
@@ -101,6 +104,7 @@ def spec_of(
         dataset_options={**implied, **options["dataset"]},
         model_options=options["model"],
         training=options["train"],
+        precision=where.precision(),
         **_read_sparse(sparse),
     )
 

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 
 class Component(Protocol):
-    """The engine calls these; a component sees parameters, gradients, optimizer state, no data.
+    """A component sees parameters, gradients and the optimizer's state, but no data.
 
-    One that also has an `identity`, a text that says all that decides what it does, lets a stage be
+    `constrain_gradients` and `constrain_weights` run within every step, which a GPU may replay:
+    they change tensors in place, and neither wait for the device nor keep Python state. `update`
+    runs between steps, after those that `due` names, and is free to do both.
+
+    A component that also has an `identity`, a text that determines what it does, lets a stage be
     shared with other runs that train the same.
     """
 
@@ -33,38 +37,51 @@ class Component(Protocol):
         `masks`: what an earlier stage left on the same module, by parameter name; empty at first.
         """
 
-    def before_step(self, step: int) -> None:
-        """Act on fresh gradients, before clipping and the optimizer step (from 0)."""
+    def due(self, step: int) -> bool:
+        """Return whether `update` must follow this step; called before each step (from 0)."""
 
-    def after_step(self, step: int) -> None:
-        """Act on the parameters that the optimizer has just moved."""
+    @property
+    def update_replaces_step(self) -> bool:
+        """Whether the optimizer does not move weights in a step that `update` follows."""
+
+    def constrain_gradients(self, *, update_follows: bool) -> None:
+        """Change gradients in place, before clipping and the optimizer.
+
+        `update_follows`: keep a copy of what `update` will read.
+        """
+
+    def constrain_weights(self) -> None:
+        """Change weights in place, after the optimizer has moved them."""
+
+    def update(self, step: int) -> None:
+        """Change what is constrained, after the step that was due; tensors in place."""
 
     def on_epoch_end(self, epoch: int) -> None:
         """Act after the last step of an epoch, before validation (from 0)."""
 
     def on_end(self) -> None:
-        """Let go of module and optimizer: the stage is over, or has failed."""
+        """Release module and optimizer: the stage is over, or has failed."""
 
     def state_dict(self) -> dict[str, object]:
-        """Return all that is needed to go on after a restart."""
+        """Return everything that resuming needs."""
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Take up a state again, after `on_start`."""
+        """Restore a state, after `on_start`."""
 
     def settled(self) -> bool:
-        """Say whether the network may be a result as it is, its density the one asked for.
+        """Return whether the network may be a result as it is, at the density asked for.
 
-        Selection rules pass over epochs that end before.
+        Selection rules ignore epochs that end before.
         """
 
     def masks(self) -> dict[str, Tensor]:
-        """Which weights are active, by parameter name of `module`, where not all are."""
+        """Return which weights are active, by parameter name of `module`, where not all are."""
 
     def densities(self) -> dict[str, float]:
-        """Fraction of non-zero weights by parameter name of `module`, where it is below 1."""
+        """Return the fraction of active weights by parameter name, where it is below 1."""
 
     def saved_flops(self, forward: Mapping[str, float]) -> float:
-        """Training FLOPs a sample that the stage saved against dense, averaged over its steps.
+        """Return the training FLOPs per sample saved against dense, averaged over the steps.
 
-        `forward`: dense forward FLOPs a sample by parameter name of `module`.
+        `forward`: dense forward FLOPs per sample by parameter name of `module`.
         """

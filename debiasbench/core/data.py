@@ -1,4 +1,4 @@
-"""The data contract: `Split`, `Task`, `Batch` and `Dataset`; the group rule stands here once."""
+"""The data contract: `Split`, `Task`, `Batch` and `Dataset`, and the one definition of a group."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from debiasbench.common.errors import DataError, SupervisionError
+from debiasbench.core.inputs import is_mapping, mapped, single, tensors
 from debiasbench.core.model import Shape
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor
 
+    from debiasbench.core.inputs import Inputs
     from debiasbench.files.download import Download
 
     Augment = Callable[[Tensor, Generator], Tensor]
@@ -26,11 +28,12 @@ SplitName = Literal["train", "val", "test"]
 class Split:
     """Samples with their class and their bias attribute.
 
-    `x`: (N, C, H, W) uint8 images, or (N, ...) float32 for anything else; `y`: (N,) int64
-    classes; `bias`: (N,) int64 values of the bias attribute, in [0, num_biases).
+    `x`: (N, C, H, W) uint8 images, (N, ...) float32 for other data, or a mapping of named tensors
+    (N, ...) that may also be int64, int32 or bool, such as token ids and their mask; `y`: (N,)
+    int64 classes; `bias`: (N,) int64 values of the bias attribute, in [0, num_biases).
     """
 
-    x: Tensor
+    x: Inputs
     y: Tensor
     bias: Tensor
     num_biases: int
@@ -46,18 +49,18 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Three splits and what it takes to read them.
+    """Three splits and what is needed to read them.
 
-    `aligned`: (classes, biases) bool; which bias values go with which class. Every other
+    `aligned`: (classes, biases) bool; which bias values are aligned with which class. Every other
     combination is bias-conflicting.
     `metric`, `select`: the accuracy and the selection rule by which this data set is usually
-    judged; tables use them unless told otherwise.
+    judged; the defaults of tables.
     `mean`, `std`: per channel, subtracted and divided after images are scaled to [0, 1].
     `augment`: changes a training batch (B, *input) of float inputs in [0, 1], before
     normalisation; never called at evaluation.
 
-    Raises `DataError` if anything contradicts itself. A group without samples is allowed;
-    a class without training samples is not.
+    Raises `DataError` for a contradiction. A group without samples is allowed; a class without
+    training samples is not.
     """
 
     train: Split
@@ -83,10 +86,11 @@ class Task:
         for name, split in self.splits().items():
             self._check(name, split)
         for what, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) != self.shape.input[0]:
-                raise DataError(
-                    f"{what} has {len(values)} values for {self.shape.input[0]} channels"
-                )
+            channels = 0 if values is None else single(self.train.x, what).shape[1]
+            if values is not None and len(values) != channels:
+                raise DataError(f"{what} has {len(values)} values for {channels} channels")
+        if self.augment is not None:
+            single(self.train.x, "augment")
         present = self.train.y.bincount(minlength=len(self.classes))  # (C,)
         if missing := [c for c, n in zip(self.classes, present.tolist(), strict=True) if n == 0]:
             raise DataError(f"Class {missing[0]!r} has no training sample: remove it or add data")
@@ -95,18 +99,23 @@ class Task:
         n = len(split.y)
         if n == 0:
             raise DataError(f"The {name} split is empty")
-        types = {"x": ("uint8", "float32"), "y": ("int64",), "bias": ("int64",)}
-        for what, allowed in types.items():
-            found = str(getattr(split, what).dtype).removeprefix("torch.")
-            if found not in allowed:
-                raise DataError(f"The {name} split's {what} is {found}, must be {allowed[0]}")
-        if len(split.x) != n or len(split.bias) != n:
+        inputs = {f"x[{key!r}]" if key else "x": x for key, x in tensors(split.x).items()}
+        if not inputs:
+            raise DataError(f"The {name} split's x is an empty mapping")
+        allowed = ["uint8", "float32"]
+        if is_mapping(split.x):
+            allowed = ["float32", "uint8", "int64", "int32", "bool"]
+        types = {**dict.fromkeys(inputs, allowed), "y": ["int64"], "bias": ["int64"]}
+        for what, values in {**inputs, "y": split.y, "bias": split.bias}.items():
+            dtype = _dtype(values)
+            if dtype not in types[what]:
+                raise DataError(f"The {name} split's {what} is {dtype}, must be {types[what][0]}")
+        for what, values in {**inputs, "bias": split.bias}.items():
+            if len(values) != n:
+                raise DataError(f"The {name} split has {len(values)} {what} and {n} y values")
+        if self._kind(split) != self._kind(self.train):
             raise DataError(
-                f"The {name} split has {len(split.x)} x, {n} y and {len(split.bias)} bias values"
-            )
-        if split.x.shape[1:] != self.train.x.shape[1:] or split.x.dtype != self.train.x.dtype:
-            raise DataError(
-                f"The {name} split's samples differ from training ones in shape or type"
+                f"The {name} split's samples differ from the training samples in shape or type"
             )
         if split.num_biases != len(self.biases):
             raise DataError(
@@ -124,6 +133,10 @@ class Task:
                     f"must lie in 0 to {len(names) - 1}"
                 )
 
+    @staticmethod
+    def _kind(split: Split) -> dict[str, tuple[object, str]]:
+        return {key: (x.shape[1:], _dtype(x)) for key, x in tensors(split.x).items()}
+
     def splits(self) -> dict[SplitName, Split]:
         """Return the splits by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
@@ -136,7 +149,10 @@ class Task:
     @property
     def shape(self) -> Shape:
         """What a network for this task must fit."""
-        return Shape(input=tuple(self.train.x.shape[1:]), classes=len(self.classes))
+        shapes = {name: tuple(x.shape[1:]) for name, x in tensors(self.train.x).items()}
+        if is_mapping(self.train.x):
+            return Shape(input=(), classes=len(self.classes), inputs=shapes)
+        return Shape(input=shapes[""], classes=len(self.classes))
 
     def conflict(self, split: Split) -> Tensor:
         """(N,) bool: which samples are bias-conflicting."""
@@ -147,13 +163,13 @@ class Task:
         return split.group.bincount(minlength=self.num_groups)
 
     def fingerprint(self) -> str:
-        """Hash all samples, labels and their normalisation: equal data, equal fingerprint."""
+        """Return a hash of all samples, labels and their normalisation."""
         from hashlib import blake2b
 
         digest = blake2b(digest_size=16)
         for split in self.splits().values():
-            for tensor in (split.x, split.y, split.bias):
-                digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+            for name, tensor in (*tensors(split.x).items(), ("", split.y), ("", split.bias)):
+                digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
                 digest.update(tensor.contiguous().numpy().data)
         rest = (self.classes, self.biases, self.aligned.tolist(), self.mean, self.std)
         digest.update(repr(rest).encode())
@@ -164,8 +180,8 @@ class Task:
 class Dataset(ABC):
     """A data set: a frozen dataclass whose fields are its options, and a `load`.
 
-    `training` recommends training settings (fields of `Training`), `model` a model, for runs
-    that do not choose; `source` and `licence` say where the data come from.
+    `training` recommends training settings (fields of `Training`) and `model` a model for runs
+    that do not choose their own; `source` and `licence` say where the data come from.
     """
 
     citation: ClassVar[str] = ""
@@ -174,46 +190,46 @@ class Dataset(ABC):
     training: ClassVar[Mapping[str, object]] = {}
     model: ClassVar[str] = "cnn"
     downloads: ClassVar[Sequence[Download]] = ()
-    """What `debiasbench data prepare` fetches; empty where nothing may be fetched."""
+    """What `debiasbench data prepare` fetches; empty for data that must be downloaded manually."""
     revision: ClassVar[int] = 1
-    """Raise it when `load` comes to return other data, so that no cache of before is used."""
+    """Increase it when `load` returns different data, so that old caches are ignored."""
 
     @abstractmethod
     def load(self, root: Path) -> Task:
-        """Read or make the task; files lie under `root`.
+        """Read or make the task; files are under `root`.
 
-        Equal options give equal bytes. Raises `DataError` saying what to put where.
+        Equal options give equal bytes. Raises `DataError` that says which file belongs where.
         """
 
     def sources(self, root: Path) -> Sequence[Path]:
-        """Return the files and folders that `load` reads; a task made from some is cached.
+        """Return the files and folders that `load` reads; a task made from files is cached.
 
-        The cache is used while names, sizes and times of change are the same. It holds no
-        `Task.augment`: say that in `augmentation`.
+        The cache is valid while names, sizes and modification times are the same. It does not
+        store `Task.augment`: return that from `augmentation`.
         """
         return ()
 
     def augmentation(self) -> Augment | None:
-        """Return what changes training batches, for tasks whose `augment` is None."""
+        """Return the augmentation of training batches, for tasks whose `augment` is None."""
         return None
 
 
 class Batch:
-    """What an objective sees of B samples: x, y, index, and the labels its method declares.
+    """B samples as an objective sees them: x, y, index, and the labels its method declares.
 
-    `x`: (B, *input) float; `y`: (B,) int64; `index`: (B,) int64 positions in the split;
-    `group`, `bias`: (B,) int64 and `conflict`: (B,) bool, only if declared; and the tensors
-    that the stage was given as `extra`, by their names.
+    `x`: (B, *input) float, or a mapping of such tensors; `y`: (B,) int64; `index`: (B,) int64
+    positions in the split; `group`, `bias`: (B,) int64 and `conflict`: (B,) bool, only if
+    declared; and the stage's `extra` tensors by name.
     """
 
-    x: Tensor
+    x: Inputs
     y: Tensor
     index: Tensor
     group: Tensor
     bias: Tensor
     conflict: Tensor
 
-    def __init__(self, x: Tensor, y: Tensor, index: Tensor, **more: Tensor) -> None:
+    def __init__(self, x: Inputs, y: Tensor, index: Tensor, **more: Tensor) -> None:
         self.x, self.y, self.index = x, y, index
         self.__dict__.update(more)
 
@@ -221,13 +237,17 @@ class Batch:
         return len(self.y)
 
     def part(self, where: slice) -> Batch:
-        """Return some of its samples."""
-        return Batch(**{name: values[where] for name, values in vars(self).items()})
+        """Return a part of the samples."""
+        parts: dict[str, Any] = {
+            name: mapped(lambda values: values[where], x) for name, x in vars(self).items()
+        }
+        return Batch(**parts)
 
     def parts(self, size: int | None, at_least: int = 1) -> Iterator[Batch]:
-        """Yield all in order, in parts about equal: of at most `size` samples, but for `at_least`.
+        """Yield all samples in order, in nearly equal parts of at most `size` samples.
 
-        With `size` None there is one.
+        A part has `at_least` samples, even where that is more than `size`. With `size` None there
+        is one part.
         """
         n = len(self)
         count = 1 if size is None else max(1, min(-(-n // size), n // at_least))
@@ -242,17 +262,21 @@ class Batch:
             raise SupervisionError(undeclared(f"batch.{name}", name))
         raise AttributeError(
             f"A batch has no {name!r}; it has {', '.join(self.__dict__)}. "
-            "lab.train(..., extra={name: tensor}) adds more"
+            "Add tensors with lab.train(..., extra={name: tensor})"
         )
 
 
 NEEDED = {"conflict": "conflict", "group": "groups", "bias": "groups"}
-"""Label name -> the least `Supervision(train=...)` that shows it."""
+"""Label name -> the lowest level of `Supervision(train=...)` that shows it."""
 
 
 def undeclared(asked: str, label: str) -> str:
-    """Say what a method must declare to get the training split's `label`."""
+    """Return an error text: what a method must declare to read the training split's `label`."""
     return (
-        f"The method reads {asked} without declaring it. If it is meant to see these labels, "
+        f"The method reads {asked} without declaring it. If it should see these labels, "
         f'write `supervision = Supervision(train="{NEEDED[label]}")` in its class'
     )
+
+
+def _dtype(values: Tensor) -> str:
+    return str(values.dtype).removeprefix("torch.")

@@ -1,9 +1,11 @@
-"""What a model is: options, and `build`, which makes a freshly initialised network."""
+"""What a model is: options, and `build`, which makes an initialised network."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from debiasbench.common.errors import OptionError
@@ -14,18 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a network must fit: one sample's shape, without the batch, and the classes."""
+    """What a network must fit: the shape of one sample, and the number of classes.
 
-    input: tuple[int, ...]  # (C, H, W) for images
+    `input`: shape of one sample, (C, H, W) for images. `inputs`: where a task's inputs are a
+    mapping, the shape of each of its tensors by name; `input` is () then.
+    """
+
+    input: tuple[int, ...]
     classes: int
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def features(self) -> int:
         """Numbers in one sample."""
-        product = 1
-        for size in self.input:
-            product *= size
-        return product
+        return sum(math.prod(shape) for shape in (self.inputs or {"": self.input}).values())
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,12 @@ class Model(ABC):
     def build(self, shape: Shape) -> nn.Module:
         """Make a network that maps (B, *shape.input) float to logits (B, shape.classes).
 
-        It is called under a seeded generator, so the usual initialisation is reproducible.
+        Where `shape.inputs` is not empty, the network is called with a mapping of tensors.
+        `build` is called under a seeded generator, so the usual initialisation is reproducible.
         """
 
     def head(self, network: nn.Module) -> nn.Linear:
-        """Return the last linear layer, whose input (B, D) is what `lab.features` gives.
+        """Return the last linear layer; its input (B, D) is what `lab.features` returns.
 
         The default is the last `nn.Linear` of the network; override it where that is wrong.
         """
@@ -52,6 +57,6 @@ class Model(ABC):
             if isinstance(module, nn.Linear):
                 return module
         raise OptionError(
-            f"{type(network).__name__} has no nn.Linear to take features from: "
+            f"{type(network).__name__} has no nn.Linear whose input could be the features: "
             f"give {type(self).__name__} a `head` method"
         )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and back to whatever each submodule was in."""
+    """Put a module into evaluation mode, and every submodule back into its mode afterwards."""
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
@@ -21,3 +21,27 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for m, mode in modes:
             m.training = mode
+
+
+def train_mode(module: nn.Module) -> None:
+    """Put a module into training mode, except frozen parts: BatchNorm keeps its statistics there.
+
+    A part is frozen if it has parameters and none of them requires a gradient.
+    """
+    module.train()
+    for part in module.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            part.eval()
+
+
+def normalises(module: nn.Module) -> bool:
+    """Return whether BatchNorm is being trained, so that one sample alone is not a batch."""
+    from torch.nn.modules.batchnorm import _NormBase
+
+    return any(isinstance(m, _NormBase) and m.training for m in module.modules())
+
+
+def is_finite(module: nn.Module) -> bool:
+    """Return whether no parameter or buffer is NaN or infinite."""
+    return all(bool(value.isfinite().all()) for value in module.state_dict().values())

@@ -1,4 +1,4 @@
-"""What is minimised: a module from batch to loss that also knows how to predict."""
+"""What is minimised: a module that maps a batch to a loss, and predicts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from debiasbench.core.data import Batch
+    from debiasbench.core.inputs import Inputs
 
 
 class Objective(nn.Module):
     """A loss over batches around the network that classifies.
 
-    State of the loss (moving averages, group weights) belongs in buffers, and further networks
-    in submodules: the engine moves, saves and optimises what it finds here.
+    State of the loss (moving averages, group weights) belongs in buffers that change in place, and
+    further networks in submodules: the trainer moves, saves and optimises them.
 
-    `additive`: the loss is the mean of its samples' losses, whatever else is in the batch. Such a
-    batch may be computed in parts, one after the other or by several processes.
+    `additive`: the loss is the mean of its samples' losses, independent of the rest of the batch.
+    Such a batch may be computed in parts, one after the other or by several processes.
     """
 
     additive: ClassVar[bool] = False
@@ -34,17 +35,22 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss of a batch, a scalar."""
 
-    def predict(self, x: Tensor) -> Tensor:
-        """Return logits (B, C) for inputs (B, *input)."""
+    def predict(self, x: Inputs) -> Tensor:
+        """Return logits (B, C) for inputs (B, ...)."""
         logits: Tensor = self.network(x)
         return logits
 
 
 class CrossEntropy(Objective):
-    """Mean cross-entropy of one network: what `lab.train` makes of a plain network."""
+    """Mean cross-entropy of one network; `lab.train` wraps a plain network in it."""
 
     additive: ClassVar[bool] = True
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the mean cross-entropy."""
         return F.cross_entropy(self.network(batch.x), batch.y)
+
+
+def as_objective(module: nn.Module) -> Objective:
+    """Return an objective as it is, a network under mean cross-entropy."""
+    return module if isinstance(module, Objective) else CrossEntropy(module)

@@ -7,6 +7,9 @@ from typing import Literal
 
 from debiasbench.common.options import option
 
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+AnyPrecision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+
 
 @dataclass(frozen=True)
 class Training:
@@ -29,7 +32,7 @@ class Training:
         "validation loss",
     )
     clip_norm: float | None = option(None, "largest gradient norm; none: no clipping", gt=0)
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
+    precision: AnyPrecision = option(
         "auto",
         "of matrix products and convolutions; auto is bf16 on an accelerator that has it, else "
         "fp32",

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from debiasbench.common.errors import DataError
+from debiasbench.core.inputs import single
 
 if TYPE_CHECKING:
     from debiasbench.core.data import Split, Task
@@ -42,13 +43,14 @@ def contact_sheet(task: Task, split: Split, title: str, *, columns: int = 6) -> 
     kind, below how many have each bias value. Conflicting samples show as many different bias
     values as there are. Raises `DataError` for a task that holds no images.
     """
-    channels = split.x.shape[1] if split.x.dim() == 4 else 0
-    if split.x.dtype != torch.uint8 or channels not in {1, 3}:
+    x = single(split.x, "A contact sheet")
+    channels = x.shape[1] if x.dim() == 4 else 0
+    if x.dtype != torch.uint8 or channels not in {1, 3}:
         raise DataError(
-            f"There is nothing to look at: samples are {tuple(split.x.shape[1:])} "
-            f"{str(split.x.dtype).removeprefix('torch.')}, not images"
+            f"There is nothing to look at: samples are {tuple(x.shape[1:])} "
+            f"{str(x.dtype).removeprefix('torch.')}, not images"
         )
-    side = max(64, min(128, split.x.shape[-1]))
+    side = max(64, min(128, x.shape[-1]))
     widest = max(len(name) for name in (*task.classes, "class"))
     grid = Grid(side=side, left=2 * GAP + 8 * min(widest, 24), columns=columns)
     footer = LINE * (2 + -(-len(task.biases) // 6))
@@ -132,7 +134,7 @@ def _varied(bias: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _picture(split: Split, index: int, side: int) -> Image.Image:
-    pixels = split.x[index].permute(1, 2, 0).numpy()  # (H, W, C)
+    pixels = single(split.x, "A contact sheet")[index].permute(1, 2, 0).numpy()  # (H, W, C)
     picture = Image.fromarray(
         np.ascontiguousarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels)
     )

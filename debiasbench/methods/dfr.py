@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from debiasbench.common.errors import DataError
 from debiasbench.common.options import option
-from debiasbench.core.method import Method, Supervision
+from debiasbench.core.method import Method
+from debiasbench.core.supervision import Supervision
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
-from debiasbench.core.method import Method, Supervision
+from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
+from debiasbench.core.supervision import Supervision
 from debiasbench.methods.upweight import equal_groups
 
 if TYPE_CHECKING:

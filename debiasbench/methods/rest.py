@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from debiasbench.common.options import option
-from debiasbench.core.method import Method, Supervision
+from debiasbench.core.method import Method
+from debiasbench.core.supervision import Supervision
 from debiasbench.methods.upweight import upweight_conflict
 
 if TYPE_CHECKING:

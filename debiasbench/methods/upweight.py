@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
-from debiasbench.core.method import Method, Supervision
+from debiasbench.core.method import Method
+from debiasbench.core.supervision import Supervision
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from debiasbench.common.canonical import Strict
 from debiasbench.common.errors import RecordError
-from debiasbench.core.method import Supervision
+from debiasbench.core.supervision import Supervision
 from debiasbench.records.metrics import METRICS, GroupCounts
 from debiasbench.records.selection import RULES
 from debiasbench.specs.spec import Spec

@@ -22,6 +22,7 @@ from debiasbench.sparsity.errors import SparsityError as SparsityError
 from debiasbench.sparsity.errors import SparsityTooHigh as SparsityTooHigh
 from debiasbench.sparsity.flops import Flops as Flops
 from debiasbench.sparsity.flops import count_flops as count_flops
+from debiasbench.sparsity.layer import Layer as Layer
 from debiasbench.sparsity.packed import pack_state as pack_state
 from debiasbench.sparsity.packed import unpack_state as unpack_state
 from debiasbench.sparsity.params import maskable as maskable
@@ -31,7 +32,6 @@ from debiasbench.sparsity.settings import setting as setting
 from debiasbench.sparsity.stats import connectivity as connectivity
 from debiasbench.sparsity.stats import statistics as statistics
 from debiasbench.sparsity.topology import drop_and_grow as drop_and_grow
-from debiasbench.sparsity.updater import Layer as Layer
 from debiasbench.sparsity.updater import Updater as Updater
 from debiasbench.sparsity.updaters import GMP as GMP
 from debiasbench.sparsity.updaters import ITOP as ITOP

@@ -1,4 +1,4 @@
-"""A model made sparse and kept so by hooks on its optimizer: the training loop does not change."""
+"""A model's weights under masks that change in place: the state of one sparse training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from debiasbench.sparsity.criteria import first_masks
 from debiasbench.sparsity.errors import NonFiniteGradient, NotAttached, SparsityError
 from debiasbench.sparsity.flops import Ledger
 from debiasbench.sparsity.guards import check_holds, check_ranks, check_same_shapes
+from debiasbench.sparsity.hooks import Hooks
+from debiasbench.sparsity.layer import Layer
 from debiasbench.sparsity.masks import pack, unpack
 from debiasbench.sparsity.params import matching_any, select
 from debiasbench.sparsity.stats import statistics
-from debiasbench.sparsity.updater import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,33 +23,36 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from debiasbench.sparsity.algorithm import Algorithm
     from debiasbench.sparsity.flops import Flops, TrainingFlops
     from debiasbench.sparsity.stats import Stats
-    from debiasbench.sparsity.updater import Updater
 
 STATE_VERSION = 1
 
 
 class SparseTraining:
-    """Masks, and the hooks that hold a model to them; made by `Updater.attach`.
+    """Masks, and what holds a model to them; `Updater.attach` makes one with hooks.
 
-    `masks`: bool, by parameter name; `step`: optimizer steps taken, skipped ones of a
-    `GradScaler` not counted; `updates`: of the topology; `explored`: bool, active at any time.
+    `masks`: bool, by parameter name, allocated once and changed in place; `step`: optimizer steps
+    taken, without those that a `GradScaler` skipped; `updates`: of the topology; `explored`:
+    bool, active at any time. With hooks the training loop stays as it is. Without (`hooks=False`)
+    whoever owns the step calls `due`, `constrain_gradients`, `constrain_weights` and `update`.
     Gradients are read when the optimizer steps, so under data parallelism they are the reduced
-    ones and masks stay equal on all ranks, which every update checks.
+    gradients and masks stay equal on all ranks, which every update checks.
     """
 
     def __init__(
         self,
-        updater: Updater,
+        updater: Algorithm,
         model: nn.Module,
         optimizer: Optimizer,
         *,
         total_steps: int,
         steps_per_epoch: int | None,
         seed: int,
-        densities: Mapping[str, float] | None,
-        masks: Mapping[str, Tensor] | None,
+        densities: Mapping[str, float] | None = None,
+        masks: Mapping[str, Tensor] | None = None,
+        hooks: bool = True,
     ) -> None:
         self.updater, self.seed, self.total_steps = updater, seed, total_steps
         self.step = self.updates = 0
@@ -58,46 +62,36 @@ class SparseTraining:
         check_holds(optimizer, self.weights)
         self.masks = first_masks(updater, self.weights, self._dense, seed, densities, masks)
         self.explored = {name: mask.clone() for name, mask in self.masks.items()}
-        self._waits_for_scores = updater.init.startswith("snip") and masks is None
+        self._waits_for_gradients = updater.init.startswith("snip") and masks is None
         self._budgets = self._counts = self._count()
-        self.grown = dict.fromkeys(self.masks, 0)  # weights that came in, over all updates
+        self.grown = dict.fromkeys(self.masks, 0)  # weights that became active, over all updates
         self.exchanged_last = 0
         self.ledger = Ledger({n: m.numel() for n, m in self.masks.items()})
-        self._gradients: dict[str, Tensor] = {}
-        self._prepared = self._skipped = False
-        self._handles: list[Any] = []
-        self._follow(optimizer)
+        self._gradients: dict[str, Tensor] = {}  # kept for the update that follows
+        self._optimizer = optimizer
+        self._hooks: Hooks | None = None
         self._apply()
         if updater.optimizer_state == "mask":
             for name, p in self.weights.items():
                 self._zero_state(p, self.masks[name])
-        self._note_versions()
+        if hooks:
+            self._hooks = Hooks(self, optimizer)
 
-    # --- what a training loop may call --------------------------------------------------------
+    # --- for a training loop with hooks -------------------------------------------------------
 
-    @torch.no_grad()
     def mask_gradients(self) -> None:
-        """Empty inactive gradients now; call it before clipping, which they would inflate.
+        """Set inactive gradients to 0 now; call it before clipping, which they would inflate.
 
         Without clipping the optimizer's step does it. Under a `GradScaler`, after `unscale_`.
         """
-        self._gradients = {}
-        if self._is_due() and self.updater.reads() != "weights":
-            keep = self.updater.optimizer_state == "dense"  # nothing below changes them
-            self._gradients = {
-                name: p.grad if keep else p.grad.clone()
-                for name, p in self.weights.items()
-                if p.grad is not None
-            }
-        if self.updater.optimizer_state != "dense" and not self._waits_for_scores:
-            self._mask([p.grad for p in self.weights.values()])
-        self._prepared = True
+        if self._hooks is not None:
+            self._hooks.mask_gradients()
 
     def reattach(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
-        """Follow another optimizer, such as a copied or newly loaded one, from here on.
+        """Follow another optimizer, such as a copied or newly loaded one, from now on.
 
-        Hooks do not survive copying or pickling an optimizer. `model`: if its parameters are
-        others too. Raises `SparsityError` if they do not fit, and nothing changes.
+        Hooks do not survive copying or pickling an optimizer. `model`: if its parameters changed
+        too. Raises `SparsityError` if they do not fit, and nothing changes.
         """
         weights = self.weights
         if model is not None:
@@ -105,15 +99,103 @@ class SparseTraining:
             check_same_shapes({n: m.shape for n, m in self.masks.items()}, weights)
         check_holds(optimizer, weights)
         self.weights = weights
-        self._follow(optimizer)
+        self.detach()
+        self._optimizer = optimizer
         self._apply()
-        self._note_versions()
+        self._hooks = Hooks(self, optimizer)
 
     def detach(self) -> None:
-        """Follow the optimizer no longer; the weights stay as they are."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        """Stop following the optimizer; the weights stay as they are."""
+        if self._hooks is not None:
+            self._hooks.remove()
+
+    # --- the step, driven by hooks or by its owner --------------------------------------------
+
+    @property
+    def update_replaces_step(self) -> bool:
+        """Whether an update takes the place of an optimizer step."""
+        return self.updater.update_replaces_step
+
+    def due(self, step: int) -> bool:
+        """Return whether `update` must follow this step (from 0), and count the step as taken.
+
+        For the owner of the step, who calls it before each step; hooks count by themselves.
+        """
+        self.step = step + 1
+        return self._waits_for_gradients or self.is_due(step)
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the topology changes after this step (from 0)."""
+        updater, done = self.updater, step + 1
+        if not updater.changes:
+            return False
+        stop = self._stop()
+        if updater.prunes and done == int(stop):
+            return True  # the density asked for is reached exactly
+        return done % self._every == 0 and updater.start * self.total_steps < done < stop
+
+    @torch.no_grad()
+    def constrain_gradients(self, *, update_follows: bool) -> None:
+        """Set inactive gradients to 0, in place; keep a copy of those that `update` will read."""
+        if update_follows and self._waits_for_gradients and self._hooks is None:
+            self.take_first_masks(self.step - 1)
+        if update_follows and self.updater.reads() != "weights":
+            keep = self.updater.optimizer_state == "dense"  # nothing below changes them
+            self._gradients = {
+                name: p.grad if keep else p.grad.clone()
+                for name, p in self.weights.items()
+                if p.grad is not None
+            }
+        if self.updater.optimizer_state != "dense" and not self._waits_for_gradients:
+            self._mask([p.grad for p in self.weights.values()])
+
+    @torch.no_grad()
+    def constrain_weights(self) -> None:
+        """Set inactive weights to 0, in place."""
+        # with gradients and optimizer state masked, an elementwise optimizer leaves them at 0
+        if self.updater.optimizer_state != "mask":
+            self._apply()
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Change the topology after this step (from 0); weights that grow start at 0.
+
+        Raises `NonFiniteGradient` for gradients that cannot be compared.
+        """
+        self.check_kept_gradients(step)
+        if self.is_due(step):
+            self._update(step)
+        else:  # the first masks were taken from this step's gradients
+            self.constrain_weights()
+        self._gradients = {}
+
+    def check_kept_gradients(self, step: int) -> None:
+        """Raise `NonFiniteGradient` if a gradient kept for the update is NaN or infinite."""
+        _check_finite(self._gradients, step)
+
+    def forget_gradients(self) -> None:
+        """Drop the gradients kept for an update."""
+        self._gradients = {}
+
+    def waits_for_gradients(self) -> bool:
+        """Return whether the first masks depend on gradients that are not there yet (SNIP)."""
+        return self._waits_for_gradients
+
+    def take_first_masks(self, step: int) -> None:
+        """Score connections by this step's gradients, those of the dense network (SNIP)."""
+        gradients = {n: p.grad for n, p in self.weights.items() if p.grad is not None}
+        _check_finite(gradients, step)
+        masks = first_masks(self.updater, self.weights, self._dense, self.seed, gradients=gradients)
+        self._waits_for_gradients = False
+        self._account(step + 1, dense_gradients=False)
+        for name, mask in masks.items():
+            self.masks[name].copy_(mask)
+            self.explored[name].copy_(mask)
+        self._budgets = self._counts = self._count()
+        self._apply()
+        check_ranks(self.masks)
+
+    # --- what it is like now ------------------------------------------------------------------
 
     def densities(self) -> dict[str, float]:
         """Fraction of active weights by parameter name."""
@@ -126,26 +208,26 @@ class SparseTraining:
 
     @property
     def settled(self) -> bool:
-        """Whether the density is the one asked for, and will stay so."""
+        """Whether the density is the one asked for and stays there."""
         pruned = not self.updater.prunes or self.step >= int(self._stop())
-        return pruned and not self._waits_for_scores
+        return pruned and not self._waits_for_gradients
 
     def stats(self) -> Stats:
-        """Count layers, exploration, churn and dead units as they are now."""
+        """Return layers, exploration, churn and dead units as they are now."""
         return statistics(self)
 
     def training_flops(self, flops: Flops) -> TrainingFlops:
-        """Return what a step cost on average, where `flops` counted one dense forward pass."""
+        """Return the average cost of a step, where `flops` counted one dense forward pass."""
         self._account(self.step)
         return self.ledger.training(flops)
 
     def saved_flops(self, forward: Mapping[str, float]) -> float:
-        """Return what a step saved against three dense passes; `forward` as in `Flops`."""
+        """Return FLOPs saved per step against three dense passes; `forward` as in `Flops`."""
         self._account(self.step)
         return self.ledger.saved(forward)
 
     def state_dict(self) -> dict[str, object]:
-        """Return all that is needed to go on bit for bit: packed masks, counters, the ledger."""
+        """Return everything that resuming bit for bit needs: packed masks, counters, the ledger."""
         self.check()
         self._account(self.step)
         return {
@@ -155,7 +237,7 @@ class SparseTraining:
             "step": self.step,
             "updates": self.updates,
             "exchanged_last": self.exchanged_last,
-            "waits_for_scores": self._waits_for_scores,
+            "waits_for_scores": self._waits_for_gradients,
             "shapes": {name: list(mask.shape) for name, mask in self.masks.items()},
             "masks": {name: pack(mask) for name, mask in self.masks.items()},
             "explored": {name: pack(mask) for name, mask in self.explored.items()},
@@ -165,7 +247,7 @@ class SparseTraining:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take a state up again, in place; load model and optimizer before.
+        """Restore a state, in place; load model and optimizer first.
 
         Raises `SparsityError` for a state of other layers, settings or version; nothing changes.
         """
@@ -177,101 +259,46 @@ class SparseTraining:
             raise SparsityError(
                 f"This state was made by {state['updater']}, not by {_config(self.updater)}"
             )
-        for mine, packed in ((self.masks, state["masks"]), (self.explored, state["explored"])):
-            for name, mask in mine.items():
+        for masks, packed in ((self.masks, state["masks"]), (self.explored, state["explored"])):
+            for name, mask in masks.items():
                 mask.copy_(unpack(packed[name], mask.shape))
         self.seed, self.step, self.updates = state["seed"], state["step"], state["updates"]
         self.exchanged_last = state["exchanged_last"]
-        self._waits_for_scores = state["waits_for_scores"]
+        self._waits_for_gradients = state["waits_for_scores"]
         self._budgets, self.grown = dict(state["budgets"]), dict(state["grown"])
         self._counts = self._count()
         self.ledger.load_state_dict(state["ledger"])
         self._apply()
-        self._note_versions()
+        if self._hooks is not None:
+            self._hooks.note_versions()
 
     @torch.no_grad()
     def check(self) -> None:
-        """Raise `NotAttached` if something else moved weights off the mask."""
+        """Raise `NotAttached` if weights off the mask are not 0."""
         for name, p in self.weights.items():
             if bool(((p != 0) & ~self.masks[name]).any()):
                 raise NotAttached(
-                    f"{name} has weights off its mask: an optimizer stepped that this sparse "
-                    "training does not follow (call reattach(optimizer) after copying or loading "
-                    "one), or other weights were loaded without their masks"
+                    f"{name} has non-zero weights off its mask. Either an optimizer stepped that "
+                    "this sparse training does not follow (call reattach(optimizer) after copying "
+                    "or loading an optimizer), or weights were loaded without their masks"
                 )
 
-    # --- the hooks ----------------------------------------------------------------------------
-
-    def _follow(self, optimizer: Optimizer) -> None:
-        self.detach()
-        self._optimizer = optimizer
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
-        ]
-        watched = next((p for p in self.weights.values() if p.requires_grad), None)
-        if watched is not None:  # runs once a backward pass, outside of any compiled graph
-            watch: Any = watched.register_post_accumulate_grad_hook  # torch types it not
-            self._handles.append(watch(self._watch))
-
-    def _watch(self, _: Tensor) -> None:
-        """Notice, where it is cheap, that another optimizer has stepped."""
-        if self._versions != [p._version for p in self.weights.values()]:
-            self.check()
-            self._note_versions()
-
-    @torch.no_grad()
-    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: Any) -> None:
-        if len(args) > 1 or kwargs.get("closure") is not None:
-            raise SparsityError("Steps with a closure cannot be followed: compute gradients before")
-        found_inf = getattr(optimizer, "found_inf", None)  # a fused optimizer skips by itself
-        self._skipped = found_inf is not None and bool(found_inf)
-        if self._skipped:
-            return
-        if self._waits_for_scores:
-            self._take_first_masks()
-        if not self._prepared:
-            self.mask_gradients()
-        self._check_finite(self._gradients)
-        if self._is_due() and self.updater.update_replaces_step:
-            self._update()
-            optimizer.zero_grad(set_to_none=True)  # nothing moves, weight decay included
-
-    @torch.no_grad()
-    def _after(self, _o: Optimizer, _a: tuple[Any, ...], _k: Any) -> None:
-        self._prepared = False
-        if self._skipped:
-            return
-        if self._is_due() and not self.updater.update_replaces_step:
-            self._update()
-        elif self.updater.optimizer_state != "mask":
-            self._apply()
-        self.step += 1
-        self._gradients = {}
-        self._note_versions()
-
-    def _is_due(self) -> bool:
-        updater, done = self.updater, self.step + 1
-        if not updater.changes:
-            return False
-        stop = self._stop()
-        if updater.prunes and done == int(stop):
-            return True  # the density asked for is reached exactly
-        return done % self._every == 0 and updater.start * self.total_steps < done < stop
+    # --- updates ---------------------------------------------------------------------------------
 
     def _stop(self) -> float:
-        """Steps after which the topology stays; a pruning updater needs one at least."""
+        """Return the steps after which the topology stays; pruning needs one step at least."""
         return max(1.0, self.updater.stop * self.total_steps)
 
-    def progress(self) -> float:
-        """Return how far the step to come is on the way to `stop`, in [0, 1]."""
+    def progress(self, step: int | None = None) -> float:
+        """Return how far a step (default: the next) is on the way to `stop`, in [0, 1]."""
+        done = (self.step if step is None else step) + 1
         begin, end = self.updater.start * self.total_steps, self._stop()
-        if self.updater.prunes and self.step + 1 >= int(end):
+        if self.updater.prunes and done >= int(end):
             return 1.0
-        return min(1.0, max(0.0, (self.step + 1 - begin) / (end - begin)))
+        return min(1.0, max(0.0, (done - begin) / (end - begin)))
 
-    def _update(self) -> None:
-        """Replace the masks by the updater's; what grew starts at 0."""
+    def _update(self, step: int) -> None:
+        """Replace the masks by the updater's."""
         names = list(self.weights)
         scale = getattr(self._optimizer, "grad_scale", None)
         layers = [
@@ -287,43 +314,29 @@ class SparseTraining:
                 last=name == names[-1],
                 dense=name in self._dense,
                 seed=self.seed,
-                step=self.step,
+                step=step,
             )
             for name, p in self.weights.items()
         ]
-        new = self.updater.update(layers, self.progress())
+        new = self.updater.update(layers, self.progress(step))
         self._check_masks(new)
-        self._account(self.step + 1, dense_gradients=self.updater.reads() == "gradients")
+        self._account(step + 1, dense_gradients=self.updater.reads() == "gradients")
         self.exchanged_last = 0
         for name, p in self.weights.items():
-            old = self.masks[name]
-            grown = new[name] & ~old
+            old, mask = self.masks[name], new[name]
+            grown = mask & ~old
             p.masked_fill_(grown, 0.0)  # it may have moved while inactive
             if self.updater.optimizer_state != "dense":
                 stays = self.updater.optimizer_state == "reset_new"
-                self._zero_state(p, ~grown if stays else new[name] & old)
-            self.explored[name] |= new[name]
-            came = int(grown.sum())
-            self.grown[name] += came
-            self.exchanged_last += came
-        self.masks = dict(new)
+                self._zero_state(p, ~grown if stays else mask & old)
+            self.explored[name] |= mask
+            count = int(grown.sum())
+            self.grown[name] += count
+            self.exchanged_last += count
+            old.copy_(mask)
         self._counts = self._count()
         self._apply()
         self.updates += 1
-        check_ranks(self.masks)
-
-    def _take_first_masks(self) -> None:
-        """Score connections by the first gradients, those of the dense network (SNIP)."""
-        gradients = {n: p.grad for n, p in self.weights.items() if p.grad is not None}
-        self._check_finite(gradients)
-        masks = first_masks(self.updater, self.weights, self._dense, self.seed, gradients=gradients)
-        self._waits_for_scores = False
-        self._account(self.step + 1, dense_gradients=False)
-        self.masks = masks
-        self.explored = {name: mask.clone() for name, mask in masks.items()}
-        self._budgets = self._counts = self._count()
-        self._apply()
-        self._prepared = False
         check_ranks(self.masks)
 
     # --- helpers ------------------------------------------------------------------------------
@@ -337,7 +350,7 @@ class SparseTraining:
             torch._foreach_mul_([v for v, _ in pairs], [m for _, m in pairs])
 
     def _zero_state(self, p: nn.Parameter, keep: Tensor) -> None:
-        """Zero gradient and optimizer state (momentum, Adam moments) of what is not in `keep`."""
+        """Set gradient and optimizer state (momentum, Adam moments) to 0 outside `keep`."""
         for value in (p.grad, *self._optimizer.state.get(p, {}).values()):
             if isinstance(value, torch.Tensor) and value.shape == p.shape:
                 value.mul_(keep)
@@ -351,33 +364,32 @@ class SparseTraining:
         always = updater.optimizer_state == "dense" or updater.reads() == "all gradients"
         self.ledger.charge(self._counts, until, always_dense=always, dense_last=dense_gradients)
 
-    def _note_versions(self) -> None:
-        self._versions = [p._version for p in self.weights.values()]
-
-    def _check_finite(self, gradients: Mapping[str, Tensor]) -> None:
-        for name, gradient in gradients.items():
-            if not bool(gradient.isfinite().all()):
-                raise NonFiniteGradient(
-                    f"The gradient of {name} is not finite at step {self.step}, when the topology "
-                    "is to change: lower the learning rate, or clip"
-                )
-
     def _check_masks(self, new: Mapping[str, Tensor]) -> None:
-        """Hold a stranger's updater to its word before anything changes."""
+        """Check what a third-party updater returned, before anything changes."""
         for name, old in self.masks.items():
             mask = new.get(name)
             if mask is None or mask.shape != old.shape or mask.dtype != torch.bool:
                 raise SparsityError(
-                    f"{type(self.updater).__name__}.update gave no bool mask of shape "
+                    f"{type(self.updater).__name__}.update returned no bool mask of shape "
                     f"{tuple(old.shape)} for {name}"
                 )
 
 
+def _check_finite(gradients: Mapping[str, Tensor], step: int) -> None:
+    for name, gradient in gradients.items():
+        if not bool(gradient.isfinite().all()):
+            raise NonFiniteGradient(
+                f"The gradient of {name} is not finite at step {step}, when the topology should "
+                "change: lower the learning rate, or clip gradients"
+            )
+
+
 def _unscaled(gradient: Tensor | None, scale: Tensor | None) -> Tensor | None:
-    """A fused optimizer divides a `GradScaler`'s scale out in its step, after the hook."""
+    """Divide by the scale of a `GradScaler` where the fused optimizer does so after the hook."""
     return gradient if gradient is None or scale is None else gradient / scale
 
 
-def _config(updater: Updater) -> dict[str, object]:
-    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(updater).items()}
+def _config(updater: Algorithm) -> dict[str, object]:
+    options: Any = updater  # a dataclass
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items()}
     return {"name": type(updater).__name__, **settings}

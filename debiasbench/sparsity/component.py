@@ -1,9 +1,10 @@
-"""Sparse training as a part of somebody else's loop: a stage begins, steps, and ends."""
+"""Sparse training as a component of a training stage."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from debiasbench.sparsity.attach import SparseTraining
 from debiasbench.sparsity.errors import SparsityError
 
 if TYPE_CHECKING:
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from debiasbench.sparsity.attach import SparseTraining
     from debiasbench.sparsity.updater import Updater
 
 
 class Sparsify:
-    """Attaches an updater to the module and optimizer of each stage it is given to."""
+    """Makes the module of a stage sparse by an updater; see `debiasbench.Component`."""
 
     def __init__(self, updater: Updater) -> None:
         self.updater = updater
@@ -26,7 +26,7 @@ class Sparsify:
 
     @property
     def identity(self) -> str:
-        """Say all that decides what this component does: equal ones train equal stages."""
+        """Text that determines what this component does: equal ones train equal stages."""
         cls = type(self.updater)
         return f"{cls.__module__}.{cls.__qualname__}: {self.updater}"
 
@@ -40,55 +40,70 @@ class Sparsify:
         seed: int,
         masks: Mapping[str, Tensor],
     ) -> None:
-        """Make `module` sparse for a stage; `masks` of an earlier stage are taken up again."""
-        self.training = self.updater.attach(
+        """Make `module` sparse for a stage, from the masks of an earlier stage if there are any."""
+        self.training = SparseTraining(
+            self.updater,
             module,
             optimizer,
             total_steps=steps,
             steps_per_epoch=steps_per_epoch,
             seed=seed,
             masks=masks or None,
+            hooks=False,
         )
 
-    def before_step(self, step: int) -> None:
-        """Empty inactive gradients before they are clipped; hooks do the rest."""
-        self._attached().mask_gradients()
+    def due(self, step: int) -> bool:
+        """Return whether the topology changes after this step (from 0)."""
+        return self._started().due(step)
 
-    def after_step(self, step: int) -> None:
-        """Do nothing: the optimizer's hooks have."""
+    @property
+    def update_replaces_step(self) -> bool:
+        """Whether the updater's updates take the place of an optimizer step."""
+        return self.updater.update_replaces_step
+
+    def constrain_gradients(self, *, update_follows: bool) -> None:
+        """Set inactive gradients to 0; keep those that the update reads."""
+        self._started().constrain_gradients(update_follows=update_follows)
+
+    def constrain_weights(self) -> None:
+        """Set inactive weights to 0."""
+        self._started().constrain_weights()
+
+    def update(self, step: int) -> None:
+        """Change the topology."""
+        self._started().update(step)
 
     def on_epoch_end(self, epoch: int) -> None:
         """Do nothing."""
 
     def on_end(self) -> None:
-        """Let go of the optimizer; masks and counts stay readable."""
-        self._attached().detach()
+        """Do nothing: masks and counts stay readable."""
 
     def settled(self) -> bool:
-        """Say whether the density is the one asked for: pruning and SNIP take a while."""
-        return self._attached().settled
+        """Return whether the density is the one asked for: pruning and SNIP take a while."""
+        return self._started().settled
 
     def masks(self) -> dict[str, Tensor]:
-        """Which weights are active, by parameter name."""
-        return {name: mask.clone() for name, mask in self._attached().masks.items()}
+        """Return a copy of the masks by parameter name."""
+        return {name: mask.clone() for name, mask in self._started().masks.items()}
 
     def densities(self) -> dict[str, float]:
-        """Fraction of active weights by parameter name."""
-        return self._attached().densities()
+        """Return the fraction of active weights by parameter name."""
+        return self._started().densities()
 
     def saved_flops(self, forward: Mapping[str, float]) -> float:
-        """Training FLOPs a sample saved against dense, averaged over the steps."""
-        return self._attached().saved_flops(forward)
+        """Return training FLOPs per sample saved against dense, averaged over the steps."""
+        return self._started().saved_flops(forward)
 
     def state_dict(self) -> dict[str, object]:
-        """Return all that is needed to go on after a restart."""
-        return self._attached().state_dict()
+        """Return everything that resuming needs."""
+        return self._started().state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state again, after `on_start`."""
-        self._attached().load_state_dict(state)
+        """Restore a state, after `on_start`."""
+        self._started().load_state_dict(state)
 
-    def _attached(self) -> SparseTraining:
+    def _started(self) -> SparseTraining:
         if self.training is None:
-            raise SparsityError("This component has not begun a stage: call on_start first")
+            raise SparsityError("This component has not started a stage: call on_start first")
         return self.training

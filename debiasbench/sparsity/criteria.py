@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from debiasbench.sparsity.updater import Updater
+    from debiasbench.sparsity.algorithm import Algorithm
 
 
 def magnitude_scores(model: nn.Module) -> dict[str, Tensor]:
@@ -87,7 +87,7 @@ def global_masks(
 
 
 def first_masks(
-    updater: Updater,
+    updater: Algorithm,
     weights: Mapping[str, nn.Parameter],
     dense: set[str],
     seed: int,
@@ -130,7 +130,7 @@ def first_masks(
 
 
 def _budgets(
-    updater: Updater,
+    updater: Algorithm,
     weights: Mapping[str, nn.Parameter],
     dense: set[str],
     densities: Mapping[str, float] | None,
@@ -156,7 +156,7 @@ def _budgets(
 
 
 def _random(
-    updater: Updater, weights: Mapping[str, nn.Parameter], budgets: Mapping[str, int], seed: int
+    updater: Algorithm, weights: Mapping[str, nn.Parameter], budgets: Mapping[str, int], seed: int
 ) -> dict[str, Tensor]:
     pattern, masks = updater.rows(), {}
     for name, p in weights.items():

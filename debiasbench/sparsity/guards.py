@@ -1,4 +1,4 @@
-"""What must hold between a model, its optimizer, masks, and the ranks of a parallel training."""
+"""Checks between a model, its optimizer, its masks, and the ranks of a parallel training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_holds(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> None:
-    """Raise unless the optimizer trains every weight that is trained at all."""
+    """Raise unless the optimizer holds every weight that requires a gradient."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, p in weights.items():
         if p.requires_grad and id(p) not in held:
@@ -32,12 +32,12 @@ def check_same_shapes(
 ) -> None:
     """Raise unless masks of `shapes` are masks of `weights`."""
     for name in {**shapes, **weights}:
-        theirs = tuple(shapes[name]) if name in shapes else "no such weight"
-        ours = tuple(weights[name].shape) if name in weights else "no such weight"
-        if theirs != ours:
+        expected = tuple(shapes[name]) if name in shapes else "no such weight"
+        actual = tuple(weights[name].shape) if name in weights else "no such weight"
+        if expected != actual:
             raise SparsityError(
-                f"These masks belong to a network with other layers: {name} is {theirs} there, "
-                f"{ours} here"
+                f"These masks belong to a network with other layers: {name} is {expected} in the "
+                f"masks and {actual} in the network"
             )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from debiasbench.sparsity.algorithm import OptimizerState, Reads
+from debiasbench.sparsity.layer import Layer
 from debiasbench.sparsity.settings import changed, setting
-from debiasbench.sparsity.updater import Layer, OptimizerState, Reads, Updater
+from debiasbench.sparsity.updater import Updater
 from debiasbench.sparsity.updaters import ITOP, SET, RigL
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
-
-    from debiasbench.sparsity.attach import SparseTraining
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,19 @@ class Connectivity:
     of_outputs: int
 
 
-def statistics(training: SparseTraining) -> Stats:
-    """Count what a sparse training has now."""
+class Counted(Protocol):
+    """What is counted of a sparse training; see `debiasbench.sparsity.SparseTraining`."""
+
+    masks: dict[str, Tensor]
+    explored: dict[str, Tensor]
+    grown: dict[str, int]
+    step: int
+    updates: int
+    exchanged_last: int
+
+
+def statistics(training: Counted) -> Stats:
+    """Count layers, exploration and churn of a sparse training as it is now."""
     layers = tuple(
         LayerStats(
             name=name,

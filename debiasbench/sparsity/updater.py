@@ -1,18 +1,19 @@
-"""What an updater is: settings, scores, and how a topology follows from them."""
+"""What an updater is: settings, scores, and how new masks follow from them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-
+from debiasbench.sparsity.algorithm import Init, OptimizerState, Reads
+from debiasbench.sparsity.attach import SparseTraining
 from debiasbench.sparsity.distributions import allocate
+from debiasbench.sparsity.layer import Layer
 from debiasbench.sparsity.patterns import Pattern, read_pattern
 from debiasbench.sparsity.schedules import Anneal, Interval, annealed
 from debiasbench.sparsity.settings import check, setting
-from debiasbench.sparsity.topology import drop_and_grow, drop_and_grow_in_rows, keyed_generator
+from debiasbench.sparsity.topology import drop_and_grow, drop_and_grow_in_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,39 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from debiasbench.sparsity.attach import SparseTraining
-
-OptimizerState = Literal["mask", "reset_new", "dense"]
-Reads = Literal["weights", "active gradients", "gradients", "all gradients"]
-Init = Literal["random", "magnitude", "global_magnitude", "snip", "snip_per_layer"]
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """What an updater sees of one weight; all tensors have the weight's shape."""
-
-    name: str
-    weight: Tensor
-    mask: Tensor  # bool
-    active: int  # ones in `mask`
-    budget: int  # ones that it began with
-    gradient: Tensor | None  # where the updater `reads` it and the loss reaches the weight
-    state: Mapping[str, Any]  # the optimizer's, of this weight
-    explored: Tensor  # bool: active at any time so far
-    last: bool  # whether it is the last layer of the network
-    dense: bool  # whether it is to stay dense
-    seed: int
-    step: int
-
-    def random(self) -> Tensor:
-        """Uniform in [0, 1), the same on every device and after every restart."""
-        rng = keyed_generator(self.seed, self.step, self.name)
-        return torch.rand(self.weight.shape, generator=rng).to(self.weight.device)
-
 
 @dataclass(frozen=True)
 class Updater:
-    """Keep the topology as it was drawn; what changes it derives from this.
+    """Keep the topology as it was drawn; algorithms that change it derive from this class.
 
     An algorithm is a frozen dataclass that overrides `drop_scores`, `grow_scores`, or `update`.
     Fields are settings. Raises `SparsityError` for a setting out of range.
@@ -62,19 +34,23 @@ class Updater:
     distribution: str = setting("erk", "how layers share them: erk, er, uniform, uniform_plus")
     pattern: str = setting("unstructured", "unstructured, constant_fan_in, or N:M such as 2:4")
     init: Init = setting(
-        "random", "first masks: random, largest weights (by layer, global), or SNIP at step 0"
+        "random", "first masks: random, largest weights (by layer or global), or SNIP at step 0"
     )
-    every: str = setting("5%", "between updates: steps (100), '2 epochs' or '5%' of the training")
-    start: float = setting(0.0, "fraction of training before which there is none", ge=0, lt=1)
+    every: str = setting("5%", "between updates: steps (100), '2 epochs' or '5%' of training")
+    start: float = setting(0.0, "fraction of training before the first update", ge=0, lt=1)
     stop: float = setting(0.75, "fraction of training after which the topology stays", gt=0, le=1)
-    drop_fraction: float = setting(0.3, "part of a layer exchanged by the first", ge=0, le=1)
-    final_drop_fraction: float = setting(0.0, "the same at `stop`", ge=0, le=1)
-    anneal: Anneal = setting("cosine", "the way between the two")
-    rounding: Literal["down", "up"] = setting("down", "of the number exchanged")
-    optimizer_state: OptimizerState = setting(
-        "mask", "of inactive weights: 0; reset_new: 0 once grown; dense: it runs on"
+    drop_fraction: float = setting(
+        0.3, "fraction of a layer's active weights that the first update exchanges", ge=0, le=1
     )
-    update_replaces_step: bool = setting(False, "whether an update takes an optimizer step's place")
+    final_drop_fraction: float = setting(0.0, "the same fraction at `stop`", ge=0, le=1)
+    anneal: Anneal = setting("cosine", "how the fraction changes between the two")
+    rounding: Literal["down", "up"] = setting("down", "rounding of the number of weights exchanged")
+    optimizer_state: OptimizerState = setting(
+        "mask",
+        "optimizer state of inactive weights: mask sets it to 0; reset_new when they grow; dense "
+        "leaves it",
+    )
+    update_replaces_step: bool = setting(False, "whether an update replaces an optimizer step")
     include: tuple[str, ...] = setting((), "patterns of the layers made sparse; empty: all")
     exclude: tuple[str, ...] = setting((), "patterns of layers that stay dense and are not counted")
     keep_dense: tuple[str, ...] = setting((), "patterns of layers that stay dense and are counted")
@@ -105,44 +81,48 @@ class Updater:
         densities: Mapping[str, float] | None = None,
         masks: Mapping[str, Tensor] | None = None,
     ) -> SparseTraining:
-        """Make `model` sparse and keep it so at every step of `optimizer`.
+        """Make `model` sparse, and keep it sparse at every step of `optimizer`.
 
         `densities`: by weight, instead of density and distribution. `masks`: first masks, for
-        example of `criteria.global_masks`. Raises `SparsityError`, the model then untouched.
+        example from `criteria.global_masks`. Raises `SparsityError`, and the model is unchanged.
         """
-        from debiasbench.sparsity.attach import SparseTraining
-
         return SparseTraining(
-            self, model, optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch,
-            seed=seed, densities=densities, masks=masks,
-        )  # fmt: skip
+            self,
+            model,
+            optimizer,
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            seed=seed,
+            densities=densities,
+            masks=masks,
+        )
 
-    # --- what an algorithm says ---------------------------------------------------------------
+    # --- what an algorithm defines ------------------------------------------------------------
 
     def reads(self) -> Reads:
-        """Say what updates look at; dense gradients cost what they cost in the ledger.
+        """Return what updates look at; the ledger counts the cost of dense gradients.
 
         "gradients": of inactive weights too, at updates; "all gradients": at every step.
         """
         return "weights"
 
     def drop_scores(self, layer: Layer) -> Tensor:
-        """Score active weights; the lowest are dropped."""
+        """Score active weights; those with the lowest scores are dropped."""
         return layer.weight.abs()
 
     def grow_scores(self, layer: Layer) -> Tensor:
-        """Score inactive weights; the highest are grown. Random unless an algorithm says more."""
+        """Score inactive weights; those with the highest scores grow. Random by default."""
         return layer.random()
 
     def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
-        """Return the new masks. `progress`: of the way to `stop`, in [0, 1]."""
+        """Return the new masks. `progress`: how far training is on the way to `stop`, in [0, 1]."""
         return {
             layer.name: self.exchange(layer, self.exchanged(layer.active, progress))
             for layer in layers
         }
 
     def first_density(self) -> float:
-        """Density before the first update, for `budgets`."""
+        """Return the density before the first update, for `budgets`."""
         return self.density
 
     # --- what it builds on --------------------------------------------------------------------

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
+from debiasbench.sparsity.algorithm import OptimizerState, Reads
 from debiasbench.sparsity.distributions import round_to
 from debiasbench.sparsity.errors import SparsityError
+from debiasbench.sparsity.layer import Layer
 from debiasbench.sparsity.schedules import Anneal, cubic_density
 from debiasbench.sparsity.settings import changed, setting
 from debiasbench.sparsity.topology import drop_and_grow, top, top_in_rows
-from debiasbench.sparsity.updater import Layer, OptimizerState, Reads, Updater
+from debiasbench.sparsity.updater import Updater
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,6 +10,7 @@ from debiasbench.specs.spec import Choice, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.registry import Registry
@@ -28,6 +29,7 @@ def make_spec(
     training: Mapping[str, object] | None = None,
     sparse: str | None = None,
     sparse_options: Mapping[str, object] | None = None,
+    precision: str = "fp32",
 ) -> Spec:
     """Resolve names and options to a full spec, every default written out.
 
@@ -59,3 +61,23 @@ def instance(registry: Registry[Any], choice: Choice) -> Any:
     entry, fixed = registry.find(choice.name)
     owner = f"{registry.kind} {choice.name}"
     return parse(entry.load(), {**choice.options, **fixed}, owner=owner)
+
+
+def training_of(spec: Spec) -> Training:
+    """Return the training settings of a spec."""
+    return parse(Training, {"precision": "fp32", **spec.training}, owner="training")
+
+
+def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str, object]]:
+    """Return the full name of a data set and the options that its name implies.
+
+    Imported data are found by the name they were imported under, unless a plugin has that name;
+    the checksum of the data is a part of the spec, so that other data under the same name are
+    another spec.
+    """
+    from debiasbench.files.importing import find
+
+    bare = name.removeprefix("imported:")
+    if (bare != name or name not in plugins.datasets) and (digest := find(root, bare)) is not None:
+        return f"imported:{bare}", {"digest": digest}
+    return name, {}

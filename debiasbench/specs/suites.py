@@ -77,11 +77,15 @@ class Suite:
     blocks: tuple[Block, ...]
     stand_ins: Mapping[str, StandIn]
 
-    def specs(self, plugins: Plugins, find: Find | None = None) -> list[Spec]:
+    def specs(
+        self, plugins: Plugins, find: Find | None = None, precision: str = "fp32"
+    ) -> list[Spec]:
         """Return the specs in the order of the file, each once; see `named`."""
-        return list(self.named(plugins, find).values())
+        return list(self.named(plugins, find, precision).values())
 
-    def named(self, plugins: Plugins, find: Find | None = None) -> dict[str, Spec]:
+    def named(
+        self, plugins: Plugins, find: Find | None = None, precision: str = "fp32"
+    ) -> dict[str, Spec]:
         """Return the specs by what tells them apart, such as "density=0.05 seed=41".
 
         The last line of a grid changes fastest. `find` resolves the names of data sets; None takes
@@ -91,7 +95,7 @@ class Suite:
         found: dict[str, Spec] = {}
         taken: set[str] = set()
         for own in self._rows():
-            spec = self._spec({**self.common.words, **own}, plugins, find)
+            spec = self._spec({**self.common.words, **own}, plugins, find, precision)
             if spec.id not in taken:
                 taken.add(spec.id)
                 found[label(own) or self.name] = spec
@@ -103,13 +107,13 @@ class Suite:
                 for own in _combinations(block.grid):
                     yield {**common, **block.words, **own}
 
-    def _spec(self, words: Words, plugins: Plugins, find: Find | None) -> Spec:
+    def _spec(self, words: Words, plugins: Plugins, find: Find | None, precision: str) -> Spec:
         try:
             arguments = _arguments(words, plugins)
             if find is not None and "dataset" in arguments:
                 arguments["dataset"], implied = find(arguments["dataset"])
                 arguments["dataset_options"] = {**implied, **arguments["dataset_options"]}
-            return make_spec(plugins, **arguments)
+            return make_spec(plugins, **arguments, precision=precision)
         except (OptionError, UnknownNameError) as error:
             raise OptionError(f"{self.file}: {error}") from error
 

@@ -1,48 +1,65 @@
-"""Which batch fits into a device's memory: found by trying."""
+"""How much of a batch fits into a device's memory: found by trying."""
 
 from __future__ import annotations
 
 import copy
-import gc
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from debiasbench.common.errors import OutOfMemory
 from debiasbench.common.randomness import generator, seeded
+from debiasbench.core.modes import normalises, train_mode
+from debiasbench.core.stage import Trained
 from debiasbench.training.distributed import Alone
-from debiasbench.training.running import normalises
+from debiasbench.training.memory import clear, describe_memory, is_out_of_memory
+from debiasbench.training.step import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
-    from debiasbench.training.running import Running, Stage
-
-    Run = Callable[..., Running]
-
-
-def is_short(error: BaseException) -> bool:
-    """Say whether an error means that memory was short."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    from debiasbench.core.stage import Stage
+    from debiasbench.training.execution import Execution
 
 
-def fitting(stage: Stage, run: Run, device: torch.device, processes: int) -> int:
+class Sizing:
+    """A trainer that trains nothing, and finds how much of each stage's batches fits.
+
+    `micro_batch`: the smallest part found so far; None while whole batches fit.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self.micro_batch: int | None = None
+
+    def train(self, stages: Sequence[Stage]) -> list[Trained]:
+        """Try one step of a copy of each stage; return the objectives untrained.
+
+        Raises `OutOfMemory` if not even one sample fits.
+        """
+        team = self._execution.team
+        for stage in stages:
+            with self._execution.numerics(stage.settings.precision).applied():
+                size = min(team.gather(fitting(stage, self._execution)))
+            if size < _share_of_largest(stage, team.size):
+                self.micro_batch = min(size, self.micro_batch or size)
+        return [Trained(stage.objective) for stage in stages]
+
+
+def fitting(stage: Stage, execution: Execution) -> int:
     """Return how many samples of a batch fit at a time: all, or a half, a quarter and so on.
 
-    Warns where BatchNorm will see less than the batch. Raises `OutOfMemory` if not one fits.
+    Warns where BatchNorm will see less than the batch. Raises `OutOfMemory` if none fits.
     """
-    whole = -(-stage.sampler.largest // processes)
-    size = _largest(stage, run, device, whole, whole)
+    device = execution.device
+    whole = _share_of_largest(stage, execution.team.size)
+    train_mode(stage.objective.to(device))
+    size = _largest(stage, execution, whole, whole)
     if not size:
         clear(device)
         raise OutOfMemory(
-            f"Not even one sample of stage {stage.name!r} fits into {room(device)}. Try a smaller "
-            "network, or another device"
+            f"Training stage {stage.name!r} on a single sample needs more than "
+            f"{describe_memory(device)}. Use a smaller network, or another device"
         )
     if size < whole and normalises(stage.objective):
         warnings.warn(
@@ -53,66 +70,63 @@ def fitting(stage: Stage, run: Run, device: torch.device, processes: int) -> int
     return size
 
 
-def shortage(stage: Stage, run: Run, device: torch.device, processes: int) -> OutOfMemory:
+def out_of_memory(stage: Stage, execution: Execution) -> OutOfMemory:
     """Return the error for a stage that ran out of memory, with the batch that would fit."""
+    device, processes = execution.device, execution.team.size
     clear(device)
-    there, asked = room(device), stage.training.micro_batch
-    whole = -(-stage.sampler.largest // processes)
+    memory, asked = describe_memory(device), stage.settings.micro_batch
+    whole = _share_of_largest(stage, processes)
     tried = min(asked, whole) if isinstance(asked, int) else whole
-    size = _largest(stage, run, device, tried, tried // 2)
+    size = _largest(stage, execution, tried, tried // 2)
     if not size:
-        advice = "Try a smaller network, or another device"
+        advice = "Use a smaller network, or another device"
     elif asked is not None:
-        advice = f"{size} do: --set train.micro_batch={size} takes no more at a time"
+        advice = f"Parts of {size} samples fit: use --set train.micro_batch={size}"
     else:
-        advice = f"{size} do: --batch-size {size * processes} takes smaller steps"
+        advice = f"A batch of {size * processes} fits: use --batch-size {size * processes}"
         if stage.objective.additive:
-            advice += ", --batch-size auto keeps them and computes each in parts"
+            advice += (
+                ", or --batch-size auto, which keeps the batch and computes it in parts that fit"
+            )
     return OutOfMemory(
         f"Out of memory in stage {stage.name!r}: {tried} samples at a time do not fit into "
-        f"{there}. {advice}"
+        f"{memory}. {advice}"
     )
 
 
-def _largest(stage: Stage, run: Run, device: torch.device, whole: int, size: int) -> int:
+def _share_of_largest(stage: Stage, processes: int) -> int:
+    """Return the samples of the largest batch that one process computes."""
+    return -(-stage.batches.largest // processes)
+
+
+def _largest(stage: Stage, execution: Execution, whole: int, size: int) -> int:
     """Return the first of size, size/2, size/4 ... that fits; 0 if none does."""
     least = 1 + normalises(stage.objective)  # BatchNorm needs two
-    while size >= least and not _fits(stage, run, device, whole, size):
+    while size >= least and not _fits(stage, execution, whole, size):
         size //= 2
     return size if size >= least else 0
 
 
-def _fits(stage: Stage, run: Run, device: torch.device, whole: int, size: int) -> bool:
+def _fits(stage: Stage, execution: Execution, whole: int, size: int) -> bool:
     """Take a step of a copy: `whole` samples, `size` at a time."""
     additive = stage.objective.additive  # else a step of `size`
+    device = execution.device
     try:
         with seeded(0):
             trial = replace(stage, objective=copy.deepcopy(stage.objective), components=())
-            running = run(trial, None, team=Alone(), micro_batch=size if additive else None)
-            index = stage.sampler.epoch(generator(0, "memory"), device)[0]
-            running.at.begin(0, 1, device)
-            running.before_step(index[: whole if additive else size])
-            running.step()
+            step = Step(
+                trial,
+                replace(execution, team=Alone()),
+                execution.numerics(stage.settings.precision),
+                micro_batch=size if additive else None,
+            )
+            index = stage.batches.epoch(generator(0, "memory"), device)[0]
+            step.load(0, index[: whole if additive else size])
+            step.compute()
     except (MemoryError, RuntimeError) as error:
-        if not is_short(error):
+        if not is_out_of_memory(error):
             raise
         return False
     finally:
         clear(device)
     return True
-
-
-def clear(device: torch.device) -> None:
-    """Give back what nobody uses."""
-    gc.collect()
-    if device.type != "cpu":
-        torch.accelerator.empty_cache()
-
-
-def room(device: torch.device) -> str:
-    """What there is of memory, as far as the device says."""
-    ask = getattr(torch.get_device_module(device), "mem_get_info", None)
-    if ask is None:
-        return "memory"
-    free, total = ask(device)
-    return f"{total / 1e9:.1f} GB of memory, of which {free / 1e9:.1f} GB are free"

@@ -1,103 +1,110 @@
-"""Splits on the device: what the loop, a method and the harness each see of them."""
+"""Tasks placed once on a device: views share their samples and differ in labels alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from debiasbench.core.data import Batch
-from debiasbench.records.metrics import GroupCounts
-from debiasbench.training.prefetch import Ahead, fits
+from debiasbench.core.inputs import length, mapped, nbytes
+from debiasbench.core.prepare import Prepare
+from debiasbench.core.view import HeldOut, View
+from debiasbench.training.prefetch import Prefetch, fits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from debiasbench.core.data import Split, Task
+    from debiasbench.core.data import Split, SplitName, Task
+    from debiasbench.core.inputs import Inputs
 
 
-class View:
-    """A split on the device, with exactly the labels that its reader may see.
+class Placed:
+    """The samples of a split, in the device's memory if they fit, else copied batch by batch."""
 
-    `inputs(index)` gives float samples, scaled and normalised as the task says. Samples that would
-    take up too much of the device's memory stay in the host's, and are copied batch by batch.
-    """
-
-    def __init__(
-        self, task: Task, split: Split, labels: Mapping[str, Tensor], device: torch.device
-    ) -> None:
-        self._resident = fits(split.x, device)
-        self.x = split.x.to(device) if self._resident else split.x
-        self._device, self._ahead = device, None if self._resident else Ahead(split.x)
-        self.labels = {name: values.to(device) for name, values in labels.items()}
-        self._channels = [1, -1] + [1] * (split.x.dim() - 2)
-        self._mean = self._per_channel(task.mean)
-        self._std = self._per_channel(task.std)
-        self._augment = task.augment
-
-    def __len__(self) -> int:
-        return len(self.x)
+    def __init__(self, x: Inputs, device: torch.device) -> None:
+        self._device, self._resident = device, fits(x, device)
+        self.x = mapped(lambda v: v.to(device), x) if self._resident else x
+        self._prefetch = None if self._resident else Prefetch(x)
 
     @property
-    def augments(self) -> bool:
-        """Whether training batches are changed at random."""
-        return self._augment is not None
+    def device(self) -> torch.device:
+        """The device that samples are returned on."""
+        return self._device
 
-    def _per_channel(self, values: tuple[float, ...] | None) -> Tensor | None:
-        if values is None:
-            return None
-        return torch.tensor(values, device=self._device).view(self._channels)
+    @property
+    def resident(self) -> bool:
+        """Whether all samples are in the device's memory."""
+        return self._resident
+
+    def __len__(self) -> int:
+        return length(self.x)
 
     def expect(self, batches: Sequence[Tensor]) -> None:
-        """Prepare for batches to be asked for in this order; of use where `x` is streamed."""
-        if self._ahead is not None:
-            self._ahead.expect(batches)
+        """Prepare for batches to be taken in this order; of use where samples are copied."""
+        if self._prefetch is not None:
+            self._prefetch.expect(batches)
 
-    def inputs(self, index: Tensor | slice, augment: torch.Generator | None = None) -> Tensor:
-        """(B, *input) float samples at `index`; augmented if given a generator."""
-        if self._ahead is not None:
-            x = self._ahead.take(index).to(self._device, non_blocking=True)
-        else:
-            x = self.x[index]
-        if x.dtype == torch.uint8:
-            x = x.float().div_(255)
-        elif isinstance(index, slice) and self._resident:
-            x = x.clone()  # a network may work in place, and a slice is the data itself
-        if augment is not None and self._augment is not None:
-            x = self._augment(x, augment)
-        if self._mean is not None:
-            x = x - self._mean
-        if self._std is not None:
-            x = x / self._std
-        return x
+    def take(self, index: Tensor | slice) -> Inputs:
+        """Return stored samples (B, ...) on the device, for `Prepare`.
 
-    def batch(self, index: Tensor, more: Mapping[str, Tensor], augment: torch.Generator) -> Batch:
-        """Return the training batch at `index` (B,), with the rows of `more` (N, ...) added."""
-        columns = {name: values[index] for name, values in {**self.labels, **more}.items()}
-        return Batch(self.inputs(index, augment), index=index, **columns)
+        They are a copy, except 8-bit slices, which preparing copies.
+        """
+        if self._prefetch is not None:
+            x = self._prefetch.take(index)
+            return mapped(lambda v: v.to(self._device, non_blocking=True), x)
+
+        def part(stored: Tensor) -> Tensor:
+            taken = stored[index]
+            # a network may work in place, and a slice is the data itself
+            shared = isinstance(index, slice) and taken.dtype != torch.uint8
+            return taken.clone() if shared else taken
+
+        return mapped(part, self.x)
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """What the harness, and only it, sees of the validation or test split."""
+class PlacedTask:
+    """A task on a device. Each split is placed when it is first read, and then shared."""
 
-    view: View  # labels: y, group
-    aligned: Sequence[Sequence[bool]]  # (C, B)
-    totals: Sequence[int]  # (G,) samples per group of this split
-    train_totals: Sequence[int]  # (G,) samples per group of the training split
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self.task, self.device = task, device
+        self._prepare = Prepare(task, device)
+        self._splits: dict[str, Placed] = {}
 
-    @classmethod
-    def of(cls, task: Task, split: Split, device: torch.device) -> HeldOut:
-        """Put a split of the task on the device."""
-        return cls(
-            view=View(task, split, {"y": split.y, "group": split.group}, device),
-            aligned=task.aligned.tolist(),
-            totals=task.group_counts(split).tolist(),
-            train_totals=task.group_counts(task.train).tolist(),
+    def view(self, name: SplitName, level: str) -> View:
+        """Return a split with the labels that a declaration of `level` shows."""
+        return self._view(name, visible_labels(self.task, self._split(name), level))
+
+    def held_out(self, name: SplitName) -> HeldOut:
+        """Return a split as the harness evaluates on it."""
+        split = self._split(name)
+        return HeldOut(
+            view=self._view(name, {"y": split.y, "group": split.group}),
+            aligned=self.task.aligned.tolist(),
+            totals=self.task.group_counts(split).tolist(),
+            train_totals=self.task.group_counts(self.task.train).tolist(),
         )
 
-    def counts(self, hits: Sequence[int]) -> GroupCounts:
-        """Put hits per group (G,) beside what is known of the groups."""
-        return GroupCounts.of(hits, self.totals, self.aligned, self.train_totals)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the samples of all splits."""
+        return sum(nbytes(split.x) for split in self.task.splits().values())
+
+    def _split(self, name: SplitName) -> Split:
+        return self.task.splits()[name]
+
+    def _view(self, name: SplitName, labels: dict[str, Tensor]) -> View:
+        if name not in self._splits:
+            self._splits[name] = Placed(self._split(name).x, self.device)
+        placed = {label: values.to(self.device) for label, values in labels.items()}
+        return View(self._splits[name], placed, self._prepare)
+
+
+def visible_labels(task: Task, split: Split, level: str) -> dict[str, Tensor]:
+    """Return the labels of a split that a declaration of `level` shows."""
+    labels = {"y": split.y}
+    if level in {"conflict", "groups"}:
+        labels["conflict"] = task.conflict(split)
+    if level == "groups":
+        labels |= {"group": split.group, "bias": split.bias}
+    return labels

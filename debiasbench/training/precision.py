@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from debiasbench.common.errors import OptionError
+from debiasbench.core.inputs import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+    from debiasbench.core.inputs import Inputs
+    from debiasbench.core.settings import AnyPrecision, Precision
+
 Compile = Literal["off", "on", "graphs"]
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -25,12 +28,12 @@ MODES = {"on": "default", "graphs": "reduce-overhead"}
 
 
 @dataclass(frozen=True)
-class Arithmetic:
-    """How a run computes; its record says so.
+class Numerics:
+    """How a stage computes; the record of its run holds it.
 
-    `precision`: of matrix products and convolutions; weights, their sums and the loss are float32
-    in each. `compile`: whether networks are compiled, and replayed as graphs of the device.
-    `channels_last`: whether images and their filters lie in memory with the channels last.
+    `precision`: of matrix products and convolutions; weights, sums and the loss are always
+    float32. `compile`: whether networks are compiled ("on"), and replayed as graphs of the device
+    ("graphs"). `channels_last`: whether images and filters are stored with the channels last.
     """
 
     precision: Precision
@@ -42,26 +45,26 @@ class Arithmetic:
     def on(
         cls,
         device: torch.device,
-        precision: Precision | Literal["auto"] = "auto",
+        precision: AnyPrecision = "auto",
         compile: Compile = "off",  # noqa: A002 - what torch calls it
         deterministic: bool = False,
-    ) -> Arithmetic:
-        """Return what `device` is to do; "auto" is bf16 on an accelerator that has it, else fp32.
+    ) -> Numerics:
+        """Return how `device` computes; "auto" is bf16 where an accelerator has it, else fp32.
 
-        Raises `OptionError` for what it cannot do.
+        Raises `OptionError` for a precision that the device does not support.
         """
         accelerated = device.type != "cpu"
         if precision == "auto":
             precision = "bf16" if accelerated and _has(device, "bf16") else "fp32"
         if precision == "tf32" and not (accelerated and _has(device, "tf32")):
-            raise OptionError(f"--precision tf32: {device} has no TF32. Use fp32")
+            raise OptionError(f"--precision tf32: {device} does not support TF32. Use fp32")
         if precision in HALF and not torch.amp.is_autocast_available(device.type):
-            raise OptionError(f"--precision {precision}: not on {device}. Use fp32")
+            raise OptionError(f"--precision {precision}: {device} does not support it. Use fp32")
         return cls(precision, compile, deterministic, channels_last=accelerated)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Set torch's switches, and put them back afterwards."""
+        """Set torch's switches, and restore them afterwards."""
         backends: Any = torch.backends
         products, convolutions = backends.cuda.matmul, backends.cudnn.conv
         before = (
@@ -90,54 +93,57 @@ class Arithmetic:
             torch.use_deterministic_algorithms(strict, warn_only=warn)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """Compute what comes within in half precision, where it is safe and asked for."""
+        """Compute in half precision inside the context, where it is safe and asked for."""
         if self.precision not in HALF:
             return nullcontext()
         return torch.autocast(device.type, HALF[self.precision])
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
-        """Return what keeps fp16 gradients from vanishing; it does nothing in other precisions."""
+        """Return the loss scaler of fp16; it does nothing in other precisions."""
         return torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
 
     def lay_out(self, module: nn.Module) -> None:
-        """Put a module's filters where this wants them."""
+        """Store a module's filters in the layout of this device."""
         for p in module.parameters() if self.channels_last else ():
             if p.dim() == 4:
                 p.data = p.data.contiguous(memory_format=torch.channels_last)
 
-    def laid_out(self, x: Tensor) -> Tensor:
-        """Return inputs (B, *input) where this wants them."""
-        images = self.channels_last and x.dim() == 4
-        return x.contiguous(memory_format=torch.channels_last) if images else x
+    def laid_out(self, x: Inputs) -> Inputs:
+        """Return inputs (B, ...) in the layout of this device."""
+        return mapped(_channels_last, x) if self.channels_last else x
 
     @contextmanager
     def compiled(self, module: nn.Module) -> Iterator[None]:
-        """Compile the networks that a module holds, if asked for, while this lasts."""
+        """Compile the networks of a module inside the context, if asked for."""
         if self.compile == "off":
             yield
             return
         networks = list(module.children())
-        for network in networks:  # a graph for each size: equal runs then have equal ones
+        for network in networks:  # one graph per batch size: equal runs then have equal graphs
             network.compile(mode=MODES[self.compile], dynamic=False)
         try:
             yield
         finally:
             for network in networks:
                 network._compiled_call_impl = None
-            torch.compiler.reset()  # else the next network of this class finds its places taken
+            torch.compiler.reset()  # else the next network of this class reuses its graphs
 
     def counting(self) -> AbstractContextManager[object]:
-        """Let operations be counted one by one: a compiled network shows none."""
+        """Run operations one by one, so that they can be counted; a compiled network hides them."""
         if self.compile == "off":
             return nullcontext()
         stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
         return stance
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
 def _has(device: torch.device, what: str) -> bool:
-    """Ask an accelerator whether it computes in bf16 or tf32 itself."""
+    """Return whether an accelerator computes in bf16 or tf32 without emulation."""
     supported = getattr(torch.get_device_module(device), f"is_{what}_supported", None)
     if supported is None:
-        return what == "tf32"  # to ask for it where it is not does no harm
+        return what == "tf32"  # asking for it where it is missing has no effect
     emulates = "including_emulation" in inspect.signature(supported).parameters
     return bool(supported(including_emulation=False) if emulates else supported())

@@ -1,4 +1,4 @@
-"""Samples that do not fit on the device: gathered in the host's memory ahead of their batch."""
+"""Samples that do not fit on the device: gathered in the host's memory before they are needed."""
 
 from __future__ import annotations
 
@@ -9,65 +9,70 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from debiasbench.core.inputs import mapped, nbytes
+from debiasbench.training.device import free_memory
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
 
-SHARE = 0.5  # of the device's free memory that samples may take up; networks need the rest
+    from debiasbench.core.inputs import Inputs
+
+SHARE = 0.5  # of the device's free memory that samples may take; networks need the rest
 
 
-def fits(x: Tensor, device: torch.device) -> bool:
-    """Say whether samples may lie on a device; warns if they are too many."""
-    if device.type == "cpu":  # memory-mapped ones are read as they are needed anyway
+def fits(x: Inputs, device: torch.device) -> bool:
+    """Return whether samples may be stored on a device; warns if they are too large."""
+    if device.type == "cpu":  # memory-mapped samples are read as they are needed anyway
         return True
-    torch.accelerator.empty_cache()  # what was freed counts as taken until then
-    ask = getattr(torch.get_device_module(device), "mem_get_info", None)
-    if ask is None or x.nbytes <= SHARE * (free := ask(device)[0]):
+    torch.accelerator.empty_cache()  # memory that was freed counts as used until then
+    memory = free_memory(device)
+    if memory is None or nbytes(x) <= SHARE * memory[0]:
         return True
     warnings.warn(
-        f"The samples take {x.nbytes / 1e9:.1f} GB and {device} has {free / 1e9:.1f} GB free: they "
-        "stay in main memory and are copied batch by batch",
+        f"The samples take {nbytes(x) / 1e9:.1f} GB and {device} has {memory[0] / 1e9:.1f} GB "
+        "free: they stay in main memory and are copied batch by batch",
         stacklevel=3,
     )
     return False
 
 
-class Ahead:
-    """Gathers the batch after the one at hand in a thread of its own, into pinned memory."""
+class Prefetch:
+    """Gathers the next batch in a thread while the current one is used, in pinned memory."""
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Inputs) -> None:
         self._x = x
         self._pin = torch.accelerator.is_available()
         self._worker: ThreadPoolExecutor | None = None
-        self._batches: list[Tensor] = []  # kept, so that no other tensor takes their ids
-        self._wanted: dict[int, int] = {}  # id of a batch -> where it stands in the order
+        self._batches: list[Tensor] = []  # kept, so that no other tensor gets their ids
+        self._places: dict[int, int] = {}  # id of a batch -> its place in the order
         self._order: list[Tensor] = []  # indices, on the host
-        self._coming: dict[int, Future[Tensor]] = {}
+        self._pending: dict[int, Future[Inputs]] = {}
 
     def expect(self, batches: Sequence[Tensor]) -> None:
-        """Batches will be taken in this order."""
+        """Prepare for batches to be taken in this order."""
         sizes = [len(index) for index in batches]
-        together = torch.cat(list(batches)).cpu() if batches else torch.empty(0, dtype=torch.long)
-        self._order = list(torch.split(together, sizes)) if batches else []
+        joined = torch.cat(list(batches)).cpu() if batches else torch.empty(0, dtype=torch.long)
+        self._order = list(torch.split(joined, sizes)) if batches else []
         self._batches = list(batches)
-        self._wanted = {id(index): at for at, index in enumerate(self._batches)}
-        self._coming = {}
+        self._places = {id(index): place for place, index in enumerate(self._batches)}
+        self._pending = {}
         self._start(0)
 
-    def take(self, index: Tensor | slice) -> Tensor:
+    def take(self, index: Tensor | slice) -> Inputs:
         """Return the samples at `index`, pinned where there is an accelerator."""
-        at = self._wanted.get(id(index))
-        if isinstance(index, slice) or at is None:
+        place = self._places.get(id(index))
+        if isinstance(index, slice) or place is None:
             return self._gather(index if isinstance(index, slice) else index.cpu())
-        coming = self._coming.pop(at, None)
-        self._start(at + 1)
-        return self._gather(self._order[at]) if coming is None else coming.result()
+        pending = self._pending.pop(place, None)
+        self._start(place + 1)
+        return self._gather(self._order[place]) if pending is None else pending.result()
 
-    def _start(self, at: int) -> None:
-        if at < len(self._order) and at not in self._coming:
+    def _start(self, place: int) -> None:
+        if place < len(self._order) and place not in self._pending:
             self._worker = self._worker or ThreadPoolExecutor(1, "debiasbench-samples")
-            self._coming[at] = self._worker.submit(self._gather, self._order[at])
+            self._pending[place] = self._worker.submit(self._gather, self._order[place])
 
-    def _gather(self, index: Tensor | slice) -> Tensor:
-        x = self._x[index]
-        return x.pin_memory() if self._pin else x
+    def _gather(self, index: Tensor | slice) -> Inputs:
+        x = mapped(lambda stored: stored[index], self._x)
+        return mapped(lambda batch: batch.pin_memory(), x) if self._pin else x

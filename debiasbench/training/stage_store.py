@@ -1,4 +1,4 @@
-"""Stages on disk: a running one goes on where it was, a finished one is not trained again."""
+"""Stages on disk: a running stage is resumed, a finished stage is not trained again."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Finished:
     used: float  # seconds since the epoch
 
 
-class Stages:
-    """Where the stages of runs lie: a folder that any number of processes may share.
+class StageStore:
+    """A folder of stages, which any number of processes may share.
 
     `identity`: what all stages of the run depend on, such as the data's fingerprint; `run`: the
-    spec's id; `own`: what else stages depend on that no other run could use. `every`: seconds
-    between checkpoints, more where writing one takes more than a fiftieth of that; `reuse`:
-    whether what is there is taken up.
+    spec's id; `own`: what stages depend on that no other run could use. `every`: seconds between
+    checkpoints, more where writing one takes more than a fiftieth of that; `reuse`: whether
+    stored stages are loaded.
     """
 
     def __init__(
@@ -58,16 +58,18 @@ class Stages:
         self.folder = folder
         self.run, self.every, self.reuse = run, every, reuse
         self._identity, self._private = dict(identity), [run, own]
-        self._own: list[Path] = []  # of no use to other runs
+        self._own: list[Path] = []  # folders of no use to other runs
 
     @contextmanager
-    def open(self, name: str, what: Mapping[str, object], *, shared: bool) -> Iterator[Kept]:
-        """Hold a stage while it is trained; another process that needs the same one waits.
+    def open(
+        self, name: str, content: Mapping[str, object], *, shared: bool
+    ) -> Iterator[StoredStage]:
+        """Hold a stage while it is trained; another process that needs the same stage waits.
 
-        `what`: everything else that decides the stage, as JSON. `shared`: whether it decides it
-        for other runs too. Raises `StoreError` if the folder cannot be written.
+        `content`: everything else that decides the stage, as JSON. `shared`: whether other runs
+        may use the stage. Raises `StoreError` if the folder cannot be written.
         """
-        key = [self._identity, what, None if shared else [*self._private, name]]
+        key = [self._identity, content, None if shared else [*self._private, name]]
         folder = self.folder / digest(key)[:32]
         try:
             lock = _lock(folder)
@@ -78,42 +80,42 @@ class Stages:
         try:
             if not shared:
                 self._own.append(folder)
-            yield Kept(folder, name, self)
+            yield StoredStage(folder, name, self)
         finally:
             with suppress(OSError):
                 folder.rmdir()  # if nothing came of it
             lock.release()
 
     def done(self) -> None:
-        """Drop what only this run could use: its record is written."""
+        """Remove what only this run could use: its record is written."""
         for folder in self._own:
             shutil.rmtree(folder, ignore_errors=True)
         self._own = []
 
 
-class Kept:
-    """What lies on disk of one stage; made by `Stages.open`."""
+class StoredStage:
+    """What is on disk of one stage; made by `StageStore.open`."""
 
-    def __init__(self, folder: Path, name: str, stages: Stages) -> None:
-        self._folder, self._name, self._stages = folder, name, stages
-        self._next = time.monotonic() + stages.every
+    def __init__(self, folder: Path, name: str, store: StageStore) -> None:
+        self._folder, self._name, self._store = folder, name, store
+        self._next = time.monotonic() + store.every
 
     def finished(self) -> Mapping[str, Any] | None:
         """Return what `finish` was given, with `run`, the id of the spec that trained it."""
         path = self._folder / FINISHED
         if not path.exists():
             return None
-        if not self._stages.reuse:
+        if not self._store.reuse:
             path.unlink()
             return None
         found = _read(path)
         if found is not None:
-            path.touch()  # so that what is used stays longest
+            path.touch()  # so that stages in use stay longest
         return found
 
     def running(self) -> Any | None:
-        """Return the last checkpoint that is whole, None if there is none."""
-        if not self._stages.reuse:
+        """Return the last complete checkpoint, None if there is none."""
+        if not self._store.reuse:
             self._forget()
             return None
         for path in (self._folder / RUNNING, checkpoint.previous(self._folder / RUNNING)):
@@ -122,19 +124,19 @@ class Kept:
         return None
 
     def is_due(self) -> bool:
-        """Say whether it is time for a checkpoint."""
+        """Return whether it is time for a checkpoint."""
         return time.monotonic() >= self._next
 
     def checkpoint(self, state: object) -> None:
-        """Write a checkpoint; the one before stays until it is whole. Raises `StoreError`."""
+        """Write a checkpoint; the previous one stays until it is complete. Raises `StoreError`."""
         begun = time.monotonic()
         self._write(RUNNING, state)
         taken = time.monotonic() - begun
-        self._next = time.monotonic() + max(self._stages.every, taken / SHARE)
+        self._next = time.monotonic() + max(self._store.every, taken / SHARE)
 
     def finish(self, state: Mapping[str, object]) -> None:
-        """Write what the stage came to; its checkpoints go. Raises `StoreError`."""
-        self._write(FINISHED, {**state, "run": self._stages.run, "name": self._name})
+        """Write what the stage left, and remove its checkpoints. Raises `StoreError`."""
+        self._write(FINISHED, {**state, "run": self._store.run, "name": self._name})
         self._forget()
 
     def _write(self, name: str, state: object) -> None:
@@ -149,7 +151,7 @@ class Kept:
 
 
 def all_in(folder: Path) -> list[Finished]:
-    """List the finished stages in a folder, those used last first; damaged ones are left out."""
+    """List the finished stages in a folder, last used first, without damaged ones."""
     found = []
     for path in folder.glob(f"*/{FINISHED}"):
         state = _read(path)
@@ -167,10 +169,10 @@ def weight(folder: Path) -> int:
 
 
 def collect(folder: Path, limit: int = LIMIT) -> list[Path]:
-    """Remove the stages that were used longest ago until `limit` bytes are left.
+    """Remove the stages that were used longest ago until at most `limit` bytes are left.
 
-    Checkpoints of stages that failed, or that nobody went on with, count too; those that a process
-    holds stay. Returns the folders that were removed.
+    Checkpoints of stages that failed or were never resumed count too. Stages that a process holds
+    stay. Returns the folders that were removed.
     """
     removed, kept = [], 0
     for _, size, stage in sorted(_weighed(folder), reverse=True):
@@ -195,7 +197,7 @@ def _weighed(folder: Path) -> Iterator[tuple[float, int, Path]]:
 
 
 def _lock(folder: Path) -> FileLock:
-    """The lock of a stage, which outlives its folder: whoever waits for it must not be cheated."""
+    """Return the lock of a stage. It outlives the folder, for processes that wait for it."""
     locks = folder.parent / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / f"{folder.name}.lock")
@@ -205,12 +207,12 @@ def _read(path: Path) -> Any | None:
     try:
         return checkpoint.load(path)
     except checkpoint.DamagedCheckpoint as error:
-        warnings.warn(f"{error}. It is left aside", stacklevel=4)
+        warnings.warn(f"{error}. It is ignored", stacklevel=4)
         return None
 
 
 def _unwritable(folder: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"Cannot write to {folder}: {error.strerror or error}. What was good is kept, and the same "
-        "command goes on from there: free space or choose another folder with --results"
+        f"Cannot write to {folder}: {error.strerror or error}. Free space or choose another folder "
+        "with --results; the same command then resumes from the last good checkpoint"
     )

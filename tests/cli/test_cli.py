@@ -139,7 +139,7 @@ def test_a_record_can_be_run_again_from_its_file(debiasbench: Cli) -> None:
         ((*RUN, "--set", "x=1"), 2, "method erm: no option 'x'"),
         ((*RUN, "--set", "train.lr=fast"), 2, "lr='fast': input should be a valid number"),
         ((*RUN, "--set", "dataset.ratio=1.5"), 2, "ratio='1.5': input should be less than"),
-        ((*RUN, "--device", "nonsense"), 2, "--device auto takes what is there"),
+        ((*RUN, "--device", "nonsense"), 2, "--device auto to take an available device"),
         ((*RUN[:-2], "--results", "file/results"), 7, "Choose a folder with --results"),
         (("run", "--method", "erm", "--dataset", "cmnist"), 4, "--data-root or DEBIASBENCH_DATA"),
         (("show", "upwieght"), 2, "Did you mean 'upweight'?"),
@@ -185,7 +185,7 @@ def test_the_help_lists_the_exit_code_of_every_error() -> None:
         ((*RUN, "--set", "lr"), "write NAME=VALUE"),
         ((*RUN, "--set", "optimizer.lr=1"), "dataset.OPTION, model.OPTION, train.OPTION"),
         ((*RUN, "--seed", "-1"), "-1 is not in the range"),
-        ((*RUN, "--spec", "x.json"), "leave out what names or sets it"),
+        ((*RUN, "--spec", "x.json"), "cannot be combined with --method, --set"),
         (("list", "method"), "'method' is not one of"),
     ],
 )
@@ -244,7 +244,7 @@ def run_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], Non
         def broken(*_args: object, **_more: object) -> None:
             raise error
 
-        monkeypatch.setattr("debiasbench.runs.run.run", broken)
+        monkeypatch.setattr("debiasbench.runs.session.Session.run", broken)
 
     return replace_run
 

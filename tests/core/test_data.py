@@ -67,7 +67,7 @@ def test_an_empty_split_is_refused() -> None:
 def test_splits_of_different_image_sizes_are_refused() -> None:
     train = small([0, 1], [0, 0])
     larger = replace(train, x=torch.zeros(2, 3, 5, 5, dtype=torch.uint8))
-    with pytest.raises(DataError, match="differ from training ones"):
+    with pytest.raises(DataError, match="differ from the training samples"):
         task(larger)
 
 

@@ -15,18 +15,17 @@ from debiasbench.core.stage import Trained
 from debiasbench.methods.rest import REST
 from debiasbench.models.mlp import MLP
 from debiasbench.records.selection import RULES
-from debiasbench.runs.run import fit
 from debiasbench.sparsity import GMP, Sparsify, Static, Updater
 from debiasbench.testing import toy_task
-from debiasbench.training.engine import Engine
 from tests.conftest import Peek, PeekDeclared
+from tests.running import fit, fit_whole
 
 FAST = Training(epochs=1, batch_size=16, lr=0.05)
 
 
 def run(method: Method, seed: int = 0, training: Training = FAST) -> Trained:
     return fit(
-        toy_task(), method, model=MLP(), training=training, seed=seed, engine=Engine("cpu"),
+        toy_task(), method, model=MLP(), training=training, seed=seed,
         owner="method 'peek' of acme 1.0",
     )  # fmt: skip
 
@@ -171,10 +170,9 @@ def test_features_are_the_inputs_of_the_head() -> None:
 
 
 def test_settings_of_a_stage_override_those_of_the_run() -> None:
-    engine = Engine("cpu")
     made = method(lambda lab: lab.train(lab.model(), name="x", epochs=3, batch_size=80))
-    fit(toy_task(), made, model=MLP(), training=FAST, seed=0, engine=engine)
-    assert (engine.costs[0].epochs, engine.costs[0].steps) == (3, 6)
+    (cost,) = fit_whole(toy_task(), made, model=MLP(), training=FAST).costs
+    assert (cost.epochs, cost.steps) == (3, 6)
 
 
 @pytest.mark.parametrize(
@@ -184,14 +182,14 @@ def test_settings_of_a_stage_override_those_of_the_run() -> None:
         ({"weights": -torch.ones(160)}, "not negative"),
         ({"weights": torch.zeros(160)}, "not all 0"),
         ({"weights": torch.full((160,), float("nan"))}, "finite"),
-        ({"subset": torch.tensor([160])}, "must lie in 0 to 159"),
+        ({"subset": torch.tensor([160])}, "must be in 0 to 159"),
         ({"subset": torch.tensor([])}, "non-empty"),
         ({"extra": {"y": torch.ones(160)}}, "would hide"),
         ({"extra": {"t": torch.ones(3)}}, "3 rows for 160"),
         ({"lerning_rate": 1}, "no option 'lerning_rate'"),
         ({"lr": -1}, "lr=-1"),
-        ({"data": "valid"}, "No split 'valid'"),
-        ({"steps": 0}, "steps=0: a stage takes at least one"),
+        ({"data": "valid"}, "Unknown split 'valid'"),
+        ({"steps": 0}, "steps=0: a stage needs at least one"),
     ],
 )
 def test_a_stage_refuses_what_it_cannot_use(call: dict[str, Any], complaint: str) -> None:
@@ -232,7 +230,7 @@ def test_labels_are_copies_that_a_method_may_change() -> None:
             lab.labels(split, label)[:] = 0
 
     made = method(relabel, Supervision(train="groups", val="select"))
-    fit(task, made, model=MLP(), training=FAST, seed=0, engine=Engine("cpu"))
+    fit(task, made, model=MLP(), training=FAST, seed=0)
     assert task.fingerprint() == before
 
 
@@ -280,7 +278,6 @@ def test_the_density_of_a_returned_network_is_that_of_its_training_but_for_what_
 
     fitted = fit(
         toy_task(), method(refit), model=MLP(hidden=(16,)), training=FAST, seed=0,
-        engine=Engine("cpu"),
         components=lambda: [Sparsify(Static(density=0.2, distribution="uniform"))],
     )  # fmt: skip
     assert fitted.densities == {"network.1.weight": pytest.approx(0.2, abs=0.01)}
@@ -289,9 +286,12 @@ def test_the_density_of_a_returned_network_is_that_of_its_training_but_for_what_
 def test_a_second_sparse_component_is_refused() -> None:
     with pytest.raises(OptionError, match=r"Two components make network\.1\.weight sparse"):
         fit(
-            toy_task(), REST(density=0.3), model=MLP(), training=FAST, seed=0,
-            engine=Engine("cpu"), components=lambda: [Sparsify(Static(density=0.2))],
-        )  # fmt: skip
+            toy_task(),
+            REST(density=0.3),
+            model=MLP(),
+            training=FAST,
+            components=lambda: [Sparsify(Static(density=0.2))],
+        )
 
 
 def test_a_supervision_of_the_wrong_type_names_the_method() -> None:
@@ -308,7 +308,7 @@ def test_a_supervision_of_the_wrong_type_names_the_method() -> None:
 
 def sparsely(of: Method, updater: Updater) -> Trained:
     return fit(
-        toy_task(), of, model=MLP(), training=FAST, seed=0, engine=Engine("cpu"),
+        toy_task(), of, model=MLP(), training=FAST, seed=0,
         components=lambda: [Sparsify(updater)],
     )  # fmt: skip
 
@@ -337,3 +337,33 @@ def test_an_epoch_before_the_density_is_reached_is_not_selected() -> None:
     assert {rule: c.epoch >= 4 for rule, c in fitted.checkpoints.items()} == dict.fromkeys(
         RULES, True
     )
+
+
+def test_the_density_of_the_stage_that_is_returned_counts_and_not_that_of_the_last() -> None:
+    seen: list[Any] = []
+
+    def sparse_then_dense(lab: Any) -> Any:
+        component = Sparsify(Static(density=0.2))
+        first = lab.train(lab.model(), name="sparse", components=[component])
+        seen.append(lab.train(lab.model(), name="dense"))
+        return first
+
+    first = run(method(sparse_then_dense))
+    network = run(method(lambda lab: sparse_then_dense(lab).objective.network))
+    weights = {f"network.{name}": p for name, p in first.objective.network.named_parameters()}
+    for fitted in (first, network):
+        assert fitted.densities.keys() > {"network.1.weight", "network.3.weight"}
+        assert min(fitted.densities.values()) < 0.25
+        for name, density in fitted.densities.items():
+            assert density == pytest.approx((weights[name] != 0).float().mean().item())
+    assert seen[0].densities == {}
+
+
+def test_a_network_that_is_trained_on_densely_is_dense() -> None:
+    def sparse_then_dense(lab: Any) -> Any:
+        network = lab.model()
+        lab.train(network, name="sparse", components=[Sparsify(Static(density=0.2))])
+        lab.train(network, name="dense")
+        return network
+
+    assert set(run(method(sparse_then_dense)).densities.values()) <= {1.0}

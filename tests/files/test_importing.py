@@ -26,10 +26,10 @@ from debiasbench.common.errors import BusyError, DataError, DebiasbenchError, Op
 from debiasbench.datasets.imported import Imported
 from debiasbench.files import images, importing, task_folder
 from debiasbench.files.importing import BadRows, Finished, Source, import_data, place
-from debiasbench.runs.run import run
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from tests.conftest import ACME, ToyPlugin
+from tests.running import run
 
 HEAD = ("img", "species", "place")
 LABELS, PLACES = ("land", "water"), ("field", "lake")

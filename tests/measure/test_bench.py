@@ -18,24 +18,20 @@ from torch import nn
 
 from debiasbench import Dataset, Method, Task, hookimpl
 from debiasbench.cli.bench import report
+from debiasbench.common.progress import Silent
 from debiasbench.core.data import Split
+from debiasbench.core.prepare import Prepare
 from debiasbench.measure import bench as module
-from debiasbench.measure.baselines import (
-    Normalise,
-    Shuffled,
-    is_image,
-    loading,
-    orders,
-    scaled,
-    whole,
-)
+from debiasbench.measure.baselines import for_timing
 from debiasbench.measure.bench import Bench, bench
-from debiasbench.measure.forecast import WARM_UP
+from debiasbench.measure.image_files import Shuffled, is_image, loading, orders
+from debiasbench.measure.rehearsal import Listening
+from debiasbench.measure.stopwatch import WARM_UP
+from debiasbench.runs.session import Session
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.testing import toy_task
-from debiasbench.training.engine import Engine
-from debiasbench.training.placed import View
+from debiasbench.training.placed import PlacedTask
 from tests.conftest import ACME, ToyPlugin, offering
 
 Cli = Callable[..., Result]
@@ -52,9 +48,8 @@ def _small_products(monkeypatch: pytest.MonkeyPatch) -> None:
 def measured(*methods: object, method: str = "erm", **words: Any) -> Bench:
     plugins = Plugins([(ToyPlugin(), ACME), *((m, ACME) for m in methods)])
     spec = make_spec(plugins, method=method, dataset="toy", **words)
-    return bench(
-        spec, plugins, data_root=Path(), steps=STEPS, rounds=ROUNDS, device="cpu", workers=0
-    )
+    session = Session(plugins, data_root=Path(), device="cpu")
+    return bench(session, spec, steps=STEPS, rounds=ROUNDS, workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -100,35 +95,34 @@ def test_the_flops_are_those_of_the_network_over_a_batch(plain: Bench) -> None:
     assert plain.flops == 16 * sum(2 * a * b for a, b in pairwise(widths))
 
 
-def test_what_a_component_does_in_hooks_of_the_optimizer_counts_as_sparsity() -> None:
+def test_what_a_component_does_counts_as_sparsity() -> None:
     found = measured(offering(sleepy=Sleepy), method="sleepy")
-    assert min(found.split["sparsity"]) >= 0.04  # in before_step, after_step, and in both hooks
-    assert min(found.training["engine"]) >= STEPS * 0.04
+    assert min(found.split["sparsity"]) >= 0.02  # on gradients, and in the update
+    assert min(found.training["engine"]) >= STEPS * 0.02
     assert found.notes[0].startswith("An interval that is a fraction of the training")
 
 
 class Sleeps:
     """A component that waits wherever it may act."""
 
-    def on_start(self, module: nn.Module, optimizer: Any, **more: Any) -> None:
-        def wait(*_: object) -> None:
-            time.sleep(0.01)
+    update_replaces_step = False
 
-        self.handles = [
-            optimizer.register_step_pre_hook(wait), optimizer.register_step_post_hook(wait)
-        ]  # fmt: skip
+    def on_start(self, module: nn.Module, optimizer: Any, **more: Any) -> None: ...
 
-    def before_step(self, step: int) -> None:
+    def due(self, step: int) -> bool:
+        return True
+
+    def constrain_gradients(self, *, update_follows: bool) -> None:
         time.sleep(0.01)
 
-    def after_step(self, step: int) -> None:
+    def constrain_weights(self) -> None:
+        raise AssertionError("an update follows every step, and leaves the weights constrained")
+
+    def update(self, step: int) -> None:
         time.sleep(0.01)
 
     def on_epoch_end(self, epoch: int) -> None: ...
-
-    def on_end(self) -> None:
-        for handle in self.handles:
-            handle.remove()
+    def on_end(self) -> None: ...
 
     def settled(self) -> bool:
         return True
@@ -168,7 +162,7 @@ class Untrained(Method):
 def test_a_method_that_trains_nothing_is_an_error(debiasbench: Cli) -> None:
     result = debiasbench(*QUICK, "--method", "untrained", extra=(offering(untrained=Untrained),))
     assert result.exit_code == 2
-    assert "method untrained trains no stage" in result.stderr
+    assert "Method untrained trains no stage" in result.stderr
 
 
 def test_a_batch_larger_than_the_data_is_all_of_them() -> None:
@@ -196,9 +190,7 @@ def test_contenders_take_turns_in_another_order_each_round_and_the_first_does_no
 
         return call
 
-    found = module._in_turn(
-        {name: contender(name) for name in "ab"}, "turns", 5, 2, module.Silent()
-    )
+    found = module._in_turn({name: contender(name) for name in "ab"}, "turns", 5, 2, Silent())
     assert calls == [("a", 1), ("b", 1), ("b", 5), ("a", 5), ("a", 5), ("b", 5)]
     assert found == {"a": [4, 5], "b": [3, 6]}
 
@@ -216,20 +208,12 @@ def coloured(channels: int) -> Task:
 
 def stage_of(task: Task, batch_size: int = 16) -> Any:
     """What a plain method asks for on a task."""
-    listening = module._Listening("cpu")
+    listening = Listening()
     plugins = Plugins()
     spec = make_spec(plugins, method="erm", model="mlp", training={"batch_size": batch_size})
-    module.rehearse(spec, task, plugins, listening)
-    return listening.requests[0]
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_bare_loop_normalises_as_the_engine_does(channels: int) -> None:
-    task, device = coloured(channels), Engine("cpu").device
-    index = torch.tensor([3, 0, 9])
-    view = View(task, task.train, {"y": task.train.y}, device)
-    mine = Normalise(task, device)(scaled(task.train.x[index]))
-    torch.testing.assert_close(mine, view.inputs(index))
+    session = Session(plugins, device="cpu")
+    session.rehearse(spec, listening, PlacedTask(task, session.execution.device))
+    return for_timing(listening.stages[0])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -237,7 +221,7 @@ def test_the_files_hold_the_images_and_classes_of_the_stage(channels: int) -> No
     task = coloured(channels)
     with loading(stage_of(task), task, files=40, workers=0) as (loader, _):
         dataset: Any = loader.dataset
-        expected = Normalise(task, torch.device("cpu"))(scaled(task.train.x))
+        expected = Prepare(task)(task.train.x)
         found = {int(Path(path).stem): dataset[i] for i, (path, _) in enumerate(dataset.samples)}
     assert sorted(found) == list(range(40))
     for at, (x, y) in found.items():
@@ -254,7 +238,7 @@ def test_a_loader_with_processes_reads_as_many_batches_as_a_round_takes() -> Non
 
 
 def test_an_order_has_whole_batches_and_every_sample_once_an_epoch() -> None:
-    batches = orders(whole(torch.arange(11), 4), 4)
+    batches = orders(torch.arange(8), 4)
     first = torch.cat([next(batches), next(batches)])
     assert first.sort().values.tolist() == list(range(8))
     assert {len(next(batches)) for _ in range(5)} == {4}
@@ -302,7 +286,7 @@ def test_vectors_have_no_data_loader_and_a_note_says_so(debiasbench: Cli) -> Non
     assert result.exit_code == 0, result.output
     assert "bare loop" in result.stdout
     assert result.stdout.splitlines()[-1] == (
-        "No DataLoader: samples are no 8-bit images of one or three channels."
+        "No DataLoader: samples are not 8-bit images of one or three channels."
     )
     assert not is_image(Rows().load(Path()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from debiasbench import Batch, Supervision
 from debiasbench.common.errors import OptionError
 from debiasbench.core.model import Shape
+from debiasbench.core.stage import Stage, Trained
 from debiasbench.methods import dfr
 from debiasbench.methods.dfr import DFR
 from debiasbench.methods.erm import ERM
@@ -23,11 +25,16 @@ from debiasbench.methods.rest import REST
 from debiasbench.methods.upweight import Upweight, equal_groups, published_weight, upweight_conflict
 from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
-from debiasbench.runs.run import fit
+from debiasbench.runs import fit as fitting
+from debiasbench.runs.fit import Fitted
 from debiasbench.sparsity import maskable
 from debiasbench.specs.plugins import Plugins
 from debiasbench.testing import TRAINING, check_method, toy_task
-from debiasbench.training.engine import Engine
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.predict import Predictor
+from debiasbench.training.trainer import Sequential
+from tests.running import fit_whole
+from tests.training.stages import CPU, ON_CPU
 
 VARIANTS = {
     "erm": ERM(),
@@ -194,33 +201,34 @@ def test_lff_gradients_of_the_two_networks_do_not_mix() -> None:
     torch.testing.assert_close(loss.biased.logits.grad, logits.grad)  # type: ignore[union-attr]
 
 
-def run(method: Any, model: Any = None, **more: Any) -> tuple[Any, Engine]:
-    engine = Engine("cpu")
-    fitted = fit(
-        toy_task(), method, model=model or MLP(hidden=(16, 16)), training=TRAINING, seed=0,
-        engine=engine, **more,
-    )  # fmt: skip
-    return fitted, engine
+def run(method: Any, model: Any = None, **more: Any) -> Fitted:
+    return fit_whole(
+        toy_task(), method, model=model or MLP(hidden=(16, 16)), training=TRAINING, **more
+    )
 
 
-class Watched(Engine):
-    """Remembers what each stage was given and became."""
+class Watched:
+    """A trainer that remembers what each stage was given and became."""
 
     def __init__(self) -> None:
-        super().__init__("cpu")
-        self.stages: list[dict[str, Any]] = []
+        self.stages: list[tuple[Stage, dict[str, torch.Tensor], Trained]] = []
+        self._trainer = Sequential(ON_CPU, Predictor(ON_CPU))
 
-    def train(self, objective: Any, *args: Any, **more: Any) -> Any:
-        start = {name: value.clone() for name, value in objective.state_dict().items()}
-        trained = super().train(objective, *args, **more)
-        self.stages.append({**more, "start": start, "trained": trained})
-        return trained
+    def train(self, stages: Sequence[Stage]) -> list[Trained]:
+        (stage,) = stages
+        start = {name: value.clone() for name, value in stage.objective.state_dict().items()}
+        (trained,) = self._trainer.train([stage])
+        self.stages.append((stage, start, trained))
+        return [trained]
 
 
-def watched(method: Any, task: Any = None) -> list[dict[str, Any]]:
-    engine = Watched()
-    fit(task or toy_task(), method, model=MLP(), training=TRAINING, seed=0, engine=engine)
-    return engine.stages
+def watched(method: Any, task: Any = None) -> list[tuple[Stage, dict[str, torch.Tensor], Trained]]:
+    trainer = Watched()
+    fitting.fit(
+        PlacedTask(task or toy_task(), CPU), method, model=MLP(), training=TRAINING, seed=0,
+        trainer=trainer, predictor=Predictor(ON_CPU),
+    )  # fmt: skip
+    return trainer.stages
 
 
 def test_jtt_draws_the_first_networks_mistakes_more_often_in_training_a_second_from_scratch() -> (
@@ -228,14 +236,16 @@ def test_jtt_draws_the_first_networks_mistakes_more_often_in_training_a_second_f
 ):
     task = toy_task()
     first, second = watched(JTT(identification_epochs=1, upweight=7.0), task)
-    assert (first["name"], second["name"]) == ("identify", "train")
+    (identify, _, identified), (last, start, _) = first, second
+    assert (identify.name, last.name) == ("identify", "train")
     with torch.no_grad():
-        logits = first["trained"].objective.eval().predict(task.train.x.float() / 255)
+        logits = identified.objective.eval().predict(task.train.x.float() / 255)
     wrong = logits.argmax(1) != task.train.y
     assert 0 < wrong.sum() < len(wrong)
-    assert second["weights"].tolist() == [7.0 if w else 1.0 for w in wrong.tolist()]
-    learned = first["trained"].objective.state_dict()
-    assert any(not torch.equal(value, learned[name]) for name, value in second["start"].items())
+    assert last.batches.weights is not None
+    assert last.batches.weights.tolist() == [7.0 if w else 1.0 for w in wrong.tolist()]
+    learned = identified.objective.state_dict()
+    assert any(not torch.equal(value, learned[name]) for name, value in start.items())
 
 
 def test_equal_groups_are_drawn_equally_often_and_absent_ones_do_not_matter() -> None:
@@ -277,8 +287,7 @@ def test_dfr_heads_separate_what_one_feature_tells_and_ignore_an_absent_class() 
 
 
 def test_dfr_changes_nothing_but_the_last_layer() -> None:
-    erm, _ = run(ERM())
-    fitted, _ = run(DFR(retrains=1))
+    erm, fitted = run(ERM()).trained, run(DFR(retrains=1)).trained
     trained, refit = erm.objective.network.state_dict(), fitted.objective.network.state_dict()
     differing = [n for n in trained if not torch.equal(trained[n], refit[n])]
     assert differing == ["5.weight", "5.bias"]
@@ -296,21 +305,25 @@ def test_dfr_subsets_have_equally_many_samples_of_every_group_that_is_there() ->
 
 def test_rest_has_the_density_asked_for_and_both_its_halves() -> None:
     task = toy_task()
-    (seen,) = watched(REST(density=0.2), task)
-    sparsity = seen["components"][0].training
+    ((stage, _, _),) = watched(REST(density=0.2), task)
+    component: Any = stage.components[0]
+    sparsity, drawn = component.training, stage.batches.weights
+    assert drawn is not None
     weights = sum(p.numel() for p in maskable(MLP().build(task.shape)).values())
     assert sum(int(m.sum()) for m in sparsity.masks.values()) == round(0.2 * weights)
     assert sparsity.updates == 14  # a twentieth of 60 steps is 3; 3, 6, ..., 42 are before 45
     conflict = task.conflict(task.train)
-    ratio = seen["weights"][conflict].unique().item() / seen["weights"][~conflict].unique().item()
+    ratio = drawn[conflict].unique().item() / drawn[~conflict].unique().item()
     assert ratio == pytest.approx(published_weight(conflict.float().mean().item()))
 
 
 def test_rest_as_released_weighs_80_and_updates_every_thousand_steps_to_the_end() -> None:
-    (seen,) = watched(REST(density=0.2, compat="released"))
-    updater = seen["components"][0].updater
+    ((stage, _, _),) = watched(REST(density=0.2, compat="released"))
+    component: Any = stage.components[0]
+    updater = component.updater
     assert (updater.every, updater.stop, updater.optimizer_state) == ("1000", 1.0, "dense")
-    assert seen["weights"].max().item() == 80
+    assert stage.batches.weights is not None
+    assert stage.batches.weights.max().item() == 80
 
 
 def test_rest_with_an_infeasible_density_says_which_is_feasible() -> None:

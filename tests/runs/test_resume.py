@@ -29,12 +29,11 @@ from debiasbench.core.objective import CrossEntropy
 from debiasbench.records.record import Record
 from debiasbench.records.store import Store, read_predictions
 from debiasbench.runs import provenance
-from debiasbench.runs.run import run as run_spec
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.training import batch_size, checkpoint, stage_store
-from debiasbench.training.engine import Engine
 from tests.conftest import ACME, Toy, ToyPlugin, offering
+from tests.running import run as run_spec
 
 
 @dataclass(frozen=True)
@@ -96,11 +95,10 @@ def essence(record: Record, folder: Path) -> dict[str, Any]:
 
 
 class Stopping:
-    """A watcher that stops the engine after some steps, as a signal would."""
+    """A watcher that stops the run after some steps, by a signal."""
 
     def __init__(self, after: int) -> None:
         self.left = after
-        self.engine: Engine | None = None
 
     def start(self, stage: str, steps: int) -> None: ...
 
@@ -137,19 +135,20 @@ def test_a_run_in_parts_goes_on_in_the_same_ones(plugins: Plugins, tmp_path: Pat
     assert_stops_leave_no_trace(spec, plugins, tmp_path)
 
 
-def test_a_run_in_parts_that_were_found_goes_on_in_these_whatever_would_fit_now(
+def test_a_spec_that_leaves_its_parts_open_is_resolved_before_it_has_an_id(
     plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = iter([5, 5, 5, *[3] * 20])  # two stages of the whole run, then one of the other
+    sizes = iter([7, 5, 100, 100])  # of both stages, the first time and the second
     monkeypatch.setattr(batch_size, "fitting", lambda *_: next(sizes))
-    spec = spec_of(plugins, "jtt", training={"epochs": 3, "micro_batch": "auto"})
-    whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
-    with pytest.raises(Interrupted):
-        run(spec, plugins, results=tmp_path / "parts", data_root=tmp_path, device="cpu",
-            interruptible=True, progress=Stopping(after=7))  # fmt: skip
-    parts = run(spec, plugins, results=tmp_path / "parts", data_root=tmp_path, device="cpu")
-    assert [s["micro_batch"] for s in whole.record.cost.stages] == [5, 5]
-    assert [s["micro_batch"] for s in parts.record.cost.stages] == [5, 3]
+    open_spec = spec_of(plugins, "jtt", training={"epochs": 3, "micro_batch": "auto"})
+    parts = spec_of(plugins, "jtt", training={"epochs": 3, "micro_batch": 5})
+    whole = spec_of(plugins, "jtt", training={"epochs": 3})
+    for expected, folder in ((parts, "parts"), (whole, "whole")):
+        done = run(open_spec, plugins, results=tmp_path / folder, data_root=tmp_path)
+        assert done.record.spec == expected
+        assert done.record.id == expected.id
+    with pytest.raises(StopIteration):
+        next(sizes)
 
 
 class Diverging(CrossEntropy):
@@ -300,7 +299,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_taken(
     [running] = checkpoints(tmp_path)
     checkpoint.save(running, checkpoint.load(running))  # now there is one before
     running.write_bytes(running.read_bytes()[:-5])
-    with pytest.warns(UserWarning, match=r"running: its checksum differs.*left aside"):
+    with pytest.warns(UserWarning, match=r"running: its checksum differs.*ignored"):
         assert steps_taken(plugins, spec, tmp_path)[1] == 18
 
 
@@ -400,10 +399,8 @@ def test_overwriting_trains_again(plugins: Plugins, tmp_path: Path) -> None:
 
 def test_two_that_need_the_same_stage_train_it_once(plugins: Plugins, tmp_path: Path) -> None:
     specs = [spec_of(plugins, "erm"), spec_of(plugins, "dfr")]
-    first, second = (Engine("cpu"), Engine("cpu"))
-    assert first is not second
     held = threading.Event()
-    keep = stage_store.Stages(tmp_path / "s", identity={}, run="a")
+    keep = stage_store.StageStore(tmp_path / "s", identity={}, run="a")
 
     def hold() -> None:
         with keep.open("train", {"x": 1}, shared=True) as kept:
@@ -414,7 +411,7 @@ def test_two_that_need_the_same_stage_train_it_once(plugins: Plugins, tmp_path: 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(hold)
         held.wait()
-        with stage_store.Stages(tmp_path / "s", identity={}, run="b").open(
+        with stage_store.StageStore(tmp_path / "s", identity={}, run="b").open(
             "train", {"x": 1}, shared=True
         ) as kept:
             found = kept.finished()
@@ -435,7 +432,7 @@ def test_a_full_disk_stops_the_run_with_everything_that_was_good(
 
     with monkeypatch.context() as patch:
         patch.setattr(atomic.os, "fsync", full)
-        with pytest.raises(StoreError, match=r"No space left .* the same command goes on"):
+        with pytest.raises(StoreError, match=r"No space left .* the same command then resumes"):
             run(
                 spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu",
                 checkpoint_every=0.0,
@@ -494,7 +491,7 @@ def test_short_writes_lose_no_more_than_the_checkpoint(
 
 
 def test_finished_stages_that_were_used_longest_ago_go_first(tmp_path: Path) -> None:
-    keep = stage_store.Stages(tmp_path, identity={}, run="a")
+    keep = stage_store.StageStore(tmp_path, identity={}, run="a")
     for i in range(4):
         with keep.open(f"s{i}", {"x": i}, shared=True) as kept:
             kept.finish({"weights": torch.zeros(1000)})
@@ -519,7 +516,7 @@ def test_stages_that_are_of_use_to_no_other_run_go_with_the_record(
 
 
 def test_checkpoints_take_a_small_part_of_the_time(tmp_path: Path) -> None:
-    keep = stage_store.Stages(tmp_path, identity={}, run="a", every=0.0)
+    keep = stage_store.StageStore(tmp_path, identity={}, run="a", every=0.0)
     with keep.open("s", {}, shared=True) as kept:
         begun = time.monotonic()
         kept.checkpoint({"x": torch.zeros(100_000)})

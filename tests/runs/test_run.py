@@ -25,11 +25,11 @@ from debiasbench.records.metrics import GroupCounts, accuracies
 from debiasbench.records.record import Record, to_json
 from debiasbench.records.selection import RULES
 from debiasbench.records.store import Run, read_predictions
-from debiasbench.runs.run import run
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.testing import toy_task
 from tests.conftest import ACME, Toy, ToyPlugin, offering
+from tests.running import run
 
 
 def go(plugins: Plugins, results: Path, **more: Any) -> Run:
@@ -313,9 +313,9 @@ sys.path.insert(0, {root!r})
 from debiasbench import Method
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.specs.plugins import Plugins
-from debiasbench.runs.run import run
 from debiasbench.specs.resolve import make_spec
 from tests.conftest import ACME, ToyPlugin, offering
+from tests.running import run
 
 class Speaks(CrossEntropy):
     step = 0

@@ -112,7 +112,7 @@ def test_an_optimizer_that_was_copied_is_noticed_until_it_is_reattached() -> Non
 def test_weights_loaded_without_their_masks_are_noticed() -> None:
     net, _, sparse = begin(Static(0.1))
     net.load_state_dict(small_net().state_dict())
-    with pytest.raises(NotAttached, match=r"0.weight has weights off its mask"):
+    with pytest.raises(NotAttached, match=r"0.weight has non-zero weights off its mask"):
         sparse.state_dict()
 
 
@@ -262,6 +262,6 @@ class Careless(Updater):
 def test_an_updater_that_gives_no_mask_is_named() -> None:
     net, opt, _ = begin(Careless(0.1, every="1"))
     with pytest.raises(
-        SparsityError, match=r"Careless.update gave no bool mask of shape \(8, 4, 3"
+        SparsityError, match=r"Careless.update returned no bool mask of shape \(8, 4, 3"
     ):
         train(net, opt)

@@ -19,9 +19,12 @@ from click.testing import Result
 from debiasbench import Dataset, Method, Task, hookimpl
 from debiasbench.cli.suite import report
 from debiasbench.common.errors import DataError, OptionError, UnknownNameError
-from debiasbench.measure.forecast import STEPS, WARM_UP, Stage, forecast
+from debiasbench.measure.forecast import forecast
+from debiasbench.measure.rehearsal import STEPS, StageTime
+from debiasbench.measure.stopwatch import WARM_UP
 from debiasbench.methods.upweight import PUBLISHED
 from debiasbench.records.store import Store, read_all
+from debiasbench.runs.session import Session
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.specs.spec import Spec
@@ -392,7 +395,7 @@ def test_an_interrupted_sweep_keeps_what_is_done_and_says_so(debiasbench: Cli) -
     result = debiasbench("sweep", file, extra=extra)
     assert result.exit_code == 130
     assert result.stderr == (
-        "Interrupted, and what was done is kept. 3 runs: 1 trained, 0 already done, 2 left\n"
+        "Interrupted; finished runs are kept. 3 runs: 1 trained, 0 already done, 2 left\n"
     )
     assert len(records()) == 1
     Path("waiting").unlink()
@@ -568,7 +571,7 @@ def test_a_forecast_counts_every_stage_whole_and_trains_but_a_part(tmp_path: Pat
     plugins = Plugins([(ToyPlugin(), ACME), (offering(counting=Counting), ACME)])
     runs = [make_spec(plugins, method="counting", dataset="toy", seed=s) for s in (1, 2)]
     taken.clear()
-    (found,) = forecast(runs, plugins, data_root=tmp_path, device="cpu")
+    (found,) = forecast(Session(plugins, data_root=tmp_path, device="cpu"), runs)
     assert len(taken) == 2 * (WARM_UP + STEPS)
     assert [(s.name, s.steps, s.looks) for s in found.stages] == [
         ("short", 35, 0), ("long", 500, 50),
@@ -580,7 +583,7 @@ def test_a_forecast_counts_every_stage_whole_and_trains_but_a_part(tmp_path: Pat
 
 
 def test_a_stage_takes_its_steps_and_its_looks_at_validation() -> None:
-    assert Stage("train", steps=1000, looks=10, step=0.25, look=2.0).seconds == 270.0
+    assert StageTime("train", steps=1000, looks=10, step=0.25, look=2.0).seconds == 270.0
 
 
 @dataclass(frozen=True)
@@ -610,7 +613,7 @@ class Slow(Method):
 def test_a_look_at_validation_between_steps_is_not_taken_for_a_step(tmp_path: Path) -> None:
     plugins = Plugins([(ToyPlugin(), ACME), (offering(slow=Slow), ACME)])
     spec = make_spec(plugins, method="slow", dataset="toy", training={"epochs": 50})
-    (found,) = forecast([spec], plugins, data_root=tmp_path, device="cpu")
+    (found,) = forecast(Session(plugins, data_root=tmp_path, device="cpu"), [spec])
     (stage,) = found.stages  # 10 steps an epoch: the steps timed go over two ends of epochs
     assert 0.01 <= stage.step < 0.045
     assert 0.4 <= stage.look < 0.8
@@ -620,7 +623,7 @@ def test_runs_of_another_size_are_measured_apart_and_others_are_not(plugins: Plu
     text = '[base]\ndataset = "toy"\nmethod = "rest"\n[grid]\ndensity = [0.5, 0.2]\n' + (
         '"train.lr" = [0.1, 0.2]\n"model.hidden" = [[8], [16]]\n"train.batch_size" = [16, 32]\n'
     )
-    found = forecast(specs(text, plugins), plugins, data_root=Path(), device="cpu")
+    found = forecast(Session(plugins, data_root=Path(), device="cpu"), specs(text, plugins))
     assert [
         (f.runs, f.spec.model.options["hidden"], f.spec.training["batch_size"]) for f in found
     ] == [(4, [8], 16), (4, [8], 32), (4, [16], 16), (4, [16], 32)]
@@ -629,26 +632,26 @@ def test_runs_of_another_size_are_measured_apart_and_others_are_not(plugins: Plu
 
 
 def test_a_sparse_topology_keeps_the_pace_of_the_whole_training(plugins: Plugins) -> None:
-    from debiasbench.sparsity import updater
+    from debiasbench.sparsity import component
 
     text = BASE.replace("epochs = 1", "epochs = 100") + 'sparse = "rigl"\n'
     (spec,) = specs(text, plugins)
     totals = []
-    attach = updater.Updater.attach
+    make = component.SparseTraining
 
-    def watched(self: Any, *args: Any, **more: Any) -> Any:
+    def watched(*args: Any, **more: Any) -> Any:
         totals.append(more["total_steps"])
-        return attach(self, *args, **more)
+        return make(*args, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(updater.Updater, "attach", watched)
-        forecast([spec], plugins, data_root=Path(), device="cpu")
+        patch.setattr(component, "SparseTraining", watched)
+        forecast(Session(plugins, data_root=Path(), device="cpu"), [spec])
     assert totals == [1000]
 
 
 def test_what_cannot_be_trained_has_a_reason_instead_of_a_forecast(plugins: Plugins) -> None:
     text = BASE + 'model = "cnn"\nsparse = "rigl"\n"sparse.density" = 1e-6\n'
-    (found,) = forecast(specs(text, plugins), plugins, data_root=Path(), device="cpu")
+    (found,) = forecast(Session(plugins, data_root=Path(), device="cpu"), specs(text, plugins))
     assert "smallest feasible density" in found.problem
     assert report([found]).startswith("No forecast for 1 runs of erm on toy: ")
 
@@ -656,7 +659,7 @@ def test_what_cannot_be_trained_has_a_reason_instead_of_a_forecast(plugins: Plug
 def test_a_device_that_is_not_there_is_an_error_of_suite_show(debiasbench: Cli) -> None:
     result = debiasbench("suite", "show", write(BASE), "--device", "nonsense")
     assert result.exit_code == 2
-    assert "--device auto takes what is there" in result.stderr
+    assert "Use --device auto to take an available device" in result.stderr
 
 
 def test_several_processes_train_every_run_once(tmp_path: Path) -> None:

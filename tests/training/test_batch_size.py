@@ -17,11 +17,13 @@ from debiasbench.core.objective import CrossEntropy, Objective
 from debiasbench.core.settings import Training
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
+from debiasbench.testing import toy_task
 from debiasbench.training import placed
-from debiasbench.training.engine import Engine
-from debiasbench.training.placed import View
-from debiasbench.training.prefetch import Ahead
-from tests.training.test_engine import FAST, Flat, assert_equal, toy_task, train
+from debiasbench.training.batch_size import Sizing
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.predict import Predictor
+from debiasbench.training.prefetch import Prefetch
+from tests.training.stages import CPU, FAST, ON_CPU, Flat, assert_equal, make_stage, train
 
 
 class Small(CrossEntropy):
@@ -59,55 +61,74 @@ def test_a_part_as_large_as_the_batch_changes_no_bit() -> None:
     )
 
 
-def test_auto_finds_parts_that_fit_and_trains_as_the_whole_batch_would() -> None:
+def found(objective: Objective) -> int | None:
+    sizing = Sizing(ON_CPU)
+    sizing.train([make_stage(objective)])
+    return sizing.micro_batch
+
+
+def test_sizing_finds_parts_that_fit_and_they_train_as_the_whole_batch_would() -> None:
     small = Small(most=5)
-    done = train(small, training=replace(FAST, micro_batch="auto"))
-    assert set(small.sizes) == {4}  # 16, 8, 4
+    assert found(small) == 4  # 16, 8, 4
+    small = Small(most=5)
+    done = train(small, training=replace(FAST, micro_batch=4))
+    assert set(small.sizes) == {4}
     whole, parts = train().objective.state_dict(), done.objective.state_dict()
     assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
 
 
-def test_auto_leaves_a_batch_that_fits_whole() -> None:
-    assert_equal(
-        train(Small(most=16), training=replace(FAST, micro_batch="auto")).objective.state_dict(),
-        train().objective.state_dict(),
-    )
+def test_sizing_leaves_a_batch_that_fits_whole_and_trains_nothing() -> None:
+    small = Small(most=16)
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    assert found(small) is None
+    assert_equal(small.state_dict(), before)
 
 
-def test_auto_warns_where_batch_norm_will_see_less() -> None:
+def test_sizing_takes_the_smallest_part_of_all_stages() -> None:
+    sizing = Sizing(ON_CPU)
+    sizing.train([make_stage(Small(most=most)) for most in (8, 2, 16)])
+    assert sizing.micro_batch == 2
+
+
+def test_sizing_warns_where_batch_norm_will_see_less() -> None:
     network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 2))
     with pytest.warns(UserWarning, match="8 samples of 16 at a time, and BatchNorm"):
-        train(Small(8, network), training=replace(FAST, micro_batch="auto"))
+        found(Small(8, network))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(Small(16, network), training=replace(FAST, micro_batch="auto"))
+        found(Small(16, network))
+
+
+def test_a_stage_whose_parts_were_not_resolved_is_refused() -> None:
+    with pytest.raises(OptionError, match="micro_batch=auto, which is resolved before a run"):
+        train(training=replace(FAST, micro_batch="auto"))
 
 
 def test_flops_do_not_depend_on_the_parts() -> None:
-    engines = Engine("cpu"), Engine("cpu")
-    train(engine=engines[0])
-    train(engine=engines[1], training=replace(FAST, micro_batch=3))
-    assert engines[0].costs[0].flops == pytest.approx(engines[1].costs[0].flops)
+    whole, parts = train().cost, train(training=replace(FAST, micro_batch=3)).cost
+    assert whole is not None
+    assert parts is not None
+    assert whole.flops == parts.flops
 
 
 def test_out_of_memory_says_what_fits_and_both_ways_out() -> None:
     with pytest.raises(
         OutOfMemory,
-        match=r"'train': 16 samples at a time .* 4 do: --batch-size 4 takes smaller steps, "
-        "--batch-size auto keeps them",
+        match=r"'train': 16 samples at a time .* A batch of 4 fits: use --batch-size 4, "
+        "or --batch-size auto, which keeps the batch",
     ):
         train(Small(most=7))
 
 
 def test_out_of_memory_of_a_loss_that_cannot_be_cut_offers_no_parts() -> None:
-    with pytest.raises(OutOfMemory, match=r"8 do: --batch-size 8 takes smaller steps$"):
+    with pytest.raises(OutOfMemory, match=r"A batch of 8 fits: use --batch-size 8$"):
         train(Whole(most=8))
 
 
 def test_a_network_too_large_for_a_single_sample_is_said_so() -> None:
-    for micro_batch in (None, "auto"):
-        with pytest.raises(OutOfMemory, match="Try a smaller network, or another device"):
-            train(Small(most=0), training=replace(FAST, micro_batch=micro_batch))
+    for go in (train, found):
+        with pytest.raises(OutOfMemory, match="Use a smaller network, or another device"):
+            go(Small(most=0))
 
 
 def test_memory_that_the_host_refuses_counts_too() -> None:
@@ -148,8 +169,8 @@ def test_batch_norm_is_given_two_samples_at_least() -> None:
     small = Small(16, network)
     train(small, training=replace(FAST, micro_batch=1))
     assert set(small.sizes) == {2}
-    with pytest.raises(OutOfMemory, match="Not even one sample"):
-        train(Small(1, network), training=replace(FAST, micro_batch="auto"))
+    with pytest.raises(OutOfMemory, match="on a single sample needs more than"):
+        found(Small(1, network))
 
 
 def test_prediction_takes_smaller_parts_where_memory_is_short() -> None:
@@ -161,14 +182,13 @@ def test_prediction_takes_smaller_parts_where_memory_is_short() -> None:
                 raise RuntimeError("CUDA error: out of memory")
             return super().predict(x)
 
-    narrow, engine = Narrow(Flat()), Engine("cpu")
-    task = toy_task()
-    view = View(task, task.test, {"y": task.test.y}, torch.device("cpu"))
-    logits = engine.predict(narrow, view)
-    assert torch.allclose(logits, Engine("cpu").predict(CrossEntropy(narrow.network), view))
+    narrow, predictor = Narrow(Flat()), Predictor(ON_CPU)
+    view = PlacedTask(toy_task(), CPU).view("test", "none")
+    logits = predictor.predict(narrow, view)
+    assert torch.allclose(logits, Predictor(ON_CPU).predict(CrossEntropy(narrow.network), view))
     narrow.most = 0
-    with pytest.raises(OutOfMemory, match="Not even one sample can be predicted"):
-        engine.predict(narrow, view)
+    with pytest.raises(OutOfMemory, match="Predicting a single sample needs more"):
+        predictor.predict(narrow, view)
 
 
 # --- samples that stay in the host's memory ---------------------------------------------------
@@ -185,7 +205,7 @@ def test_streamed_samples_train_and_predict_in_the_same_bits(
 
 def test_streamed_batches_come_in_any_order_and_again() -> None:
     x = torch.arange(40).view(20, 2)
-    ahead = Ahead(x)
+    ahead = Prefetch(x)
     batches = [torch.tensor([3, 1]), torch.tensor([19]), torch.tensor([0, 0, 5])]
     for order in ([0, 1, 2], [2, 0, 1]):  # as expected, and not
         ahead.expect(batches)
@@ -198,7 +218,7 @@ def test_streamed_batches_come_in_any_order_and_again() -> None:
 
 def test_a_batch_nobody_announced_is_never_taken_for_one_that_is_gone() -> None:
     x = torch.arange(100)
-    ahead = Ahead(x)
+    ahead = Prefetch(x)
     for _ in range(200):
         ahead.expect([torch.randint(0, 100, (3,)) for _ in range(4)])
         index = torch.randint(0, 100, (5,))  # may well lie where a freed one lay
@@ -217,4 +237,4 @@ def test_a_run_in_parts_is_another_spec(plugins: Plugins) -> None:
     def spec(**training: Any) -> str:
         return make_spec(plugins, method="erm", dataset="toy", training=training).id
 
-    assert len({spec(), spec(micro_batch="auto"), spec(micro_batch=4)}) == 3
+    assert len({spec(), spec(micro_batch=4), spec(micro_batch=8)}) == 3

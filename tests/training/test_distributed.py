@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,13 @@ from debiasbench.common.errors import OptionError
 from debiasbench.core.data import Batch
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.settings import Training
-from debiasbench.runs.run import run
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.specs.spec import Spec
 from debiasbench.training.distributed import Alone, Processes
-from debiasbench.training.engine import Engine
 from tests.conftest import ACME, ToyPlugin
-from tests.training.test_engine import train
+from tests.running import run
+from tests.training.stages import ON_CPU, train
 
 PLUGINS = Plugins([(ToyPlugin(), ACME)])
 
@@ -33,18 +33,18 @@ MEMBER = """
 import json, os, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from debiasbench.training.engine import Engine
 from debiasbench.common.errors import Interrupted
-from debiasbench.runs.run import run
+from debiasbench.training.trainer import Sequential
+from tests.running import run
 from tests.training.test_distributed import PLUGINS, spec_of
 
 rank, stop_at = int(os.environ["RANK"]), {stop_at}
-pause = Engine._pause
-def stopping(self, stage, running, kept):
-    if rank == 1 and running.at.step == stop_at:
-        self._stopping = True
-    pause(self, stage, running, kept)
-Engine._pause = stopping
+pause = Sequential._pause
+def stopping(self, run, stored):
+    if rank == 1 and run.at.step == stop_at:
+        self._stop.request()
+    pause(self, run, stored)
+Sequential._pause = stopping
 try:
     done = run(spec_of({method!r}, {sparse!r}), PLUGINS, results=Path({results!r}),
                data_root=Path("."), device="cpu", keep_weights=True, checkpoint_every=0.0)
@@ -126,10 +126,10 @@ def test_a_loss_that_needs_the_whole_batch_is_not_cut(tmp_path: Path) -> None:
 
 
 def test_a_batch_too_small_for_batch_norm_in_each_process_is_refused() -> None:
-    engine = Engine("cpu", team=member(0, 2))
+    two = replace(ON_CPU, team=member(0, 2))
     network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 2))
     with pytest.raises(OptionError, match=r"has 3 samples.* two for each of 2 processes"):
-        train(CrossEntropy(network), engine=engine, training=Training(batch_size=157))
+        train(CrossEntropy(network), execution=two, training=Training(batch_size=157))
 
 
 def batch_of(n: int) -> Batch:

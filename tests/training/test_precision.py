@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,17 +18,16 @@ from debiasbench.common.errors import OptionError
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Trained
-from debiasbench.runs.run import run
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
-from debiasbench.training.distributed import Alone
-from debiasbench.training.engine import Engine
-from debiasbench.training.placed import View
-from debiasbench.training.precision import Arithmetic
-from debiasbench.training.running import Running, Sampler, Stage
-from tests.training.test_engine import Flat, assert_equal, toy_task, train
+from debiasbench.testing import toy_task
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.precision import Numerics
+from debiasbench.training.predict import Predictor
+from debiasbench.training.stage_run import StageRun
+from tests.running import run
+from tests.training.stages import CPU, ON_CPU, Flat, assert_equal, make_stage, train
 
-CPU = torch.device("cpu")
 METHODS = ["erm", "upweight", "groupdro", "jtt", "lff", "dfr", "rest"]
 
 
@@ -64,7 +64,7 @@ def trained(precision: Any, **more: Any) -> tuple[Watch, Trained]:
 def test_networks_compute_in_the_precision_that_is_asked_for_on_float32_weights(
     precision: Any, dtype: torch.dtype
 ) -> None:
-    watch, done = trained(precision, engine=Engine("cpu", precision=precision))
+    watch, done = trained(precision)
     assert watch.types == {dtype}
     assert {p.dtype for p in done.objective.parameters()} == {torch.float32}
 
@@ -93,11 +93,10 @@ def test_fp16_gradients_too_small_for_it_are_not_lost() -> None:
 
 
 def test_logits_are_float32_whatever_computed_them() -> None:
-    engine = Engine("cpu", precision="bf16")
-    watch, done = trained("bf16", engine=engine)
+    watch, done = trained("bf16")
     assert {value.dtype for value in done.checkpoints["last"].state.values()} == {torch.float32}
-    task = toy_task()
-    logits = engine.predict(watch, View(task, task.test, {"y": task.test.y}, CPU))
+    view = PlacedTask(toy_task(), CPU).view("test", "none")
+    logits = Predictor(ON_CPU, "bf16").predict(watch, view)
     assert logits.dtype == torch.float32
 
 
@@ -110,14 +109,14 @@ def test_the_switches_of_the_program_around_are_put_back(deterministic: bool) ->
             during.append(switches())
             return super().forward(batch)
 
-    train(Look(Flat()), engine=Engine("cpu", deterministic=deterministic))
+    train(Look(Flat()), execution=replace(ON_CPU, deterministic=deterministic))
     assert switches() == before
     assert set(during) == {("ieee", "ieee", not deterministic, deterministic, deterministic)}
 
 
 def test_tf32_on_a_cpu_is_refused() -> None:
-    with pytest.raises(OptionError, match="cpu has no TF32"):
-        Arithmetic.on(CPU, "tf32")
+    with pytest.raises(OptionError, match="cpu does not support TF32"):
+        Numerics.on(CPU, "tf32")
 
 
 @pytest.mark.parametrize(
@@ -132,49 +131,43 @@ def test_an_accelerator_is_asked_what_it_computes_itself(
         module.is_tf32_supported = lambda: tf32
     monkeypatch.setattr(torch, "get_device_module", lambda _device: module)
     accelerator = torch.device("cuda")
-    how = Arithmetic.on(accelerator)
-    assert (how.precision, how.channels_last) == (auto, True)
+    numerics = Numerics.on(accelerator)
+    assert (numerics.precision, numerics.channels_last) == (auto, True)
     if tf32 is False:
-        with pytest.raises(OptionError, match="no TF32"):
-            Arithmetic.on(accelerator, "tf32")
+        with pytest.raises(OptionError, match="does not support TF32"):
+            Numerics.on(accelerator, "tf32")
     else:
-        assert Arithmetic.on(accelerator, "tf32").precision == "tf32"
+        assert Numerics.on(accelerator, "tf32").precision == "tf32"
 
 
 def test_what_was_interrupted_in_fp16_goes_on_with_its_scale() -> None:
-    how = Arithmetic.on(CPU, "fp16")
-    scaler = how.scaler(CPU)
+    numerics = Numerics.on(CPU, "fp16")
+    scaler = numerics.scaler(CPU)
     scaler.scale(torch.ones(()))
     scaler.update(128.0)
-    again = how.scaler(CPU)
+    again = numerics.scaler(CPU)
     again.load_state_dict(scaler.state_dict())
     assert again.get_scale() == 128.0
 
 
 def test_momentum_that_is_taken_up_again_lies_in_memory_as_its_weights_do() -> None:
-    task = toy_task()
-    view = View(task, task.train, {"y": task.train.y}, CPU)
-    how = Arithmetic("fp32", channels_last=True)
-    training = Training(batch_size=16)
+    numerics = Numerics("fp32", channels_last=True)
 
-    def running() -> Running:
+    def begun() -> StageRun:
         objective = CrossEntropy(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)))
-        how.lay_out(objective)
-        stage = Stage("train", objective, view, training, 0, Sampler(len(view), 16, None, None),
-                      3, {}, (), {})  # fmt: skip
-        return Running(stage, None, CPU, how, Alone(), None)
+        numerics.lay_out(objective)
+        return StageRun(make_stage(objective, steps=3), ON_CPU, numerics)
 
-    first, again = running(), running()
-    first.at.begin(0, 1, CPU)
-    first.before_step(torch.arange(16))
-    first.step()
+    first, again = begun(), begun()
+    next(first.steps())
     state = first.state_dict()
-    for its in state["optimizer"]["state"].values():  # as checkpoints hold it
-        its["momentum_buffer"] = its["momentum_buffer"].contiguous()
+    for values in state["optimizer"]["state"].values():  # as checkpoints hold it
+        values["momentum_buffer"] = values["momentum_buffer"].contiguous()
     again.load_state_dict(state)
-    for p, its in again.optimizer.state.items():
-        assert its["momentum_buffer"].stride() == p.stride()
-    assert again.optimizer.param_groups[0]["params"][0].stride() == (27, 1, 9, 3)
+    optimizer = again.step.optimizer
+    for p, values in optimizer.state.items():
+        assert values["momentum_buffer"].stride() == p.stride()
+    assert optimizer.param_groups[0]["params"][0].stride() == (27, 1, 9, 3)
 
 
 def test_an_operation_without_a_deterministic_way_names_the_option() -> None:
@@ -183,12 +176,12 @@ def test_an_operation_without_a_deterministic_way_names_the_option() -> None:
             raise RuntimeError("scatter_x does not have a deterministic implementation, but you")
 
     with pytest.raises(OptionError, match="--deterministic: scatter_x does not have"):
-        train(Random(Flat()), engine=Engine("cpu", deterministic=True))
+        train(Random(Flat()), execution=replace(ON_CPU, deterministic=True))
 
 
 def test_graphs_do_not_go_with_parts() -> None:
-    with pytest.raises(OptionError, match="--compile graphs writes over the gradients"):
-        train(engine=Engine("cpu", compile="graphs"), training=Training(micro_batch=4))
+    with pytest.raises(OptionError, match="--compile graphs overwrites the gradients"):
+        train(execution=replace(ON_CPU, compile="graphs"), training=Training(micro_batch=4))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -230,14 +223,16 @@ def test_a_spec_that_leaves_precision_open_is_the_one_from_before_there_was_a_ch
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch 2.11 by itself
 def test_compiled_networks_train_alike_count_the_same_and_are_plain_afterwards() -> None:
-    def go(mode: Any) -> tuple[Trained, Engine]:
-        engine = Engine("cpu", compile=mode)
-        return train(engine=engine, training=Training(epochs=1, batch_size=16, lr=0.05)), engine
+    def go(mode: Any) -> Trained:
+        execution = replace(ON_CPU, compile=mode)
+        return train(execution=execution, training=Training(epochs=1, batch_size=16, lr=0.05))
 
-    (plain, eager), (done, engine) = go("off"), go("on")
+    plain, done = go("off"), go("on")
     a, b = plain.objective.state_dict(), done.objective.state_dict()
     assert a.keys() == b.keys()
     assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)
-    assert engine.costs[0].flops == eager.costs[0].flops > 0
+    assert plain.cost is not None
+    assert done.cost is not None
+    assert plain.cost.flops == done.cost.flops > 0
     assert done.objective.network._compiled_call_impl is None
     assert_equal(done.objective.state_dict(), done.checkpoints["last"].state)

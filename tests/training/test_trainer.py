@@ -11,46 +11,17 @@ import torch
 from torch import nn
 
 from debiasbench.common.errors import OptionError, TrainingFailed
-from debiasbench.core.data import Batch, Task
-from debiasbench.core.objective import CrossEntropy, Objective
+from debiasbench.core.batches import Batches
+from debiasbench.core.data import Batch
+from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.settings import Training
-from debiasbench.core.stage import Trained
 from debiasbench.testing import toy_task
-from debiasbench.training.engine import Engine, resolve_device
+from debiasbench.training.device import resolve_device
 from debiasbench.training.optimizers import Schedule, make_optimizer
-from debiasbench.training.placed import HeldOut, View
-from debiasbench.training.running import Sampler
-
-CPU = torch.device("cpu")
-FAST = Training(epochs=2, batch_size=16, lr=0.05)
-
-
-class Flat(nn.Module):
-    """One linear layer over the flattened sample, which begins at zero."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(192, 2)
-        nn.init.zeros_(self.fc.weight)
-        nn.init.zeros_(self.fc.bias)
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.fc(x.flatten(1))
-
-
-def train(objective: Objective | None = None, task: Task | None = None, **more: Any) -> Trained:
-    task = task or toy_task()
-    engine = more.pop("engine", None) or Engine("cpu")
-    settings = {"seed": 0, "name": "train", **more}
-    training = settings.pop("training", FAST)
-    view = View(task, task.train, {"y": task.train.y}, CPU)
-    return engine.train(
-        objective or CrossEntropy(Flat()),
-        view,
-        training,
-        validation=HeldOut.of(task, task.val, engine.device),
-        **settings,
-    )
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.predict import Predictor, hits
+from debiasbench.training.rules import group_counts
+from tests.training.stages import CPU, FAST, ON_CPU, Flat, assert_equal, train
 
 
 class Recorder(CrossEntropy):
@@ -63,11 +34,6 @@ class Recorder(CrossEntropy):
     def forward(self, batch: Batch) -> torch.Tensor:
         self.seen.append(batch)
         return super().forward(batch)
-
-
-def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert all(torch.equal(value, b[name]) for name, value in a.items())
 
 
 def indices(recorder: Recorder) -> list[int]:
@@ -112,10 +78,9 @@ def test_a_lone_last_sample_is_left_out_since_batchnorm_cannot_train_on_it() -> 
         (17, 16): [16],
     }
     for (n, batch_size), expected in sizes.items():
-        sampler = Sampler(n, batch_size, None, None)
-        batches = sampler.epoch(torch.Generator(), CPU)
-        assert [len(b) for b in batches] == expected
-        assert len(sampler) == len(expected)
+        batches = Batches(n, batch_size)
+        assert [len(b) for b in batches.epoch(torch.Generator())] == expected
+        assert len(batches) == len(expected)
 
 
 def test_extra_tensors_follow_their_samples() -> None:
@@ -160,7 +125,8 @@ def test_augmentation_acts_in_training_and_never_at_evaluation() -> None:
     trained = train(recorder, task=task)
     assert sum(calls) == 2 * 160
     assert all(not b.x.any() for b in recorder.seen)
-    logits = Engine("cpu").predict(trained.objective, View(task, task.test, {}, CPU))
+    view = PlacedTask(task, CPU).view("test", "none")
+    logits = Predictor(ON_CPU).predict(trained.objective, view)
     assert logits.std() > 0
     assert sum(calls) == 2 * 160
 
@@ -191,8 +157,7 @@ def test_modules_are_put_back_into_their_modes_after_evaluation() -> None:
     frozen = CrossEntropy(nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(192, 2)))
     frozen.train()
     frozen.network[1].eval()  # type: ignore[index]
-    task = toy_task()
-    Engine("cpu").predict(frozen, View(task, task.val, {}, CPU))
+    Predictor(ON_CPU).predict(frozen, PlacedTask(toy_task(), CPU).view("val", "none"))
     assert frozen.training
     assert not frozen.network[1].training  # type: ignore[index]
 
@@ -244,13 +209,12 @@ def test_every_rule_keeps_the_weights_of_its_epoch() -> None:
     }  # fmt: skip
     assert trained.checkpoints["last"].epoch == 4
     assert_equal(trained.objective.state_dict(), trained.checkpoints["last"].state)
-    task, engine = toy_task(), Engine("cpu")
-    validation = HeldOut.of(task, task.val, engine.device)
+    validation = PlacedTask(toy_task(), CPU).held_out("val")
     kept = trained.checkpoints["val_conflict"]
     assert kept.epoch < 4, "choose a training whose best epoch is not its last"
     trained.objective.load_state_dict(kept.state)
-    hits = engine.hits(engine.predict(trained.objective, validation.view), validation.view, 4)
-    counts = validation.counts(hits)
+    logits = Predictor(ON_CPU).predict(trained.objective, validation.view)
+    counts = group_counts(validation, hits(logits, validation.view, 4))
     assert counts.hits[~counts.aligned].sum() / counts.totals[~counts.aligned].sum() == kept.value
 
 
@@ -266,9 +230,8 @@ def test_a_stage_without_selection_keeps_nothing() -> None:
 
 
 def test_the_cost_counts_three_forward_passes_of_multiplications_and_additions() -> None:
-    engine = Engine("cpu")
-    train(engine=engine)
-    (cost,) = engine.costs
+    cost = train().cost
+    assert cost is not None
     assert (cost.epochs, cost.steps, cost.samples) == (2, 20, 320)
     assert cost.flops == 320 * 3 * 2 * 192 * 2
 
@@ -280,11 +243,17 @@ def test_gradients_are_clipped_to_the_norm_asked_for() -> None:
         def on_start(self, module: nn.Module, optimizer: Any, **stage: Any) -> None:
             self.module = module
 
-        def after_step(self, step: int) -> None:
+        update_replaces_step = False
+
+        def constrain_weights(self) -> None:
             grads = torch.cat([p.grad.flatten() for p in self.module.parameters()])  # type: ignore[union-attr]
             norms.append(grads.norm().item())
 
-        def before_step(self, step: int) -> None: ...
+        def due(self, step: int) -> bool:
+            return False
+
+        def constrain_gradients(self, *, update_follows: bool) -> None: ...
+        def update(self, step: int) -> None: ...
         def on_epoch_end(self, epoch: int) -> None: ...
         def on_end(self) -> None: ...
         def settled(self) -> bool:
@@ -361,7 +330,7 @@ def test_auto_takes_the_accelerator_if_there_is_one(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_device_that_is_not_there_is_refused_with_the_way_out() -> None:
-    with pytest.raises(OptionError, match="--device auto takes what is there"):
+    with pytest.raises(OptionError, match="Use --device auto to take an available device"):
         resolve_device("nonsense")
     assert resolve_device("cpu") == CPU
 
@@ -374,9 +343,9 @@ def test_a_network_that_works_in_place_does_not_change_the_data() -> None:
     task = replace(task, **tables)
     before = task.fingerprint()
     network = nn.Sequential(nn.Hardtanh(0.0, 0.5, inplace=True), nn.Linear(192, 2))
-    engine = Engine("cpu")
-    train(CrossEntropy(network), task, engine=engine)
-    engine.predict(CrossEntropy(network), HeldOut.of(task, task.test, CPU).view)
+    train(CrossEntropy(network), task)
+    view = PlacedTask(task, CPU).held_out("test").view
+    Predictor(ON_CPU).predict(CrossEntropy(network), view)
     assert task.fingerprint() == before
 
 

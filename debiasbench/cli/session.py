@@ -1,0 +1,81 @@
+"""The session that a command opens, from options that several commands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from debiasbench.cli.common import (
+    arithmetic_options,
+    data_root_option,
+    device_option,
+    results_option,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from debiasbench.common.progress import Progress
+    from debiasbench.core.settings import Precision
+    from debiasbench.runs.session import Session
+    from debiasbench.specs.plugins import Plugins
+    from debiasbench.training.precision import Compile
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What a command was told of the session that it needs; see `Session`."""
+
+    data_root: Path
+    results: Path = Path("results")
+    device: str = "auto"
+    compile: Compile = "off"
+    deterministic: bool = False
+
+    def open(
+        self, plugins: Plugins, *, progress: Progress | None = None, interruptible: bool = False
+    ) -> Session:
+        """Open the session. Importing torch takes seconds, so only when it is needed."""
+        from debiasbench.runs.session import Session
+
+        return Session(
+            plugins,
+            data_root=self.data_root,
+            results=self.results,
+            device=self.device,
+            compile=self.compile,
+            deterministic=self.deterministic,
+            interruptible=interruptible,
+            progress=progress,
+        )
+
+    def precision(self) -> Precision:
+        """Return what precision=auto stands for on the device; a CPU needs no torch to tell."""
+        if self.device == "cpu":
+            return "fp32"
+        from debiasbench.training.execution import Execution
+
+        return Execution.on(self.device).numerics().precision
+
+
+def session_options(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """Add options of a session, and hand them to the command as its argument `where`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def collected(**arguments: Any) -> Any:
+            names = [field.name for field in fields(SessionOptions) if field.name in arguments]
+            where = SessionOptions(**{name: arguments.pop(name) for name in names})
+            return command(where=where, **arguments)
+
+        decorated: Callable[..., Any] = collected
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+ALL = (results_option, data_root_option, device_option, arithmetic_options)

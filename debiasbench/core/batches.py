@@ -1,0 +1,53 @@
+"""In which batches the samples of a split are visited, epoch by epoch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Batches:
+    """Orders samples into batches: a permutation, or draws with replacement by weight.
+
+    `size`: samples of the split. `weights`: (N,) sampling weights. `subset`: (M,) int64 indices
+    of the samples that are used; None uses all.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        weights: Tensor | None = None,
+        subset: Tensor | None = None,
+    ) -> None:
+        self.batch_size, self.weights, self.subset = batch_size, weights, subset
+        self.pool = torch.arange(size) if subset is None else subset  # (M,)
+        self._pool_weights = None if weights is None else weights[self.pool]
+        n = len(self.pool)
+        # BatchNorm cannot train on a single sample, so a lone last one is left out of the epoch
+        lone = n % batch_size == 1 and n > 1 and batch_size > 1
+        self.epoch_size = n - lone
+
+    def __len__(self) -> int:
+        return math.ceil(self.epoch_size / self.batch_size)
+
+    @property
+    def largest(self) -> int:
+        """Samples of the largest batch of an epoch."""
+        return min(self.batch_size, self.epoch_size)
+
+    @property
+    def smallest(self) -> int:
+        """Samples of the smallest batch of an epoch."""
+        return self.epoch_size % self.batch_size or self.largest
+
+    def epoch(self, rng: torch.Generator, device: torch.device | str = "cpu") -> list[Tensor]:
+        """Return an epoch's batches of sample indices, each (B,) int64 on `device`."""
+        n = len(self.pool)
+        if self._pool_weights is None:
+            order = torch.randperm(n, generator=rng)
+        else:
+            order = torch.multinomial(self._pool_weights, n, replacement=True, generator=rng)
+        return list(torch.split(self.pool[order[: self.epoch_size]].to(device), self.batch_size))

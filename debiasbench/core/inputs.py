@@ -1,0 +1,49 @@
+"""What a network takes: one tensor, or several by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from debiasbench.common.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+Inputs: TypeAlias = "Tensor | Mapping[str, Tensor]"
+"""Samples along the first dimension: (N, ...) each. A mapping suits token ids with their mask."""
+
+
+def is_mapping(x: Inputs) -> bool:
+    """Return whether inputs are several tensors by name."""
+    return not hasattr(x, "dtype")
+
+
+def tensors(x: Inputs) -> dict[str, Tensor]:
+    """Return all tensors by name; a single one is called ""."""
+    return dict(cast("Mapping[str, Tensor]", x)) if is_mapping(x) else {"": cast("Tensor", x)}
+
+
+def mapped(function: Callable[[Tensor], Tensor], x: Inputs) -> Inputs:
+    """Apply a function to each tensor."""
+    if is_mapping(x):
+        return {name: function(value) for name, value in tensors(x).items()}
+    return function(cast("Tensor", x))
+
+
+def length(x: Inputs) -> int:
+    """Return the number of samples."""
+    return len(next(iter(tensors(x).values())))
+
+
+def nbytes(x: Inputs) -> int:
+    """Return the bytes of all tensors together."""
+    return sum(value.nbytes for value in tensors(x).values())
+
+
+def single(x: Inputs, purpose: str) -> Tensor:
+    """Return inputs that are one tensor, as `purpose` needs; raises `DataError` for a mapping."""
+    if is_mapping(x):
+        raise DataError(f"{purpose} needs inputs that are one tensor, and these are a mapping")
+    return cast("Tensor", x)

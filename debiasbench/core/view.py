@@ -1,0 +1,80 @@
+"""A split as its reader may see it: placed samples, and the labels that were declared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from debiasbench.core.data import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+    from torch import Tensor
+
+    from debiasbench.core.inputs import Inputs
+    from debiasbench.core.prepare import Prepare
+
+
+class Samples(Protocol):
+    """The samples of a split, placed where a device can read them."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device that samples are returned on."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether all samples are in the device's memory; if not, they are copied by batch."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: Tensor | slice) -> Inputs:
+        """Return stored samples (B, ...) on the device, in memory that may be written to."""
+
+    def expect(self, batches: Sequence[Tensor]) -> None:
+        """Prepare for batches to be taken in this order."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A split with exactly the labels that its reader may see.
+
+    `labels`: name -> (N,), on the device.
+    """
+
+    samples: Samples
+    labels: Mapping[str, Tensor]
+    prepare: Prepare
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def inputs(self, index: Tensor | slice) -> Inputs:
+        """Return what a network takes (B, ...) at `index`, without augmentation."""
+        return self.prepare(self.samples.take(index))
+
+    def batch(
+        self,
+        stored: Inputs,
+        index: Tensor,
+        extra: Mapping[str, Tensor],
+        augment: torch.Generator | None,
+    ) -> Batch:
+        """Return the training batch of `stored` samples, those at `index` (B,).
+
+        `extra`: (N, ...) tensors by name, whose rows are added.
+        """
+        columns = {name: values[index] for name, values in {**self.labels, **extra}.items()}
+        return Batch(self.prepare(stored, augment), index=index, **columns)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What the harness, and only the harness, sees of the validation or test split."""
+
+    view: View  # labels: y, group
+    aligned: Sequence[Sequence[bool]]  # (C, B)
+    totals: Sequence[int]  # (G,) samples per group of this split
+    train_totals: Sequence[int]  # (G,) samples per group of the training split

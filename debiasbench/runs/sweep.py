@@ -1,0 +1,89 @@
+"""Many runs, one after the other: what came of each, and of all together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from debiasbench.common.errors import (
+    BusyError,
+    DebiasbenchError,
+    Interrupted,
+    StoreError,
+    TrainingFailed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from debiasbench.records.store import Overwrite, Run
+    from debiasbench.runs.session import Session
+    from debiasbench.specs.spec import Spec
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of one run of a sweep.
+
+    "done": it has a record already; "trained": it was run now; "elsewhere": another process is
+    running it; "failed": see `problem` and `exit_code`.
+    """
+
+    state: Literal["done", "trained", "elsewhere", "failed"]
+    run: Run | None = None
+    problem: str = ""
+    exit_code: int = 0
+    error: DebiasbenchError | None = None
+
+
+def attempt(open_session: Callable[[], Session], spec: Spec, overwrite: Overwrite) -> Attempt:
+    """Run a spec unless it has a record, and say what came of it.
+
+    Raises `Interrupted` and `StoreError`, after which other runs could not be stored either.
+    """
+    try:
+        done = open_session().run(spec, overwrite=overwrite)
+    except (Interrupted, StoreError):
+        raise
+    except BusyError:
+        return Attempt("elsewhere")
+    except DebiasbenchError as error:
+        return Attempt("failed", problem=str(error), exit_code=error.exit_code, error=error)
+    if done.record.failure is not None:
+        return Attempt("failed", done, done.record.failure.message, TrainingFailed.exit_code)
+    return Attempt("trained" if done.fresh else "done", done)
+
+
+@dataclass
+class Tally:
+    """What came of a sweep so far."""
+
+    total: int
+    done: int = 0  # before, or by another process
+    trained: int = 0
+    elsewhere: int = 0  # being trained by another process
+    codes: list[int] = field(default_factory=list)  # exit codes of what failed
+
+    def count(self, attempt: Attempt) -> None:
+        """Count an attempt."""
+        match attempt.state:
+            case "done":
+                self.done += 1
+            case "trained":
+                self.trained += 1
+            case "elsewhere":
+                self.elsewhere += 1
+            case "failed":
+                self.codes.append(attempt.exit_code)
+
+    @property
+    def left(self) -> int:
+        """Runs that were not attempted."""
+        return self.total - self.done - self.trained - self.elsewhere - len(self.codes)
+
+    def __str__(self) -> str:
+        parts = [f"{self.trained} trained", f"{self.done} already done"]
+        parts += [f"{self.elsewhere} being trained elsewhere"] if self.elsewhere else []
+        parts += [f"{len(self.codes)} failed"] if self.codes else []
+        parts += [f"{self.left} left"] if self.left else []
+        return f"{self.total} runs: {', '.join(parts)}"

@@ -1,0 +1,90 @@
+"""What a sparse training needs to know of an updater."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from debiasbench.sparsity.layer import Layer
+    from debiasbench.sparsity.patterns import Pattern
+    from debiasbench.sparsity.schedules import Interval
+
+OptimizerState = Literal["mask", "reset_new", "dense"]
+Reads = Literal["weights", "active gradients", "gradients", "all gradients"]
+Init = Literal["random", "magnitude", "global_magnitude", "snip", "snip_per_layer"]
+
+
+class Algorithm(Protocol):
+    """The part of `debiasbench.sparsity.Updater` that masks are made and changed by."""
+
+    @property
+    def density(self) -> float:
+        """Fraction of the weights kept."""
+
+    @property
+    def pattern(self) -> str:
+        """Pattern of the masks."""
+
+    @property
+    def init(self) -> Init:
+        """How the first masks are made."""
+
+    @property
+    def start(self) -> float:
+        """Fraction of training before the first update."""
+
+    @property
+    def stop(self) -> float:
+        """Fraction of training after which the topology stays."""
+
+    @property
+    def optimizer_state(self) -> OptimizerState:
+        """What happens to the optimizer state of inactive weights."""
+
+    @property
+    def update_replaces_step(self) -> bool:
+        """Whether an update replaces an optimizer step."""
+
+    @property
+    def include(self) -> tuple[str, ...]:
+        """Patterns of the layers made sparse."""
+
+    @property
+    def exclude(self) -> tuple[str, ...]:
+        """Patterns of layers that stay dense and are not counted."""
+
+    @property
+    def keep_dense(self) -> tuple[str, ...]:
+        """Patterns of layers that stay dense and are counted."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether there are updates at all."""
+
+    @property
+    def prunes(self) -> bool:
+        """Whether density falls."""
+
+    def reads(self) -> Reads:
+        """Return what updates look at."""
+
+    def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
+        """Return the new masks."""
+
+    def first_density(self) -> float:
+        """Return the density before the first update."""
+
+    def interval(self) -> Interval:
+        """Return the time between updates."""
+
+    def rows(self) -> Pattern | None:
+        """Return the parsed pattern."""
+
+    def budgets(
+        self, shapes: Mapping[str, Sequence[int]], density: float, dense: Sequence[str] = ()
+    ) -> dict[str, int]:
+        """Return how many weights each layer keeps at a density."""

@@ -1,0 +1,38 @@
+"""What an updater sees of one weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from debiasbench.sparsity.topology import keyed_generator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One weight as an updater sees it; all tensors have the weight's shape."""
+
+    name: str
+    weight: Tensor
+    mask: Tensor  # bool
+    active: int  # ones in `mask`
+    budget: int  # ones at the start
+    gradient: Tensor | None  # where the updater `reads` it and the loss depends on the weight
+    state: Mapping[str, Any]  # the optimizer's state of this weight
+    explored: Tensor  # bool: active at any time so far
+    last: bool  # whether it is the last layer of the network
+    dense: bool  # whether it stays dense
+    seed: int
+    step: int
+
+    def random(self) -> Tensor:
+        """Return numbers in [0, 1), equal on every device and after every restart."""
+        rng = keyed_generator(self.seed, self.step, self.name)
+        return torch.rand(self.weight.shape, generator=rng).to(self.weight.device)

@@ -1,0 +1,84 @@
+"""The device that a process trains on: found by name, described, and asked for its memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from debiasbench.common.errors import OptionError
+from debiasbench.common.processes import started_together
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is an accelerator if there is one.
+
+    Raises `OptionError` for a device that is not available.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return _of_this_process(accelerator or torch.device("cpu"))
+    try:
+        device = _of_this_process(torch.device(name))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise OptionError(
+            f"--device {name}: {reason}. Use --device auto to take an available device"
+        ) from error
+    return device
+
+
+def _of_this_process(device: torch.device) -> torch.device:
+    """Return the device of this process where several were started on a machine."""
+    if device.type == "cpu" or device.index is not None or not started_together():
+        return device
+    own = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
+    torch.accelerator.set_device_index(own)
+    return own
+
+
+def prepare_determinism(device: torch.device) -> None:
+    """Set what a device reads before its first computation to be deterministic later."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def hardware(device: torch.device) -> str:
+    """Return the name of a device; for a CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return bytes: the device's peak allocation, on a CPU the process's peak resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` count from now on, where the device can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def free_memory(device: torch.device) -> tuple[int, int] | None:
+    """Return free and total bytes of an accelerator, None where it does not say."""
+    ask = getattr(torch.get_device_module(device), "mem_get_info", None)
+    return None if ask is None else ask(device)
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

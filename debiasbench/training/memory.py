@@ -1,0 +1,33 @@
+"""A device's memory: whether an error means that it is short, and what there is of it."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+from debiasbench.training.device import free_memory
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory was short."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    texts = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+
+
+def clear(device: torch.device) -> None:
+    """Release memory that nobody uses."""
+    gc.collect()
+    if device.type != "cpu":
+        torch.accelerator.empty_cache()
+
+
+def describe_memory(device: torch.device) -> str:
+    """Return a text such as "80.0 GB of memory, of which 3.1 GB are free"."""
+    memory = free_memory(device)
+    if memory is None:
+        return "the available memory"
+    free, total = memory
+    return f"{total / 1e9:.1f} GB of memory, of which {free / 1e9:.1f} GB are free"

@@ -1,0 +1,113 @@
+"""Predictions and features over a split, in evaluation mode and without augmentation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from debiasbench.common.errors import OutOfMemory
+from debiasbench.core.modes import evaluating
+from debiasbench.sparsity import count_flops
+from debiasbench.training.memory import clear, describe_memory, is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from debiasbench.core.inputs import Inputs
+    from debiasbench.core.objective import Objective
+    from debiasbench.core.settings import AnyPrecision
+    from debiasbench.core.view import View
+    from debiasbench.training.execution import Execution
+
+BATCH = 1024  # large enough that evaluation is bound by arithmetic, small enough for memory
+
+
+class Predictor:
+    """Evaluates modules on one device, in one precision.
+
+    It predicts `BATCH` samples at a time, or as many as it found to fit into memory.
+    """
+
+    def __init__(self, execution: Execution, precision: AnyPrecision = "auto") -> None:
+        self._execution = execution
+        self.numerics = execution.numerics(precision)
+        self._batch = BATCH
+
+    @torch.no_grad()
+    def predict(self, objective: Objective, view: View) -> Tensor:
+        """Return (N, C) float32 logits over a view, on the device."""
+        return self._over(objective, view, objective.predict)
+
+    @torch.no_grad()
+    def features(self, objective: Objective, head: nn.Linear, view: View) -> Tensor:
+        """Return (N, D) float32 inputs of the network's head over a view, on the device."""
+        taken: list[Tensor] = []
+        handle = head.register_forward_pre_hook(lambda _m, args: taken.append(args[0].flatten(1)))
+        try:
+            return self._over(objective, view, lambda x: (objective.network(x), taken.pop())[1])
+        finally:
+            handle.remove()
+
+    def flops(self, objective: Objective, view: View) -> tuple[float, dict[str, float]]:
+        """Return dense forward FLOPs of predicting one sample: total, and by parameter name."""
+        objective.to(self._execution.device)
+        # gradients on: PyTorch's fused inference paths hide operations
+        with evaluating(objective), count_flops(objective) as counted:
+            objective.predict(view.inputs(slice(1)))
+        return counted.total, counted.by_parameter
+
+    def _over(
+        self, objective: Objective, view: View, compute: Callable[[Inputs], Tensor]
+    ) -> Tensor:
+        """Return (N, ...) float32 of `compute` over a view; with smaller batches if need be."""
+        device = self._execution.device
+        self.numerics.lay_out(objective.to(device))
+        while True:
+            try:
+                return self._by_parts(objective, view, compute)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or self._execution.team.size > 1:
+                    raise
+            clear(device)
+            if self._batch == 1:
+                raise OutOfMemory(
+                    f"Predicting a single sample needs more than {describe_memory(device)}. Use a "
+                    "smaller network, or another device"
+                )
+            self._batch //= 2
+
+    def _by_parts(
+        self, objective: Objective, view: View, compute: Callable[[Inputs], Tensor]
+    ) -> Tensor:
+        numerics, team = self.numerics, self._execution.team
+        parts: list[Tensor] = []
+        with (
+            evaluating(objective),
+            numerics.applied(),
+            numerics.autocast(self._execution.device),
+        ):
+            for turn, part in enumerate(_slices(len(view), self._batch)):
+                if turn % team.size == team.rank or not parts:  # the first shows the shape to all
+                    output = compute(numerics.laid_out(view.inputs(part)))
+                    # a replayed graph writes over its earlier outputs
+                    values = output.to(torch.float32, copy=numerics.compile == "graphs")
+                    if turn % team.size != team.rank:
+                        values = torch.zeros_like(values)
+                else:
+                    size = len(range(*part.indices(len(view))))
+                    values = parts[0].new_zeros(size, *parts[0].shape[1:])
+                parts.append(values)
+        return team.sum(torch.cat(parts))
+
+
+def hits(logits: Tensor, view: View, groups: int) -> list[int]:
+    """Return (G,) correctly classified samples per group; a view of a `HeldOut` has the labels."""
+    right = logits.argmax(1) == view.labels["y"]
+    return cast("list[int]", view.labels["group"][right].bincount(minlength=groups).tolist())
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    """Yield consecutive parts: slices are views of memory, indices would copy it."""
+    return (slice(start, start + size) for start in range(0, n, size))

@@ -1,0 +1,73 @@
+"""Selection rules followed on validation: the weights that each of them keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from debiasbench.core.stage import Checkpoint
+from debiasbench.records.metrics import GroupCounts, accuracies
+from debiasbench.records.selection import Tracker
+from debiasbench.training.predict import hits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from debiasbench.core.objective import Objective
+    from debiasbench.core.view import HeldOut
+    from debiasbench.training.predict import Predictor
+
+
+class FollowedRules:
+    """Validates after each epoch and keeps the weights that each selection rule chooses."""
+
+    def __init__(self, predictor: Predictor, validation: HeldOut) -> None:
+        self._predictor, self._validation = predictor, validation
+        self._tracker = Tracker()
+        self._states: dict[str, dict[str, Tensor]] = {}
+
+    def after_epoch(self, objective: Objective, epoch: int, *, eligible: bool) -> float:
+        """Read the validation split once; return its mean cross-entropy.
+
+        An epoch (from 1) that is not `eligible` is kept by the rule `last` alone.
+        """
+        view = self._validation.view
+        logits = self._predictor.predict(objective, view)
+        right = hits(logits, view, len(self._validation.totals))
+        metrics = accuracies(group_counts(self._validation, right)) if eligible else {}
+        improved = self._tracker.update(epoch, metrics)
+        if improved != ["last"]:
+            self._states |= dict.fromkeys(improved, _copied_state(objective))
+        return F.cross_entropy(logits, view.labels["y"]).item()
+
+    def checkpoints(self, objective: Objective) -> dict[str, Checkpoint]:
+        """Return what every rule keeps; `last` is what the objective holds now."""
+        states = self._states | {"last": _copied_state(objective)}
+        return {
+            rule: Checkpoint(epoch, value, states[rule])
+            for rule, (epoch, value) in self._tracker.best.items()
+        }
+
+    def state_dict(self) -> dict[str, object]:
+        """Return everything that resuming needs."""
+        return {"best": self._tracker.best, "states": self._states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state."""
+        self._tracker.best = dict(state["best"])
+        device = self._validation.view.samples.device
+        self._states = {
+            rule: {name: value.to(device) for name, value in kept.items()}
+            for rule, kept in state["states"].items()
+        }
+
+
+def group_counts(split: HeldOut, right: Sequence[int]) -> GroupCounts:
+    """Put (G,) correct samples per group beside what is known of the groups of a split."""
+    return GroupCounts.of(right, split.totals, split.aligned, split.train_totals)
+
+
+def _copied_state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -1,0 +1,231 @@
+"""A stage while it is trained: its steps in order, and everything that resuming needs."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from debiasbench.common.errors import OptionError, TrainingFailed
+from debiasbench.common.randomness import derive, generator, seeded
+from debiasbench.core.modes import is_finite
+from debiasbench.core.stage import StageCost, Trained
+from debiasbench.sparsity import NonFiniteGradient
+from debiasbench.training.position import Position
+from debiasbench.training.step import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from torch.optim import Optimizer
+
+    from debiasbench.core.component import Component
+    from debiasbench.core.stage import Stage
+    from debiasbench.training.execution import Execution
+    from debiasbench.training.precision import Numerics
+    from debiasbench.training.rules import FollowedRules
+
+
+V = TypeVar("V")
+
+
+class StageRun:
+    """Trains a stage step by step, for whoever decides how far.
+
+    `rules`: what is followed on validation after each epoch, None follows nothing.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        execution: Execution,
+        numerics: Numerics,
+        *,
+        rules: FollowedRules | None = None,
+        micro_batch: int | None = None,
+        observe: Callable[[str], None] | None = None,
+    ) -> None:
+        self._begun = time.perf_counter()
+        self.stage, self._rules = stage, rules
+        self._execution = execution
+        self._micro_batch = micro_batch
+        observing = {} if observe is None else {"observe": observe}
+        self.step = Step(stage, execution, numerics, micro_batch, **observing)
+        self.at = Position()
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Let components start and torch's generators draw from the stage's seed, meanwhile."""
+        rank = self._execution.team.rank
+        purpose = ["modules"] if rank == 0 else ["modules", rank]
+        stage = self.stage
+        with seeded(derive(stage.seed, *purpose)), _components(stage, self.step.optimizer):
+            yield
+
+    def steps(self) -> Iterator[int]:
+        """Take every step that is not taken yet; yield the number of steps taken after each.
+
+        Raises `TrainingFailed` at the end of an epoch in which a loss was not finite.
+        """
+        stage, at, device = self.stage, self.at, self._execution.device
+        epochs = -(-stage.steps // len(stage.batches))
+        for epoch in range(at.epoch, epochs):
+            batches = stage.batches.epoch(generator(stage.seed, "order", epoch), device)
+            batches = batches[: stage.steps - (at.step - at.batch)]
+            at.begin(epoch, len(batches), device)
+            stage.view.samples.expect(batches[at.batch :])
+            for index in batches[at.batch :]:
+                self._take(index)
+                yield at.step
+            at.end_epoch(stage.name)
+            for component in stage.components:
+                component.on_epoch_end(epoch)
+            if self._rules is not None:
+                eligible = all(component.settled() for component in stage.components)
+                loss = self._rules.after_epoch(stage.objective, epoch + 1, eligible=eligible)
+                self.step.schedule.after_epoch(loss)
+
+    def _take(self, index: Tensor) -> None:
+        at, step = self.at, self.step
+        step.load(at.step, index)
+        try:
+            step.compute()
+            at.losses[at.batch] = step.loss  # read once per epoch: no waiting for the device
+            step.settle()
+        except NonFiniteGradient as error:
+            at.losses[at.batch] = step.loss
+            loss = at.check_finite(self.stage.name, at.batch + 1)
+            raise TrainingFailed(self.stage.name, at.step, loss, "A gradient") from error
+        at.advance(len(index))
+
+    def check_finite(self) -> None:
+        """Raise `TrainingFailed` if a loss of this epoch or a weight is not finite."""
+        at, name = self.at, self.stage.name
+        last = at.check_finite(name, at.batch) if at.batch else at.last_loss
+        if not is_finite(self.stage.objective):  # the last step's damage shows in no loss
+            raise TrainingFailed(name, at.step - 1, last, "A weight")
+
+    def trained(self) -> Trained:
+        """Return what the stage leaves, once all steps are taken."""
+        stage = self.stage
+        checkpoints = {}
+        if self._rules is not None and stage.select:
+            checkpoints = self._rules.checkpoints(stage.objective)
+        return Trained(
+            stage.objective,
+            checkpoints,
+            _merged(component.densities() for component in stage.components),
+            _merged(component.masks() for component in stage.components),
+            self._cost(),
+        )
+
+    def _cost(self) -> StageCost:
+        stage, at, size = self.stage, self.at, self._execution.team.size
+        whole = -(-stage.batches.largest // size)
+        parts = self._micro_batch
+        return StageCost(
+            name=stage.name,
+            epochs=at.epoch + 1,
+            steps=at.step,
+            samples=at.samples,
+            seconds=self._seconds(),
+            flops=at.samples * self._flops_per_sample(),
+            micro_batch=None if parts is None or parts >= whole else parts,
+        )
+
+    def _flops_per_sample(self) -> float:
+        """Return FLOPs of training on one sample; the first forward pass was counted, dense."""
+        flops, counted = self.step.flops, self.step.counted
+        layers = {parameter: f / counted for parameter, f in flops.by_parameter.items()}
+        saved = sum(component.saved_flops(layers) for component in self.stage.components)
+        # forward, input gradient and weight gradient cost alike (Evci et al., 2020, appendix H)
+        return 3 * flops.total / counted - saved
+
+    def _seconds(self) -> float:
+        """Return the seconds spent so far, before and after restarts."""
+        return self.at.seconds + time.perf_counter() - self._begun
+
+    def state_dict(self) -> dict[str, object]:
+        """Return everything that resuming bit for bit needs, of all processes of the team."""
+        stage = self.stage
+        return {
+            "objective": stage.objective.state_dict(),
+            **self.step.state_dict(),
+            "components": [component.state_dict() for component in stage.components],
+            "rules": None if self._rules is None else self._rules.state_dict(),
+            "random": self._execution.team.gather(_random_state(self._execution.device)),
+            "flops": asdict(self.step.flops),
+            "at": {**self.at.state_dict(self._seconds()), "counted": self.step.counted},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state, inside `started`."""
+        stage = self.stage
+        stage.objective.load_state_dict(state["objective"])
+        self.step.load_state_dict(state)
+        for component, own in zip(stage.components, state["components"], strict=True):
+            component.load_state_dict(own)
+        if self._rules is not None:
+            self._rules.load_state_dict(state["rules"])
+        _set_random_state(self._execution.device, state["random"][self._execution.team.rank])
+        vars(self.step.flops).update(state["flops"])
+        self.at.load_state_dict(state["at"])
+        self.step.counted = self.at.counted
+
+
+@contextmanager
+def _components(stage: Stage, optimizer: Optimizer) -> Iterator[None]:
+    """Let components start a stage, and end it however it ends."""
+    started: list[Component] = []
+    try:
+        for component in stage.components:
+            component.on_start(
+                stage.objective,
+                optimizer,
+                steps=stage.steps,
+                steps_per_epoch=len(stage.batches),
+                seed=derive(stage.seed, "components"),
+                masks=stage.masks,
+            )
+            started.append(component)
+        _check_disjoint(stage.components)
+        yield
+    finally:
+        for component in started:
+            component.on_end()
+
+
+def _check_disjoint(components: Sequence[Component]) -> None:
+    """Refuse two components that make the same weights sparse."""
+    taken: set[str] = set()
+    for component in components:
+        names = component.densities().keys()
+        if both := sorted(taken & names):
+            raise OptionError(
+                f"Two components make {both[0]} sparse: the method brings a component of its own, "
+                "so remove the other (--sparse)"
+            )
+        taken |= names
+
+
+def _merged(parts: Iterable[Mapping[str, V]]) -> dict[str, V]:
+    """Join what components report; no two report the same weight."""
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    """Return the states of the global generators that modules such as dropout draw from."""
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state(device))
+    return states
+
+
+def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[1], device)

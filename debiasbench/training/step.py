@@ -1,0 +1,180 @@
+"""The only forward pass, backward pass and optimizer step of the package.
+
+A step has three parts. `load` brings the batch to the device and sets what a step's Python must
+decide. `compute` works on tensors alone: it does not wait for the device and changes no Python
+state, so that a device may capture and replay it. `settle` does host work that is due now and
+then. Steps that a component's update follows, the first step, and fp16 are the exceptions to
+"does not wait": they are meant to run eagerly.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from debiasbench.common.randomness import derive
+from debiasbench.core.modes import normalises
+from debiasbench.sparsity import Flops, count_flops
+from debiasbench.training.optimizers import Schedule, make_optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from debiasbench.core.component import Component
+    from debiasbench.core.data import Batch
+    from debiasbench.core.inputs import Inputs
+    from debiasbench.core.stage import Stage
+    from debiasbench.training.execution import Execution
+    from debiasbench.training.precision import Numerics
+
+
+def _unobserved(_part: str) -> None:
+    """Do nothing."""
+
+
+class Step:
+    """What one training step does to a stage.
+
+    `micro_batch`: samples computed at a time; None computes the whole batch. `observe` is called
+    after each part of a step with its name: data, forward, backward, optimizer or sparsity.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        execution: Execution,
+        numerics: Numerics,
+        micro_batch: int | None = None,
+        observe: Callable[[str], None] = _unobserved,
+    ) -> None:
+        device = execution.device
+        self._stage, self._device, self._numerics = stage, device, numerics
+        self._team, self._micro_batch, self._observe = execution.team, micro_batch, observe
+        self._extra = {name: values.to(device) for name, values in stage.extra.items()}
+        self._at_least = 1 + normalises(stage.objective)  # samples of a part
+        self.optimizer = make_optimizer(stage.objective.parameters(), stage.settings)
+        self.schedule = Schedule(
+            self.optimizer, stage.settings, steps=stage.steps, steps_per_epoch=len(stage.batches)
+        )
+        self._scaler = numerics.scaler(device)
+        self._augment = torch.Generator(device) if stage.view.prepare.augments else None
+        self.loss = torch.zeros((), device=device)  # of the last step
+        self.flops = Flops()  # of the first forward pass, over `counted` samples
+        self.counted = 0
+        self._number = 0
+        self._index = torch.empty(0, dtype=torch.long)
+        self._stored: Inputs | None = None  # samples that are not on the device
+        self._counting = 0
+        never = [False] * len(stage.components)
+        self._follows = never  # of each component: whether its update follows this step
+        self._postponed = never  # of each: whether it is late, since fp16 skipped a step
+
+    def load(self, number: int, index: Tensor) -> None:
+        """Prepare step `number` (from 0) on the samples at `index` (B,)."""
+        stage, samples = self._stage, self._stage.view.samples
+        self._number, self._index = number, index
+        if self._augment is not None:  # seeded by the step, so that there is nothing to restore
+            self._augment.manual_seed(derive(stage.seed, "augment", number))
+        self._stored = None if samples.resident else samples.take(index)
+        due = [component.due(number) for component in stage.components]
+        self._follows = [d or late for d, late in zip(due, self._postponed, strict=True)]
+        self._postponed = [False] * len(due)
+
+    def compute(self) -> None:
+        """Move the weights by the gradients of the batch; leave its loss in `loss`."""
+        stage, components, scaler = self._stage, self._stage.components, self._scaler
+        batch = self._batch()
+        self._observe("data")
+        self.optimizer.zero_grad()
+        self._observe("optimizer")
+        share, weight = self._team.share(batch)
+        losses = [
+            self._backward(part, weight * len(part) / len(share))
+            for part in share.parts(self._micro_batch, self._at_least)
+        ]
+        self.loss.copy_(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
+        self._team.add_up(stage.objective, self.loss)
+        scaler.unscale_(self.optimizer)
+        self._observe("optimizer")
+        if any(self._follows) and self._overflowed():
+            self._postponed, self._follows = self._follows, self._postponed
+        for component, follows in zip(components, self._follows, strict=True):
+            component.constrain_gradients(update_follows=follows)
+        self._observe("sparsity")
+        if stage.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(stage.objective.parameters(), stage.settings.clip_norm)
+        if any(c.update_replaces_step for c in self._updating()):
+            self.optimizer.zero_grad()  # nothing moves, weight decay included
+        scaler.step(self.optimizer)
+        scaler.update()
+        self._observe("optimizer")
+        for component, follows in zip(components, self._follows, strict=True):
+            if not follows:  # an update leaves the weights constrained
+                component.constrain_weights()
+        self._observe("sparsity")
+
+    def settle(self) -> None:
+        """Do what follows this step on the host: topology updates and the schedule."""
+        self.counted = self.counted or self._counting
+        for component in self._updating():
+            component.update(self._number)
+        self._observe("sparsity")
+        self.schedule.after_step()
+        self._observe("optimizer")
+
+    def _updating(self) -> list[Component]:
+        """Return the components whose update follows this step."""
+        pairs = zip(self._stage.components, self._follows, strict=True)
+        return [component for component, follows in pairs if follows]
+
+    def _batch(self) -> Batch:
+        view = self._stage.view
+        stored = view.samples.take(self._index) if self._stored is None else self._stored
+        batch = view.batch(stored, self._index, self._extra, self._augment)
+        batch.x = self._numerics.laid_out(batch.x)
+        return batch
+
+    def _backward(self, part: Batch, share: float) -> Tensor:
+        """Add the gradients of a part of the batch; return its share of the loss."""
+        objective, first = self._stage.objective, not self.counted
+        self._counting += len(part) if first else 0
+        counting = count_flops(objective, self.flops) if first else nullcontext()
+        eager = self._numerics.counting() if first else nullcontext()
+        with counting, eager, self._numerics.autocast(self._device):
+            loss = objective(part)
+        self._observe("forward")
+        if share != 1:
+            loss = loss * share
+        self._scaler.scale(loss).backward()
+        self._observe("backward")
+        detached: Tensor = loss.detach()
+        return detached
+
+    def _overflowed(self) -> bool:
+        """Return whether the loss scaler will skip this step."""
+        if not self._scaler.is_enabled():
+            return False
+        gradients = [p.grad for p in self._stage.objective.parameters() if p.grad is not None]
+        return not all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return everything that resuming needs, without weights and components."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "micro_batch": self._micro_batch,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state, after the weights."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        for p, values in self.optimizer.state.items():  # fused kernels need the layout of p
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.shape == p.shape:
+                    values[name] = torch.empty_like(p).copy_(value)
+        self.schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,219 @@
+"""Trains stages one after the other: resumed, stored, and stopped between two steps."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from debiasbench.common.errors import Interrupted, OptionError
+from debiasbench.common.progress import Silent
+from debiasbench.common.signals import Stop
+from debiasbench.core.modes import normalises, train_mode
+from debiasbench.core.stage import Checkpoint, StageCost, Trained
+from debiasbench.training.batch_size import out_of_memory
+from debiasbench.training.identity import identity
+from debiasbench.training.memory import is_out_of_memory
+from debiasbench.training.rules import FollowedRules
+from debiasbench.training.stage_run import StageRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from debiasbench.common.progress import Progress
+    from debiasbench.core.objective import Objective
+    from debiasbench.core.settings import Training
+    from debiasbench.core.stage import Stage
+    from debiasbench.training.execution import Execution
+    from debiasbench.training.predict import Predictor
+    from debiasbench.training.stage_store import StageStore, StoredStage
+
+
+class Sequential:
+    """A trainer that trains stages one after the other.
+
+    `predictor` evaluates for the selection rules. `store`: where stages are stored while they run
+    and when they are finished; None stores nothing. `stop` ends a stage between two steps.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        predictor: Predictor,
+        *,
+        store: StageStore | None = None,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        self._execution, self._predictor, self._store = execution, predictor, store
+        self._progress: Progress = progress or Silent()
+        self._stop = stop or Stop()
+
+    def train(self, stages: Sequence[Stage]) -> list[Trained]:
+        """Train each stage, or load it if it was trained before, or resume it.
+
+        Raises `TrainingFailed` at the end of an epoch in which the loss was not finite, and
+        `Interrupted` after a stop was requested.
+        """
+        return [self._train(stage) for stage in stages]
+
+    def _train(self, stage: Stage) -> Trained:
+        execution = self._execution
+        check_stage(stage, execution)
+        numerics = execution.numerics(stage.settings.precision)
+        numerics.lay_out(stage.objective.to(execution.device))
+        train_mode(stage.objective)
+        _check_shares(stage, execution.team.size)
+        with self._stored(stage) as stored:
+            finished = execution.team.tell(None if stored is None else stored.finished())
+            if finished is not None and (finished["followed"] or not stage.select):
+                return self._loaded(stage, finished)
+            with numerics.applied(), numerics.compiled(stage.objective):
+                trained = self._explained(stage, lambda: self._run(stage, stored))
+            if stored is not None:
+                stored.finish({**_written(trained), "followed": stage.select})
+            return trained
+
+    def _run(self, stage: Stage, stored: StoredStage | None) -> Trained:
+        """Take every step that is not taken yet."""
+        rules = None
+        if stage.follows and stage.validation is not None:
+            rules = FollowedRules(self._predictor, stage.validation)
+        checkpoint = self._execution.team.tell(None if stored is None else stored.running())
+        if checkpoint is not None and checkpoint["rules"] is None and rules is not None:
+            checkpoint = None  # of a stage that followed no selection rules
+        parts = stage.settings.micro_batch
+        run = StageRun(
+            stage,
+            self._execution,
+            self._execution.numerics(stage.settings.precision),
+            rules=rules,
+            micro_batch=parts if isinstance(parts, int) else None,
+        )
+        with self._watched(stage), run.started():
+            if checkpoint is not None:
+                run.load_state_dict(checkpoint)
+                for _ in range(run.at.step):
+                    self._progress.advance()
+            for _ in run.steps():
+                self._progress.advance()
+                self._pause(run, stored)
+        run.check_finite()
+        return run.trained()
+
+    def _pause(self, run: StageRun, stored: StoredStage | None) -> None:
+        """Between two steps: write a checkpoint if one is due, and stop if that was requested."""
+        due = stored is not None and stored.is_due()
+        stopping, due = self._execution.team.any(run.at.step, self._stop.requested, due)
+        resumable = self._store is not None
+        if resumable and (stopping or due):
+            run.check_finite()  # if it fails, the checkpoint before stays, which is good
+            state = run.state_dict()  # of all processes
+            if stored is not None:
+                stored.checkpoint(state)
+        if stopping:
+            raise Interrupted(
+                f" in stage {run.stage.name!r} after {run.at.step} of {run.stage.steps} steps",
+                resumable=resumable,
+            )
+
+    def _explained(self, stage: Stage, run: Callable[[], Trained]) -> Trained:
+        """Run; where memory runs out, say which batch would fit."""
+        try:
+            return run()
+        except (MemoryError, RuntimeError) as error:
+            if "deterministic implementation" in str(error):
+                raise OptionError(
+                    f"--deterministic: {str(error).partition('.')[0]}. Run without it"
+                ) from error
+            if not is_out_of_memory(error):
+                raise
+        # outside the handler, what the stage held is free
+        raise out_of_memory(stage, self._execution)
+
+    @contextmanager
+    def _stored(self, stage: Stage) -> Iterator[StoredStage | None]:
+        """Hold the place where the stage is stored, if there is one and this process writes."""
+        if self._store is None or self._execution.team.rank:
+            yield None
+            return
+        found = identity(stage)
+        with self._store.open(stage.name, found.content, shared=found.shared) as stored:
+            yield stored
+
+    def _loaded(self, stage: Stage, finished: Mapping[str, Any]) -> Trained:
+        """Return what an equal stage left when it was trained."""
+        assert self._store is not None
+        device, objective = self._execution.device, stage.objective
+        objective.load_state_dict(finished["objective"])
+        kept = finished["checkpoints"] if stage.select else {}
+        checkpoints = {
+            rule: Checkpoint(epoch, value, {n: v.to(device) for n, v in state.items()})
+            for rule, (epoch, value, state) in kept.items()
+        }
+        masks = {name: mask.to(device) for name, mask in finished["masks"].items()}
+        cost = StageCost(**finished["cost"], reused=finished["run"] != self._store.run)
+        return Trained(objective, checkpoints, dict(finished["densities"]), masks, cost)
+
+    @contextmanager
+    def _watched(self, stage: Stage) -> Iterator[None]:
+        self._progress.start(stage.name, stage.steps)
+        try:
+            with self._stop.postponed():
+                yield
+        finally:
+            self._progress.finish()
+
+
+def check_stage(stage: Stage, execution: Execution) -> None:
+    """Raise `OptionError` for a stage that `execution` cannot train."""
+    _check_parts(stage.objective, stage.settings, stage.name, execution)
+
+
+def _check_parts(
+    objective: Objective, settings: Training, stage: str, execution: Execution
+) -> None:
+    """Refuse to compute batches in parts where the loss is not a mean over samples."""
+    parts = settings.micro_batch
+    if execution.team.size == 1 and parts is None:
+        return
+    if parts == "auto":
+        raise OptionError(
+            f"Stage {stage!r} has micro_batch=auto, which is resolved before a run: give a number"
+        )
+    option = "train.micro_batch" if execution.team.size == 1 else "torchrun"
+    if not objective.additive:
+        raise OptionError(
+            f"{option}: the loss of stage {stage!r} ({type(objective).__name__}) depends on the "
+            "batch as a whole, so it cannot be computed in parts. Leave the option out, or use a "
+            "smaller --batch-size"
+        )
+    if parts is not None and execution.compile == "graphs":
+        raise OptionError(
+            "--compile graphs overwrites the gradients of one part with those of the next. "
+            "Use --compile on"
+        )
+
+
+def _check_shares(stage: Stage, processes: int) -> None:
+    """Refuse batches of which a process would have too few samples for BatchNorm."""
+    smallest = stage.batches.smallest
+    if processes > 1 and smallest < 2 * processes and normalises(stage.objective):
+        raise OptionError(
+            f"torchrun: the smallest batch of an epoch has {smallest} samples, and BatchNorm needs "
+            f"two for each of {processes} processes. Change --batch-size slightly"
+        )
+
+
+def _written(trained: Trained) -> dict[str, object]:
+    """Return what a stage left, as plain values and tensors."""
+    assert trained.cost is not None
+    return {
+        "objective": trained.objective.state_dict(),
+        "checkpoints": {
+            rule: (kept.epoch, kept.value, kept.state) for rule, kept in trained.checkpoints.items()
+        },
+        "densities": dict(trained.densities),
+        "masks": dict(trained.masks),
+        "cost": {k: v for k, v in asdict(trained.cost).items() if k != "reused"},
+    }

@@ -1,0 +1,64 @@
+"""Runs for tests, on the CPU: a session for each, and a method alone without a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from debiasbench import Method, Model, Task
+from debiasbench.core.settings import Training
+from debiasbench.core.stage import Trained
+from debiasbench.records.store import Run
+from debiasbench.runs import fit as fitting
+from debiasbench.runs.session import Session
+from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.spec import Spec
+from debiasbench.training.execution import Execution
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.predict import Predictor
+from debiasbench.training.trainer import Sequential
+
+
+def run(
+    spec: Spec,
+    plugins: Plugins,
+    *,
+    results: Path,
+    data_root: Path,
+    device: str = "cpu",
+    overwrite: Any = "failed",
+    keep_weights: bool = False,
+    **session: Any,
+) -> Run:
+    with Session(plugins, results=results, data_root=data_root, device=device, **session) as one:
+        return one.run(spec, overwrite=overwrite, keep_weights=keep_weights)
+
+
+def fit_whole(
+    task: Task,
+    method: Method,
+    *,
+    model: Model,
+    training: Training,
+    seed: int = 0,
+    components: Callable[[], Sequence[Any]] = tuple,
+    owner: str = "the method",
+) -> fitting.Fitted:
+    execution = Execution.on("cpu")
+    predictor = Predictor(execution, training.precision)
+    return fitting.fit(
+        PlacedTask(task, execution.device),
+        method,
+        model=model,
+        training=training,
+        seed=seed,
+        trainer=Sequential(execution, predictor),
+        predictor=predictor,
+        components=components,
+        owner=owner,
+    )
+
+
+def fit(task: Task, method: Method, **more: Any) -> Trained:
+    return fit_whole(task, method, **more).trained
