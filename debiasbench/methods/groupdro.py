@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from debiasbench.common.options import option
 from debiasbench.core.method import Method, Supervision
 from debiasbench.core.objective import Objective
-from debiasbench.methods.upweight import equal_groups
+from debiasbench.core.weights import equal_groups
 
 if TYPE_CHECKING:
     from torch import nn

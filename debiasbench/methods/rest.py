@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from debiasbench.common.options import option
 from debiasbench.core.method import Method, Supervision
-from debiasbench.methods.upweight import upweight_conflict
+from debiasbench.core.weights import upweight_conflict
 
 if TYPE_CHECKING:
     from debiasbench.core.lab import Lab

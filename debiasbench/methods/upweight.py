@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
 from debiasbench.core.method import Method, Supervision
+from debiasbench.core.weights import equal_groups, upweight_conflict
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from debiasbench.core.lab import Lab
     from debiasbench.core.stage import Trained
-
-# conflicting fraction of the training split -> lambda (Park et al., CVPR 2023, released defaults)
-PUBLISHED = {0.005: 80.0, 0.01: 50.0, 0.02: 30.0, 0.05: 10.0}
 
 
 @dataclass(frozen=True)
@@ -56,30 +51,3 @@ class Upweight(Method):
         else:
             weights = upweight_conflict(lab.labels(label="conflict"), self.weight)
         return lab.train(lab.model(), weights=weights, name="train")
-
-
-def upweight_conflict(conflict: Tensor, weight: float | None = None) -> Tensor:
-    """(N,) sampling weights: `weight` where (N,) `conflict`, 1 elsewhere.
-
-    `weight` None takes `published_weight` of the conflicting fraction.
-    """
-    if weight is None:
-        weight = published_weight(conflict.float().mean().item())
-    return 1 + (weight - 1) * conflict.double()
-
-
-def equal_groups(group: Tensor) -> Tensor:
-    """(N,) sampling weights that draw every group that is there equally often."""
-    return 1 / group.bincount()[group].double()
-
-
-def published_weight(ratio: float) -> float:
-    """Return the lambda published for a conflicting fraction, in [0, 1], of the training split.
-
-    Away from the published fractions (by more than a quarter) it is (1 - r) / 2r: a third of
-    the draws conflicting, about what the published ones come to.
-    """
-    for published, weight in PUBLISHED.items():
-        if ratio > 0 and abs(math.log(ratio / published)) < math.log(1.25):
-            return weight
-    return (1 - ratio) / (2 * ratio) if 0 < ratio < 1 else 1.0

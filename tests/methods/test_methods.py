@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from debiasbench import Batch, Supervision
 from debiasbench.common.errors import OptionError
 from debiasbench.core.model import Shape
+from debiasbench.core.weights import published_weight
 from debiasbench.methods import dfr
 from debiasbench.methods.dfr import DFR
 from debiasbench.methods.erm import ERM
@@ -20,7 +21,7 @@ from debiasbench.methods.groupdro import GroupDRO, GroupDROLoss
 from debiasbench.methods.jtt import JTT
 from debiasbench.methods.lff import LfF, LfFLoss
 from debiasbench.methods.rest import REST
-from debiasbench.methods.upweight import Upweight, equal_groups, published_weight, upweight_conflict
+from debiasbench.methods.upweight import Upweight
 from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
 from debiasbench.runs.run import fit
@@ -75,19 +76,6 @@ def test_every_builtin_method_says_where_it_comes_from(name: str) -> None:
 )
 def test_supervision_is_what_the_method_uses(method: Any, seen: tuple[str, str]) -> None:
     assert method.supervision == Supervision(*seen)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("ratio", "weight"),
-    [(0.005, 80), (0.01, 50), (0.02, 30), (0.05, 10), (0.0501, 10), (0.5, 0.5), (0.2, 2), (0, 1)],
-)
-def test_published_weights_and_a_third_of_the_draws_elsewhere(ratio: float, weight: float) -> None:
-    assert published_weight(ratio) == pytest.approx(weight)
-
-
-def test_upweighting_draws_conflicting_samples_as_often_as_asked() -> None:
-    conflict = torch.tensor([True, False, False, True])
-    assert upweight_conflict(conflict, 7.0).tolist() == [7, 1, 1, 7]
 
 
 def test_a_weight_that_nothing_would_read_is_refused() -> None:
@@ -236,11 +224,6 @@ def test_jtt_draws_the_first_networks_mistakes_more_often_in_training_a_second_f
     assert second["weights"].tolist() == [7.0 if w else 1.0 for w in wrong.tolist()]
     learned = first["trained"].objective.state_dict()
     assert any(not torch.equal(value, learned[name]) for name, value in second["start"].items())
-
-
-def test_equal_groups_are_drawn_equally_often_and_absent_ones_do_not_matter() -> None:
-    weights = equal_groups(torch.tensor([0, 0, 0, 2]))
-    assert weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1])
 
 
 def test_dfr_puts_a_head_for_standardised_features_in_place_of_one_for_raw_ones() -> None:

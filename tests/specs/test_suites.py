@@ -19,8 +19,8 @@ from click.testing import Result
 from debiasbench import Dataset, Method, Task, hookimpl
 from debiasbench.cli.suite import report
 from debiasbench.common.errors import DataError, OptionError, UnknownNameError
+from debiasbench.core.weights import PUBLISHED
 from debiasbench.measure.forecast import STEPS, WARM_UP, Stage, forecast
-from debiasbench.methods.upweight import PUBLISHED
 from debiasbench.records.store import Store, read_all
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
