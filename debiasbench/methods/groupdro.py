@@ -48,8 +48,8 @@ class GroupDROLoss(Objective):
         mean = total / count.clamp(min=1)  # (G,), 0 for groups that the batch lacks
         if self.training:
             gain = torch.where(count > 0, mean.detach() + self.margin, 0.0)
-            q = self.q * (self.step_size * gain).exp()
-            self.q.copy_(q / q.sum())
+            self.q.mul_((self.step_size * gain).exp())
+            self.q.div_(self.q.sum())
         return (self.q * mean).sum()
 
 

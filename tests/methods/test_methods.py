@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from debiasbench import Batch, Supervision
 from debiasbench.common.errors import OptionError
@@ -135,6 +136,38 @@ def test_group_dro_adjustment_adds_more_for_small_groups() -> None:
     counts = torch.tensor([4, 100, 0])
     loss = GroupDROLoss(Fixed([[0.0, 0.0]]), counts, step_size=0.5, adjustment=2.0)
     assert loss.margin.tolist() == pytest.approx([1.0, 0.2, 0.0])
+
+
+class NoReading(TorchDispatchMode):
+    """Refuses every operation that needs a tensor's values in Python: a GPU would wait for it."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
+        assert func not in {aten._local_scalar_dense.default, aten.nonzero.default}, func
+        if func in {aten.index.Tensor, aten.index_put_.default}:  # a mask hides a `nonzero`
+            assert torch.bool not in {i.dtype for i in args[1] if i is not None}, func
+        return func(*args, **(kwargs or {}))
+
+
+def make_loss(name: str) -> GroupDROLoss | LfFLoss:
+    logits = [[2.0, 0.0], [0.0, 1.0]]
+    if name == "groupdro":
+        return GroupDROLoss(Fixed(logits), torch.tensor([3, 1]), step_size=0.5, adjustment=1.0)
+    return LfFLoss(Fixed(logits), Fixed(logits[::-1]), torch.tensor([0, 1]), q=0.7, decay=0.7)
+
+
+@pytest.mark.parametrize(("name", "buffer"), [("groupdro", "q"), ("lff", "average")])
+def test_a_loss_changes_its_buffers_in_place_and_reads_nothing_back(name: str, buffer: str) -> None:
+    loss = make_loss(name)
+    inputs = batch([0, 1], group=[0, 1])
+    python_state = dict(vars(loss))
+    addresses = {n: b.data_ptr() for n, b in loss.named_buffers()}
+    before = loss.get_buffer(buffer).clone()
+    with NoReading():
+        loss(inputs).backward()
+    assert not torch.equal(loss.get_buffer(buffer), before)
+    assert {n: b.data_ptr() for n, b in loss.named_buffers()} == addresses
+    assert vars(loss) == python_state
 
 
 def test_lff_weighs_samples_by_relative_difficulty() -> None:
