@@ -9,6 +9,7 @@ from debiasbench.sparsity.attach import SparseTraining as SparseTraining
 from debiasbench.sparsity.compact import CannotCompact as CannotCompact
 from debiasbench.sparsity.compact import compact as compact
 from debiasbench.sparsity.component import Sparsify as Sparsify
+from debiasbench.sparsity.connectivity import connectivity as connectivity
 from debiasbench.sparsity.criteria import global_masks as global_masks
 from debiasbench.sparsity.criteria import grasp_scores as grasp_scores
 from debiasbench.sparsity.criteria import magnitude_scores as magnitude_scores
@@ -28,7 +29,6 @@ from debiasbench.sparsity.params import maskable as maskable
 from debiasbench.sparsity.presets import PRESETS as PRESETS
 from debiasbench.sparsity.presets import REST as REST
 from debiasbench.sparsity.settings import setting as setting
-from debiasbench.sparsity.stats import connectivity as connectivity
 from debiasbench.sparsity.stats import statistics as statistics
 from debiasbench.sparsity.topology import drop_and_grow as drop_and_grow
 from debiasbench.sparsity.updater import Layer as Layer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -12,11 +12,38 @@ from debiasbench.sparsity.params import select
 from debiasbench.sparsity.topology import keyed_generator, random_mask, top
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
-    from debiasbench.sparsity.updater import Updater
+    from debiasbench.sparsity.patterns import Pattern
+
+
+class MaskSettings(Protocol):
+    """What `first_masks` reads of an updater."""
+
+    @property
+    def init(self) -> str:
+        """Where first masks come from: random, magnitude, global_magnitude, snip, ..."""
+
+    @property
+    def density(self) -> float:
+        """Fraction of weights kept at the end, in (0, 1]."""
+
+    @property
+    def pattern(self) -> str:
+        """Name of the pattern that `rows` returns."""
+
+    def rows(self) -> Pattern | None:
+        """Return where active weights may lie; None: anywhere."""
+
+    def first_density(self) -> float:
+        """Return the fraction of weights kept before the first update, in (0, 1]."""
+
+    def budgets(
+        self, shapes: Mapping[str, Sequence[int]], density: float, dense: Sequence[str] = ()
+    ) -> dict[str, int]:
+        """Return how many weights each layer keeps at `density`."""
 
 
 def magnitude_scores(model: nn.Module) -> dict[str, Tensor]:
@@ -87,7 +114,7 @@ def global_masks(
 
 
 def first_masks(
-    updater: Updater,
+    updater: MaskSettings,
     weights: Mapping[str, nn.Parameter],
     dense: set[str],
     seed: int,
@@ -130,7 +157,7 @@ def first_masks(
 
 
 def _budgets(
-    updater: Updater,
+    updater: MaskSettings,
     weights: Mapping[str, nn.Parameter],
     dense: set[str],
     densities: Mapping[str, float] | None,
@@ -156,7 +183,10 @@ def _budgets(
 
 
 def _random(
-    updater: Updater, weights: Mapping[str, nn.Parameter], budgets: Mapping[str, int], seed: int
+    updater: MaskSettings,
+    weights: Mapping[str, nn.Parameter],
+    budgets: Mapping[str, int],
+    seed: int,
 ) -> dict[str, Tensor]:
     pattern, masks = updater.rows(), {}
     for name, p in weights.items():
