@@ -80,7 +80,7 @@ def test_builtin_plugins_use_what_strangers_use(kind: str) -> None:
 
 
 def test_the_sparsity_library_imports_only_what_is_common() -> None:
-    for path in (PACKAGE / "sparsity").glob("*.py"):
+    for path in (PACKAGE / "sparsity").rglob("*.py"):
         assert imports(path) <= {"sparsity", "common"}, path
 
 

@@ -6,8 +6,7 @@ for x, y in loader:  # the loop stays as it is
 """
 
 from debiasbench.sparsity.attach import SparseTraining as SparseTraining
-from debiasbench.sparsity.compact import CannotCompact as CannotCompact
-from debiasbench.sparsity.compact import compact as compact
+from debiasbench.sparsity.compaction.compact import compact as compact
 from debiasbench.sparsity.component import Sparsify as Sparsify
 from debiasbench.sparsity.connectivity import connectivity as connectivity
 from debiasbench.sparsity.criteria import global_masks as global_masks
@@ -17,6 +16,7 @@ from debiasbench.sparsity.criteria import snip_scores as snip_scores
 from debiasbench.sparsity.csr import to_csr as to_csr
 from debiasbench.sparsity.distributions import Shares as Shares
 from debiasbench.sparsity.distributions import allocate as allocate
+from debiasbench.sparsity.errors import CannotCompact as CannotCompact
 from debiasbench.sparsity.errors import NonFiniteGradient as NonFiniteGradient
 from debiasbench.sparsity.errors import NotAttached as NotAttached
 from debiasbench.sparsity.errors import SparsityError as SparsityError

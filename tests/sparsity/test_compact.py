@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from debiasbench.core.model import Shape
 from debiasbench.models.cnn import CNN
 from debiasbench.models.resnet import ResNet18
-from debiasbench.sparsity.compact import CannotCompact, Compacted, compact
-from debiasbench.sparsity.errors import SparsityError
+from debiasbench.sparsity.compaction.compact import Compacted, compact
+from debiasbench.sparsity.errors import CannotCompact, SparsityError
 from debiasbench.sparsity.params import maskable
 
 Masks = dict[str, Tensor]
