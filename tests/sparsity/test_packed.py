@@ -15,37 +15,10 @@ from torch import Tensor
 
 from debiasbench.sparsity.errors import SparsityError
 from debiasbench.sparsity.packed import pack_state, packed_bytes, unpack_state
+from tests.sparsity.random_tensors import BITS, Tensors, assert_same_bits, bernoulli, bits, random
 
-Tensors = dict[str, Tensor]
-
-BITS = {
-    torch.float64: torch.int64,
-    torch.float32: torch.int32,
-    torch.float16: torch.int16,
-    torch.bfloat16: torch.int16,
-}
 SPECIAL = (0.0, -0.0, math.nan, math.inf, -math.inf)
 DIGEST_BYTES = 32
-
-
-def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def bernoulli(density: float, *shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < density
-
-
-def bits(x: Tensor) -> Tensor:
-    return x.view(BITS[x.dtype]) if x.dtype in BITS else x
-
-
-def assert_same_bits(found: Tensors, expected: Tensors) -> None:
-    assert set(found) == set(expected)
-    for name, x in expected.items():
-        assert found[name].dtype == x.dtype
-        assert torch.equal(bits(found[name]), bits(x)), name
-
 
 densities = st.sampled_from([0.0, 0.01, 0.1, 0.5, 0.9, 0.98, 1.0])
 
