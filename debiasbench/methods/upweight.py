@@ -1,4 +1,4 @@
-"""Upweighting: sample the rare side of the bias more often."""
+"""Upweighting: draw rare samples more often."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Upweight(Method):
-    """Upweighting: bias-conflicting samples, or rare groups, are drawn more often."""
+    """Upweighting: draw bias-conflicting samples, or small groups, more often."""
 
     citation: ClassVar[str] = (
         "Sagawa et al. An Investigation of Why Overparameterization Exacerbates Spurious "
@@ -25,27 +25,32 @@ class Upweight(Method):
     )
 
     by: Literal["conflict", "group"] = option(
-        "conflict", "conflict: one weight for all conflicting samples; group: all groups equally"
+        "conflict",
+        "conflict: one weight for all conflicting samples; group: draw all groups equally often",
     )
     weight: float | None = option(
         None,
-        "how often a conflicting sample is drawn for one aligned; none: 80, 50, 30, 10 at 0.5, 1, "
-        "2, 5 % conflicting, else what makes a third of the draws conflicting",
+        "how often a conflicting sample is drawn, relative to an aligned one; none: 80, 50, 30 or "
+        "10 at 0.5, 1, 2 or 5 % conflicting samples, otherwise such that a third of the draws is "
+        "conflicting",
         gt=0,
     )
 
     def __post_init__(self) -> None:
-        """Raise `OptionError` where a weight is given that nothing would read."""
+        """Raise `OptionError` for a weight that would have no effect."""
         if self.by == "group" and self.weight is not None:
-            raise OptionError("method upweight: weight goes with by=conflict only")
+            raise OptionError(
+                f"method upweight: weight={self.weight:g} has no effect with by=group: remove it, "
+                "or use by=conflict"
+            )
 
     @property
     def supervision(self) -> Supervision:
-        """What `by` needs."""
+        """The labels that `by` needs."""
         return Supervision(train="groups" if self.by == "group" else "conflict")
 
     def fit(self, lab: Lab) -> Trained:
-        """Train once on reweighted draws."""
+        """Train once on reweighted samples."""
         if self.by == "group":
             weights = equal_groups(lab.labels(label="group"))
         else:

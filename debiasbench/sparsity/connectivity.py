@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Connectivity:
-    """What lies on a path from the input to an output.
+    """Counts of weights and outputs on a path from an input to an output.
 
-    `useful`: active weights on such a path; `outputs`: units of the output that one reaches.
+    `kept`: active weights. `useful`: active weights on such a path. `outputs`: output units that a
+    path reaches, out of `of_outputs`.
     """
 
     kept: int
@@ -31,11 +32,12 @@ class Connectivity:
 
 
 def connectivity(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> Connectivity:
-    """Follow every path of a masked network that is a sum of products with monotone layers between.
+    """Count the active weights and the outputs that lie on a path through a masked network.
 
-    A copy of `model` with every active weight positive, no bias and neutral normalisation sends a
-    positive `example` (B, *input) through; what arrives, and its gradient, is positive just where
-    a path is (the idea of SynFlow; Tanaka et al., NeurIPS 2020).
+    A copy of `model`, in which active weights are positive, biases are 0 and normalisation does
+    nothing, gets an input of ones in the shape of one sample of `example` (B, *input). Its output
+    and gradients are positive exactly where a path exists (the idea of SynFlow; Tanaka et al.,
+    NeurIPS 2020). This holds if the layers between the weights are monotone, as ReLU is.
     """
     probe = copy.deepcopy(model).double().eval()
     _make_positive(probe, masks)

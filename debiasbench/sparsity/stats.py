@@ -13,28 +13,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerStats:
-    """One weight. `explored`: fraction ever active; `grown`: weights that came in, all updates."""
+    """Statistics of the weight of one layer.
+
+    `kept`: number of active weights. `explored`: fraction of weights that were active at any time.
+    `grown`: number of weights grown, over all updates.
+    """
 
     name: str
     weights: int
     kept: int
     explored: float
     grown: int
-    dead_outputs: int  # units without any input weight
-    dead_inputs: int  # inputs that no unit reads
+    dead_outputs: int  # units without an active input weight
+    dead_inputs: int  # inputs without an active weight to any unit
 
     @property
     def density(self) -> float:
-        """Fraction kept."""
+        """Fraction of weights kept, in [0, 1]."""
         return self.kept / self.weights
 
 
 @dataclass(frozen=True)
 class Stats:
-    """A sparse training so far.
+    """Statistics of a sparse training up to the current step.
 
-    `explored` is R_s, the in-time over-parameterisation (Liu et al., ICML 2021): the fraction of
-    weights active at any time. `churn`: fraction of the weights kept that the last update brought.
+    `explored`: R_s, the in-time over-parameterisation (Liu et al., ICML 2021), which is the
+    fraction of weights that were active at any time. `churn`: fraction of the active weights that
+    the last update has grown.
     """
 
     step: int
@@ -47,7 +52,7 @@ class Stats:
 
     @property
     def density(self) -> float:
-        """Fraction kept."""
+        """Fraction of weights kept, in [0, 1]."""
         return self.kept / self.weights
 
 
@@ -80,7 +85,7 @@ class Counted(Protocol):
 
 
 def statistics(training: Counted) -> Stats:
-    """Count what a sparse training has now."""
+    """Return the statistics of a sparse training at its current step."""
     layers = tuple(
         LayerStats(
             name=name,

@@ -80,7 +80,7 @@ def test_supervision_is_what_the_method_uses(method: Any, seen: tuple[str, str])
 
 
 def test_a_weight_that_nothing_would_read_is_refused() -> None:
-    with pytest.raises(OptionError, match="by=conflict only"):
+    with pytest.raises(OptionError, match="weight=3 has no effect with by=group"):
         Upweight(by="group", weight=3.0)
 
 

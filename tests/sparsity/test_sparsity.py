@@ -142,7 +142,7 @@ def test_density_one_keeps_everything() -> None:
 
 @pytest.mark.parametrize("density", [0.0, -0.1, 1.5, float("nan")])
 def test_a_density_outside_its_range_is_refused(density: float) -> None:
-    with pytest.raises(ValueError, match=r"density must lie in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"density must be in \(0, 1\]"):
         allocate(CNN_SHAPES, density)
 
 
@@ -233,7 +233,7 @@ def test_n_of_m_holds_in_every_block_of_inputs() -> None:
     blocks = mask.movedim(1, -1).reshape(-1, 4)
     assert (blocks.sum(1) == 2).all()
     assert torch.equal(pattern.back(pattern.rows(scores), scores.shape), scores)
-    with pytest.raises(SparsityError, match="conv has 6 inputs, no multiple of 4"):
+    with pytest.raises(SparsityError, match="conv has 6 inputs, which is not a multiple of 4"):
         pattern.per_row("conv", torch.Size([2, 6]), 5)
 
 
@@ -282,7 +282,7 @@ def test_a_packed_mask_comes_back(bits: list[bool]) -> None:
     assert len(packed) == math.ceil(len(bits) / 8)
     assert torch.equal(unpack(packed, mask.shape), mask)
     assert digest({"a": mask}) != digest({"a": ~mask})
-    with pytest.raises(ValueError, match="no packed mask"):
+    with pytest.raises(ValueError, match="A packed mask of shape"):
         unpack(packed, (len(bits) + 8,))
 
 
@@ -299,9 +299,9 @@ def test_patterns_choose_weights_and_a_misspelt_one_is_named() -> None:
     net = small_net()
     assert list(select(net, include=["4.*"])) == ["4.weight"]
     assert list(select(net, exclude=["4.*"])) == ["0.weight"]
-    with pytest.raises(SparsityError, match=r"No layer matches 'fc\*'; there are 0.weight"):
+    with pytest.raises(SparsityError, match=r"No layer matches 'fc\*'. Available: 0.weight"):
         select(net, exclude=["fc*"])
-    with pytest.raises(SparsityError, match="leave none"):
+    with pytest.raises(SparsityError, match="select none of the 2 layers"):
         select(net, exclude=["*"])
     with pytest.raises(SparsityError, match="no convolution or linear layer"):
         select(nn.BatchNorm1d(3))

@@ -151,7 +151,7 @@ def test_patterns_of_n_in_m_survive_every_update(updater: Updater) -> None:
 def test_a_pattern_and_another_density_contradict_each_other() -> None:
     with pytest.raises(SparsityError, match=r"2:4 has density 0.5, not 0.1: set density=0.5"):
         begin(RigL(0.1, pattern="2:4"))
-    with pytest.raises(SparsityError, match="shares weights over all layers"):
+    with pytest.raises(SparsityError, match="ranks the weights of all layers together"):
         begin(RigL(0.1, pattern="constant_fan_in", init="global_magnitude"))
 
 
