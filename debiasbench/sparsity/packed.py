@@ -167,7 +167,7 @@ def _unpacked(parts: Parts) -> tuple[Tensor, Tensor]:
 
 
 def _places(mask: Tensor) -> Tensor:
-    """Bool (N,) -> its bits or the indices of True values, whichever takes fewer bytes."""
+    """Bool (N,) -> its bits or the indices of True values, in the form that takes fewer bytes."""
     bits = pack(mask)
     index = torch.int32 if len(mask) <= torch.iinfo(torch.int32).max else torch.int64
     if int(mask.sum()) * index.itemsize >= bits.nbytes:

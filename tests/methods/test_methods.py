@@ -1,4 +1,4 @@
-"""Every builtin method holds to what methods promise; each is what its paper says."""
+"""Every builtin method passes the checks of methods, and computes what its paper says."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_registered_method_is_among_those_checked() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(Plugins().methods))
-def test_every_builtin_method_says_where_it_comes_from(name: str) -> None:
+def test_every_builtin_method_has_a_citation(name: str) -> None:
     assert len(Plugins().methods[name].load().citation) > 20
 
 
@@ -79,13 +79,13 @@ def test_supervision_is_what_the_method_uses(method: Any, seen: tuple[str, str])
     assert method.supervision == Supervision(*seen)  # type: ignore[arg-type]
 
 
-def test_a_weight_that_nothing_would_read_is_refused() -> None:
+def test_a_weight_without_effect_is_refused() -> None:
     with pytest.raises(OptionError, match="weight=3 has no effect with by=group"):
         Upweight(by="group", weight=3.0)
 
 
 class Fixed(nn.Module):
-    """Gives the logits it was made with, whatever comes in."""
+    """Returns fixed logits for any input."""
 
     def __init__(self, logits: list[list[float]]) -> None:
         super().__init__()
@@ -103,7 +103,9 @@ def batch(y: list[int], group: list[int] | None = None) -> Batch:
 
 def test_group_dro_follows_algorithm_1_on_a_hand_made_batch() -> None:
     logits = [[2.0, 0.0], [0.0, 1.0], [0.5, 0.0]]
-    counts = torch.tensor([5, 0, 3, 2])  # group 1 has no training sample, group 3 none here
+    counts = torch.tensor(
+        [5, 0, 3, 2]
+    )  # group 1 has no training sample, group 3 none in this batch
     loss = GroupDROLoss(Fixed(logits), counts, step_size=0.5, adjustment=0.0)
     assert loss.q.tolist() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3])
     value = loss(batch([0, 0, 1], group=[0, 2, 2]))
@@ -186,7 +188,7 @@ def test_lff_weighs_samples_by_relative_difficulty() -> None:
 
 
 def test_lff_normalises_by_the_largest_average_of_the_class() -> None:
-    # an anti-pattern of a peer: the mean cross-entropy makes every weight one half
+    # normalising by the mean instead would make every weight one half
     y = torch.tensor([0, 0])
     biased = [[3.0, 0.0], [0.0, 3.0]]
     loss = LfFLoss(Fixed(biased), Fixed([[1.0, 0.0], [1.0, 0.0]]), y, q=0.7, decay=0.0)
@@ -218,14 +220,19 @@ def test_lff_gradients_of_the_two_networks_do_not_mix() -> None:
 def run(method: Any, model: Any = None, **more: Any) -> tuple[Any, Engine]:
     engine = Engine("cpu")
     fitted = fit(
-        toy_task(), method, model=model or MLP(hidden=(16, 16)), training=TRAINING, seed=0,
-        engine=engine, **more,
-    )  # fmt: skip
+        toy_task(),
+        method,
+        model=model or MLP(hidden=(16, 16)),
+        training=TRAINING,
+        seed=0,
+        engine=engine,
+        **more,
+    )
     return fitted, engine
 
 
 class Watched(Engine):
-    """Remembers what each stage was given and became."""
+    """Records the arguments and the result of each stage."""
 
     def __init__(self) -> None:
         super().__init__("cpu")
@@ -300,7 +307,7 @@ def test_dfr_changes_nothing_but_the_last_layer() -> None:
     assert differing == ["5.weight", "5.bias"]
 
 
-def test_dfr_subsets_have_equally_many_samples_of_every_group_that_is_there() -> None:
+def test_dfr_subsets_have_equally_many_samples_of_every_present_group() -> None:
     import numpy as np
 
     group = np.array([0] * 10 + [2] * 3 + [3] * 5)
@@ -329,7 +336,7 @@ def test_rest_as_released_weighs_80_and_updates_every_thousand_steps_to_the_end(
     assert seen["weights"].max().item() == 80
 
 
-def test_rest_with_an_infeasible_density_says_which_is_feasible() -> None:
+def test_an_infeasible_density_error_names_the_smallest_feasible_one() -> None:
     with pytest.raises(OptionError, match="smallest feasible density"):
         run(REST(density=1e-6))
 

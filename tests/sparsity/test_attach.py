@@ -224,9 +224,13 @@ def test_a_setting_out_of_range_is_named(settings: dict[str, Any], says: str) ->
 
 @pytest.mark.parametrize(
     ("updater", "error"),
-    [(Static(0.1, distribution="erq"), SparsityError), (Static(0.0001), SparsityTooHigh),
-     (Static(0.1, exclude=("x",)), SparsityError), (RigL(every="2 epochs"), SparsityError)],
-)  # fmt: skip
+    [
+        (Static(0.1, distribution="erq"), SparsityError),
+        (Static(0.0001), SparsityTooHigh),
+        (Static(0.1, exclude=("x",)), SparsityError),
+        (RigL(every="2 epochs"), SparsityError),
+    ],
+)
 def test_a_request_that_cannot_be_met_leaves_the_model_untouched(
     updater: Updater, error: type[Exception]
 ) -> None:

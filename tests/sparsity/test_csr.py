@@ -45,11 +45,11 @@ def test_a_network_in_csr_computes_what_the_dense_one_does(
     assert not any(isinstance(x, nn.Linear | nn.Conv2d) for x in report.model.modules())
     model.eval()
     for x in (example, random(3, *shape, seed=1, dtype=dtype), example[:0]):
-        found, expected = report.model(x), model(x)
-        assert found.shape == expected.shape
-        assert found.dtype == dtype
+        output, expected = report.model(x), model(x)
+        assert output.shape == expected.shape
+        assert output.dtype == dtype
         tolerance = 1e-10 if dtype == torch.float64 else 1e-5
-        torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+        torch.testing.assert_close(output, expected, atol=tolerance, rtol=0)
 
 
 def test_the_original_is_untouched() -> None:
@@ -72,34 +72,36 @@ def test_a_dense_layer_stays_dense_if_that_is_chosen() -> None:
     x = random(7, 27, dtype=torch.float64)
     report = to_csr(model, {}, x, choose=never)
     assert [(c.name, c.density, c.chosen) for c in report.layers] == [
-        ("0.weight", 1.0, False), ("2.weight", 1.0, False), ("4.weight", 1.0, False),
-    ]  # fmt: skip
+        ("0.weight", 1.0, False),
+        ("2.weight", 1.0, False),
+        ("4.weight", 1.0, False),
+    ]
     assert torch.equal(report.model(x), model(x))
     assert list(report.model.state_dict()) == list(model.state_dict())
 
 
 @torch.no_grad()
-def test_every_layer_is_chosen_for_itself_by_its_times() -> None:
+def test_every_layer_is_chosen_separately_by_its_times() -> None:
     model = built(mlp)
     masks = masked(model, 0.1)
     del masks["2.weight"]
-    told: list[tuple[float, float]] = []
+    times: list[tuple[float, float]] = []
 
     def only_the_second(dense_ms: float, csr_ms: float) -> bool:
-        told.append((dense_ms, csr_ms))
-        return len(told) == 2
+        times.append((dense_ms, csr_ms))
+        return len(times) == 2
 
     x = random(7, 27, dtype=torch.float64)
     report = to_csr(model, masks, x, choose=only_the_second)
     assert [c.chosen for c in report.layers] == [False, True, False]
-    assert [(c.dense_ms, c.csr_ms) for c in report.layers] == told
-    assert all(ms > 0 for pair in told for ms in pair)
+    assert [(c.dense_ms, c.csr_ms) for c in report.layers] == times
+    assert all(ms > 0 for pair in times for ms in pair)
     densities = [int(m.sum()) / m.numel() for m in (masks["0.weight"], masks["4.weight"])]
     assert [report.layers[0].density, report.layers[2].density] == densities
     assert [type(x) for x in report.model][::2] == [nn.Linear, CsrLinear, nn.Linear]
 
 
-def test_without_a_choice_the_faster_layer_is_taken() -> None:
+def test_by_default_the_faster_layer_is_used() -> None:
     model = built(mlp)
     report = to_csr(model, masked(model, 0.1), random(7, 27, dtype=torch.float64))
     for choice in report.layers:
@@ -107,7 +109,7 @@ def test_without_a_choice_the_faster_layer_is_taken() -> None:
 
 
 class Odd(nn.Module):
-    """What a converter meets: layers shared, tied, hooked, derived, parametrised and not called."""
+    """Layers that are shared, tied, hooked, patched, parametrised or not called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +135,7 @@ class Odd(nn.Module):
 
 
 @torch.no_grad()
-def test_only_layers_that_are_no_more_than_they_seem_are_replaced() -> None:
+def test_only_plain_layers_are_replaced() -> None:
     model = built(Odd).eval()
     x = random(2, 3, 6, dtype=torch.float64)
     masks = {"shared.weight": bernoulli(0.3, 6, 6)}

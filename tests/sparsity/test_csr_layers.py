@@ -18,7 +18,7 @@ from tests.sparsity.random_tensors import random
 
 @pytest.mark.parametrize("density", [0.02, 0.15, 1.0])  # of 8 filters: 15, 73 and 100 % read
 @torch.no_grad()
-def test_convolutions_pick_only_what_is_read_where_that_is_little(density: float) -> None:
+def test_convolutions_copy_only_the_places_read_if_these_are_few(density: float) -> None:
     model = built(conv_net).eval()
     masks = masked(model, density)
     x = random(2, 3, 9, 11, dtype=torch.float64)
@@ -42,9 +42,9 @@ def test_a_linear_layer_in_csr_takes_inputs_of_any_rank(shape: tuple[int, ...]) 
     layer = built(lambda: nn.Linear(27, 4))
     mask = masked(layer, 0.3)["weight"]
     x = random(*shape, dtype=torch.float64)
-    found = CsrLinear(layer, mask)(x)
-    torch.testing.assert_close(found, layer(x), atol=1e-12, rtol=0)
-    assert found.is_contiguous()
+    output = CsrLinear(layer, mask)(x)
+    torch.testing.assert_close(output, layer(x), atol=1e-12, rtol=0)
+    assert output.is_contiguous()
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def test_a_state_dict_goes_into_another_converted_network(assign: bool) -> None:
     one, dense, x = convert()
     model = built(mlp)
     masks = {
-        name: mask.flatten().roll(5).view(mask.shape)  # as many weights, in other places
+        name: mask.flatten().roll(5).view(mask.shape)  # the same number of weights, in other places
         for name, mask in masked(model, 0.1).items()
     }
     for name, p in maskable(model).items():
@@ -79,16 +79,25 @@ def test_a_state_dict_goes_into_another_converted_network(assign: bool) -> None:
     assert not torch.allclose(other(x), dense(x))
     state = one.model.state_dict()
     assert set(state) == {
-        "0.crow", "0.col", "0.values", "0.bias", "2.crow", "2.col", "2.values",
-        "4.crow", "4.col", "4.values", "4.bias",
-    }  # fmt: skip
+        "0.crow",
+        "0.col",
+        "0.values",
+        "0.bias",
+        "2.crow",
+        "2.col",
+        "2.values",
+        "4.crow",
+        "4.col",
+        "4.values",
+        "4.bias",
+    }
     assert {state["0.crow"].dtype, state["0.col"].dtype} == {torch.int32}
     other.load_state_dict(state, assign=assign)
     assert torch.equal(other(x), one.model(x))
 
 
 @pytest.mark.parametrize("assign", [False, True])
-def test_a_state_dict_that_is_no_csr_matrix_is_refused_when_it_is_used(assign: bool) -> None:
+def test_a_state_dict_that_is_not_a_csr_matrix_is_refused_when_it_is_used(assign: bool) -> None:
     report, _, x = convert()
     state = {name: values.clone() for name, values in report.model.state_dict().items()}
     state["2.col"][0] = 40  # of 40 columns
@@ -104,9 +113,9 @@ def test_a_converted_network_can_change_its_type_and_be_copied_after_it_ran() ->
     other.get_submodule("0").values.zero_()
     torch.testing.assert_close(report.model(x), dense(x))
     assert not torch.allclose(other(x), dense(x))
-    found = report.model.float()(x.float())
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, dense.float()(x.float()))
+    output = report.model.float()(x.float())
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(output, dense.float()(x.float()))
 
 
 def test_training_with_layers_in_csr_is_refused() -> None:

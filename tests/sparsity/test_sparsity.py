@@ -67,7 +67,7 @@ def test_the_sum_of_budgets_is_the_request_for_any_shapes(
     except SparsityTooHigh as error:
         least = float(str(error).rsplit(" ", 1)[1])
         assert least > density or distribution == "uniform_plus"
-        if distribution != "uniform_plus":  # whose last layer asks for more as density grows
+        if distribution != "uniform_plus":  # its last layer needs more as density grows
             assert sum(allocate(shapes, min(1.0, least), distribution).values()) > 0
         return
     assert sum(budgets.values()) == round(density * sum(sizes.values()))
@@ -93,7 +93,7 @@ def test_erk_to_the_power_of_zero_is_uniform() -> None:
     assert flat == allocate(CNN_SHAPES, 0.02, "uniform")
 
 
-def test_densities_of_ones_own_leave_nothing_to_distribute() -> None:
+def test_densities_by_layer_replace_the_distribution() -> None:
     shapes = {"a": (10, 10), "b": (20, 10)}
     assert allocate(shapes, {"a": 1.0, "b": 0.25}) == {"a": 100, "b": 50}
     with pytest.raises(SparsityError, match="'b' has no density"):
@@ -102,19 +102,19 @@ def test_densities_of_ones_own_leave_nothing_to_distribute() -> None:
         allocate(shapes, {"a": 1.0, "b": 0.1, "c": 0.1})
 
 
-def test_a_distribution_of_ones_own_says_wishes_and_least_densities() -> None:
+def test_a_custom_distribution_gives_wishes_and_minimum_densities() -> None:
     def halves(shapes: object, density: float) -> Shares:
         return Shares({"a": 1.0, "b": 1.0}, least={"a": 0.9})
 
     assert allocate({"a": (10, 10), "b": (20, 10)}, 0.4, halves) == {"a": 90, "b": 30}
 
 
-def test_layers_kept_dense_are_paid_by_the_others() -> None:
+def test_the_other_layers_get_sparser_if_some_are_kept_dense() -> None:
     budgets = allocate({"a": (10, 10), "b": (30, 10)}, 0.5, "uniform", dense=["a"])
     assert budgets == {"a": 100, "b": 100}
 
 
-def test_an_unknown_distribution_is_answered_with_the_nearest() -> None:
+def test_an_unknown_distribution_error_suggests_the_nearest_name() -> None:
     with pytest.raises(SparsityError, match=r"Unknown distribution 'unifrm'. Did you mean 'unif"):
         allocate(CNN_SHAPES, 0.1, "unifrm")
 
@@ -155,11 +155,11 @@ def test_an_infeasible_density_names_the_smallest_feasible_one() -> None:
     ("mask", "drop", "grow", "k", "expected"),
     [  # scores one digit a weight
         ("1100", "1900", "0012", 1, "0101"),
-        ("1100", "1900", "0000", 1, "1100"),  # ties: the lower index, here the dropped
+        ("1100", "1900", "0000", 1, "1100"),  # ties: the lower index, here the dropped weight
         ("1100", "1900", "9012", 1, "1100"),  # dropped and grown again
         ("1110", "0000", "0000", 2, "1110"),
         ("1010", "5070", "0302", 0, "1010"),
-        ("1111", "4321", "0000", 1, "1111"),  # a full layer can only take back
+        ("1111", "4321", "0000", 1, "1111"),  # a full layer can only grow what it dropped
     ],
 )
 def test_drop_and_grow_on_a_table(mask: str, drop: str, grow: str, k: int, expected: str) -> None:
@@ -167,8 +167,8 @@ def test_drop_and_grow_on_a_table(mask: str, drop: str, grow: str, k: int, expec
     assert text(got) == expected
 
 
-def digits(of: str) -> Tensor:
-    return torch.tensor([float(d) for d in of])
+def digits(row: str) -> Tensor:
+    return torch.tensor([float(d) for d in row])
 
 
 def text(mask: Tensor) -> str:
@@ -206,8 +206,8 @@ def test_an_exchange_conserves_the_count_and_never_grows_what_it_kept(
     kept = drop_and_grow(mask, drop, grow, k, grow=0)
     assert int(new.sum()) == int(mask.sum())
     assert int(kept.sum()) == int(mask.sum()) - k
-    assert not (kept & ~mask).any()  # what is kept, and so what is dropped, was active
-    assert not (kept & ~new).any()  # what grew was not among the kept
+    assert not (kept & ~mask).any()  # kept and dropped weights were active
+    assert not (kept & ~new).any()  # grown weights were not among the kept ones
 
 
 @given(exchanges())
@@ -251,15 +251,22 @@ def test_an_unknown_pattern_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("every", "steps"),
-    [("100", 100), ("100 steps", 100), ("2 epochs", 40), ("0.5 epochs", 10), ("5%", 50),
-     ("0.01%", 1), ("1 step", 1)],
-)  # fmt: skip
+    [
+        ("100", 100),
+        ("100 steps", 100),
+        ("2 epochs", 40),
+        ("0.5 epochs", 10),
+        ("5%", 50),
+        ("0.01%", 1),
+        ("1 step", 1),
+    ],
+)
 def test_an_interval_is_steps_epochs_or_a_part_of_the_training(every: str, steps: int) -> None:
     assert Interval.read(every).steps(1000, 20) == steps
 
 
 @pytest.mark.parametrize("every", ["0", "-3", "often", "1.5", "101%", "nan", ""])
-def test_an_interval_that_is_none_is_refused(every: str) -> None:
+def test_an_invalid_interval_is_refused(every: str) -> None:
     with pytest.raises(SparsityError, match="every="):
         Interval.read(every)
 
@@ -309,9 +316,15 @@ def test_patterns_choose_weights_and_a_misspelt_one_is_named() -> None:
 
 def test_maskable_weights_are_chosen_by_module_and_shared_ones_counted_once() -> None:
     net = nn.ModuleDict(
-        {"a": nn.Conv1d(2, 3, 2), "norm": nn.LayerNorm(3), "emb": nn.Embedding(4, 3),
-         "b": nn.Linear(3, 3), "c": nn.Linear(3, 3), "up": nn.ConvTranspose2d(2, 3, 2)}
-    )  # fmt: skip
+        {
+            "a": nn.Conv1d(2, 3, 2),
+            "norm": nn.LayerNorm(3),
+            "emb": nn.Embedding(4, 3),
+            "b": nn.Linear(3, 3),
+            "c": nn.Linear(3, 3),
+            "up": nn.ConvTranspose2d(2, 3, 2),
+        }
+    )
     net["c"].weight = net["b"].weight  # type: ignore[assignment]
     assert list(maskable(net)) == ["a.weight", "b.weight", "up.weight"]
     assert maskable(nn.BatchNorm1d(3)) == {}
@@ -364,9 +377,9 @@ def test_connectivity_counts_the_weights_on_a_path_to_an_output() -> None:
         "0.weight": torch.tensor([[1, 0], [1, 1], [0, 0]]).bool(),
         "2.weight": torch.tensor([[0, 1, 1], [0, 0, 0]]).bool(),
     }  # hidden 0 is read by nobody, hidden 2 has no input
-    found = connectivity(net, masks, torch.zeros(1, 2))
-    assert (found.kept, found.useful) == (5, 3)
-    assert (found.outputs, found.of_outputs) == (1, 2)
+    paths = connectivity(net, masks, torch.zeros(1, 2))
+    assert (paths.kept, paths.useful) == (5, 3)
+    assert (paths.outputs, paths.of_outputs) == (1, 2)
 
 
 def test_layer_flops_add_up_to_those_of_torch_and_to_the_formula() -> None:

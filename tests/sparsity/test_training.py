@@ -1,4 +1,4 @@
-"""The algorithms: budgets after every step, with every optimizer, and what is exchanged."""
+"""The algorithms keep exact budgets after every step, and exchange the right weights."""
 
 from __future__ import annotations
 
@@ -47,10 +47,16 @@ from tests.sparsity.sparse_net import (
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 @pytest.mark.parametrize(
     "updater",
-    [RigL(0.1, every="4", optimizer_state="mask"), REST(0.1, every="4"), SET(0.1, every="4"),
-     ITOP(0.1, every="4", grow="unexplored"), MEST(0.1, every="4"), Static(0.1)],
+    [
+        RigL(0.1, every="4", optimizer_state="mask"),
+        REST(0.1, every="4"),
+        SET(0.1, every="4"),
+        ITOP(0.1, every="4", grow="unexplored"),
+        MEST(0.1, every="4"),
+        Static(0.1),
+    ],
     ids=lambda u: type(u).__name__,
-)  # fmt: skip
+)
 def test_budgets_hold_and_everything_off_the_mask_is_zero_after_every_step(
     updater: Updater, optimizer: str
 ) -> None:
@@ -246,7 +252,7 @@ def test_topology_depends_on_the_seed_alone() -> None:
     assert first == run(0) != run(1)
 
 
-def test_statistics_say_what_was_kept_explored_and_exchanged() -> None:
+def test_statistics_count_kept_explored_and_exchanged_weights() -> None:
     net, opt, sparse = begin(SET(0.1, every="4"))
     union = {name: mask.clone() for name, mask in sparse.masks.items()}
     train(net, opt, after=lambda: [union[n].logical_or_(m) for n, m in sparse.masks.items()])
@@ -278,9 +284,12 @@ def test_training_flops_of_dense_training_are_those_that_torch_counts() -> None:
 
 @pytest.mark.parametrize(
     ("updater", "dense"),
-    [(RigL(0.1, every="4", distribution="uniform"), 7), (SET(0.1, distribution="uniform"), 0),
-     (REST(0.1, every="4", optimizer_state="dense", distribution="uniform"), STEPS)],
-)  # fmt: skip
+    [
+        (RigL(0.1, every="4", distribution="uniform"), 7),
+        (SET(0.1, distribution="uniform"), 0),
+        (REST(0.1, every="4", optimizer_state="dense", distribution="uniform"), STEPS),
+    ],
+)
 def test_training_flops_follow_rigls_formula(updater: Updater, dense: int) -> None:
     net, opt, sparse = begin(updater)
     x, _ = batch(0)
@@ -296,7 +305,7 @@ def test_training_flops_follow_rigls_formula(updater: Updater, dense: int) -> No
     assert cost.weight_gradient == pytest.approx(kept + dense / STEPS * (full - kept))
 
 
-def test_flops_are_summed_over_the_masks_that_really_were() -> None:
+def test_flops_are_summed_over_the_masks_of_every_step() -> None:
     net, opt, sparse = begin(GMP(0.1, every="4"))
     x, _ = batch(0)
     with count_flops(net) as flops:
@@ -309,10 +318,10 @@ def test_flops_are_summed_over_the_masks_that_really_were() -> None:
     assert sparse.training_flops(flops).forward == pytest.approx(sum(spent) / STEPS)
 
 
-def test_an_algorithm_of_ones_own_is_a_few_lines() -> None:
+def test_a_custom_algorithm_is_a_few_lines() -> None:
     @dataclass(frozen=True)
     class Lazy(Updater):
-        """Grow what comes last."""
+        """Grow the last weights."""
 
         changes = True
 

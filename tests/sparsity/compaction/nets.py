@@ -40,7 +40,7 @@ def built(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 
 @torch.no_grad()
 def sparsify(net: nn.Module, density: float, seed: int = 0) -> Masks:
-    """Mask every weight at random, and scale up what is left as sparse networks do."""
+    """Mask every weight at random, and scale up the active weights."""
     generator, masks = torch.Generator().manual_seed(seed), {}
     for name, p in maskable(net).items():
         masks[name] = torch.rand(p.shape, generator=generator) < density
@@ -50,7 +50,7 @@ def sparsify(net: nn.Module, density: float, seed: int = 0) -> Masks:
 
 @torch.no_grad()
 def apply(net: nn.Module, masks: Masks) -> Masks:
-    """Let the masks hold in the network; those not given are dense."""
+    """Multiply weights by their masks; weights without a mask stay dense."""
     for name, p in maskable(net).items():
         if name in masks:
             p.mul_(masks[name])
@@ -59,17 +59,17 @@ def apply(net: nn.Module, masks: Masks) -> Masks:
 
 @torch.no_grad()
 def distance(one: nn.Module, other: nn.Module, inputs: Iterable[Tensor]) -> float:
-    """Largest difference in eval mode, of outputs whose largest is taken as 1 if it exceeds 1."""
-    found = []
+    """Return the largest difference of outputs, relative to the largest output above 1."""
+    differences = []
     for x in inputs:
         a, b = one(x.clone()), other(x.clone())
         assert a.shape == b.shape
-        found.append(float((a - b).abs().max() / a.abs().max().clamp_min(1)))
-    return max(found)
+        differences.append(float((a - b).abs().max() / a.abs().max().clamp_min(1)))
+    return max(differences)
 
 
 def check(net: nn.Module, masks: Masks, *inputs: Tensor) -> Compacted:
-    """Compact, hold the outputs against those of `net`, and compact again."""
+    """Compact, compare the outputs with those of `net`, and compact again."""
     small = compact(net, masks, inputs[0])
     assert distance(net, small.model, inputs) < 1e-10
     assert small.parameters == sum(p.numel() for p in small.model.parameters())
@@ -125,7 +125,7 @@ def depthwise(padding: int) -> Callable[[], nn.Module]:
 
 
 def biased() -> nn.Module:
-    """Biases, no BatchNorm, sigmoids that are not 0 at 0, every sort of padding, a wide head."""
+    """Biases, no BatchNorm, sigmoids that are not 0 at 0, several paddings, a wide last layer."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1),
         nn.Conv2d(16, 16, 3, bias=False), nn.Sigmoid(), nn.Identity(),

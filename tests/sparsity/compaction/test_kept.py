@@ -40,7 +40,7 @@ def test_weights_that_cancel_stay() -> None:
     assert small.kept["0.weight"] == (0, 1, 2)
 
 
-def test_what_padding_makes_of_a_constant_stays() -> None:
+def test_a_constant_that_padding_makes_vary_is_kept() -> None:
     # 0 + padding is 0, but 1 averaged with padding is not constant
     net = built(zero_padded_average)
     masks = {"0.weight": torch.ones(16, 3, 3, 3, dtype=torch.bool)}
@@ -61,7 +61,7 @@ def test_what_padding_makes_of_a_constant_stays() -> None:
         nn.BatchNorm2d(8, track_running_stats=False),
     ],
 )
-def test_channels_stay_where_a_norm_takes_its_statistics_from_them(norm: nn.Module) -> None:
+def test_channels_are_kept_if_a_norm_computes_statistics_from_them(norm: nn.Module) -> None:
     net = built(
         lambda: nn.Sequential(
             nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1),
@@ -74,7 +74,7 @@ def test_channels_stay_where_a_norm_takes_its_statistics_from_them(norm: nn.Modu
     assert shapes(small.model)["0.weight"][0] < 16
 
 
-def test_layer_norm_keeps_its_features_and_the_hidden_units_behind_it_go() -> None:
+def test_layer_norm_keeps_its_features_but_hidden_units_behind_it_are_removed() -> None:
     net = built(
         lambda: nn.Sequential(
             nn.Linear(6, 12), nn.LayerNorm(12), nn.Linear(12, 40), nn.GELU(), nn.Linear(40, 12),
@@ -88,7 +88,7 @@ def test_layer_norm_keeps_its_features_and_the_hidden_units_behind_it_go() -> No
 
 
 class Twice(nn.Module):
-    """One convolution in two places, and one weight in two layers."""
+    """One convolution called twice, and one weight in two layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Twice(nn.Module):
 
 
 class Grouped(nn.Module):
-    """Groups that are not depthwise, more channels than groups, and a split of channels."""
+    """Grouped convolutions that are not depthwise, and a split of channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Grouped(nn.Module):
 
 
 class Named(nn.Module):
-    """Numbers of channels, read off a tensor and written in the code."""
+    """Channel counts that are read from a tensor or written in the code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class Named(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [Twice, Grouped, Named])
-def test_what_has_no_rule_keeps_its_channels(kind: type[nn.Module]) -> None:
+def test_operations_without_a_rule_keep_their_channels(kind: type[nn.Module]) -> None:
     net = built(kind)
     small = check(net, sparsify(net, 0.05), *IMAGES)
     assert shapes(small.model) == shapes(net)

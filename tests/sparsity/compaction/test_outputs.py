@@ -60,7 +60,7 @@ def test_outputs_of_trained_networks_stay(name: str) -> None:
     assert small.parameters < 0.9 * small.original_parameters
 
 
-def test_the_network_that_goes_in_is_left_as_it_is() -> None:
+def test_the_original_network_is_not_changed() -> None:
     net = built(resnet).train()
     masks = sparsify(net, 0.01)
     before = {name: t.clone() for name, t in net.state_dict().items()}

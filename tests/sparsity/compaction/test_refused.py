@@ -27,7 +27,7 @@ def test_a_network_that_cannot_be_traced_is_refused_with_advice() -> None:
 
 
 class Counting(nn.Module):
-    """Computes with a number of channels that torch.fx takes for a constant."""
+    """Computes with a channel count, which torch.fx treats as a constant."""
 
     def __init__(self, *, strict: bool) -> None:
         super().__init__()

@@ -57,7 +57,7 @@ def test_a_chain_without_constants_keeps_what_lies_on_a_path_from_input_to_outpu
 
 
 def two_convolutions(**padding: Any) -> tuple[nn.Module, Masks]:
-    """Filters 1 and 2 of the first are empty, and nobody reads filter 3."""
+    """Filters 1 and 2 of the first layer are empty, and nothing reads filter 3."""
     net = built(
         lambda: nn.Sequential(
             nn.Conv2d(3, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5), nn.Softplus(),
@@ -85,7 +85,7 @@ def test_constants_become_one_channel_for_a_padded_reader(padding: int | str) ->
 
 
 @pytest.mark.parametrize("padding", [{}, {"padding": 1, "padding_mode": "reflect"}])
-def test_constants_go_into_the_bias_where_no_zeros_are_padded(padding: dict[str, Any]) -> None:
+def test_constants_go_into_the_bias_without_zero_padding(padding: dict[str, Any]) -> None:
     net, masks = two_convolutions(**padding)
     small = check(net, masks, *IMAGES)
     assert shapes(small.model)["0.weight"] == (2, 3, 3, 3)
@@ -93,7 +93,7 @@ def test_constants_go_into_the_bias_where_no_zeros_are_padded(padding: dict[str,
     assert shapes(small.model)["3.bias"] == (4,)
 
 
-def test_constants_of_value_0_go_without_a_trace() -> None:
+def test_constants_of_value_0_are_removed_without_a_bias() -> None:
     net, masks = two_convolutions(padding=1)
     net[1] = nn.ReLU()  # type: ignore[index]
     net[2] = nn.Identity()  # type: ignore[index]
@@ -101,12 +101,12 @@ def test_constants_of_value_0_go_without_a_trace() -> None:
     assert shapes(small.model) == {"0.weight": (2, 3, 3, 3), "3.weight": (4, 2, 3, 3)}
 
 
-def test_a_channel_goes_if_it_is_constant_for_all_who_write_a_sum() -> None:
+def test_a_channel_is_removed_if_it_is_constant_in_all_terms_of_a_sum() -> None:
     net = built(lambda: ResNet18(width=8, stem="small").build(Shape(input=(3, 28, 28), classes=10)))
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in maskable(net).items()}
     for writer in ("conv1", "layer1.0.conv2", "layer1.1.conv2"):
         masks[f"{writer}.weight"][5:] = False
-    masks["conv1.weight"][0] = False  # alive all the same, through the blocks
+    masks["conv1.weight"][0] = False  # alive nevertheless, through the blocks
     small = check(net, apply(net, masks), *IMAGES)
     for writer in ("conv1", "layer1.0.conv2", "layer1.1.conv2"):
         assert small.kept[f"{writer}.weight"] == (0, 1, 2, 3, 4)
@@ -115,7 +115,7 @@ def test_a_channel_goes_if_it_is_constant_for_all_who_write_a_sum() -> None:
 
 
 class Residual(nn.Module):
-    """A stream with two readers, and one who writes into it between them."""
+    """A residual stream with two readers, and a layer between them that adds to it."""
 
     def __init__(self, *, subtract: bool) -> None:
         super().__init__()
@@ -130,20 +130,20 @@ class Residual(nn.Module):
         return (self.early(x) + self.late(y)).mean((2, 3))
 
 
-def test_what_is_computed_for_nobody_asks_for_nothing() -> None:
+def test_inputs_of_unread_outputs_are_removed() -> None:
     net = built(lambda: Residual(subtract=False))
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in maskable(net).items()}
-    masks["late.weight"][:, 0] = False  # so row 0 of the writer is not read,
+    masks["late.weight"][:, 0] = False  # so row 0 of the writer is not read
     masks["inner.weight"][0] = False
-    masks["writer.weight"][1:, 0] = False  # the only one to read the constant
+    masks["writer.weight"][1:, 0] = False  # the only row that reads the constant
     small = check(net, apply(net, masks), *IMAGES)
     assert small.kept["writer.weight"] == (0, 1, 2, 3, 4, 5)  # as `early` reads channel 0
     assert shapes(small.model)["inner.weight"] == (5, 6, 3, 3)
     assert not small.masks["writer.weight"][0].any()
 
 
-def test_constants_stay_where_no_other_constant_can_stand_for_them() -> None:
-    # whatever both sides of a difference make of their constant channel, it is 0 behind it
+def test_constants_are_kept_if_no_other_constant_can_replace_them() -> None:
+    # the constant channels of both sides cancel in a difference
     net = built(lambda: Residual(subtract=True))
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in maskable(net).items()}
     masks["stem.weight"][4:] = False
@@ -151,13 +151,13 @@ def test_constants_stay_where_no_other_constant_can_stand_for_them() -> None:
     small = check(net, apply(net, masks), *IMAGES)
     assert small.kept["stem.weight"] == (0, 1, 2, 3, 4, 5)
 
-    masks["late.weight"][:, 4:] = False  # now only `early` wants them, where they are not 0
+    masks["late.weight"][:, 4:] = False  # now only `early` reads them, where they are not 0
     small = check(net, apply(net, masks), *IMAGES)
     assert small.kept["stem.weight"] == (0, 1, 2, 3)
     assert shapes(small.model)["late.weight"] == (4, 4 + 1, 3, 3)
 
 
-def test_a_depthwise_channel_goes_if_its_kernel_is_empty() -> None:
+def test_a_depthwise_channel_is_removed_if_its_kernel_is_empty() -> None:
     net = built(depthwise(padding=1))
     masks = {"3.weight": torch.ones(12, 1, 3, 3, dtype=torch.bool)}
     masks["3.weight"][[2, 7]] = False
@@ -181,7 +181,7 @@ def test_a_depthwise_convolution_of_a_constant_is_constant_unless_padded(
     assert len(small.kept["0.weight"]) == len(small.kept["3.weight"]) == left
 
 
-def test_constants_pass_through_layers_without_a_bias_of_their_own() -> None:
+def test_constants_pass_through_layers_without_a_bias() -> None:
     # 0.5 after the empty filters, a multiple of it behind the second layer, and zero padding last
     net = built(
         lambda: nn.Sequential(
@@ -200,7 +200,7 @@ def test_constants_pass_through_layers_without_a_bias_of_their_own() -> None:
 
 
 class Concatenated(nn.Module):
-    """Two convolutions side by side, read by a padded one."""
+    """Two concatenated convolutions, read by a padded one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class Concatenated(nn.Module):
         return self.reader(both).mean((2, 3))
 
 
-def test_every_part_of_a_concatenation_has_a_constant_channel_of_its_own() -> None:
+def test_every_part_of_a_concatenation_has_its_own_constant_channel() -> None:
     net = built(Concatenated)
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in maskable(net).items()}
     masks["left.weight"][:2] = False
