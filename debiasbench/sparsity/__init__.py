@@ -1,7 +1,7 @@
-"""Dynamic sparse training with exact budgets; a library that imports nothing above itself.
+"""Dynamic sparse training with exact numbers of weights, for any PyTorch training loop.
 
 sparse = RigL(density=0.05).attach(model, optimizer, total_steps=10_000)
-for x, y in loader:  # the loop stays as it is
+for x, y in loader:  # the loop does not change
     loss(model(x), y).backward(); optimizer.step(); optimizer.zero_grad()
 """
 

@@ -10,8 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from debiasbench.sparsity import (
     GMP,
@@ -28,7 +26,6 @@ from debiasbench.sparsity import (
     SRigL,
     Static,
     Updater,
-    count_flops,
     maskable,
 )
 from debiasbench.sparsity.masks import digest
@@ -36,7 +33,6 @@ from tests.sparsity.sparse_net import (
     KEPT,
     OPTIMIZERS,
     STEPS,
-    batch,
     begin,
     nothing_off_the_mask,
     small_net,
@@ -267,55 +263,6 @@ def test_statistics_count_kept_explored_and_exchanged_weights() -> None:
         mask = sparse.masks[layer.name]
         assert layer.dead_outputs == sum(not bool(row.any()) for row in mask)
         assert layer.dead_inputs == sum(not bool(row.any()) for row in mask.transpose(0, 1))
-
-
-def test_training_flops_of_dense_training_are_those_that_torch_counts() -> None:
-    net, opt, sparse = begin(Static(1.0))
-    x, y = batch(0)
-    with count_flops(net) as flops:
-        net(x)
-    with FlopCounterMode(display=False) as counter:
-        F.cross_entropy(net(x), y).backward()
-    opt.step()
-    cost = sparse.training_flops(flops)
-    assert cost.total == counter.get_total_flops()
-    assert cost.input_gradient < cost.forward == cost.weight_gradient  # none of the first layer
-
-
-@pytest.mark.parametrize(
-    ("updater", "dense"),
-    [
-        (RigL(0.1, every="4", distribution="uniform"), 7),
-        (SET(0.1, distribution="uniform"), 0),
-        (REST(0.1, every="4", optimizer_state="dense", distribution="uniform"), STEPS),
-    ],
-)
-def test_training_flops_follow_rigls_formula(updater: Updater, dense: int) -> None:
-    net, opt, sparse = begin(updater)
-    x, _ = batch(0)
-    with count_flops(net) as flops:
-        net(x)
-    train(net, opt)
-    kept = sum(sparse.densities()[n] * f for n, f in flops.by_parameter.items())
-    full = flops.total
-    expected = 3 * kept + dense / STEPS * (full - kept)  # that many weight gradients are dense
-    assert 3 * full - sparse.saved_flops(flops.by_parameter) == pytest.approx(expected)
-    cost = sparse.training_flops(flops)
-    assert cost.forward == pytest.approx(kept)
-    assert cost.weight_gradient == pytest.approx(kept + dense / STEPS * (full - kept))
-
-
-def test_flops_are_summed_over_the_masks_of_every_step() -> None:
-    net, opt, sparse = begin(GMP(0.1, every="4"))
-    x, _ = batch(0)
-    with count_flops(net) as flops:
-        net(x)
-    spent = []
-    densities = [sparse.densities()]
-    train(net, opt, after=lambda: densities.append(sparse.densities()))
-    for at in densities[:STEPS]:
-        spent.append(sum(at[n] * f for n, f in flops.by_parameter.items()))
-    assert sparse.training_flops(flops).forward == pytest.approx(sum(spent) / STEPS)
 
 
 def test_a_custom_algorithm_is_a_few_lines() -> None:
