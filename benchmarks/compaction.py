@@ -1,10 +1,11 @@
-"""What exact compaction saves after sparse training on real images: parameters left, CPU time.
+"""Parameters and CPU time that exact compaction saves after sparse training on real images.
 
     python benchmarks/compaction.py --data-root DATA [--models cnn resnet18] [--steps 400]
 
-Trains on CMNIST (1 % conflicting; MNIST files in torchvision's layout under DATA), conflicting
-images drawn 50 times as often, at each density with random (SET) and with gradient growth (RigL),
-then removes dead channels and times both networks in turn, in one process. One seed each.
+Trains on CMNIST (1 % conflicting; MNIST files in torchvision's layout under DATA), where
+conflicting images are drawn 50 times as often, at each density with random growth (SET) and with
+gradient growth (RigL). Then removes dead channels, and times both networks alternately in one
+process. One seed each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from debiasbench.training.engine import Engine
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,15 +25,14 @@ from debiasbench.common.randomness import generator, seeded
 from debiasbench.core.data import Task
 from debiasbench.sparsity import REST, SET, Updater, compact
 from debiasbench.specs.plugins import Plugins
-from debiasbench.training.engine import Engine
 
 DENSITIES = (0.05, 0.01, 0.005, 0.002, 0.0005)
 BATCH = 128
-TIMED = 64  # images of a timed forward pass
+TIMED = 64  # images in a timed forward pass
 
 
 def trained(network: nn.Module, updater: Updater, task: Task, steps: int) -> dict[str, Tensor]:
-    """Train on reweighted draws; return the masks."""
+    """Train on reweighted samples; return the masks."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     sparse = updater.attach(network, optimizer, total_steps=steps, seed=0)
@@ -51,26 +52,26 @@ def trained(network: nn.Module, updater: Updater, task: Task, steps: int) -> dic
 
 @torch.no_grad()
 def accuracy(network: nn.Module, task: Task) -> float:
-    """On the bias-balanced test split."""
-    right = [
+    """Return the accuracy on the bias-balanced test split."""
+    correct = [
         network(x.float().div_(255)).argmax(1) == y
         for x, y in zip(task.test.x.split(1000), task.test.y.split(1000), strict=True)
     ]
-    return torch.cat(right).float().mean().item()
+    return torch.cat(correct).float().mean().item()
 
 
 @torch.no_grad()
 def speed_up(
     before: nn.Module, after: nn.Module, x: Tensor, rounds: int = 15
 ) -> tuple[float, float]:
-    """Median of (time before) / (time after), and median milliseconds after; alternating."""
+    """Return the median of (time before) / (time after), and the median milliseconds after."""
     pairs = []
     for _ in range(rounds + 2):
         pair = []
         for network in (before, after):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             network(x)
-            pair.append(time.perf_counter() - begun)
+            pair.append(time.perf_counter() - start)
         pairs.append(pair)
     warm = pairs[2:]
     return median(a / b for a, b in warm), 1000 * median(b for _, b in warm)
@@ -78,7 +79,7 @@ def speed_up(
 
 @torch.no_grad()
 def largest_error(before: nn.Module, after: nn.Module, x: Tensor) -> float:
-    """Of any logit at two sizes of the image, both networks in float64."""
+    """Return the largest difference of logits at two image sizes, in float64."""
     other = F.interpolate(x.double(), scale_factor=1.5)
     return max(float((before(v) - after(v)).abs().max()) for v in (x.double(), other))
 

@@ -1,10 +1,11 @@
-"""Decoding a folder of images beside Pillow alone in as many processes.
+"""Speed of decoding a folder of images, compared with Pillow alone in the same number of processes.
 
     python benchmarks/decoding.py [--images 20000] [--format png] [--workers 2] [--rounds 5]
 
-Makes the images first, 128x128. "read" is what Pillow takes to open and decode, "pixels" also
-hands them over as an array, "kept" also copies them to where another process can see them, as
-`decode` does. The ratio is (images/s of `decode`) / (images/s of Pillow), median over rounds.
+Creates images of 128x128 first. Pillow is timed in three ways: "read" opens and decodes images,
+"pixels" also converts them to an array, "kept" also copies them to memory that other processes can
+read, as `decode` does. The ratio is (images/s of `decode`) / (images/s of Pillow), the median over
+rounds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ WAYS = ("read", "pixels", "kept")
 
 
 def make(folder: Path, count: int, kind: str) -> None:
-    """Write smooth images with a little noise, which compress as photographs do."""
+    """Write smooth images with a little noise, which compress like photographs."""
     for i in range(count):
         rng = np.random.default_rng(i)
         coarse = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -40,7 +41,7 @@ def make(folder: Path, count: int, kind: str) -> None:
 
 
 def in_processes(work: Callable[[int], None], workers: int) -> float:
-    """Seconds that `work(0)` to `work(workers - 1)` take in processes of their own."""
+    """Return the seconds of `work(0)` to `work(workers - 1)`, each in its own process."""
     processes = [get_context("fork").Process(target=work, args=(k,)) for k in range(workers)]
     begun = time.perf_counter()
     for process in processes:
@@ -51,20 +52,20 @@ def in_processes(work: Callable[[int], None], workers: int) -> float:
 
 
 def pillow(files: Sequence[str], way: str, workers: int) -> float:
-    """Seconds that Pillow alone takes."""
+    """Return the seconds that Pillow alone takes."""
     image_bytes = 3 * SIDE * SIDE
     kept = np.frombuffer(mmap.mmap(-1, len(files) * image_bytes), np.uint8)
     kept = kept.reshape(len(files), SIDE, SIDE, 3)
 
     def work(first: int) -> None:
-        for at in range(first, len(files), workers):
-            with Image.open(files[at]) as image:
+        for i in range(first, len(files), workers):
+            with Image.open(files[i]) as image:
                 if way == "read":
                     image.load()
                 elif way == "pixels":
                     np.asarray(image)
                 else:
-                    kept[at] = np.asarray(image)
+                    kept[i] = np.asarray(image)
 
     return in_processes(work, workers)
 
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
 
-    if args.way:  # in a process that never imported torch: nothing there slows Pillow
+    if args.way:  # in a process without torch, in which nothing slows Pillow down
         files = [str(path) for path in sorted(args.folder.iterdir())]
         print(pillow(files, args.way, args.workers))
         return
@@ -95,8 +96,8 @@ def main() -> None:
             decode(paths, workers=args.workers)
             seconds["decode"].append(time.perf_counter() - begun)
             for way in WAYS:
-                again = [sys.executable, __file__, "--folder", folder, "--way", way]
-                out = subprocess.check_output([*again, "--workers", str(args.workers)])
+                command = [sys.executable, __file__, "--folder", folder, "--way", way]
+                out = subprocess.check_output([*command, "--workers", str(args.workers)])
                 seconds[way].append(float(out))
         size = sum(path.stat().st_size for path in paths) / len(paths)
     print(
@@ -108,8 +109,8 @@ def main() -> None:
     for way in WAYS:
         ratios = [p / d for p, d in zip(seconds[way], seconds["decode"], strict=True)]
         print(
-            f"{way:8} {args.images / median(seconds[way]):7.0f} images/s   decode has "
-            f"{median(ratios):.3f} of it ({min(ratios):.2f} to {max(ratios):.2f})"
+            f"{way:8} {args.images / median(seconds[way]):7.0f} images/s   decode reaches "
+            f"{median(ratios):.3f} of this ({min(ratios):.2f} to {max(ratios):.2f})"
         )
 
 

@@ -1,10 +1,10 @@
-"""Everything that is measured on a machine with a GPU, in one command of less than ten minutes.
+"""All measurements on a machine with a GPU, in one command of less than ten minutes.
 
     python benchmarks/gpu.py --data-root DATA --out OUT [--small]
 
-Writes OUT/gpu.md, the tables, and OUT/gpu.json, the raw seconds. DATA holds MNIST (as `debiasbench
-data prepare cmnist` fetches it); without it random images stand in, and the accuracy means nothing.
-`--small` goes through everything in a minute on any machine, to see that it works.
+Writes the tables to OUT/gpu.md and the raw seconds to OUT/gpu.json. DATA holds MNIST (as downloaded
+by `debiasbench data prepare cmnist`); without it random images are used, and the accuracy has no
+meaning. `--small` runs all parts in a minute on any machine, to check that they work.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from debiasbench.training.engine import Engine
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
@@ -40,7 +41,6 @@ from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.registry import Origin
 from debiasbench.specs.resolve import make_spec
 from debiasbench.specs.suites import read
-from debiasbench.training.engine import Engine
 
 SUITES = ("rest-cmnist", "rest-cifar10c", "rest-bffhq")
 SMALL = {"train": 300, "test": 64}
@@ -48,30 +48,42 @@ SMALL = {"train": 300, "test": 64}
 
 @dataclass(frozen=True)
 class Noise(Dataset):
-    """Random images: arithmetic does not care what they show."""
+    """Random images: the speed does not depend on what they show."""
 
-    side: int = option(32, "pixels of a side", ge=8)
+    side: int = option(32, "width and height in pixels", ge=8)
     train: int = option(20_000, "training images", ge=10)
-    test: int = option(10_000, "test images, and as many of validation up to 1,000", ge=10)
+    test: int = option(
+        10_000, "test images; the same number of validation images, at most 1,000", ge=10
+    )
 
     def load(self, root: Path) -> Task:
-        """Make them."""
+        """Create the images."""
         rng = torch.Generator().manual_seed(0)
 
         def split(n: int) -> Split:
             shape = (n, 3, self.side, self.side)
             x = torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
             label = torch.arange(n) % 10
-            return Split(x, label, torch.where(torch.rand(n, generator=rng) < 0.05, 9 - label,
-                                               label), num_biases=10)  # fmt: skip
+            return Split(
+                x,
+                label,
+                torch.where(torch.rand(n, generator=rng) < 0.05, 9 - label, label),
+                num_biases=10,
+            )
 
         names = tuple("0123456789")
-        return Task(split(self.train), split(min(1000, self.test)), split(self.test), names, names,
-                    torch.eye(10).bool())  # fmt: skip
+        return Task(
+            split(self.train),
+            split(min(1000, self.test)),
+            split(self.test),
+            names,
+            names,
+            torch.eye(10).bool(),
+        )
 
 
 class NoisePlugin:
-    """Offers `noise`."""
+    """Registers `noise`."""
 
     @hookimpl
     def debiasbench_register_datasets(self, register: Callable[..., None]) -> None:
@@ -79,7 +91,7 @@ class NoisePlugin:
 
 
 class Report:
-    """What was measured so far; written after each part, so that nothing is lost."""
+    """The measurements so far; written to files after each part, so that nothing is lost."""
 
     def __init__(self, out: Path) -> None:
         self._out, self._begun = out, time.perf_counter()
@@ -88,7 +100,7 @@ class Report:
         out.mkdir(parents=True, exist_ok=True)
 
     def add(self, title: str, text: str, raw: object) -> None:
-        """Add a part."""
+        """Add a part and write the files."""
         self.raw[title] = raw
         self._parts.append(f"## {title}\n\n{text}\n")
         (self._out / "gpu.json").write_text(json.dumps(self.raw, indent=1, default=str))
@@ -97,7 +109,7 @@ class Report:
 
 
 def engine_table(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> tuple[str, Any]:
-    """The engine beside a bare loop, in each precision, compiled and not."""
+    """Compare the engine with a bare loop, in each precision, with and without compilation."""
     steps, rounds = (2, 1) if small else (30, 3)
     accelerated = torch.accelerator.is_available()
     precisions = ("fp32", "tf32", "bf16") if accelerated else ("fp32",)
@@ -108,39 +120,60 @@ def engine_table(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> 
         ("erm", "resnet18", "noise", {"side": 128, "train": 4000}, 128),
     ]
     rows, raw = [], []
-    for method, model, dataset, given, batch in kinds:
-        options = {**given, **SMALL} if small and dataset == "noise" else given
+    for method, model, dataset, base_options, batch in kinds:
+        options = {**base_options, **SMALL} if small and dataset == "noise" else base_options
         for precision in precisions:
             for mode in ("off", "on", "graphs") if accelerated else ("off",):
                 if mode != "off" and (precision != "bf16" or method == "rest"):
                     continue
                 spec = make_spec(
-                    plugins, method=method, model=model, dataset=dataset, dataset_options=options,
+                    plugins,
+                    method=method,
+                    model=model,
+                    dataset=dataset,
+                    dataset_options=options,
                     method_options={"update_every": 16} if method == "rest" else None,
                     training={"batch_size": 16 if small else batch, "precision": precision},
-                )  # fmt: skip
+                )
                 try:
-                    found = bench(spec, plugins, data_root=data, steps=steps, rounds=rounds,
-                                  compile=mode)  # fmt: skip
+                    report = bench(
+                        spec, plugins, data_root=data, steps=steps, rounds=rounds, compile=mode
+                    )
                 except (DebiasbenchError, RuntimeError) as error:
                     rows.append([method, model, dataset, precision, mode, str(error)[:60]])
                     continue
-                rows.append([
-                    method, model, f"{dataset} {options.get('side', 28)}", precision, mode,
-                    f"{found.images_per_second('engine'):,.0f}",
-                    f"{median(found.ratios('bare')):.3f}",
-                    f"{median(found.ratios('loader')):.1f}",
-                    f"{100 * found.flops_per_second() / found.peak()[1]:.0f} %",
-                    f"{median(found.evaluation_ratios()):.3f}",
-                ])  # fmt: skip
-                raw.append(asdict(found))
-    head = ["method", "model", "images", "precision", "compile", "images/s", "of bare",
-            "of DataLoader", "of matmul peak", "evaluation of bare"]  # fmt: skip
+                rows.append(
+                    [
+                        method,
+                        model,
+                        f"{dataset} {options.get('side', 28)}",
+                        precision,
+                        mode,
+                        f"{report.images_per_second('engine'):,.0f}",
+                        f"{median(report.ratios('bare')):.3f}",
+                        f"{median(report.ratios('loader')):.1f}",
+                        f"{100 * report.flops_per_second() / report.peak()[1]:.0f} %",
+                        f"{median(report.evaluation_ratios()):.3f}",
+                    ]
+                )
+                raw.append(asdict(report))
+    head = [
+        "method",
+        "model",
+        "images",
+        "precision",
+        "compile",
+        "images/s",
+        "of bare",
+        "of DataLoader",
+        "of matmul peak",
+        "evaluation of bare",
+    ]
     return tabulate(rows, headers=head, tablefmt="pipe"), raw
 
 
 def whole_run(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> tuple[str, Any]:
-    """REST and ERM on CMNIST, 100 epochs, from loading to record."""
+    """Time whole runs of REST and ERM on CMNIST, 100 epochs, from loading to record."""
     dataset, options = ("cmnist", {"ratio": 0.05}) if has_mnist else ("noise", {"side": 28})
     if small:
         dataset, options = "noise", {"side": 28, **SMALL}
@@ -148,10 +181,18 @@ def whole_run(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> tup
     for method in ("rest", "erm"):
         for precision in ("auto", "fp32"):
             spec = make_spec(
-                plugins, method=method, dataset=dataset, dataset_options=options, model="cnn",
-                training={"epochs": 1 if small else 100, "batch_size": 256, "lr": 0.01,
-                          "precision": precision},
-            )  # fmt: skip
+                plugins,
+                method=method,
+                dataset=dataset,
+                dataset_options=options,
+                model="cnn",
+                training={
+                    "epochs": 1 if small else 100,
+                    "batch_size": 256,
+                    "lr": 0.01,
+                    "precision": precision,
+                },
+            )
             with tempfile.TemporaryDirectory() as folder:
                 begun = time.perf_counter()
                 record = run(spec, plugins, results=Path(folder), data_root=data).record
@@ -159,16 +200,22 @@ def whole_run(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> tup
             assert record.cost is not None
             unbiased = record.outcomes["val_unbiased"].test.metrics["unbiased"]
             realised = record.provenance.arithmetic["precision"]
-            rows.append([method, realised, f"{seconds:.1f}",
-                         f"{record.cost.training_seconds:.1f}",
-                         f"{100 * unbiased:.1f}"])  # fmt: skip
+            rows.append(
+                [
+                    method,
+                    realised,
+                    f"{seconds:.1f}",
+                    f"{record.cost.training_seconds:.1f}",
+                    f"{100 * unbiased:.1f}",
+                ]
+            )
             raw[f"{method} {precision}"] = {"seconds": seconds, "cost": asdict(record.cost)}
     head = ["method", "precision", "seconds", "of training", "unbiased %"]
     return f"{dataset}, cnn, batches of 256\n\n" + tabulate(rows, head, tablefmt="pipe"), raw
 
 
 def grid(plugins: Plugins, data: Path, small: bool) -> tuple[str, Any]:
-    """Forecast REST's whole grid, runs one after the other."""
+    """Forecast the whole grid of REST, with one run at a time."""
     rows, total, raw = [], 0.0, {}
     for name in SUITES[:1] if small else SUITES:
         suite = read(name)
@@ -178,12 +225,12 @@ def grid(plugins: Plugins, data: Path, small: bool) -> tuple[str, Any]:
             total += hours
             rows.append([name, f.runs, f"{f.seconds:.1f}", f"{hours:.2f}", f.problem or f.stand_in])
             raw[name] = asdict(f)
-    table = tabulate(rows, ["suite", "runs", "seconds a run", "hours", "note"], tablefmt="pipe")
-    return f"{table}\n\nTogether {total:.2f} GPU-hours.", raw
+    table = tabulate(rows, ["suite", "runs", "seconds per run", "hours", "note"], tablefmt="pipe")
+    return f"{table}\n\nTotal: {total:.2f} GPU-hours.", raw
 
 
 def packed(small: bool, out: Path) -> tuple[str, Any]:
-    """Many small runs of the `cnn` on one device: processes beside each other."""
+    """Time many small runs of the `cnn` on one device, in parallel processes."""
     suite = out / "packed.toml"
     epochs, seeds, jobs = (1, 2, (1, 2)) if small else (10, 8, (1, 2, 4, 8))
     suite.write_text(
@@ -196,17 +243,23 @@ def packed(small: bool, out: Path) -> tuple[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             line = [sys.executable, "-m", "debiasbench", "sweep", str(suite), "--results", folder]
             begun = time.perf_counter()
-            subprocess.run([*line, "--jobs", str(n), "--quiet"], check=True, capture_output=True,
-                           env={**os.environ, "DEBIASBENCH_PLUGINS": "0"})  # fmt: skip
+            subprocess.run(
+                [*line, "--jobs", str(n), "--quiet"],
+                check=True,
+                capture_output=True,
+                env={**os.environ, "DEBIASBENCH_PLUGINS": "0"},
+            )
             seconds = time.perf_counter() - begun
         rows.append([n, f"{seconds:.1f}", f"{seeds / seconds:.2f}"])
         raw[str(n)] = seconds
-    return (f"{seeds} runs of ERM on digits, {epochs} epochs, start of processes included\n\n"
-            + tabulate(rows, ["processes", "seconds", "runs/s"], tablefmt="pipe")), raw  # fmt: skip
+    return (
+        f"{seeds} runs of ERM on digits, {epochs} epochs, including the start of processes\n\n"
+        + tabulate(rows, ["processes", "seconds", "runs/s"], tablefmt="pipe")
+    ), raw
 
 
 def stacked(plugins: Plugins, small: bool) -> tuple[str, Any]:
-    """Seeds of the `cnn` as one network with a dimension more, by `torch.func`, and one by one."""
+    """Time several seeds of the `cnn`: stacked into one network by `torch.func`, and one by one."""
     device = Engine().device
     steps, counts = (2, (1, 2)) if small else (50, (1, 2, 4, 8, 16))
     x = torch.rand(64, 3, 28, 28, device=device)
@@ -287,14 +340,17 @@ def main() -> None:
     except DebiasbenchError:
         has_mnist = False
     report = Report(args.out)
-    report.add("Machine", f"{Engine().hardware()}, torch {torch.__version__}, Python "
-               f"{sys.version.split()[0]}; `python benchmarks/gpu.py {' '.join(sys.argv[1:])}`",
-               {})  # fmt: skip
+    report.add(
+        "Machine",
+        f"{Engine().hardware()}, torch {torch.__version__}, Python "
+        f"{sys.version.split()[0]}; `python benchmarks/gpu.py {' '.join(sys.argv[1:])}`",
+        {},
+    )
     report.add("A whole run", *whole_run(plugins, data, has_mnist, small))
     report.add("The engine", *engine_table(plugins, data, has_mnist, small))
     report.add("REST's grid", *grid(plugins, data, small))
     report.add("Seeds in one network", *stacked(plugins, small))
-    report.add("Processes beside each other", *packed(small, args.out))
+    report.add("Parallel processes", *packed(small, args.out))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What masking costs a training step: between updates, at one, and on average at an interval.
+"""Cost of masking in a training step: between updates, at an update, and on average.
 
     python benchmarks/masking.py [--model cnn] [--batch-size 256] [--steps 120] [--every 8]
 
-A dense and a sparse copy of one network take steps in turn, one by one, in one process: ratios of
-medians are over the dense step. The mean at an interval n is (n - 1 steps between + 1 update) / n.
+A dense and a sparse copy of one network take steps alternately in one process. The table shows
+ratios of median times to the dense step. The average at an interval of n steps is
+((n - 1) * step between updates + step at an update) / n.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from copy import deepcopy
 from statistics import median
 
 import torch
+from debiasbench.training.engine import Engine
 from torch import nn
 from torch.nn import functional as F
 
@@ -22,10 +24,9 @@ from debiasbench.common.randomness import generator, seeded
 from debiasbench.core.model import Shape
 from debiasbench.sparsity import REST, SET, RigL, Updater
 from debiasbench.specs.plugins import Plugins
-from debiasbench.training.engine import Engine
 
 UPDATERS: dict[str, type[Updater]] = {"REST": REST, "RigL": RigL, "SET": SET}
-# steps between updates: the default, 5 % of a training, on digits and on CMNIST; and RigL's
+# steps between updates: the default of 5 % of a training, on digits and on CMNIST; and RigL's 100
 INTERVALS = (16, 86, 100)
 
 
@@ -67,7 +68,7 @@ def main() -> None:
             before = attached.updates
             for i in (0, 1) if number % 2 else (1, 0):
                 seconds[i] = step((dense, sparse)[i], optimizers[i], x, y)
-            if number > 3:  # the first ones warm up
+            if number > 3:  # the first steps warm up
                 plain.append(seconds[0])
                 (between if attached.updates == before else at_update).append(seconds[1])
         base, usual, update = median(plain), median(between), median(at_update)
@@ -78,12 +79,12 @@ def main() -> None:
 def step(
     network: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
 ) -> float:
-    """Take one and return its seconds."""
-    begun = time.perf_counter()
+    """Take one training step and return its seconds."""
+    start = time.perf_counter()
     optimizer.zero_grad()
     F.cross_entropy(network(x), y).backward()
     optimizer.step()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Third-party packages, built and installed for real, and the tutorial, run as it stands."""
+"""Example packages, built and installed with pip, and the tutorial, run as written."""
 
 from __future__ import annotations
 
@@ -36,9 +36,13 @@ def environment(site: Path) -> dict[str, str]:
 
 def call(command: str, folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        shlex.split(command), cwd=folder, env=environment(site), capture_output=True, text=True,
+        shlex.split(command),
+        cwd=folder,
+        env=environment(site),
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
 
 
 def succeed(command: str, folder: Path, site: Path) -> str:
@@ -93,7 +97,7 @@ def test_an_installed_method_data_set_and_model_run_and_reach_the_leaderboard(
     assert re.search(r"^\| erm \+ signed-set ", table, re.MULTILINE)
 
 
-def test_an_installed_plugin_that_fails_to_import_is_named_and_the_rest_goes_on(
+def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(
     tmp_path: Path,
 ) -> None:
     package = write_package(tmp_path / "acme", "acme", "import acme_core\n")
@@ -108,12 +112,15 @@ def test_an_installed_plugin_that_fails_to_import_is_named_and_the_rest_goes_on(
     assert "rest" in done.stdout
 
 
-def test_without_plugins_only_builtins_are_there(site: Path, tmp_path: Path) -> None:
+def test_without_plugins_there_are_only_builtins(site: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        ["debiasbench", "run", "--method", "cvar"], cwd=tmp_path,
-        env=environment(site) | {"DEBIASBENCH_PLUGINS": "0"}, capture_output=True, text=True,
+        ["debiasbench", "run", "--method", "cvar"],
+        cwd=tmp_path,
+        env=environment(site) | {"DEBIASBENCH_PLUGINS": "0"},
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 2
     assert "Unknown method 'cvar'" in done.stderr
 
@@ -149,7 +156,7 @@ BLOCK = re.compile(
 )
 
 
-def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
+def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
     folder, site = tmp_path / "tutorial", tmp_path / "site"
     folder.mkdir()
     outputs: dict[str, str] = {}
@@ -167,7 +174,7 @@ def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
     assert "| subg" in outputs["debiasbench leaderboard"]
     assert "1 passed" in outputs["pytest -q test_subg.py"]
 
-    # what the page says of a forgotten declaration
+    # the page describes the error of a missing declaration
     module = site / "debiasbench_subg.py"
     text = module.read_text()
     module.write_text(text.replace('    supervision = Supervision(train="groups")\n', ""))

@@ -80,8 +80,23 @@ def test_builtin_plugins_use_what_strangers_use(kind: str) -> None:
 
 
 def test_the_sparsity_library_imports_only_what_is_common() -> None:
-    for path in (PACKAGE / "sparsity").glob("*.py"):
+    for path in (PACKAGE / "sparsity").rglob("*.py"):
         assert imports(path) <= {"sparsity", "common"}, path
+
+
+def test_no_method_imports_another_methods_module() -> None:
+    shared = {"__init__", "sparsifiers"}  # the lists of what is registered
+    for path in (PACKAGE / "methods").glob("*.py"):
+        if path.stem in shared:
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, path
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            assert not [n for n in names if n.startswith("debiasbench.methods")], path
 
 
 def code(path: Path) -> str:

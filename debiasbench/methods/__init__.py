@@ -1,11 +1,11 @@
-"""The builtin methods, offered like any plugin's."""
+"""The builtin methods, registered like those of any plugin."""
 
 from debiasbench.core.hooks import Register, hookimpl
 
 
 @hookimpl
 def debiasbench_register_methods(register: Register) -> None:
-    """Offer the builtin methods; each is imported only when used."""
+    """Register the builtin methods; each is imported only when it is used."""
     register("erm", "debiasbench.methods.erm:ERM")
     register("upweight", "debiasbench.methods.upweight:Upweight")
     register("groupdro", "debiasbench.methods.groupdro:GroupDRO")

@@ -1,4 +1,4 @@
-"""Empirical risk minimisation: what every other method is compared to."""
+"""Empirical risk minimisation: the baseline of every other method."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ERM(Method):
-    """Empirical risk minimisation: mean cross-entropy over the training data as it is."""
+    """Empirical risk minimisation: mean cross-entropy over the training data."""
 
     citation: ClassVar[str] = "Vapnik. Statistical Learning Theory. Wiley, 1998."
 

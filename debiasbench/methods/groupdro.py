@@ -13,7 +13,7 @@ from debiasbench.common.options import option
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.core.supervision import Supervision
-from debiasbench.methods.upweight import equal_groups
+from debiasbench.core.weights import equal_groups
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,39 +24,39 @@ if TYPE_CHECKING:
 
 
 class GroupDROLoss(Objective):
-    """Group losses weighted by q, which moves towards the groups that lose most (algorithm 1).
+    """Group losses weighted by q, which grows for groups with a large loss (algorithm 1).
 
-    `counts`: (G,) training samples per group; a group without any has no part in q.
+    `counts`: (G,) training samples per group; an empty group has q = 0.
     """
 
     q: Tensor  # (G,), sums to 1
-    margin: Tensor  # (G,), C / sqrt(n_g)
+    margin: Tensor  # (G,), the generalisation adjustment C / sqrt(n_g)
 
     def __init__(
         self, network: nn.Module, counts: Tensor, step_size: float, adjustment: float
     ) -> None:
         super().__init__(network)
         self.step_size = step_size
-        there = (counts > 0).float()  # (G,)
-        self.register_buffer("q", there / there.sum())
-        self.register_buffer("margin", adjustment * there / counts.clamp(min=1).sqrt())
+        present = (counts > 0).float()  # (G,)
+        self.register_buffer("q", present / present.sum())
+        self.register_buffer("margin", adjustment * present / counts.clamp(min=1).sqrt())
 
     def forward(self, batch: Batch) -> Tensor:
-        """Move q by the batch's group losses, then return the q-weighted loss."""
+        """Update q by the group losses of the batch, then return the q-weighted loss."""
         losses = F.cross_entropy(self.network(batch.x), batch.y, reduction="none")  # (B,)
         count = torch.zeros_like(self.q).index_add(0, batch.group, torch.ones_like(losses))
         total = torch.zeros_like(self.q).index_add(0, batch.group, losses)
-        mean = total / count.clamp(min=1)  # (G,), 0 for groups that the batch lacks
+        mean = total / count.clamp(min=1)  # (G,), 0 for groups that are not in the batch
         if self.training:
             gain = torch.where(count > 0, mean.detach() + self.margin, 0.0)
-            q = self.q * (self.step_size * gain).exp()
-            self.q.copy_(q / q.sum())
+            self.q.mul_((self.step_size * gain).exp())
+            self.q.div_(self.q.sum())
         return (self.q * mean).sum()
 
 
 @dataclass(frozen=True)
 class GroupDRO(Method):
-    """Group DRO: exponentiated-gradient weights on the group losses."""
+    """Group DRO: weight the group losses by exponentiated gradient ascent."""
 
     citation: ClassVar[str] = (
         "Sagawa et al. Distributionally Robust Neural Networks for Group Shifts. ICLR 2020. "
@@ -64,14 +64,14 @@ class GroupDRO(Method):
     )
     supervision = Supervision(train="groups")
 
-    step_size: float = option(0.01, "step of the group weights q", gt=0)
+    step_size: float = option(0.01, "step size of the group weights q", gt=0)
     adjustment: float = option(0.0, "C of the generalisation adjustment C / sqrt(n_g)", ge=0)
     sampling: Literal["balanced", "uniform"] = option(
-        "balanced", "balanced: all groups drawn equally often, as in algorithm 1; uniform: as ERM"
+        "balanced", "balanced: draw all groups equally often, as in algorithm 1; uniform: as ERM"
     )
 
     def fit(self, lab: Lab) -> Trained:
-        """Train once under the group DRO loss."""
+        """Train once with the group DRO loss."""
         group = lab.labels(label="group")
         counts = group.bincount(minlength=lab.num_groups)
         return lab.train(

@@ -1,4 +1,4 @@
-"""Just Train Twice: train briefly, then train again with the mistakes upweighted."""
+"""Just Train Twice: train briefly, then train again on upweighted mistakes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JTT(Method):
-    """Just Train Twice: upweight what a briefly trained network gets wrong."""
+    """Just Train Twice: upweight samples that a briefly trained network misclassifies."""
 
     citation: ClassVar[str] = (
         "Liu et al. Just Train Twice: Improving Group Robustness without Training Group "
@@ -23,10 +23,14 @@ class JTT(Method):
     )
 
     identification_epochs: int = option(1, "epochs of the first network (T)", ge=1)
-    upweight: float = option(20.0, "how often a mistake is drawn for one other (lambda_up)", gt=0)
+    upweight: float = option(
+        20.0,
+        "how often a misclassified sample is drawn, relative to a correct one (lambda_up)",
+        gt=0,
+    )
 
     def fit(self, lab: Lab) -> Trained:
-        """Identify, then train again from scratch."""
+        """Find the misclassified samples, then train again from scratch."""
         first = lab.train(
             lab.model(), epochs=self.identification_epochs, name="identify", select=False
         )

@@ -1,4 +1,4 @@
-"""Learning from Failure: a network that is made to be biased tells which samples are hard."""
+"""Learning from Failure: a deliberately biased network shows which samples are hard."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class LfFLoss(Objective):
-    """Generalised cross-entropy for the biased network, relative difficulty for the other.
+    """Generalised cross-entropy for the biased network, weighted cross-entropy for the other.
 
-    `y`: (N,) training labels. Per-sample losses of both networks are averaged over time in
-    buffers and divided by the largest average of their class, as in the authors' code.
+    `y`: (N,) training labels. The losses of every sample under both networks are averaged over time
+    in a buffer and divided by the largest average of the class, as in the authors' code.
     """
 
     y: Tensor  # (N,)
-    average: Tensor  # (2, N) moving averages: biased, debiased
+    average: Tensor  # (2, N) moving averages of losses: biased, debiased
 
     def __init__(
         self, biased: nn.Module, debiased: nn.Module, y: Tensor, q: float, decay: float
@@ -47,13 +47,12 @@ class LfFLoss(Objective):
             [F.cross_entropy(z, batch.y, reduction="none") for z in (biased, debiased)]
         )  # (2, B)
         weight = self._difficulty(losses.detach(), batch)  # (B,)
-        # (B,) probability of the class
-        p = biased.float().softmax(1).gather(1, batch.y[:, None])[:, 0]
+        p = biased.float().softmax(1).gather(1, batch.y[:, None])[:, 0]  # (B,) of the class
         gce: Tensor = (1 - p.clamp(min=1e-8) ** self.q) / self.q
         return gce.mean() + (weight * losses[1]).mean()
 
     def _difficulty(self, losses: Tensor, batch: Batch) -> Tensor:
-        """(B,) W = L_b / (L_b + L_d) from smoothed, class-normalised losses; in [0, 1]."""
+        """Return (B,) W = L_b / (L_b + L_d) in [0, 1], from averaged, class-normalised losses."""
         average = self.average
         if self.training:
             average[:, batch.index] = average[:, batch.index].lerp(losses, 1 - self.decay)
@@ -66,18 +65,18 @@ class LfFLoss(Objective):
 
 @dataclass(frozen=True)
 class LfF(Method):
-    """Learning from Failure: train on what a deliberately biased network fails at."""
+    """Learning from Failure: upweight samples on which a deliberately biased network fails."""
 
     citation: ClassVar[str] = (
         "Nam et al. Learning from Failure: Training Debiased Classifier from Biased Classifier. "
         "NeurIPS 2020. arXiv:2007.02561."
     )
 
-    q: float = option(0.7, "bias amplification of the generalised cross-entropy", gt=0, le=1)
-    decay: float = option(0.7, "decay of the per-sample moving averages", ge=0, lt=1)
+    q: float = option(0.7, "bias amplification q of the generalised cross-entropy", gt=0, le=1)
+    decay: float = option(0.7, "decay of the moving averages of per-sample losses", ge=0, lt=1)
 
     def fit(self, lab: Lab) -> Trained:
-        """Train both networks at once."""
+        """Train both networks together."""
         biased, debiased = lab.model(), lab.model()
         loss = LfFLoss(biased, debiased, lab.labels("train"), self.q, self.decay)
         return lab.train(loss, name="train")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from debiasbench.common.options import option
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
-from debiasbench.methods.upweight import upweight_conflict
+from debiasbench.core.weights import upweight_conflict
 
 if TYPE_CHECKING:
     from debiasbench.core.lab import Lab
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class REST(Method):
-    """Reweighted sparse training: dynamic sparsity from scratch, conflicting samples upweighted.
+    """Reweighted sparse training: dynamic sparse training with upweighted conflicting samples.
 
-    Erdos-Renyi-kernel masks; now and then each layer drops its smallest weights and grows as many
-    where the gradient is largest (RigL); bias-conflicting samples are drawn more often.
+    By default, masks follow the Erdos-Renyi-kernel distribution. At regular intervals each layer
+    drops its smallest weights and grows the same number of weights, those with the largest
+    gradients (RigL). Bias-conflicting samples are drawn more often.
 
-    `compat=released` does what the released code does where it differs by accident: conflicting
-    samples weigh 80 at every ratio, the topology changes every 1000 steps until the end, and
-    momentum of inactive weights runs on. Its commands also omit the flag that turns reweighting
-    on: add `reweight=false` for that reading. Masks have exact counts in either case.
+    `compat=released` follows the released code where it differs from the paper: conflicting samples
+    have weight 80 at every ratio, the topology changes every 1000 steps until the end, and the
+    momentum of inactive weights is not reset. The released commands also omit the flag that turns
+    reweighting on: add `reweight=false` to reproduce them. Masks always have exact numbers of
+    weights.
     """
 
     citation: ClassVar[str] = (
@@ -36,35 +38,43 @@ class REST(Method):
     density: float = option(0.05, "fraction of convolution and linear weights kept", gt=0, le=1)
     weight: float | None = option(
         None,
-        "how often a conflicting sample is drawn for one aligned; none: as `upweight`'s "
-        "(released: 80)",
+        "how often a conflicting sample is drawn, relative to an aligned one; none: as in method "
+        "upweight (released: 80)",
         gt=0,
     )
-    reweight: bool = option(True, "whether conflicting samples are drawn more often at all")
-    distribution: Literal["erk", "uniform"] = option("erk", "how layers share the weights")
-    grow: Literal["gradient", "random"] = option("gradient", "what to grow: RigL or SET")
-    drop_fraction: float = option(
-        0.5, "fraction of active weights exchanged by the first update", ge=0, le=1
+    reweight: bool = option(True, "whether conflicting samples are drawn more often")
+    distribution: Literal["erk", "uniform"] = option(
+        "erk", "how the weights are distributed over layers"
     )
-    final_drop_fraction: float = option(0.005, "the same at the last, by a cosine", ge=0, le=1)
+    grow: Literal["gradient", "random"] = option(
+        "gradient", "which weights to grow: largest gradient (RigL) or random (SET)"
+    )
+    drop_fraction: float = option(
+        0.5, "fraction of the active weights of a layer that the first update exchanges", ge=0, le=1
+    )
+    final_drop_fraction: float = option(
+        0.005, "the same for the last update, with cosine decay in between", ge=0, le=1
+    )
     update_every: int | None = option(
-        None, "steps between updates; none: a twentieth of the training (released: 1000)", ge=1
+        None, "steps between updates; none: 5 % of the training (released: 1000)", ge=1
     )
     stop: float | None = option(
         None,
-        "fraction of training after which the topology stays; none: 0.75 (released: 1)",
+        "fraction of training after which the topology is fixed; none: 0.75 (released: 1)",
         gt=0,
         le=1,
     )
-    compat: Literal["none", "released"] = option("none", "released: what the released code does")
+    compat: Literal["none", "released"] = option(
+        "none", "released: follow the released code where it differs from the paper"
+    )
 
     @property
     def supervision(self) -> Supervision:
-        """The conflict bit, if it reweights."""
+        """Conflict labels if samples are reweighted, otherwise nothing."""
         return Supervision(train="conflict" if self.reweight else "none")
 
     def fit(self, lab: Lab) -> Trained:
-        """Train once, sparse and reweighted."""
+        """Train a sparse network once, on reweighted samples."""
         from debiasbench import sparsity
 
         released = self.compat == "released"

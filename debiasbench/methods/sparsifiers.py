@@ -1,4 +1,4 @@
-"""The sparse training algorithms that `--sparse` offers, registered as a stranger's would be."""
+"""The sparse training algorithms for `--sparse`, registered like those of any plugin."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ UPDATERS = {
 
 @hookimpl
 def debiasbench_register_sparsifiers(register: Register) -> None:
-    """Offer the library's updaters."""
+    """Register the updaters of the sparsity library."""
     for name, target in UPDATERS.items():
         register(name, f"debiasbench.sparsity.{target}")

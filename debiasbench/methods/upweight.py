@@ -1,8 +1,7 @@
-"""Upweighting: sample the rare side of the bias more often."""
+"""Upweighting: draw rare samples more often."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -10,20 +9,16 @@ from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
+from debiasbench.core.weights import equal_groups, upweight_conflict
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from debiasbench.core.lab import Lab
     from debiasbench.core.stage import Trained
-
-# conflicting fraction of the training split -> lambda (Park et al., CVPR 2023, released defaults)
-PUBLISHED = {0.005: 80.0, 0.01: 50.0, 0.02: 30.0, 0.05: 10.0}
 
 
 @dataclass(frozen=True)
 class Upweight(Method):
-    """Upweighting: bias-conflicting samples, or rare groups, are drawn more often."""
+    """Upweighting: draw bias-conflicting samples, or small groups, more often."""
 
     citation: ClassVar[str] = (
         "Sagawa et al. An Investigation of Why Overparameterization Exacerbates Spurious "
@@ -31,56 +26,34 @@ class Upweight(Method):
     )
 
     by: Literal["conflict", "group"] = option(
-        "conflict", "conflict: one weight for all conflicting samples; group: all groups equally"
+        "conflict",
+        "conflict: one weight for all conflicting samples; group: draw all groups equally often",
     )
     weight: float | None = option(
         None,
-        "how often a conflicting sample is drawn for one aligned; none: 80, 50, 30, 10 at 0.5, 1, "
-        "2, 5 % conflicting, else what makes a third of the draws conflicting",
+        "how often a conflicting sample is drawn, relative to an aligned one; none: 80, 50, 30 or "
+        "10 at 0.5, 1, 2 or 5 % conflicting samples, otherwise such that a third of the draws is "
+        "conflicting",
         gt=0,
     )
 
     def __post_init__(self) -> None:
-        """Raise `OptionError` where a weight is given that nothing would read."""
+        """Raise `OptionError` for a weight that would have no effect."""
         if self.by == "group" and self.weight is not None:
-            raise OptionError("method upweight: weight goes with by=conflict only")
+            raise OptionError(
+                f"method upweight: weight={self.weight:g} has no effect with by=group: remove it, "
+                "or use by=conflict"
+            )
 
     @property
     def supervision(self) -> Supervision:
-        """What `by` needs."""
+        """The labels that `by` needs."""
         return Supervision(train="groups" if self.by == "group" else "conflict")
 
     def fit(self, lab: Lab) -> Trained:
-        """Train once on reweighted draws."""
+        """Train once on reweighted samples."""
         if self.by == "group":
             weights = equal_groups(lab.labels(label="group"))
         else:
             weights = upweight_conflict(lab.labels(label="conflict"), self.weight)
         return lab.train(lab.model(), weights=weights, name="train")
-
-
-def upweight_conflict(conflict: Tensor, weight: float | None = None) -> Tensor:
-    """(N,) sampling weights: `weight` where (N,) `conflict`, 1 elsewhere.
-
-    `weight` None takes `published_weight` of the conflicting fraction.
-    """
-    if weight is None:
-        weight = published_weight(conflict.float().mean().item())
-    return 1 + (weight - 1) * conflict.double()
-
-
-def equal_groups(group: Tensor) -> Tensor:
-    """(N,) sampling weights that draw every group that is there equally often."""
-    return 1 / group.bincount()[group].double()
-
-
-def published_weight(ratio: float) -> float:
-    """Return the lambda published for a conflicting fraction, in [0, 1], of the training split.
-
-    Away from the published fractions (by more than a quarter) it is (1 - r) / 2r: a third of
-    the draws conflicting, about what the published ones come to.
-    """
-    for published, weight in PUBLISHED.items():
-        if ratio > 0 and abs(math.log(ratio / published)) < math.log(1.25):
-            return weight
-    return (1 - ratio) / (2 * ratio) if 0 < ratio < 1 else 1.0

@@ -1,14 +1,14 @@
-"""Dynamic sparse training with exact budgets; a library that imports nothing above itself.
+"""Dynamic sparse training with exact numbers of weights, for any PyTorch training loop.
 
 sparse = RigL(density=0.05).attach(model, optimizer, total_steps=10_000)
-for x, y in loader:  # the loop stays as it is
+for x, y in loader:  # the loop does not change
     loss(model(x), y).backward(); optimizer.step(); optimizer.zero_grad()
 """
 
 from debiasbench.sparsity.attach import SparseTraining as SparseTraining
-from debiasbench.sparsity.compact import CannotCompact as CannotCompact
-from debiasbench.sparsity.compact import compact as compact
+from debiasbench.sparsity.compaction.compact import compact as compact
 from debiasbench.sparsity.component import Sparsify as Sparsify
+from debiasbench.sparsity.connectivity import connectivity as connectivity
 from debiasbench.sparsity.criteria import global_masks as global_masks
 from debiasbench.sparsity.criteria import grasp_scores as grasp_scores
 from debiasbench.sparsity.criteria import magnitude_scores as magnitude_scores
@@ -16,6 +16,7 @@ from debiasbench.sparsity.criteria import snip_scores as snip_scores
 from debiasbench.sparsity.csr import to_csr as to_csr
 from debiasbench.sparsity.distributions import Shares as Shares
 from debiasbench.sparsity.distributions import allocate as allocate
+from debiasbench.sparsity.errors import CannotCompact as CannotCompact
 from debiasbench.sparsity.errors import NonFiniteGradient as NonFiniteGradient
 from debiasbench.sparsity.errors import NotAttached as NotAttached
 from debiasbench.sparsity.errors import SparsityError as SparsityError
@@ -29,7 +30,6 @@ from debiasbench.sparsity.params import maskable as maskable
 from debiasbench.sparsity.presets import PRESETS as PRESETS
 from debiasbench.sparsity.presets import REST as REST
 from debiasbench.sparsity.settings import setting as setting
-from debiasbench.sparsity.stats import connectivity as connectivity
 from debiasbench.sparsity.stats import statistics as statistics
 from debiasbench.sparsity.topology import drop_and_grow as drop_and_grow
 from debiasbench.sparsity.updater import Updater as Updater

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from debiasbench.sparsity.criteria import MaskSettings
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
     from debiasbench.sparsity.layer import Layer
-    from debiasbench.sparsity.patterns import Pattern
     from debiasbench.sparsity.schedules import Interval
 
 OptimizerState = Literal["mask", "reset_new", "dense"]
@@ -18,20 +19,8 @@ Reads = Literal["weights", "active gradients", "gradients", "all gradients"]
 Init = Literal["random", "magnitude", "global_magnitude", "snip", "snip_per_layer"]
 
 
-class Algorithm(Protocol):
+class Algorithm(MaskSettings, Protocol):
     """The part of `debiasbench.sparsity.Updater` that masks are made and changed by."""
-
-    @property
-    def density(self) -> float:
-        """Fraction of the weights kept."""
-
-    @property
-    def pattern(self) -> str:
-        """Pattern of the masks."""
-
-    @property
-    def init(self) -> Init:
-        """How the first masks are made."""
 
     @property
     def start(self) -> float:
@@ -75,16 +64,5 @@ class Algorithm(Protocol):
     def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
         """Return the new masks."""
 
-    def first_density(self) -> float:
-        """Return the density before the first update."""
-
     def interval(self) -> Interval:
         """Return the time between updates."""
-
-    def rows(self) -> Pattern | None:
-        """Return the parsed pattern."""
-
-    def budgets(
-        self, shapes: Mapping[str, Sequence[int]], density: float, dense: Sequence[str] = ()
-    ) -> dict[str, int]:
-        """Return how many weights each layer keeps at a density."""

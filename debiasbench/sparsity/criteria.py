@@ -1,37 +1,64 @@
-"""First masks: at random or by a score of every connection, in exact numbers."""
+"""First masks, at random or by a score of every weight, with exact numbers of weights."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from debiasbench.sparsity.distributions import allocate
-from debiasbench.sparsity.errors import SparsityError, SparsityTooHigh
+from debiasbench.sparsity.errors import SparsityError, SparsityTooHigh, unknown
 from debiasbench.sparsity.params import select
 from debiasbench.sparsity.topology import keyed_generator, random_mask, top
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
-    from debiasbench.sparsity.algorithm import Algorithm
+    from debiasbench.sparsity.patterns import Pattern
+
+
+class MaskSettings(Protocol):
+    """What `first_masks` reads of an updater."""
+
+    @property
+    def init(self) -> str:
+        """Where first masks come from: random, magnitude, global_magnitude, snip, ..."""
+
+    @property
+    def density(self) -> float:
+        """Fraction of weights kept at the end, in (0, 1]."""
+
+    @property
+    def pattern(self) -> str:
+        """Name of the pattern that `rows` returns."""
+
+    def rows(self) -> Pattern | None:
+        """Return where active weights may lie; None: anywhere."""
+
+    def first_density(self) -> float:
+        """Return the fraction of weights kept before the first update, in (0, 1]."""
+
+    def budgets(
+        self, shapes: Mapping[str, Sequence[int]], density: float, dense: Sequence[str] = ()
+    ) -> dict[str, int]:
+        """Return how many weights each layer keeps at `density`."""
 
 
 def magnitude_scores(model: nn.Module) -> dict[str, Tensor]:
-    """|w| of every weight that may be sparse."""
+    """Return |w| of every maskable weight."""
     return {name: p.detach().abs() for name, p in select(model).items()}
 
 
 def snip_scores(
     model: nn.Module, loss: Callable[[], Tensor], *, reinitialise: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """|w * dL/dw|: by how much the loss would change without the connection.
+    """Return |w * dL/dw|, an estimate of how much the loss changes without the weight.
 
-    SNIP (Lee et al., ICLR 2019), on the weights as they are and the loss that `loss` computes with
-    `model`. `reinitialise`: score weights drawn anew (Xavier normal) instead, as the authors'
-    code does; the model gets its own back.
+    SNIP (Lee et al., ICLR 2019). `loss`: computes the loss with `model`. `reinitialise`: score
+    newly drawn weights (Xavier normal) instead of the current ones, as the authors' code does; the
+    weights of `model` are restored afterwards.
     """
     weights = select(model)
     before = {name: p.detach().clone() for name, p in weights.items()}
@@ -48,10 +75,11 @@ def snip_scores(
 
 
 def grasp_scores(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Tensor]:
-    """w * (H g): how much the connection helps the gradient to flow; keep the highest.
+    """Return w * (H g), the contribution of the weight to the gradient flow; keep the highest.
 
-    GraSP (Wang, Zhang, Grosse, ICLR 2020, equation 8, with the sign that keeps the highest). The
-    authors divide logits by 200 inside the loss and draw as many samples from each class.
+    GraSP (Wang, Zhang, Grosse, ICLR 2020, equation 8, with the sign for which the highest scores
+    are kept). The authors divide the logits by 200 inside `loss` and use equally many samples of
+    each class.
     """
     weights = select(model)
     gradients = _gradients(loss(), weights, create_graph=True)
@@ -65,8 +93,9 @@ def global_masks(
 ) -> dict[str, Tensor]:
     """Keep the highest scores of the whole network: exactly round(density * weights).
 
-    Every layer keeps `min_nnz`, one in `dense` everything; ties, zeros included, go to earlier
-    weights and never change the count. Raises `SparsityTooHigh`.
+    Every layer keeps at least `min_nnz` weights, and a layer in `dense` keeps all. Among equal
+    scores, also zeros, earlier weights are kept; ties never change the count. Raises
+    `SparsityTooHigh`, which names the smallest feasible density.
     """
     keep_all = set(dense)
     lifted = []
@@ -79,7 +108,7 @@ def global_masks(
     total, needed = round(density * len(joined)), int(joined.isposinf().sum())
     if total < needed:
         raise SparsityTooHigh(
-            f"density {density:g} keeps {total} of {len(joined)} weights, but {needed} are due: "
+            f"density {density:g} keeps {total} of {len(joined)} weights, but needs {needed}: "
             f"the smallest feasible density is {needed / len(joined):.4g}"
         )
     parts = torch.split(top(joined, total), [len(flat) for flat in lifted])
@@ -87,7 +116,7 @@ def global_masks(
 
 
 def first_masks(
-    updater: Algorithm,
+    updater: MaskSettings,
     weights: Mapping[str, nn.Parameter],
     dense: set[str],
     seed: int,
@@ -95,15 +124,16 @@ def first_masks(
     masks: Mapping[str, Tensor] | None = None,
     gradients: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the masks that a training begins with, by the updater's `init`.
+    """Return the masks at the start of training, according to the updater's `init`.
 
-    All ones where that needs `gradients` and there are none yet.
+    `densities`: by layer, instead of the updater's density. `masks`: used as they are. If `init`
+    needs `gradients` and there are none yet, all masks are ones.
     """
     if masks is not None:
         return _given(masks, weights)
     by_gradient = updater.init.startswith("snip")
     if by_gradient and gradients is None:
-        _budgets(updater, weights, dense, densities)  # what is infeasible shall be said now
+        _budgets(updater, weights, dense, densities)  # raises now if infeasible
         return {n: torch.ones_like(p, dtype=torch.bool) for n, p in weights.items()}
     if updater.init == "random":
         return _random(updater, weights, _budgets(updater, weights, dense, densities), seed)
@@ -116,8 +146,9 @@ def first_masks(
     if updater.init in {"snip", "global_magnitude"}:
         if updater.rows() is not None or densities is not None:
             raise SparsityError(
-                f"init={updater.init} shares weights over all layers, which a pattern or densities "
-                "by layer exclude: take random, magnitude or snip_per_layer"
+                f"init={updater.init} ranks the weights of all layers together, so it cannot be "
+                "combined with a pattern or with densities by layer: use init=random, magnitude or "
+                "snip_per_layer"
             )
         return global_masks(scores, updater.first_density(), dense=dense)
     pattern, budgets = updater.rows(), _budgets(updater, weights, dense, densities)
@@ -130,11 +161,12 @@ def first_masks(
 
 
 def _budgets(
-    updater: Algorithm,
+    updater: MaskSettings,
     weights: Mapping[str, nn.Parameter],
     dense: set[str],
     densities: Mapping[str, float] | None,
 ) -> dict[str, int]:
+    """Return the number of active weights of each layer, as the pattern allows."""
     shapes, pattern = {name: p.shape for name, p in weights.items()}, updater.rows()
     if pattern is not None and pattern.n is not None and pattern.m is not None:
         if abs(updater.density - pattern.n / pattern.m) > 1e-9 or densities is not None:
@@ -156,7 +188,10 @@ def _budgets(
 
 
 def _random(
-    updater: Algorithm, weights: Mapping[str, nn.Parameter], budgets: Mapping[str, int], seed: int
+    updater: MaskSettings,
+    weights: Mapping[str, nn.Parameter],
+    budgets: Mapping[str, int],
+    seed: int,
 ) -> dict[str, Tensor]:
     pattern, masks = updater.rows(), {}
     for name, p in weights.items():
@@ -171,18 +206,26 @@ def _random(
 
 def _given(masks: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     for name in {**weights, **masks}:
-        if name not in weights or name not in masks or masks[name].shape != weights[name].shape:
-            raise SparsityError(f"The masks given do not fit the model's layers, first at {name}")
+        if name not in weights:
+            raise unknown("layer", name, weights)
+        if name not in masks:
+            raise SparsityError(f"Layer {name!r} has no mask: give one for every layer")
+        if masks[name].shape != weights[name].shape:
+            raise SparsityError(
+                f"The mask of {name} must have shape {tuple(weights[name].shape)}, not "
+                f"{tuple(masks[name].shape)}"
+            )
     return {name: masks[name].bool().clone().to(p.device) for name, p in weights.items()}
 
 
 def _gradients(
-    of: Tensor, weights: Mapping[str, nn.Parameter], *, create_graph: bool = False
+    loss: Tensor, weights: Mapping[str, nn.Parameter], *, create_graph: bool = False
 ) -> dict[str, Tensor]:
-    found = torch.autograd.grad(
-        of, list(weights.values()), create_graph=create_graph, allow_unused=True
+    """Return the gradient by weight name; 0 for weights that `loss` does not depend on."""
+    gradients = torch.autograd.grad(
+        loss, list(weights.values()), create_graph=create_graph, allow_unused=True
     )
     return {
         name: torch.zeros_like(p) if g is None else g
-        for (name, p), g in zip(weights.items(), found, strict=True)
+        for (name, p), g in zip(weights.items(), gradients, strict=True)
     }

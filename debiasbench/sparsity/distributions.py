@@ -1,4 +1,4 @@
-"""How many weights each layer keeps: shapes and a density in, exact integer budgets out."""
+"""How many weights each layer keeps: exact integer budgets from shapes and a density."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shares:
-    """What a distribution wishes: numbers of weights up to a common factor, and least densities.
+    """The result of a distribution: relative budgets of layers, and their minimum densities.
 
-    `wish`: by layer, in proportion to the weights it is to keep; `least`: density, in [0, 1],
-    below which a layer must not fall (1: dense).
+    `wish`: by layer, proportional to the number of weights it should keep. `least`: minimum density
+    by layer, in [0, 1] (1: dense).
     """
 
     wish: Mapping[str, float]
@@ -28,14 +28,14 @@ class Shares:
 
 
 def uniform(shapes: Shapes, density: float) -> Shares:
-    """Every layer has the same density."""
+    """Give every layer the same density."""
     return Shares({name: float(math.prod(shape)) for name, shape in shapes.items()})
 
 
 def uniform_plus(shapes: Shapes, density: float) -> Shares:
-    """Uniform, but the first layer is dense and the last keeps at least a fifth.
+    """Uniform, except that the first layer is dense and the last keeps at least a fifth.
 
-    Gale, Elsen, Hooker, 2019; the rest pays for it, so that the sum stays the request.
+    Gale, Elsen, Hooker, 2019. The other layers get sparser, so that the total stays as requested.
     """
     names = list(shapes)
     least = {names[-1]: max(0.2, density)} | ({names[0]: 1.0} if len(names) > 1 else {})
@@ -43,15 +43,15 @@ def uniform_plus(shapes: Shapes, density: float) -> Shares:
 
 
 def er(shapes: Shapes, density: float) -> Shares:
-    """Erdos-Renyi: density in proportion to (inputs + outputs) / (inputs * outputs).
+    """Erdos-Renyi: density proportional to (inputs + outputs) / (inputs * outputs).
 
-    Mocanu et al., Nature Communications 2018. A kernel's positions do not enter.
+    Mocanu et al., Nature Communications 2018. The kernel size is ignored.
     """
     return Shares({n: (s[0] + s[1]) * math.prod(s[2:]) for n, s in shapes.items()})
 
 
 def erk(shapes: Shapes, density: float, power: float = 1.0) -> Shares:
-    """Erdos-Renyi-kernel: density in proportion to (sum(shape) / prod(shape)) ** power.
+    """Erdos-Renyi-kernel: density proportional to (sum(shape) / prod(shape)) ** power.
 
     Evci et al., ICML 2020, section 3. Power 0 is uniform.
     """
@@ -77,13 +77,14 @@ def allocate(
     """Return how many weights each layer keeps; the sum is exactly round(density * weights).
 
     `shapes`: by layer, (out, in, *kernel). `density`: fraction of all weights kept, in (0, 1], or
-    such a fraction for each layer, which leaves nothing to distribute. `distribution`: a name in
-    `DISTRIBUTIONS` or a function like those. Layers in `dense` keep everything, every other at
-    least `min_nnz`; what full layers cannot take goes to the others, by the one factor at which
-    all shares, clipped, sum to the request. Rounded by largest remainder.
+    one fraction for each layer, with which `distribution` is not used. `distribution`: a name in
+    `DISTRIBUTIONS`, or a function like those there. Layers in `dense` keep all weights, every other
+    layer keeps at least `min_nnz`. The shares are scaled by one common factor, clipped to what a
+    layer can hold, such that they sum to the request; then rounded by largest remainder.
 
-    Raises `SparsityError` for a density outside (0, 1] or an unknown name and `SparsityTooHigh`,
-    naming the smallest feasible density, where the least shares exceed the request.
+    Raises `SparsityError` for a density outside (0, 1] or an unknown name. Raises
+    `SparsityTooHigh`, which names the smallest feasible density, if the minimum densities need more
+    weights than requested.
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     weights = sum(sizes.values())
@@ -108,12 +109,12 @@ def check_density(density: float) -> None:
     """Raise `SparsityError` unless `density` lies in (0, 1]."""
     if not 0 < density <= 1:
         raise SparsityError(
-            f"density must lie in (0, 1], not {density}: it is the fraction of weights kept"
+            f"density must be in (0, 1], not {density}: it is the fraction of weights kept"
         )
 
 
 def round_to(total: int, shares: Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Round to integers of at most `sizes` that sum to `total`, by largest remainder."""
+    """Round `shares` by largest remainder to integers, at most `sizes`, that sum to `total`."""
     counts = {name: math.floor(share) for name, share in shares.items()}
     by_remainder = sorted(counts, key=lambda name: counts[name] - shares[name])
     missing = total - sum(counts.values())
@@ -125,12 +126,12 @@ def round_to(total: int, shares: Mapping[str, float], sizes: Mapping[str, int]) 
     return counts
 
 
-def _distribution(of: str | Distribution) -> Distribution:
-    if not isinstance(of, str):
-        return of
-    if of not in DISTRIBUTIONS:
-        raise unknown("distribution", of, DISTRIBUTIONS)
-    return DISTRIBUTIONS[of]
+def _distribution(distribution: str | Distribution) -> Distribution:
+    if not isinstance(distribution, str):
+        return distribution
+    if distribution not in DISTRIBUTIONS:
+        raise unknown("distribution", distribution, DISTRIBUTIONS)
+    return DISTRIBUTIONS[distribution]
 
 
 def _given(sizes: Mapping[str, int], densities: Mapping[str, float]) -> dict[str, int]:
@@ -153,14 +154,14 @@ def _fill(
         return {n: min(max(factor * wish[n], floors[n]), sizes[n]) for n in sizes}
 
     low, high = 0.0, max(sizes[n] / wish[n] for n in sizes)
-    for _ in range(100):  # the sum grows with the factor, so bisection finds it
+    for _ in range(100):  # bisection: the sum grows with the factor
         middle = (low + high) / 2
         low, high = (middle, high) if sum(shares(middle).values()) < total else (low, middle)
     return shares(high)
 
 
 def _rounded_up(density: float) -> str:
-    """Three significant digits that are not below `density`."""
+    """Return three significant digits that are not below `density`."""
     text = f"{density:.3g}"
     if float(text) >= density:
         return text

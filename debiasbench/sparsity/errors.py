@@ -1,4 +1,4 @@
-"""What can be wrong with a request for sparsity; every message says the way out."""
+"""Errors of the sparsity library; every message tells what to do."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ class SparsityTooHigh(SparsityError):  # noqa: N818 - it says what is wrong
 
 
 class NonFiniteGradient(SparsityError):  # noqa: N818 - it says what is wrong
-    """A gradient that an update should rank is NaN or infinite."""
+    """A NaN or infinite gradient, which an update cannot rank."""
 
 
 class NotAttached(SparsityError):  # noqa: N818 - it says what is wrong
-    """Weights off the mask were moved by something that this sparse training does not follow."""
+    """Inactive weights that are not 0: something else than this sparse training changed them."""
 
 
-def unknown(what: str, name: object, known: Iterable[str]) -> SparsityError:
-    """Say that there is no such name, and which is nearest."""
+class CannotCompact(SparsityError):  # noqa: N818 - it says what is wrong
+    """A network that cannot be traced, or that computes something else without dead channels."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> SparsityError:
+    """Return an error that names the unknown `name`, the nearest known name, and all of them."""
     names = list(known)
     near = get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return SparsityError(f"Unknown {what} {name!r}.{hint} Available: {', '.join(names)}")
+    return SparsityError(f"Unknown {kind} {name!r}.{hint} Available: {', '.join(names)}")

@@ -1,6 +1,6 @@
-"""Floating-point operations: of a pass, layer by layer, and of a training over the masks it had.
+"""Floating-point operations (FLOPs) of a forward pass by layer, and of a sparse training.
 
-One multiply-add counts as two, as in RigL (Evci et al., ICML 2020, appendix H).
+One multiply-add counts as two FLOPs, as in RigL (Evci et al., ICML 2020, appendix H).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Flops:
     """Dense FLOPs of the forward passes that ran inside `count_flops`, over the whole batch.
 
-    `by_parameter`: the part of `total` that the layer owning the parameter (by its name in the
-    module) spent on multiplying with it. `input_gradients`: the same, where a backward pass needs
-    the gradient of the layer's input too; not so in a first layer.
+    `by_parameter`: the part of `total` spent on multiplications with the parameter, by its name in
+    the module. `input_gradients`: the same for parameters of layers whose input needs a gradient in
+    the backward pass, else 0: the first layer needs none.
     """
 
     total: float = 0.0
@@ -43,17 +43,17 @@ class TrainingFlops:
 
     @property
     def total(self) -> float:
-        """All three."""
+        """Sum of the three parts."""
         return self.forward + self.input_gradient + self.weight_gradient
 
 
 @dataclass
 class Ledger:
-    """How many weights took part in each step: forward and backward, and in weight gradients.
+    """Counts of the weights used in each step, in forward and backward passes and in gradients.
 
-    `sizes`: weights by parameter name. `active_steps`: active weights, summed over steps;
-    `gradient_steps`: weights whose gradient was computed, which is all of a layer where the dense
-    gradient is used.
+    `sizes`: number of weights by parameter name. `active_steps`: active weights, summed over steps.
+    `gradient_steps`: weights whose gradient was computed, summed over steps; these are all weights
+    of a layer in steps that use the dense gradient.
     """
 
     sizes: dict[str, int]
@@ -64,9 +64,9 @@ class Ledger:
     def charge(
         self, active: Mapping[str, int], until: int, *, always_dense: bool, dense_last: bool
     ) -> None:
-        """Charge the steps from `steps` to `until` at `active` weights a layer.
+        """Count the steps from `steps` to `until`, each with `active` weights by layer.
 
-        `always_dense`: every one of them used dense gradients; `dense_last`: the last did.
+        `always_dense`: all of these steps used dense gradients. `dense_last`: the last one did.
         """
         steps = until - self.steps
         for name, size in self.sizes.items():
@@ -77,7 +77,7 @@ class Ledger:
         self.steps = until
 
     def training(self, flops: Flops) -> TrainingFlops:
-        """Return what a step cost on average, where `flops` counted one dense forward pass."""
+        """Return the average FLOPs of a step; `flops` counted one dense forward pass."""
         steps = max(1, self.steps)
         forward = backward = gradient = flops.total
         backward -= sum(flops.by_parameter.values()) - sum(flops.input_gradients.values())
@@ -90,9 +90,10 @@ class Ledger:
         return TrainingFlops(forward, backward, gradient)
 
     def saved(self, forward: Mapping[str, float]) -> float:
-        """FLOPs a step saved against three dense passes, the field's convention.
+        """Return the FLOPs that a step saved on average, compared with a dense step.
 
-        `forward`: dense FLOPs of a forward pass by parameter name.
+        A dense step counts as three forward passes, the usual convention. `forward`: dense FLOPs of
+        a forward pass by parameter name.
         """
         steps, saved = max(1, self.steps), 0.0
         for name, size in self.sizes.items():
@@ -105,7 +106,7 @@ class Ledger:
         return asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the counts up again."""
+        """Restore the counts."""
         self.active_steps = dict(state["active_steps"])
         self.gradient_steps = dict(state["gradient_steps"])
         self.steps = state["steps"]
@@ -113,9 +114,10 @@ class Ledger:
 
 @contextmanager
 def count_flops(module: nn.Module, into: Flops | None = None) -> Iterator[Flops]:
-    """Count what runs inside the `with`, into `into`; `module` names the layers to list apart.
+    """Count the FLOPs of everything that runs inside the `with` block, and add them to `into`.
 
-    Attention is counted in training mode; PyTorch's fused inference path hides it.
+    `module`: its layers are also counted by parameter. Attention is counted only in training mode:
+    PyTorch's fused inference path hides it.
     """
     flops = into or Flops()
     handles = [
@@ -146,7 +148,7 @@ def _counter(into: Flops, prefix: str) -> Any:
 def _products(
     layer: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any
 ) -> Iterator[tuple[str, float, Tensor]]:
-    """Yield what a layer multiplies with each weight: its name, FLOPs, and the input."""
+    """Yield the name, the FLOPs and the input of each weight that a layer multiplies with."""
     if isinstance(layer, nn.MultiheadAttention):
         query, key, value = (args[i] if i < len(args) else kwargs[n] for i, n in enumerate(_QKV))
         positions = [x.numel() / x.shape[-1] for x in (query, key, value)]
@@ -160,7 +162,7 @@ def _products(
         yield "out_proj.weight", 2 * positions[0] * out.numel(), output[0]
         return
     weight: Any = layer.weight
-    # a transposed convolution applies its weight at every place of its input
+    # a transposed convolution applies its weight at every position of its input
     side = args[0] if getattr(layer, "transposed", False) else output
     width = side.shape[-1] if isinstance(layer, nn.Linear) else side.shape[1]
     yield "weight", 2 * side.numel() / width * weight.numel(), args[0] if args else kwargs["input"]

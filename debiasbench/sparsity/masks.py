@@ -1,4 +1,4 @@
-"""Masks as bits: packed for storage, and a digest that says whether two sets are equal."""
+"""Masks as bits: packed for storage, and a digest to compare two sets of masks."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ if TYPE_CHECKING:
 
 
 def pack(mask: Tensor) -> Tensor:
-    """Bool of any shape -> uint8 (ceil(N / 8),) on the CPU; eight weights a byte."""
+    """Pack a bool mask of any shape into bits: uint8 (ceil(N / 8),) on the CPU."""
     return torch.from_numpy(np.packbits(mask.cpu().numpy()))
 
 
 def unpack(bits: Tensor, shape: Sequence[int]) -> Tensor:
-    """Undo `pack`; raises `ValueError` if the bits are not those of `shape`."""
+    """Unpack the bits of `pack` into a mask of `shape`; raise `ValueError` if they do not fit."""
     size = math.prod(shape)
     if bits.dtype != torch.uint8 or bits.shape != (math.ceil(size / 8),):
-        raise ValueError(f"{tuple(bits.shape)} {bits.dtype} is no packed mask of {tuple(shape)}")
+        raise ValueError(
+            f"A packed mask of shape {tuple(shape)} is uint8 {(math.ceil(size / 8),)}, not "
+            f"{bits.dtype} {tuple(bits.shape)}"
+        )
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=size).astype(bool)).view(*shape)
 
 
 def digest(masks: Mapping[str, Tensor]) -> str:
-    """Return 16 hexadecimal digits that differ where masks do."""
-    found = hashlib.sha256()
+    """Return 16 hexadecimal digits that differ if names, shapes or values of masks differ."""
+    sha = hashlib.sha256()
     for name in sorted(masks):
-        found.update(f"{name}{tuple(masks[name].shape)}".encode())
-        found.update(pack(masks[name]).numpy().tobytes())
-    return found.hexdigest()[:16]
+        sha.update(f"{name}{tuple(masks[name].shape)}".encode())
+        sha.update(pack(masks[name]).numpy().tobytes())
+    return sha.hexdigest()[:16]

@@ -1,16 +1,17 @@
-"""A sparse state dict in as few bytes as its zeros allow, and back again bit for bit.
+"""Pack a sparse state dict into few bytes, and unpack it again bit for bit.
 
-A packing holds plain tensors, so that safetensors can store it and nothing is ever unpickled. The
-tensor `w` of a state becomes one of
+A packed state holds plain tensors, so that safetensors can store it and nothing is ever unpickled.
+A tensor `w` of a state becomes one of
 
-    w                                           as it is, without a mask
-    w::shape, w::active, w::values              the active values and where they are
-    w::shape, ..., w::minus_zeros               the same, and which other values are -0.0
-    w::dense                                    all values; active is what is not 0
-    w::dense, w::inactive                       all values; active is what is not listed
+    w                                           unchanged, without a mask
+    w::shape, w::active, w::values              the active values and their places
+    w::shape, ..., w::minus_zeros               also the places of inactive values that are -0.0
+    w::dense                                    all values; those that are not 0 are active
+    w::dense, w::inactive                       all values, and the places of the inactive ones
 
-Places, in the order of a flattened tensor, are bits (uint8, eight a byte; see `masks.pack`) or
-indices (int32 or int64), whichever are fewer bytes. `::digest` is the SHA-256 of all the rest.
+Places in the flattened tensor are stored as bits (uint8, eight per byte; see `masks.pack`) or as
+indices (int32 or int64), in the form that takes fewer bytes. `::digest` is the SHA-256 of all
+other tensors.
 """
 
 from __future__ import annotations
@@ -45,24 +46,24 @@ def pack_state(
     *,
     keep_minus_zeros: bool = True,
 ) -> dict[str, Tensor]:
-    """Return a state in fewer tensors' bytes, on the CPU; it shares no memory with the state.
+    """Return the state in fewer bytes, on the CPU; it shares no memory with the state.
 
-    `masks`: bool, by the name of a floating-point tensor, which must be 0 off its mask; tensors
-    without one stay as they are. None: all floating-point tensors of two or more dimensions have
-    one, and are active where they are not 0.
-    `keep_minus_zeros`: whether a -0.0 off a mask comes back as it was, or may come back as 0.0.
-    Multiplying weights by a mask makes many, and to tell them from 0.0 costs up to a bit a weight.
+    `masks`: bool, by the name of a floating-point tensor, whose values must be 0 outside its mask;
+    tensors without a mask are stored unchanged. None: every floating-point tensor of two or more
+    dimensions has a mask, and values that are not 0 are active.
+    `keep_minus_zeros`: whether a -0.0 outside a mask is restored as -0.0, or as 0.0. Multiplying
+    weights by a mask makes many of them; storing their signs takes up to one bit per weight.
 
-    With masks of what is not 0, no tensor takes more bytes than it does dense; a mask under which
-    active weights are 0 too may cost a bit a weight on top. The digest is 32 bytes.
+    If all active values are non-zero, no tensor takes more bytes than dense; else a mask may add
+    one bit per weight. The digest takes 32 bytes.
 
-    Raises `SparsityError` for masks that do not fit the state, for values off a mask that are not
-    0, and for names in the state that a packing uses itself.
+    Raises `SparsityError` for masks that do not fit the state, for values outside a mask that are
+    not 0, and for tensor names that have a meaning in packed states.
     """
     for name in state:
         if name == DIGEST or _part(name):
             raise SparsityError(
-                f"A packing gives {name!r} a meaning of its own: rename that tensor of the state"
+                f"The tensor name {name!r} has a meaning in packed states: rename this tensor"
             )
     if masks is None:
         masks = {
@@ -75,31 +76,37 @@ def pack_state(
             raise unknown("tensor", name, state)
     packed: dict[str, Tensor] = {}
     for name, values in state.items():
-        own = values.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        tensor = values.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         if name in masks:
-            if own.dtype not in PACKABLE:
-                raise SparsityError(f"{name} is {own.dtype}, and only floating-point has masks")
-            check_mask(name, own, masks[name])
-            parts = _packed(own, masks[name].cpu(), keep_minus_zeros)
-            packed |= {f"{name}::{part}": tensor for part, tensor in parts.items()}
+            if tensor.dtype not in PACKABLE:
+                raise SparsityError(
+                    f"{name} is {tensor.dtype}, but only floating-point tensors can have a mask: "
+                    "remove its mask"
+                )
+            check_mask(name, tensor, masks[name])
+            parts = _packed(tensor, masks[name].cpu(), keep_minus_zeros)
+            packed |= {f"{name}::{part}": stored for part, stored in parts.items()}
         else:
-            packed[name] = own
+            packed[name] = tensor
     packed[DIGEST] = _digest(packed)
     return packed
 
 
 def unpack_state(packed: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Undo `pack_state`: return the state and its masks, on the CPU, in memory of their own.
+    """Undo `pack_state`: return copies of the state and its masks, on the CPU.
 
-    Raises `SparsityError` unless `packed` is just what `pack_state` returned: a part that is
-    missing, added or changed in a single bit is found by the digest.
+    Raises `SparsityError` unless `packed` is exactly what `pack_state` returned: the digest detects
+    missing and additional parts, and every changed bit.
     """
     if DIGEST not in packed:
-        raise SparsityError(f"This is no packed state, or not all of one: it has no {DIGEST!r}")
+        raise SparsityError(
+            f"This is not a packed state, or it is incomplete: it has no {DIGEST!r}. Pass the "
+            "complete result of pack_state"
+        )
     if not torch.equal(packed[DIGEST].cpu(), _digest(packed)):
         raise SparsityError(
-            f"This packed state of {len(packed)} tensors is damaged: they are not those that its "
-            "digest was made of. Read all of it from where it was stored, or pack the state again"
+            f"This packed state of {len(packed)} tensors is damaged: they do not match its digest. "
+            "Load all of its tensors again from the original file, or pack the state again"
         )
     state: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
@@ -116,12 +123,12 @@ def unpack_state(packed: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
 
 
 def packed_bytes(packed: Mapping[str, Tensor]) -> int:
-    """Return the bytes of all tensors; a safetensors file adds about 100 a tensor for names."""
+    """Return the bytes of all tensors; a safetensors file adds about 100 bytes per tensor."""
     return sum(tensor.nbytes for tensor in packed.values())
 
 
 def _part(key: str) -> str:
-    """Return which part of a packed tensor `key` names, "" if none."""
+    """Return the part of a packed tensor that `key` names, "" if it names none."""
     _, _, part = key.rpartition("::")
     return part if part in PARTS and key.endswith(f"::{part}") else ""
 
@@ -143,7 +150,7 @@ def _packed(values: Tensor, mask: Tensor, keep_minus_zeros: bool) -> Parts:
 
 
 def _unpacked(parts: Parts) -> tuple[Tensor, Tensor]:
-    """Undo `_packed`; the digest has vouched for the parts."""
+    """Undo `_packed`; the parts are valid, because the digest matched."""
     if "dense" in parts:
         values = parts["dense"].clone()
         if "inactive" not in parts:
@@ -160,7 +167,7 @@ def _unpacked(parts: Parts) -> tuple[Tensor, Tensor]:
 
 
 def _places(mask: Tensor) -> Tensor:
-    """Bool (N,) -> its bits or the indices of what is True, whichever are fewer bytes."""
+    """Bool (N,) -> its bits or the indices of True values, in the form that takes fewer bytes."""
     bits = pack(mask)
     index = torch.int32 if len(mask) <= torch.iinfo(torch.int32).max else torch.int64
     if int(mask.sum()) * index.itemsize >= bits.nbytes:
@@ -169,7 +176,7 @@ def _places(mask: Tensor) -> Tensor:
 
 
 def _mask(places: Tensor, size: int) -> Tensor:
-    """Undo `_places` for a mask of `size`."""
+    """Undo `_places` for a mask of `size` values."""
     if places.dtype == torch.uint8:
         return unpack(places, (size,))
     mask = torch.zeros(size, dtype=torch.bool)
@@ -178,11 +185,11 @@ def _mask(places: Tensor, size: int) -> Tensor:
 
 
 def _digest(packed: Mapping[str, Tensor]) -> Tensor:
-    """Return 32 bytes, uint8, that differ where names, types, shapes or bits do."""
-    found = hashlib.sha256(VERSION)
+    """Return 32 bytes, uint8, that differ if names, types, shapes or bits differ."""
+    sha = hashlib.sha256(VERSION)
     for key in sorted(packed):
         if key != DIGEST:
             tensor = packed[key].detach().cpu().contiguous()
-            found.update(f"{key!r} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            found.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return torch.tensor(list(found.digest()), dtype=torch.uint8)
+            sha.update(f"{key!r} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            sha.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return torch.tensor(list(sha.digest()), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Which parameters may be sparse: weights of convolution, linear and attention layers, by type."""
+"""Which parameters may be sparse: the weights of convolution, linear and attention layers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"
 
 
 def maskable(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the maskable weights of a module by name, in module order; a shared one once.
+    """Return the maskable weights of a module by name, in module order; a shared weight once.
 
-    Chosen by the type of the layer that owns them, never by name: normalisations, embeddings
-    and biases stay out, the packed projections of `nn.MultiheadAttention` come in.
+    The type of the layer decides, never the name: weights of convolution and linear layers are
+    maskable, and the packed projections of `nn.MultiheadAttention`. Normalisation layers,
+    embeddings and biases are not.
     """
-    found: dict[str, nn.Parameter] = {}
+    weights: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for prefix, layer in module.named_modules():
-        for own, weight in _weights(layer):
+        for name, weight in _weights(layer):
             if id(weight) not in seen and weight.ndim >= 2:
                 seen.add(id(weight))
-                found[f"{prefix}.{own}" if prefix else own] = weight
-    return found
+                weights[f"{prefix}.{name}" if prefix else name] = weight
+    return weights
 
 
 def select(
@@ -41,36 +42,36 @@ def select(
 ) -> dict[str, nn.Parameter]:
     """Return the maskable weights whose names match `include` (empty: all) and not `exclude`.
 
-    Both hold patterns as the shell knows them: "layer4.*", "*.fc.weight".
-    Raises `SparsityError` for a pattern that matches nothing, and if nothing is left.
+    Both hold shell patterns: "layer4.*", "*.fc.weight".
+    Raises `SparsityError` for a pattern that matches nothing, and if no weight is selected.
     """
-    found = maskable(module)
-    if not found:
+    weights = maskable(module)
+    if not weights:
         raise SparsityError(
             f"{type(module).__name__} has no convolution or linear layer to make sparse"
         )
-    wanted = matching_any(include, found) if include else set(found)
-    unwanted = matching_any(exclude, found)
-    left = {name: weight for name, weight in found.items() if name in wanted - unwanted}
-    if not left:
+    wanted = matching_any(include, weights) if include else set(weights)
+    unwanted = matching_any(exclude, weights)
+    selected = {name: weight for name, weight in weights.items() if name in wanted - unwanted}
+    if not selected:
         raise SparsityError(
-            f"Of {len(found)} layers, include and exclude leave none to make sparse"
+            f"include and exclude select none of the {len(weights)} layers: leave at least one"
         )
-    return left
+    return selected
 
 
 def matching_any(patterns: Sequence[str], names: Iterable[str]) -> set[str]:
-    """Return the names that a shell pattern matches.
+    """Return the names that any of the shell patterns matches.
 
-    Raises `SparsityError` for a pattern that matches none, as a misspelt one does.
+    Raises `SparsityError` for a pattern that matches no name, for example a misspelt one.
     """
-    known, found = list(names), set()
+    known, matching = list(names), set()
     for pattern in patterns:
         matches = [name for name in known if fnmatchcase(name, pattern)]
         if not matches:
-            raise SparsityError(f"No layer matches {pattern!r}; there are {', '.join(known)}")
-        found.update(matches)
-    return found
+            raise SparsityError(f"No layer matches {pattern!r}. Available: {', '.join(known)}")
+        matching.update(matches)
+    return matching
 
 
 def _weights(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -79,7 +80,7 @@ def _weights(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         if isinstance(weight, nn.Parameter):  # a parametrized weight is computed, not stored
             yield "weight", weight
     if isinstance(layer, nn.MultiheadAttention):
-        for own in ATTENTION:
-            projection = getattr(layer, own)
+        for name in ATTENTION:
+            projection = getattr(layer, name)
             if isinstance(projection, nn.Parameter):
-                yield own, projection
+                yield name, projection

@@ -1,4 +1,4 @@
-"""Configurations as published or released, and the names by which algorithms are known."""
+"""REST's sparse training, and the settings of algorithms as published or released."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ REST_PAPER = (
 
 @dataclass(frozen=True)
 class REST(RigL):
-    """The sparse half of REST: large exchanges in the step, at intervals that fit the training."""
+    """Sparse training of REST: like RigL, with larger updates that do not replace a step."""
 
     citation: ClassVar[str] = REST_PAPER
 
-    grow: Literal["gradient", "random"] = setting("gradient", "what to grow")
+    grow: Literal["gradient", "random"] = setting(
+        "gradient", "which weights to grow: largest gradient or random"
+    )
     drop_fraction: float = changed(RigL, "drop_fraction", 0.5)
     final_drop_fraction: float = changed(RigL, "final_drop_fraction", 0.005)
     rounding: Literal["down", "up"] = changed(RigL, "rounding", "up")
@@ -36,7 +38,7 @@ class REST(RigL):
     update_replaces_step: bool = changed(RigL, "update_replaces_step", False)
 
     def reads(self) -> Reads:
-        """Gradients, where it grows by them."""
+        """Gradients if weights are grown by gradient."""
         return "gradients" if self.grow == "gradient" else "weights"
 
     def grow_scores(self, layer: Layer) -> Tensor:
@@ -46,9 +48,9 @@ class REST(RigL):
 
 @dataclass(frozen=True)
 class RESTReleased(REST):
-    """What REST's released code does: every 1000 steps until the end, momentum running on.
+    """REST as released: updates every 1000 steps until the end; momentum is never reset.
 
-    Masks have exact counts; the code draws them weight by weight.
+    Masks have exact numbers of weights; the released code draws every weight independently.
     """
 
     every: str = changed(RigL, "every", "1000")
@@ -59,11 +61,11 @@ class RESTReleased(REST):
 PRESETS: dict[str, Callable[..., Updater]] = {
     # ResNet-50 on ImageNet, batch 4096 of 32,000 steps (Evci et al., 2020, section 4)
     "rigl": lambda density: RigL(density=density, every="100"),
-    # once an epoch, three tenths, until the end (Mocanu et al., 2018)
+    # once an epoch, a fraction of 0.3, until the end (Mocanu et al., 2018)
     "set": lambda density: SET(density=density, every="1 epoch"),
     # batch 128, 250 epochs of CIFAR (the released code's README)
     "itop": lambda density: ITOP(density=density, every="1500"),
     "rest": lambda density: REST(density=density, every="1000", stop=1.0),
     "rest_released": lambda density: RESTReleased(density=density),
 }
-"""By name, a function of density: settings as published, or for `rest_released` as released."""
+"""Functions of the density: settings as published, and for `rest_released` as released."""

@@ -1,4 +1,4 @@
-"""Settings of an updater: dataclass fields with a meaning and bounds, checked when it is made."""
+"""Settings of an updater: dataclass fields with a meaning and bounds, and their check."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _HOLDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
 
 
 def setting(default: T, meaning: str, **bounds: float) -> T:
-    """Declare a setting; `bounds`: gt, ge, lt, le."""
+    """Declare a setting with its meaning; `bounds`: gt, ge, lt, le."""
     return dataclasses.field(default=default, metadata={"meaning": meaning, "bounds": bounds})
 
 
 def changed(cls: type, name: str, default: T) -> T:
-    """Declare again a setting of a parent class, with another default."""
+    """Declare a setting of the parent class `cls` again, with another default."""
     (field,) = [f for f in dataclasses.fields(cls) if f.name == name]
     return dataclasses.field(default=default, metadata=field.metadata)
 
 
 def check(settings: Any) -> None:
-    """Raise `SparsityError` for the first setting that is out of its bounds or choices."""
+    """Raise `SparsityError` for the first setting outside its bounds or choices."""
     hints = get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -44,4 +44,4 @@ def check(settings: Any) -> None:
                 limits = " and ".join(
                     f"{_HOLDS[k][1]} {b:g}" for k, b in field.metadata["bounds"].items()
                 )
-                raise SparsityError(f"{field.name} is {value}, must be {limits}")
+                raise SparsityError(f"{field.name} is {value}, but must be {limits}")

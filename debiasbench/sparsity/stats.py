@@ -1,15 +1,9 @@
-"""What a sparse network is like: counts by layer, exploration, dead units, connectivity."""
+"""Statistics of a sparse training: weights kept, exploration, churn and dead units by layer."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-
-import torch
-from torch import nn
-
-from debiasbench.sparsity.params import maskable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,28 +13,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerStats:
-    """One weight. `explored`: fraction ever active; `grown`: weights that came in, all updates."""
+    """Statistics of the weight of one layer.
+
+    `kept`: number of active weights. `explored`: fraction of weights that were active at any time.
+    `grown`: number of weights grown, over all updates.
+    """
 
     name: str
     weights: int
     kept: int
     explored: float
     grown: int
-    dead_outputs: int  # units without any input weight
-    dead_inputs: int  # inputs that no unit reads
+    dead_outputs: int  # units without an active input weight
+    dead_inputs: int  # inputs without an active weight to any unit
 
     @property
     def density(self) -> float:
-        """Fraction kept."""
+        """Fraction of weights kept, in [0, 1]."""
         return self.kept / self.weights
 
 
 @dataclass(frozen=True)
 class Stats:
-    """A sparse training so far.
+    """Statistics of a sparse training up to the current step.
 
-    `explored` is R_s, the in-time over-parameterisation (Liu et al., ICML 2021): the fraction of
-    weights active at any time. `churn`: fraction of the weights kept that the last update brought.
+    `explored`: R_s, the in-time over-parameterisation (Liu et al., ICML 2021), which is the
+    fraction of weights that were active at any time. `churn`: fraction of the active weights that
+    the last update has grown.
     """
 
     step: int
@@ -53,36 +52,40 @@ class Stats:
 
     @property
     def density(self) -> float:
-        """Fraction kept."""
+        """Fraction of weights kept, in [0, 1]."""
         return self.kept / self.weights
 
 
-@dataclass(frozen=True)
-class Connectivity:
-    """What lies on a path from the input to an output.
-
-    `useful`: active weights on such a path; `outputs`: units of the output that one reaches.
-    """
-
-    kept: int
-    useful: int
-    outputs: int
-    of_outputs: int
-
-
 class Counted(Protocol):
-    """What is counted of a sparse training; see `debiasbench.sparsity.SparseTraining`."""
+    """What `statistics` reads of a sparse training."""
 
-    masks: dict[str, Tensor]
-    explored: dict[str, Tensor]
-    grown: dict[str, int]
-    step: int
-    updates: int
-    exchanged_last: int
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """Active weights, bool, by parameter name."""
+
+    @property
+    def explored(self) -> Mapping[str, Tensor]:
+        """Weights that were active at any time, bool, by parameter name."""
+
+    @property
+    def grown(self) -> Mapping[str, int]:
+        """Number of weights grown, over all updates, by parameter name."""
+
+    @property
+    def exchanged_last(self) -> int:
+        """Number of weights grown by the last update."""
+
+    @property
+    def step(self) -> int:
+        """Number of optimizer steps taken."""
+
+    @property
+    def updates(self) -> int:
+        """Number of topology updates made."""
 
 
 def statistics(training: Counted) -> Stats:
-    """Count layers, exploration and churn of a sparse training as it is now."""
+    """Return the statistics of a sparse training at its current step."""
     layers = tuple(
         LayerStats(
             name=name,
@@ -105,48 +108,3 @@ def statistics(training: Counted) -> Stats:
         churn=training.exchanged_last / kept,
         layers=layers,
     )
-
-
-def connectivity(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> Connectivity:
-    """Follow every path of a masked network that is a sum of products with monotone layers between.
-
-    A copy of `model` with every active weight positive, no bias and neutral normalisation sends a
-    positive `example` (B, *input) through; what arrives, and its gradient, is positive just where
-    a path is (the idea of SynFlow; Tanaka et al., NeurIPS 2020).
-    """
-    probe = copy.deepcopy(model).double().eval()
-    _make_positive(probe, masks)
-    weights = {n: p for n, p in maskable(probe).items() if n in masks}
-    output = probe(torch.ones_like(example[:1], dtype=torch.double)).flatten()
-    gradients = torch.autograd.grad(output.sum(), list(weights.values()), allow_unused=True)
-    useful = sum(
-        int(((g != 0) & masks[n]).sum())
-        for n, g in zip(weights, gradients, strict=True)
-        if g is not None
-    )
-    return Connectivity(
-        kept=sum(int(m.sum()) for m in masks.values()),
-        useful=useful,
-        outputs=int((output != 0).sum()),
-        of_outputs=len(output),
-    )
-
-
-@torch.no_grad()
-def _make_positive(probe: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    weights = maskable(probe)
-    for name, p in probe.named_parameters():
-        p.requires_grad_(name in weights)
-        p.zero_()
-        if name in weights:
-            mask = masks.get(name, torch.ones_like(p))
-            p.copy_(mask / mask[0].numel())  # keeps products of many layers finite
-    for layer in probe.modules():
-        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.running_mean is not None:
-            layer.reset_running_stats()
-        if (
-            hasattr(layer, "weight")
-            and isinstance(layer.weight, nn.Parameter)
-            and layer.weight.ndim == 1
-        ):
-            layer.weight.fill_(1.0)

@@ -1,4 +1,4 @@
-"""The field's algorithms, each in a few lines over one exact exchange."""
+"""Published sparse training algorithms, each as its difference from `Updater`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-MOMENTA = ("momentum_buffer", "exp_avg")  # of SGD; of Adam and its kin
+MOMENTA = ("momentum_buffer", "exp_avg")  # state of SGD; of Adam and its variants
 
 
 @dataclass(frozen=True)
 class Static(Updater):
-    """Static sparsity: the first masks stay."""
+    """Static sparsity: keep the first masks during the whole training."""
 
 
 @dataclass(frozen=True)
 class SET(Updater):
-    """Sparse evolutionary training: drop the smallest weights, grow at random."""
+    """Sparse evolutionary training (SET): drop the smallest weights, grow random ones."""
 
     changes: ClassVar[bool] = True
     citation: ClassVar[str] = (
@@ -45,10 +45,10 @@ class SET(Updater):
 
 @dataclass(frozen=True)
 class RigL(Updater):
-    """RigL: drop the smallest weights, grow where the dense gradient is largest.
+    """RigL: drop the smallest weights, grow those with the largest gradients.
 
-    As published but for the interval, which is a part of the training and so fits any length;
-    `every=100` is the published one.
+    As published, except for the interval between updates: by default it is a fraction of the
+    training, so that it fits any length. The published interval is `every=100`.
     """
 
     changes: ClassVar[bool] = True
@@ -60,7 +60,7 @@ class RigL(Updater):
     update_replaces_step: bool = changed(Updater, "update_replaces_step", True)
 
     def reads(self) -> Reads:
-        """Gradients of inactive weights too, at updates."""
+        """Gradients of all weights, at updates."""
         return "gradients"
 
     def grow_scores(self, layer: Layer) -> Tensor:
@@ -70,10 +70,11 @@ class RigL(Updater):
 
 @dataclass(frozen=True)
 class ITOP(Updater):
-    """In-time over-parameterisation: explore many weights by long intervals and large exchanges.
+    """In-time over-parameterisation (ITOP): explore many weights with rare, large updates.
 
-    `grow`: at random, at random among those never active before, or by gradient. The published
-    interval is `every=1500` (batch 128, 250 epochs), 4000 with gradients.
+    `grow`: random weights, random weights with those never active first, or weights with the
+    largest gradients. The published interval is `every=1500` (batch 128, 250 epochs), or 4000 when
+    growing by gradient.
     """
 
     changes: ClassVar[bool] = True
@@ -81,18 +82,20 @@ class ITOP(Updater):
         "Liu et al. Do We Actually Need Dense Over-Parameterization? ICML 2021."
     )
 
-    grow: Literal["random", "unexplored", "gradient"] = setting("random", "what to grow")
+    grow: Literal["random", "unexplored", "gradient"] = setting(
+        "random", "which weights to grow: random, never active before, or largest gradient"
+    )
     drop_fraction: float = changed(Updater, "drop_fraction", 0.5)
     final_drop_fraction: float = changed(Updater, "final_drop_fraction", 0.005)
     rounding: Literal["down", "up"] = changed(Updater, "rounding", "up")
     stop: float = changed(Updater, "stop", 1.0)
 
     def reads(self) -> Reads:
-        """Gradients, where it grows by them."""
+        """Gradients if weights are grown by gradient."""
         return "gradients" if self.grow == "gradient" else "weights"
 
     def grow_scores(self, layer: Layer) -> Tensor:
-        """Random, random with the unexplored first, or the size of the gradient."""
+        """Random, random with unexplored weights first, or the size of the gradient."""
         if self.grow == "gradient":
             return _gradient(layer).abs()
         return layer.random() + (~layer.explored if self.grow == "unexplored" else 0)
@@ -100,7 +103,7 @@ class ITOP(Updater):
 
 @dataclass(frozen=True)
 class SNFS(Updater):
-    """Sparse momentum: grow where momentum is largest, and more in layers that have more of it."""
+    """Sparse momentum (SNFS): grow by momentum, and more in layers with a larger momentum."""
 
     changes: ClassVar[bool] = True
     citation: ClassVar[str] = (
@@ -115,19 +118,22 @@ class SNFS(Updater):
     optimizer_state: OptimizerState = changed(Updater, "optimizer_state", "dense")
 
     def reads(self) -> Reads:
-        """Momentum of inactive weights, so their gradients at every step."""
+        """All gradients at every step, because inactive weights need a momentum."""
         return "all gradients"
 
     def grow_scores(self, layer: Layer) -> Tensor:
-        """Size of the momentum, which runs on for inactive weights."""
+        """Size of the momentum, which inactive weights also have."""
         for name in MOMENTA:
             if name in layer.state:
                 momentum: Tensor = layer.state[name]
                 return momentum.abs()
-        raise SparsityError("snfs grows by momentum: give SGD a momentum, or use Adam")
+        raise SparsityError(
+            "snfs grows weights by momentum, but the optimizer has none: give SGD a momentum, or "
+            "use Adam"
+        )
 
     def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
-        """Take from each layer its part, give it back in proportion to mean momentum."""
+        """Drop a fraction of each layer, and grow in proportion to the mean momentum of layers."""
         drops = {x.name: 0 if x.dense else self.exchanged(x.active, progress) for x in layers}
         room = {x.name: x.mask.numel() - x.active + drops[x.name] for x in layers}
         wish = {x.name: float(self.grow_scores(x)[x.mask].mean()) + 1e-30 for x in layers}
@@ -142,7 +148,7 @@ class SNFS(Updater):
 
 @dataclass(frozen=True)
 class GMP(Updater):
-    """Gradual magnitude pruning: from dense, the smallest weights of each layer go for good."""
+    """Gradual magnitude pruning (GMP): start dense, prune the smallest weights of each layer."""
 
     changes: ClassVar[bool] = True
     citation: ClassVar[str] = "Zhu, Gupta. To prune, or not to prune. 2017. Equation 1."
@@ -152,25 +158,25 @@ class GMP(Updater):
     prunes: ClassVar[bool] = True
 
     def first_density(self) -> float:
-        """Where the cubic starts."""
+        """Return the density at the start of the cubic schedule."""
         return max(self.initial_density, self.density)
 
     def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
-        """Prune every layer to the budget of the density that is due."""
+        """Prune every layer to its budget at the current density."""
         density = cubic_density(self.first_density(), self.density, progress)
         dense = [x.name for x in layers if x.dense]
         targets = self.budgets({x.name: x.mask.shape for x in layers}, density, dense)
         return {x.name: self._to(x, targets[x.name]) for x in layers}
 
     def _to(self, layer: Layer, target: int) -> Tensor:
-        # rounding may give a layer one weight more than before: it takes one back
+        # rounding may give a layer one weight more than before: it grows one again
         drop, grow = max(0, layer.active - target), max(0, target - layer.active)
         return drop_and_grow(layer.mask, self.drop_scores(layer), layer.random(), drop, grow)
 
 
 @dataclass(frozen=True)
 class GraNet(GMP):
-    """GraNet: prune by magnitude over all layers, then regenerate by gradient in each."""
+    """GraNet: prune by magnitude over all layers, then exchange by gradient within each layer."""
 
     citation: ClassVar[str] = (
         "Liu et al. Sparse Training via Boosting Pruning Plasticity with Neuroregeneration. "
@@ -182,7 +188,7 @@ class GraNet(GMP):
     final_drop_fraction: float = changed(Updater, "final_drop_fraction", 0.005)
 
     def reads(self) -> Reads:
-        """Gradients of inactive weights too, at updates."""
+        """Gradients of all weights, at updates."""
         return "gradients"
 
     def grow_scores(self, layer: Layer) -> Tensor:
@@ -190,7 +196,7 @@ class GraNet(GMP):
         return _gradient(layer).abs()
 
     def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
-        """Keep the largest weights of the whole network, then exchange within layers."""
+        """Keep the largest weights of the whole network, then exchange weights within layers."""
         density = cubic_density(self.first_density(), self.density, progress)
         total = round(density * sum(x.mask.numel() for x in layers))
         pruned = []
@@ -204,7 +210,7 @@ class GraNet(GMP):
 
 @dataclass(frozen=True)
 class MEST(Updater):
-    """MEST's elastic mutation: drop where weight and gradient are small, grow at random."""
+    """MEST (elastic mutation): drop weights with small value and gradient, grow random ones."""
 
     changes: ClassVar[bool] = True
     citation: ClassVar[str] = (
@@ -213,7 +219,7 @@ class MEST(Updater):
     )
 
     gradient_weight: float = setting(
-        1.0, "lambda of |w| + lambda |g|; ours, the paper leaves it open", ge=0
+        1.0, "lambda of |w| + lambda |g|; the paper does not give a value", ge=0
     )
     drop_fraction: float = changed(Updater, "drop_fraction", 0.5)
     anneal: Anneal = changed(Updater, "anneal", "linear")
@@ -223,17 +229,17 @@ class MEST(Updater):
         return "active gradients"
 
     def drop_scores(self, layer: Layer) -> Tensor:
-        """|w| + lambda |g|: of active weights, so sparse gradients are enough."""
+        """|w| + lambda |g| of active weights, for which sparse gradients are enough."""
         return layer.weight.abs() + self.gradient_weight * _gradient(layer).abs()
 
 
 @dataclass(frozen=True)
 class SRigL(RigL):
-    """SRigL: RigL with equally many weights into every neuron, and neurons without use ablated.
+    """SRigL: RigL with the same fan-in for every neuron, which removes neurons of little use.
 
-    A neuron stays if at least `ablation` of its fan-in is salient: among the weights that stay,
-    or the gradients that would be grown. The rest share the layer's budget. The last layer keeps
-    its neurons.
+    A neuron is kept if at least a fraction `ablation` of its fan-in is salient: weights that the
+    update keeps, or gradients that it would grow. The kept neurons share the budget of the layer.
+    The last layer keeps all neurons.
     """
 
     citation: ClassVar[str] = (
@@ -242,11 +248,11 @@ class SRigL(RigL):
 
     pattern: str = changed(Updater, "pattern", "constant_fan_in")
     ablation: float = setting(
-        0.3, "salient part of the fan-in below which a neuron goes", ge=0, le=1
+        0.3, "minimum salient fraction of the fan-in with which a neuron is kept", ge=0, le=1
     )
 
     def exchange(self, layer: Layer, k: int) -> Tensor:
-        """Ablate, then give every neuron that is left its largest weights and gradients."""
+        """Remove neurons, then give every kept neuron its largest weights and gradients."""
         if layer.active == layer.mask.numel():
             return layer.mask
         size, gradient = layer.weight.abs().flatten(1), _gradient(layer).abs().flatten(1)
@@ -263,12 +269,12 @@ class SRigL(RigL):
 
 
 def _gradient(layer: Layer) -> Tensor:
-    """Return the gradient; 0 of a weight that the loss does not reach."""
+    """Return the gradient, which is 0 if the loss does not depend on the weight."""
     return torch.zeros_like(layer.weight) if layer.gradient is None else layer.gradient
 
 
 def _in_proportion(total: int, wish: dict[str, float], room: dict[str, int]) -> dict[str, int]:
-    """Split `total` in proportion to `wish`; what one has no room for goes to the others."""
+    """Split `total` in proportion to `wish`, at most `room` for each layer."""
     full: set[str] = set()
     while True:
         left = total - sum(room[n] for n in full)
@@ -281,9 +287,9 @@ def _in_proportion(total: int, wish: dict[str, float], room: dict[str, int]) -> 
 
 
 def _largest_of_all(layers: Sequence[Layer], total: int) -> list[int]:
-    """Return how many of each layer's active weights are among the `total` largest of all.
+    """Return how many active weights of each layer are among the `total` largest of all.
 
-    Every layer keeps one at least, a dense one everything. Ties go to earlier layers.
+    Every layer keeps at least one weight, and a dense layer keeps all. Ties go to earlier layers.
     """
     sizes, owners = [], []
     for i, layer in enumerate(layers):

@@ -1,4 +1,4 @@
-"""A small network, its batches and its loop, as the tests of sparse training share them."""
+"""A small network, its batches and a training loop, shared by tests of sparse training."""
 
 from __future__ import annotations
 

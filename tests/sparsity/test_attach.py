@@ -176,7 +176,7 @@ def test_masks_and_densities_of_ones_own_are_taken() -> None:
     net, opt, sparse = begin(Static(0.5), masks=masks)
     train(net, opt, range(3))
     assert digest(sparse.masks) == digest(masks)
-    with pytest.raises(SparsityError, match=r"do not fit the model's layers, first at 0.weight"):
+    with pytest.raises(SparsityError, match=r"Layer '0.weight' has no mask: give one for"):
         begin(Static(0.5), masks={"a": torch.ones(3)})
     densities = {"0.weight": 1.0, "4.weight": 0.1, "6.weight": 0.5}
     sparse = begin(Static(0.5), densities=densities)[2]
@@ -208,10 +208,10 @@ def test_excluded_layers_are_not_counted_and_dense_ones_are() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"density": 0.0}, "density is 0.0, must be > 0 and <= 1"),
+        ({"density": 0.0}, "density is 0.0, but must be > 0 and <= 1"),
         ({"density": 1.5}, "density is 1.5"),
         ({"density": float("nan")}, "density is nan"),
-        ({"drop_fraction": -0.1}, "drop_fraction is -0.1, must be >= 0 and <= 1"),
+        ({"drop_fraction": -0.1}, "drop_fraction is -0.1, but must be >= 0 and <= 1"),
         ({"init": "snap"}, "Unknown init 'snap'. Did you mean 'snip'"),
         ({"every": "often"}, "every='often'"),
         ({"pattern": "3/4"}, "Unknown pattern"),
@@ -224,9 +224,13 @@ def test_a_setting_out_of_range_is_named(settings: dict[str, Any], says: str) ->
 
 @pytest.mark.parametrize(
     ("updater", "error"),
-    [(Static(0.1, distribution="erq"), SparsityError), (Static(0.0001), SparsityTooHigh),
-     (Static(0.1, exclude=("x",)), SparsityError), (RigL(every="2 epochs"), SparsityError)],
-)  # fmt: skip
+    [
+        (Static(0.1, distribution="erq"), SparsityError),
+        (Static(0.0001), SparsityTooHigh),
+        (Static(0.1, exclude=("x",)), SparsityError),
+        (RigL(every="2 epochs"), SparsityError),
+    ],
+)
 def test_a_request_that_cannot_be_met_leaves_the_model_untouched(
     updater: Updater, error: type[Exception]
 ) -> None:

@@ -1,4 +1,4 @@
-"""A packed state comes back bit for bit, in fewer bytes, or not at all."""
+"""A packed state takes fewer bytes and is restored bit for bit, or refused."""
 
 from __future__ import annotations
 
@@ -15,44 +15,17 @@ from torch import Tensor
 
 from debiasbench.sparsity.errors import SparsityError
 from debiasbench.sparsity.packed import pack_state, packed_bytes, unpack_state
+from tests.sparsity.random_tensors import BITS, Tensors, assert_same_bits, bernoulli, bits, random
 
-Tensors = dict[str, Tensor]
-
-BITS = {
-    torch.float64: torch.int64,
-    torch.float32: torch.int32,
-    torch.float16: torch.int16,
-    torch.bfloat16: torch.int16,
-}
 SPECIAL = (0.0, -0.0, math.nan, math.inf, -math.inf)
 DIGEST_BYTES = 32
-
-
-def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def bernoulli(density: float, *shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < density
-
-
-def bits(x: Tensor) -> Tensor:
-    return x.view(BITS[x.dtype]) if x.dtype in BITS else x
-
-
-def assert_same_bits(found: Tensors, expected: Tensors) -> None:
-    assert set(found) == set(expected)
-    for name, x in expected.items():
-        assert found[name].dtype == x.dtype
-        assert torch.equal(bits(found[name]), bits(x)), name
-
 
 densities = st.sampled_from([0.0, 0.01, 0.1, 0.5, 0.9, 0.98, 1.0])
 
 
 @st.composite
 def floats(draw: st.DrawFn) -> Tensor:
-    """Any bits there are, among them not a few special values, of any shape and density."""
+    """Tensors of any shape and density with arbitrary bits, some of them special values."""
     dtype = draw(st.sampled_from(list(BITS)))
     shape = draw(st.lists(st.integers(0, 9), max_size=4))
     seed, density = draw(st.integers(0, 2**31)), draw(densities)
@@ -98,14 +71,14 @@ def test_any_mask_comes_back_with_active_zeros_and_signs_of_zeros_off_it(
     values: Tensor, density: float, seed: int, through: bool
 ) -> None:
     mask = bernoulli(density, *values.shape, seed=seed)
-    off = torch.zeros_like(values).copysign(values)  # what a product with the mask leaves
+    off = torch.zeros_like(values).copysign(values)  # as after a product with the mask
     state = {"w": values.where(mask, off), "b": values}
     packed = pack_state(state, {"w": mask})
     unpacked, masks = unpack_state(packed)
     assert_same_bits(unpacked, state)
     assert_same_bits(masks, {"w": mask})
     dense = packed_bytes(state) + DIGEST_BYTES
-    # a full mask is free, others cost at most a bit a weight
+    # a full mask is free, others cost at most one bit per weight
     assert packed_bytes(packed) <= dense + (0 if mask.all() else math.ceil(mask.numel() / 8))
 
 
@@ -125,7 +98,7 @@ def test_any_mask_comes_back_with_active_zeros_and_signs_of_zeros_off_it(
     ],
 )
 @pytest.mark.parametrize("given_masks", [True, False])
-def test_the_smallest_form_is_taken(kept: int, expected: int, given_masks: bool) -> None:
+def test_the_smallest_form_is_used(kept: int, expected: int, given_masks: bool) -> None:
     order = torch.randperm(4000, generator=torch.Generator().manual_seed(0))
     mask = (order < kept).view(50, 80)
     state = {"w": torch.ones(50, 80) * mask}
@@ -139,14 +112,14 @@ def test_a_sparse_checkpoint_takes_the_bytes_that_its_density_allows() -> None:
     state = {"w": random(1000, 1000) * mask}
     small = packed_bytes(pack_state(state, {"w": mask}, keep_minus_zeros=False))
     assert small == 8 * int(mask.sum()) + 16 + DIGEST_BYTES
-    # signs of zeros are a bit each
+    # signs of zeros take one bit each
     assert packed_bytes(pack_state(state, {"w": mask})) == small + 1_000_000 / 8
 
 
-def test_minus_zeros_come_back_as_zeros_where_they_need_not_be_kept() -> None:
+def test_minus_zeros_become_zeros_if_they_need_not_be_kept() -> None:
     w = torch.tensor([[-0.0, 2.0, 0.0, 0.0], [0.0, -0.0, -0.0, 3.0]]).repeat(8, 1)
     mask = w != 0
-    mask[0, 0] = True  # an active -0.0 is a value like any
+    mask[0, 0] = True  # an active -0.0 is an ordinary value
     state, masks = unpack_state(pack_state({"w": w}, {"w": mask}, keep_minus_zeros=False))
     expected = w.where(mask, 0.0)
     assert not torch.equal(bits(expected), bits(w))
@@ -159,9 +132,14 @@ def test_a_packing_goes_through_safetensors_even_with_shared_and_transposed_tens
 ) -> None:
     shared = random(6, 4)
     state = {
-        "a": shared, "b": shared, "turned": shared.T, "sparse": random(8, 9) * bernoulli(0.1, 8, 9),
-        "empty": torch.zeros(0, 3), "scalar": torch.tensor(-0.0), "steps": torch.tensor(3),
-    }  # fmt: skip
+        "a": shared,
+        "b": shared,
+        "turned": shared.T,
+        "sparse": random(8, 9) * bernoulli(0.1, 8, 9),
+        "empty": torch.zeros(0, 3),
+        "scalar": torch.tensor(-0.0),
+        "steps": torch.tensor(3),
+    }
     save_file(pack_state(state), tmp_path / "packed.safetensors")
     unpacked, _ = unpack_state(load_file(tmp_path / "packed.safetensors"))
     assert_same_bits(unpacked, state)
@@ -194,17 +172,26 @@ def damaged() -> Tensors:
 
 def test_every_form_is_among_the_packings_that_are_damaged_here() -> None:
     assert set(damaged()) == {
-        "indices::shape", "indices::active", "indices::values",
-        "bits::shape", "bits::active", "bits::values", "bits::minus_zeros",
-        "full::dense", "full::inactive", "dense::dense", "plain", "::digest",
-    }  # fmt: skip
+        "indices::shape",
+        "indices::active",
+        "indices::values",
+        "bits::shape",
+        "bits::active",
+        "bits::values",
+        "bits::minus_zeros",
+        "full::dense",
+        "full::inactive",
+        "dense::dense",
+        "plain",
+        "::digest",
+    }
 
 
 @pytest.mark.parametrize("key", list(damaged()))
 def test_a_packing_without_one_of_its_parts_is_refused(key: str) -> None:
     packed = damaged()
     del packed[key]
-    with pytest.raises(SparsityError, match=r"damaged|no packed state"):
+    with pytest.raises(SparsityError, match=r"damaged|not a packed state"):
         unpack_state(packed)
 
 
@@ -243,17 +230,17 @@ def test_a_packing_with_wrong_parts_is_refused(change: Callable[[Tensors], Tenso
 
 
 def test_a_state_that_was_never_packed_is_refused() -> None:
-    with pytest.raises(SparsityError, match="no packed state"):
+    with pytest.raises(SparsityError, match="not a packed state"):
         unpack_state({"w": torch.ones(2, 2)})
 
 
 @pytest.mark.parametrize("name", ["w::values", "::active", "a::b::dense", "::digest"])
-def test_names_that_a_packing_uses_itself_are_refused(name: str) -> None:
-    with pytest.raises(SparsityError, match=f"'{name}' a meaning of its own"):
+def test_names_with_a_meaning_in_packed_states_are_refused(name: str) -> None:
+    with pytest.raises(SparsityError, match=f"'{name}' has a meaning in packed states"):
         pack_state({name: torch.ones(2)})
 
 
-def test_names_that_only_resemble_those_of_a_packing_are_kept() -> None:
+def test_names_that_only_resemble_those_of_packed_states_are_kept() -> None:
     names = ("values", "w.values", ":values", "w::", "::", "w::dense::", "w::Dense", "digest", "")
     state = {name: torch.eye(40) * (1 + i) for i, name in enumerate(names)}
     assert_same_bits(unpack_state(pack_state(state))[0], state)

@@ -22,9 +22,12 @@ pytestmark = pytest.mark.skipif(
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2,
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=2,
         timeout=timedelta(seconds=60),
-    )  # fmt: skip
+    )
     Path(folder, f"masks-{rank}").write_text(train(rank, seed=0))
     try:
         train(rank, seed=rank)
@@ -34,7 +37,7 @@ def work(rank: int, folder: str) -> None:
 
 
 def train(rank: int, seed: int) -> str:
-    """Train ten steps on samples of this rank's own; return the digest of the masks."""
+    """Train ten steps on different samples for each rank; return the digest of the masks."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 3))
     parallel = DistributedDataParallel(net)

@@ -1,4 +1,4 @@
-"""Presets beside a restatement of their papers and code that shares nothing with the library."""
+"""Presets agree with an independent implementation of their papers and released code."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def gradients(weights: dict[str, Array], step: int) -> dict[str, Array]:
     x, y = batch(step)
     leaves = {name: torch.tensor(value, requires_grad=True) for name, value in weights.items()}
     loss = F.cross_entropy(torch.tanh(x @ leaves["0.weight"].T) @ leaves["2.weight"].T, y)
-    found = torch.autograd.grad(loss, list(leaves.values()))
-    return {name: g.numpy() for name, g in zip(leaves, found, strict=True)}
+    grads = torch.autograd.grad(loss, list(leaves.values()))
+    return {name: g.numpy() for name, g in zip(leaves, grads, strict=True)}
 
 
-# what the papers and the released code say; see `restated`
+# settings from the papers and the released code; see `restated`
 RULES = {
     # Evci et al., 2020, algorithm 1: floor, cosine from 0.3 to 0, until 3/4, instead of a step
     "rigl": (0.3, 0.0, "cosine", 0.75, math.floor, "gradient", "reset", True),
@@ -125,5 +125,9 @@ def test_a_preset_is_what_its_source_says(name: str) -> None:
 def test_presets_have_the_published_intervals() -> None:
     every = {name: preset(0.1).every for name, preset in PRESETS.items()}
     assert every == {
-        "rigl": "100", "set": "1 epoch", "itop": "1500", "rest": "1000", "rest_released": "1000",
-    }  # fmt: skip
+        "rigl": "100",
+        "set": "1 epoch",
+        "itop": "1500",
+        "rest": "1000",
+        "rest_released": "1000",
+    }

@@ -19,10 +19,10 @@ from click.testing import Result
 from debiasbench import Dataset, Method, Task, hookimpl
 from debiasbench.cli.suite import report
 from debiasbench.common.errors import DataError, OptionError, UnknownNameError
+from debiasbench.core.weights import PUBLISHED
 from debiasbench.measure.forecast import forecast
 from debiasbench.measure.rehearsal import STEPS, StageTime
 from debiasbench.measure.stopwatch import WARM_UP
-from debiasbench.methods.upweight import PUBLISHED
 from debiasbench.records.store import Store, read_all
 from debiasbench.runs.session import Session
 from debiasbench.specs.plugins import Plugins

@@ -1,9 +1,9 @@
-"""CVaR-DRO as a debiasbench plugin; the method itself is imported when it is used."""
+"""CVaR-DRO as a debiasbench plugin; the method is imported only when it is used."""
 
 from debiasbench import Register, hookimpl
 
 
 @hookimpl
 def debiasbench_register_methods(register: Register) -> None:
-    """Offer the method."""
+    """Register the method."""
     register("cvar", "debiasbench_cvar.method:CVaRDRO")

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class CVaRLoss(Objective):
-    """Conditional value at risk of a batch's losses at level `alpha`, in (0, 1]."""
+    """Conditional value at risk of the losses of a batch, at level `alpha` in (0, 1]."""
 
     def __init__(self, network: nn.Module, alpha: float) -> None:
         super().__init__(network)
         self.alpha = alpha
 
     def forward(self, batch: Batch) -> Tensor:
-        """Average the largest alpha * B losses; the last of them counts by the fraction left."""
+        """Return the mean of the largest alpha * B losses; the last one counts as a fraction."""
         losses = F.cross_entropy(self.network(batch.x), batch.y, reduction="none")  # (B,)
         size = max(1.0, self.alpha * len(batch))
         whole = int(size)
@@ -46,8 +46,8 @@ class CVaRDRO(Method):
         "Optimization. NeurIPS 2020."
     )
 
-    alpha: float = option(0.2, "fraction of the losses that counts", gt=0, le=1)
+    alpha: float = option(0.2, "fraction of the losses of a batch that is minimised", gt=0, le=1)
 
     def fit(self, lab: Lab) -> Trained:
-        """Train once under the CVaR loss."""
+        """Train once with the CVaR loss."""
         return lab.train(CVaRLoss(lab.model(), self.alpha), name="train")

@@ -1,4 +1,4 @@
-"""CVaR-DRO holds to what methods promise, and is what its paper says."""
+"""CVaR-DRO passes the checks of methods, and computes the loss of its paper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from debiasbench import Batch
 from debiasbench.testing import check_method
 
 
-def test_it_is_a_sound_method() -> None:
+def test_it_passes_the_checks_of_methods() -> None:
     check_method(CVaRDRO(alpha=0.5))
 
 

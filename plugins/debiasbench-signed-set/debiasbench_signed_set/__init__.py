@@ -1,9 +1,9 @@
-"""SET with its paper's drop rule as a debiasbench plugin, imported when it is used."""
+"""SET with the drop rule of its paper; imported only when it is used."""
 
 from debiasbench import Register, hookimpl
 
 
 @hookimpl
 def debiasbench_register_sparsifiers(register: Register) -> None:
-    """Offer the algorithm to `--sparse`."""
+    """Register the algorithm for `--sparse`."""
     register("signed-set", "debiasbench_signed_set.updater:SignedSET")

@@ -1,4 +1,4 @@
-"""SET as its paper drops: as large a part of the positive as of the negative weights."""
+"""SET with the drop rule of its paper: the same fraction of positive and negative weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SignedSET(SET):
-    """SET: drop the smallest positive and the largest negative weights, grow at random."""
+    """Signed SET: drop the smallest positive and largest negative weights, grow random ones."""
 
     citation: ClassVar[str] = SET.citation
 
     def drop_scores(self, layer: Layer) -> Tensor:
-        """Rank a weight among those of its own sign, as a fraction in [0, 1)."""
+        """Return the rank of a weight among those of the same sign, as a fraction in [0, 1)."""
         scores = torch.zeros_like(layer.weight)
         for side in (layer.weight > 0, layer.weight <= 0):
             among = side & layer.mask

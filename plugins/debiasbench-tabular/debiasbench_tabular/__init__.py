@@ -1,15 +1,15 @@
-"""A data set and a model for tables; both are imported when they are used."""
+"""A data set and a model for tables; both are imported only when they are used."""
 
 from debiasbench import Register, hookimpl
 
 
 @hookimpl
 def debiasbench_register_datasets(register: Register) -> None:
-    """Offer the data set."""
+    """Register the data set."""
     register("breast-cancer", "debiasbench_tabular.dataset:BreastCancer")
 
 
 @hookimpl
 def debiasbench_register_models(register: Register) -> None:
-    """Offer the model."""
+    """Register the model."""
     register("tabular-resnet", "debiasbench_tabular.model:TabularResNet")

@@ -1,4 +1,4 @@
-"""Diagnoses of breast tumours, with the clinic as a shortcut."""
+"""Diagnosis of breast tumours, with the clinic as a shortcut."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-VAL, TEST = 80, 160  # samples; the other 329 are for training
+VAL, TEST = 80, 160  # samples; the other 329 are training samples
 
 
 @dataclass(frozen=True)
 class BreastCancer(Dataset):
-    """569 tumours, 30 measurements and a clinic that gives the diagnosis away in training."""
+    """569 tumours with 30 measurements, and a clinic that predicts the diagnosis in training."""
 
     citation: ClassVar[str] = (
         "Wolberg, Mangasarian, Street, Street. Breast Cancer Wisconsin (Diagnostic). UCI, 1993. "
         "The clinic column is synthetic."
     )
-    source: ClassVar[str] = "carried by scikit-learn"
+    source: ClassVar[str] = "included in scikit-learn"
     licence: ClassVar[str] = "CC BY 4.0"
     training: ClassVar[Mapping[str, object]] = {
         "epochs": 30,
@@ -36,7 +36,7 @@ class BreastCancer(Dataset):
     model: ClassVar[str] = "tabular-resnet"
 
     ratio: float = option(0.05, "fraction of bias-conflicting training samples", ge=0, le=1)
-    split_seed: int = option(0, "which samples and clinics go where", ge=0)
+    split_seed: int = option(0, "seed of the splits and of the clinics", ge=0)
 
     def load(self, root: Path) -> Task:
         """Return (N, 31) float32 tables: standardised measurements, and the clinic as -1 or 1."""

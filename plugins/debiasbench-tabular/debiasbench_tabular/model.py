@@ -24,7 +24,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the block has to say to its input."""
+        """Add the output of the layers to the input."""
         change: Tensor = self.layers(x)
         return x + change
 
@@ -37,12 +37,12 @@ class TabularResNet(Model):
         "Gorishniy et al. Revisiting Deep Learning Models for Tabular Data. NeurIPS 2021."
     )
 
-    width: int = option(64, "units of the residual stream", ge=1)
-    depth: int = option(2, "blocks", ge=0)
+    width: int = option(64, "width of the residual stream", ge=1)
+    depth: int = option(2, "number of residual blocks", ge=0)
     dropout: float = option(0.1, "probability of dropping a hidden unit", ge=0, lt=1)
 
     def build(self, shape: Shape) -> nn.Module:
-        """Linear layer in, blocks, LayerNorm, ReLU, linear layer out."""
+        """Return linear layer, blocks, LayerNorm, ReLU, linear layer."""
         return nn.Sequential(
             nn.Flatten(),
             nn.Linear(shape.features, self.width),

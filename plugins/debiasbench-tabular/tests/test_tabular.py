@@ -1,4 +1,4 @@
-"""The data set and the model hold to what debiasbench asks of them."""
+"""The data set and the model pass the checks of debiasbench."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_data_set_is_sound_and_its_clinic_is_a_shortcut_in_training_only() -
     assert torch.equal(clinic, 2.0 * task.train.bias - 1)
 
 
-def test_the_ratio_is_a_dial() -> None:
+def test_the_ratio_sets_the_conflicting_fraction() -> None:
     task = BreastCancer(ratio=0.0).load(Path())
     assert not task.conflict(task.train).any()
 

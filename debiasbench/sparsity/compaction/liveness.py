@@ -1,15 +1,16 @@
-"""Which channels a small network needs: those that are read and vary, and stand-ins for the rest.
+"""Which channels a small network needs: those that are read and vary, and carriers of constants.
 
-A *feature* is one place along the channel dimension of one tensor. Features that can only go
-together, as before and after a BatchNorm or on both sides of an addition, have one *channel*
-number. A feature is *alive* unless it has the same value for every input and at every position,
-and *needed* if something needed is computed from it. A channel can go if each of its features is
-dead or not needed: what is not needed leaves no trace, and a dead value is folded into its readers.
+A *feature* is one position along the channel dimension of one tensor. Features that must be kept
+or removed together have the same *channel* number: for example those before and after a BatchNorm,
+or on both sides of an addition. A feature is *dead* if it has the same value for every input and
+at every position, else *alive*. It is *needed* if something needed is computed from it. A channel
+can be removed if each of its features is dead or not needed: a feature that is not needed has no
+effect, and the value of a dead feature is folded into the layers that read it.
 
-Zero padding makes a constant vary at the border, so a padded convolution cannot take it up in its
-bias. For such readers every layer's output gets one feature that the network does not have yet,
-its *carrier*: dead, but not zero. If it is wanted, it becomes a channel of the small network and
-brings all removed constants to the padded readers.
+Zero padding makes a constant vary at the border, so the bias of a padded convolution cannot absorb
+it. For such readers the output of every layer gets one extra feature, its *carrier*: dead, but not
+zero. A carrier that is used becomes a channel of the small network and brings all removed
+constants to the padded convolutions.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-def _as_they_are(needed: Tensor) -> Tensor:
+def _same_features(needed: Tensor) -> Tensor:
     return needed
 
 
@@ -35,10 +36,11 @@ class Features:
     dim: int
     channels: Tensor  # (F,) int64, the channel of each feature
     real: Tensor  # (F,) bool, False for carriers
-    carrier: Tensor  # (F,) int64, the place of each feature's carrier among these F
+    carrier: Tensor  # (F,) int64, the position of each feature's carrier among these F
     alive: Tensor  # (F,) bool
-    value: Tensor  # (F,) float64, what a dead feature is; 0 where alive
-    # what these are computed from, each with: needed features here (F,) -> needed features there
+    value: Tensor  # (F,) float64, the constant value of a dead feature; 0 where alive
+    # the tensors that these are computed from, each with a function:
+    # needed features of this tensor (F,) -> needed features of that tensor
     reads: Sequence[tuple[Features, Callable[[Tensor], Tensor]]] = ()
     needed: Tensor = field(init=False)  # (F,) bool
 
@@ -47,30 +49,33 @@ class Features:
 
     @property
     def constant(self) -> Tensor:
-        """(F,) bool: dead but not 0, so that zero padding shows."""
+        """(F,) bool: dead but not 0, so that zero padding makes it vary."""
         return ~self.alive & (self.value != 0)
 
     def matches(self, other: Features) -> bool:
-        """Whether the features of two tensors correspond one to one."""
+        """Return whether the features of two tensors correspond one to one."""
         return self.dim == other.dim and torch.equal(self.real, other.real)
 
     def spread(self, values: Tensor, carriers: float) -> Tensor:
-        """Put values of the real features (C, ...) among those that `carriers` get: (F, ...)."""
+        """Extend values of the real features (C, ...) to all features (F, ...).
+
+        `carriers`: the value for every carrier.
+        """
         result = values.new_full((len(self.real), *values.shape[1:]), carriers)
         result[self.real] = values
         return result
 
     def then(
-        self, value: Tensor, alive: Tensor, read: Callable[[Tensor], Tensor] = _as_they_are
+        self, value: Tensor, alive: Tensor, read: Callable[[Tensor], Tensor] = _same_features
     ) -> Features:
-        """Return what an operation on each feature alone makes of these."""
+        """Return the features after an operation that treats each feature separately."""
         value = value.masked_fill(alive, 0.0)
         return replace(self, value=value, alive=alive, reads=[(self, read)])
 
 
 @dataclass(eq=False)
 class Layer:
-    """A linear layer or convolution without groups; its tensors are float64 and have carriers."""
+    """A linear layer or ungrouped convolution; its tensors are float64 and include carriers."""
 
     name: str  # of the weight
     module: Any
@@ -79,12 +84,12 @@ class Layer:
     target: Features
     weight: Tensor  # (target F, source F, *kernel)
     mask: Tensor  # bool, like weight
-    bias: Tensor  # (target F,); 0 where the module has none
+    bias: Tensor  # (target F,); 0 where the module has no bias
 
 
 @dataclass(eq=False)
 class PerChannel:
-    """A BatchNorm or depthwise convolution; its tensors are float64 and have carriers."""
+    """A BatchNorm or depthwise convolution; its tensors are float64 and include carriers."""
 
     module: Any
     target: Features
@@ -99,30 +104,30 @@ def over_kernel(weight: Tensor) -> Tensor:
 
 
 class Channels:
-    """Numbers for channels: which of them are the same, and which must stay."""
+    """Channel numbers: which of them mean the same channel, and which must be kept."""
 
     def __init__(self) -> None:
-        self._same_as: list[int] = []  # a forest; the roots represent
+        self._same_as: list[int] = []  # a union-find forest; the roots represent
         self._pinned: list[Tensor] = []
 
     def new(self, count: int) -> Tensor:
-        """Return `count` fresh numbers, (count,)."""
+        """Return `count` new channel numbers, (count,)."""
         first = len(self._same_as)
         self._same_as.extend(range(first, first + count))
         return torch.arange(first, first + count)
 
     def unify(self, one: Features, other: Features) -> None:
-        """Let the features of two tensors go or stay together, one by one."""
+        """Keep or remove the features of two tensors together, one by one."""
         for a, b in zip(one.channels.tolist(), other.channels.tolist(), strict=True):
             self._same_as[self._find(a)] = self._find(b)
 
     def pin(self, features: Features) -> None:
-        """Let everything stay that the tensor has; what reads it, reads all of it."""
+        """Keep all channels of a tensor, because its reader may use all of them."""
         features.needed[:] = True
         self._pinned.append(features.channels[features.real])
 
     def resolve(self) -> tuple[Tensor, Tensor]:
-        """Return the number that represents each, and whether it is pinned; both (numbers,)."""
+        """Return the number that represents each channel, and whether it is pinned."""
         representative = torch.tensor(
             [self._find(c) for c in range(len(self._same_as))], dtype=torch.int64
         )
@@ -143,19 +148,19 @@ def choose(
 ) -> Callable[[Features], Tensor]:
     """Return a function from features to those that the small network has, (F,) bool.
 
-    `features`: of all tensors, each after those that it is computed from. Fills in `needed`.
+    `features`: of all tensors, in the order of computation. Fills in `needed` of each.
     """
     for x in reversed(features):
-        for source, needed_there in x.reads:
-            source.needed |= needed_there(x.needed)
+        for source, needed_in_source in x.reads:
+            source.needed |= needed_in_source(x.needed)
     representative, keep = channels.resolve()
     tensors = [*features, *(layer.source for layer in layers)]
     for x in tensors:
         keep[representative[x.channels[x.real & x.needed & x.alive]]] = True
     padded = [(layer, layer.source) for layer in layers if layer.padded]
     for _, x in padded:
-        stuck = x.value[x.carrier] == 0  # no multiple of the carrier is this constant
-        keep[representative[x.channels[x.real & x.needed & x.constant & stuck]]] = True
+        irreplaceable = x.value[x.carrier] == 0  # no multiple of the carrier is this constant
+        keep[representative[x.channels[x.real & x.needed & x.constant & irreplaceable]]] = True
 
     def kept(x: Features) -> Tensor:
         return keep[representative[x.channels]]
@@ -166,6 +171,6 @@ def choose(
         lost = x.real & x.constant & ~kept(x)
         keep[representative[x.channels[x.carrier[read & lost]]]] = True
     for layer in layers:
-        if not kept(layer.target).any():  # but no tensor can be without a channel
+        if not kept(layer.target).any():  # a tensor must have at least one channel
             keep[representative[layer.target.channels[-1]]] = True
     return kept

@@ -1,0 +1,43 @@
+"""Intervals between updates, and schedules of drop fraction and density."""
+
+from __future__ import annotations
+
+import pytest
+
+from debiasbench.sparsity import (
+    SparsityError,
+)
+from debiasbench.sparsity.schedules import Interval, annealed, cubic_density
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"),
+    [
+        ("100", 100),
+        ("100 steps", 100),
+        ("2 epochs", 40),
+        ("0.5 epochs", 10),
+        ("5%", 50),
+        ("0.01%", 1),
+        ("1 step", 1),
+    ],
+)
+def test_an_interval_is_steps_epochs_or_a_part_of_the_training(every: str, steps: int) -> None:
+    assert Interval.read(every).steps(1000, 20) == steps
+
+
+@pytest.mark.parametrize("every", ["0", "-3", "often", "1.5", "101%", "nan", ""])
+def test_an_invalid_interval_is_refused(every: str) -> None:
+    with pytest.raises(SparsityError, match="every="):
+        Interval.read(every)
+
+
+def test_schedules_run_from_start_to_end_and_stay_there() -> None:
+    assert [annealed("cosine", 0.4, 0.1, p) for p in (0, 0.5, 1, 2)] == pytest.approx(
+        [0.4, 0.25, 0.1, 0.1]
+    )
+    assert [annealed("linear", 0.4, 0.2, p) for p in (0, 0.5, 1)] == pytest.approx([0.4, 0.3, 0.2])
+    assert annealed("constant", 0.4, 0.1, 1) == 0.4
+    assert [cubic_density(1.0, 0.2, p) for p in (0, 0.5, 1, 3)] == pytest.approx(
+        [1.0, 0.3, 0.2, 0.2]
+    )
