@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
 
-SCOPES = ("method", "dataset", "model", "train")
-
 _OPTIONS = [
     click.option("--method", help="Method; `debiasbench list methods` names them."),
     click.option("--dataset", help="Data set.  [default: digits]"),
@@ -24,8 +21,8 @@ _OPTIONS = [
         "settings",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Set an option of the method, or dataset.NAME, model.NAME, train.NAME. Repeatable. "
-        "`debiasbench show` lists them.",
+        help="Set an option of the method, or dataset.NAME, model.NAME, train.NAME, sparse.NAME. "
+        "Repeatable. `debiasbench show` lists the options.",
     ),
     click.option(
         "--sparse",
@@ -78,41 +75,15 @@ def spec_of(
     settings: tuple[str, ...],
     sparse: str | None,
 ) -> Spec:
-    """Return the spec that names and settings say; `implied`: options of the data set's name."""
+    """Return the spec that names and settings define.
+
+    `implied`: options that the name of the data set implies.
+    """
     from debiasbench.specs.resolve import make_spec
+    from debiasbench.specs.words import arguments, combined, read_settings, read_sparse
 
-    options: dict[str, dict[str, object]] = {scope: {} for scope in SCOPES}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        scope, dot, option = name.partition(".")
-        if not equals or not name or (dot and scope not in SCOPES):
-            raise click.UsageError(
-                f"--set {setting}: write NAME=VALUE, with NAME an option of the method or "
-                "dataset.OPTION, model.OPTION, train.OPTION"
-            )
-        options[scope if dot else "method"][option if dot else name] = value
-    return make_spec(
-        plugins,
-        method=method,
-        dataset=dataset,
-        model=model,
-        seed=seed,
-        method_options=options["method"],
-        dataset_options={**implied, **options["dataset"]},
-        model_options=options["model"],
-        training=options["train"],
-        **_read_sparse(sparse),
-    )
-
-
-def _read_sparse(text: str | None) -> dict[str, Any]:
-    """Read "rigl:density=0.05,every=2%"; a value in brackets is a list and may hold commas."""
-    if text is None:
-        return {}
-    name, _, rest = text.partition(":")
-    settings = [s.partition("=") for s in re.split(r",(?![^\[]*\])", rest)] if rest else []
-    if wrong := ["".join(setting) for setting in settings if not (setting[0] and setting[1])]:
-        raise click.UsageError(
-            f"--sparse {text}: {wrong[0]!r} is no OPTION=VALUE; write rigl:density=0.05,every=2%"
-        )
-    return {"sparse": name, "sparse_options": {option: value for option, _, value in settings}}
+    names = {"method": method, "dataset": dataset, "seed": seed}
+    if model is not None:
+        names["model"] = model
+    words = combined([names, read_sparse(sparse), read_settings(settings)])
+    return make_spec(plugins, **arguments(words, plugins, lambda name: (name, implied)))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import product
@@ -14,28 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import OptionError, UnknownNameError, suggestion
 from debiasbench.specs.resolve import make_spec
+from debiasbench.specs.words import BARE, arguments, full_name, label, short_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
+    from debiasbench.specs.words import Find, Words
 
 KEYS = ("name", "description", "source", "base", "grid", "runs", "stand_in")
-WORDS = ("method", "dataset", "model", "sparse", "seed")
-SCOPES = {  # before the dot of a name -> the argument of `make_spec`
-    "method": "method_options",
-    "dataset": "dataset_options",
-    "model": "model_options",
-    "train": "training",
-    "sparse": "sparse_options",
-}
-
-Words = Mapping[str, object]
-"""What a run is told: "dataset" -> "cmnist", "train.lr" -> 0.01, "method.density" -> 0.05."""
-
-Find = Callable[[str], tuple[str, Mapping[str, object]]]
-"""A data set as it is called -> its full name, and the options that this implies."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +92,12 @@ class Suite:
 
     def _spec(self, words: Words, plugins: Plugins, find: Find | None) -> Spec:
         try:
-            arguments = _arguments(words, plugins)
-            if find is not None and "dataset" in arguments:
-                arguments["dataset"], implied = find(arguments["dataset"])
-                arguments["dataset_options"] = {**implied, **arguments["dataset_options"]}
-            return make_spec(plugins, **arguments)
+            if "method" not in words:
+                given = ", ".join(map(short_name, words)) or "nothing"
+                raise OptionError(
+                    f'a run has no method, but {given}: write method = "NAME" into [base]'
+                )
+            return make_spec(plugins, **arguments(words, plugins, find))
         except (OptionError, UnknownNameError) as error:
             raise OptionError(f"{self.file}: {error}") from error
 
@@ -144,22 +132,6 @@ def read(place: str | Path) -> Suite:
         raise OptionError(f"{file}: {error}") from error
 
 
-def label(words: Words) -> str:
-    """Write words as `debiasbench run --set` takes them."""
-    return " ".join(f"{short(name)}={typed(value)}" for name, value in words.items())
-
-
-def short(name: str) -> str:
-    """Return a name as it is written: an option of the method without its scope."""
-    option = name.removeprefix("method.")
-    return name if option in WORDS else option
-
-
-def typed(value: object) -> str:
-    """Return a value as one would type it on a command line."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def _builtin() -> Any:
     return files("debiasbench").joinpath("suites")
 
@@ -171,42 +143,6 @@ def _is_toml(name: str) -> bool:
 def _combinations(grid: Mapping[str, tuple[Words, ...]]) -> Iterator[dict[str, object]]:
     for chosen in product(*grid.values()):
         yield {name: value for words in chosen for name, value in words.items()}
-
-
-# --- from words to the arguments of make_spec -------------------------------------------------
-
-
-def _arguments(words: Words, plugins: Plugins) -> dict[str, Any]:
-    """Sort words into the arguments of `make_spec`."""
-    arguments: dict[str, Any] = {argument: {} for argument in SCOPES.values()}
-    for name, value in words.items():
-        scope, dot, option = name.partition(".")
-        if dot:
-            # as text, so that a suite means what the same words mean to --set
-            arguments[SCOPES[scope]][option] = typed(value)
-        else:
-            arguments[name] = value
-    if "method" not in arguments:
-        said = ", ".join(short(name) for name in words) or "nothing"
-        raise OptionError(f'a run has no method, but {said}: write method = "NAME" into [base]')
-    _check_method_options(arguments["method"], arguments["method_options"], plugins)
-    if arguments["sparse_options"] and "sparse" not in arguments:
-        first = next(iter(arguments["sparse_options"]))
-        raise OptionError(f'sparse.{first} goes with sparse = "NAME" only')
-    return arguments
-
-
-def _check_method_options(method: str, options: Iterable[str], plugins: Plugins) -> None:
-    """Raise `OptionError` for a bare name that may be a misspelt word as well as an option."""
-    cls: Any = plugins.methods.find(method)[0].load()
-    known = [f.name for f in dataclasses.fields(cls)]
-    for name in options:
-        if name not in known:
-            raise OptionError(
-                f"{name!r} is neither an option of method {method} nor a word of a suite."
-                f"{suggestion(name, [*known, *WORDS])} Options: {', '.join(known) or 'none'}. "
-                f"Words: {', '.join(WORDS)}"
-            )
 
 
 # --- from TOML to a suite ---------------------------------------------------------------------
@@ -260,7 +196,7 @@ def _block(base: Mapping[str, Any], grid: Mapping[str, Any]) -> Block:
         tied = [name.strip() for name in written.split(",")]
         axes[", ".join(tied)] = _alternatives(tied, values)
         for name, value in axes[", ".join(tied)][0].items():
-            _add(seen, short(name), value)
+            _add(seen, short_name(name), value)
     return Block(words, axes)
 
 
@@ -295,31 +231,18 @@ def _alternatives(tied: list[str], values: object) -> tuple[dict[str, object], .
 
 def _add(words: dict[str, object], name: str, value: object) -> None:
     """Put a checked word among others; raises `OptionError` for one that is there already."""
-    full = _full(name)
+    full = full_name(name, bare=BARE)
     if full in words:
         raise OptionError(f"{name} is said twice: keep it in the base or in one line of the grid")
     _check_value(full, value)
     words[full] = value
 
 
-def _full(name: str) -> str:
-    """Return a name with its scope: a bare one is a word of its own or the method's option."""
-    scope, dot, option = name.partition(".")
-    if not dot and scope:
-        return scope if scope in WORDS else f"method.{scope}"
-    if scope not in SCOPES or not option:
-        raise OptionError(
-            f"{name!r} is no name.{suggestion(scope, SCOPES)} Names are an option of the method, "
-            f"{', '.join(WORDS)}, or {', '.join(f'{s}.OPTION' for s in SCOPES)}"
-        )
-    return name
-
-
 def _check_value(name: str, value: object) -> None:
     if name == "seed":
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise OptionError(f"seed = {value!r}: must be a whole number, 0 or more")
-    elif name in WORDS:
+    elif name in BARE:
         if not isinstance(value, str):
             raise OptionError(f'{name} = {value!r}: must be a name, {name} = "..."')
         if name == "sparse" and ":" in value:
@@ -331,7 +254,8 @@ def _check_value(name: str, value: object) -> None:
         for one in (value if isinstance(value, list) else [value])
     ):
         raise OptionError(
-            f"{short(name)} = {value!r}: must be a number, a text, true, false, or a list of those"
+            f"{short_name(name)} = {value!r}: must be a number, a text, true, false, or a list of "
+            "those"
         )
 
 
