@@ -277,7 +277,7 @@ def test_an_unknown_method_is_an_unknown_name(plugins: Plugins) -> None:
 
 def test_reading_words_imports_no_torch() -> None:
     code = (
-        "import sys, debiasbench.specs.words, debiasbench.specs.suites;"
+        "import sys, debiasbench.specs.words, debiasbench.specs.grid, debiasbench.specs.suites;"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
