@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from debiasbench.specs.plugins import Plugins
+    from debiasbench.specs.resolve import Precision
     from debiasbench.specs.spec import Spec
 
 _OPTIONS = [
@@ -74,10 +75,11 @@ def spec_of(
     seed: int,
     settings: tuple[str, ...],
     sparse: str | None,
+    precision: Precision = "fp32",
 ) -> Spec:
     """Return the spec that names and settings define.
 
-    `implied`: options that the name of the data set implies.
+    `implied`: options that the name of the data set implies. `precision`: see `make_spec`.
     """
     from debiasbench.specs.resolve import make_spec
     from debiasbench.specs.words import arguments, combined, read_settings, read_sparse
@@ -86,4 +88,5 @@ def spec_of(
     if model is not None:
         names["model"] = model
     words = combined([names, read_sparse(sparse), read_settings(settings)])
-    return make_spec(plugins, **arguments(words, plugins, lambda name: (name, implied)))
+    made = arguments(words, plugins, lambda name: (name, implied))
+    return make_spec(plugins, **made, precision=precision)

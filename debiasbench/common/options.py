@@ -38,18 +38,20 @@ def option(
     ge: float | None = None,
     lt: float | None = None,
     le: float | None = None,
-    later: bool = False,
+    absent: object = dataclasses.MISSING,
 ) -> T:
     """Declare an option: a dataclass field with a meaning and bounds.
 
     `density: float = option(0.05, "fraction of weights kept", gt=0, le=1)`. A field without
-    `option` is an option too; it only has no meaning and no bounds to show. `later`: it was added
-    when records had been made already; at its default it stays out of specs, so that those keep
-    their names.
+    `option` is an option too, without a meaning and without bounds.
+
+    `absent`: the value that a spec without this option means. Give it for an option that is added
+    when records exist: an option with this value is left out of specs, so that the ids of those
+    records stay valid. It is usually the default.
     """
     given = {"gt": gt, "ge": ge, "lt": lt, "le": le}
     bounds = {name: value for name, value in given.items() if value is not None}
-    metadata = {"meaning": meaning, "bounds": bounds, "later": later}
+    metadata = {"meaning": meaning, "bounds": bounds, "absent": absent}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -124,14 +126,29 @@ def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
 def as_dict(options: object) -> dict[str, object]:
     """Turn an options dataclass into a plain dict, as it comes back from JSON.
 
-    Options declared `later` are left out at their defaults.
+    Options that have their `absent` value are left out.
     """
     values = dataclasses.asdict(cast("Any", options))
-    for f in dataclasses.fields(cast("Any", options)):
-        if f.metadata.get("later") and values[f.name] == f.default:
-            del values[f.name]
+    for name, absent in _absent_values(type(options)).items():
+        if values[name] == absent:
+            del values[name]
     plain: dict[str, object] = json.loads(json.dumps(values, default=str))  # a path is its text
     return plain
+
+
+def from_dict(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
+    """Make a `cls` from what `as_dict` returned; options that are left out are `absent`.
+
+    Raises `OptionError` as `parse` does.
+    """
+    return parse(cls, {**_absent_values(cls), **values}, owner=owner)
+
+
+def _absent_values(cls: type) -> dict[str, object]:
+    declared = {
+        f.name: f.metadata.get("absent", dataclasses.MISSING) for f in dataclasses.fields(cls)
+    }
+    return {name: value for name, value in declared.items() if value is not dataclasses.MISSING}
 
 
 def check_is_options(cls: type) -> None:

@@ -33,12 +33,12 @@ class Training:
         "auto",
         "of matrix products and convolutions; auto is bf16 on an accelerator that has it, else "
         "fp32",
-        later=True,
+        absent="fp32",
     )
     micro_batch: int | Literal["auto"] | None = option(
         None,
         "samples computed at a time, whose gradients add up to the batch's; auto: as many as fit "
         "into memory; none: the whole batch",
         ge=1,
-        later=True,
+        absent=None,
     )

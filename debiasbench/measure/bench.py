@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from debiasbench.common.errors import OptionError
-from debiasbench.common.options import parse
 from debiasbench.common.processes import cores
 from debiasbench.common.progress import Silent
 from debiasbench.common.randomness import seeded
@@ -34,7 +33,7 @@ from debiasbench.measure.baselines import (
 )
 from debiasbench.measure.forecast import Stopwatch, now, rehearse
 from debiasbench.measure.step_profile import taken_apart
-from debiasbench.specs.resolve import instance
+from debiasbench.specs.resolve import instance, training_of
 from debiasbench.training.engine import EVAL_BATCH, Engine
 from debiasbench.training.placed import View
 
@@ -152,7 +151,7 @@ def bench(
     bare loop is never compiled. Raises whatever `debiasbench.runs.run.run` raises.
     """
     clock = Stopwatch(Silent())
-    training = parse(Training, spec.training, owner="training")
+    training = training_of(spec)
     engine = Engine(
         device, clock, precision=training.precision, compile=compile, deterministic=deterministic
     )

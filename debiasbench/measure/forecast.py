@@ -11,7 +11,6 @@ import torch
 
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import DataError, DebiasbenchError
-from debiasbench.common.options import parse
 from debiasbench.common.progress import Silent
 from debiasbench.core.data import Split, Task
 from debiasbench.core.settings import Training
@@ -20,7 +19,7 @@ from debiasbench.files import task_cache
 from debiasbench.records.selection import RULES
 from debiasbench.runs.run import fit
 from debiasbench.sparsity import Sparsify
-from debiasbench.specs.resolve import instance
+from debiasbench.specs.resolve import instance, training_of
 from debiasbench.training.engine import Engine
 from debiasbench.training.placed import HeldOut
 
@@ -158,7 +157,7 @@ def rehearse(spec: Spec, task: Task, plugins: Plugins, engine: Engine) -> None:
         task,
         instance(plugins.methods, spec.method),
         model=instance(plugins.models, spec.model),
-        training=parse(Training, spec.training, owner="training"),
+        training=training_of(spec),
         seed=spec.seed,
         engine=engine,
         components=lambda: [] if updater is None else [Sparsify(updater)],

@@ -25,7 +25,6 @@ from debiasbench.common.errors import (
     TrainingFailed,
     UnknownNameError,
 )
-from debiasbench.common.options import parse
 from debiasbench.common.randomness import derive, seeded
 from debiasbench.core.lab import Lab, as_objective, visible_labels
 from debiasbench.core.method import Supervision
@@ -55,7 +54,7 @@ from debiasbench.records.store import (
 )
 from debiasbench.runs import provenance
 from debiasbench.sparsity import Sparsify, SparsityError, maskable
-from debiasbench.specs.resolve import instance
+from debiasbench.specs.resolve import instance, training_of
 from debiasbench.specs.spec import Choice, Spec
 from debiasbench.training import stage_store
 from debiasbench.training.distributed import joined
@@ -115,7 +114,7 @@ def run(
     `debiasbench.common.errors` lists; then nothing is kept.
     """
     store = Store(results)
-    training = parse(Training, spec.training, owner="training")
+    training = training_of(spec)
     with joined(resolve_device(device)) as team:
         engine = Engine(
             device, progress, precision=training.precision, compile=compile,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from debiasbench.common.options import as_dict, parse
+from debiasbench.common.options import as_dict, from_dict, parse
 from debiasbench.core.settings import Training
 from debiasbench.specs.spec import Choice, Spec
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.registry import Registry
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 def make_spec(
@@ -28,15 +31,21 @@ def make_spec(
     training: Mapping[str, object] | None = None,
     sparse: str | None = None,
     sparse_options: Mapping[str, object] | None = None,
+    precision: Precision = "fp32",
 ) -> Spec:
     """Resolve names and options to a full spec, every default written out.
 
-    `model` and `training` start from what the data set recommends; `sparse` names an algorithm
-    that makes every stage sparse.
+    `model` and `training` start from what the data set recommends. `sparse` names an algorithm
+    that makes every stage sparse. `precision`: what precision "auto" stands for on the machine
+    that will run the spec; no spec holds "auto". A `micro_batch` of "auto" stays: it is resolved
+    by measuring, and until then the spec has no id.
+
     Raises `UnknownNameError` and `OptionError`.
     """
     data = plugins.datasets[dataset].load()
     settings = parse(Training, {**data.training, **(training or {})}, owner="training")
+    if settings.precision == "auto":
+        settings = replace(settings, precision=precision)
     return Spec(
         dataset=_choice(plugins.datasets, dataset, dataset_options),
         model=_choice(plugins.models, model or data.model, model_options),
@@ -58,4 +67,9 @@ def instance(registry: Registry[Any], choice: Choice) -> Any:
     """Return the data set, model or method that a spec chose, with its options."""
     entry, fixed = registry.find(choice.name)
     owner = f"{registry.kind} {choice.name}"
-    return parse(entry.load(), {**choice.options, **fixed}, owner=owner)
+    return from_dict(entry.load(), {**choice.options, **fixed}, owner=owner)
+
+
+def training_of(spec: Spec) -> Training:
+    """Return the settings of a spec's training, including those that the spec leaves out."""
+    return from_dict(Training, spec.training, owner="training")

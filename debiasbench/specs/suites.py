@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import OptionError, UnknownNameError, suggestion
 from debiasbench.specs.resolve import make_spec
 from debiasbench.specs.words import BARE, arguments, full_name, label, short_name
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from debiasbench.specs.plugins import Plugins
+    from debiasbench.specs.resolve import Precision
     from debiasbench.specs.spec import Spec
     from debiasbench.specs.words import Find, Words
 
@@ -64,25 +66,31 @@ class Suite:
     blocks: tuple[Block, ...]
     stand_ins: Mapping[str, StandIn]
 
-    def specs(self, plugins: Plugins, find: Find | None = None) -> list[Spec]:
+    def specs(
+        self, plugins: Plugins, find: Find | None = None, precision: Precision = "fp32"
+    ) -> list[Spec]:
         """Return the specs in the order of the file, each once; see `named`."""
-        return list(self.named(plugins, find).values())
+        return list(self.named(plugins, find, precision).values())
 
-    def named(self, plugins: Plugins, find: Find | None = None) -> dict[str, Spec]:
+    def named(
+        self, plugins: Plugins, find: Find | None = None, precision: Precision = "fp32"
+    ) -> dict[str, Spec]:
         """Return the specs by what tells them apart, such as "density=0.05 seed=41".
 
         The last line of a grid changes fastest. `find` resolves the names of data sets; None takes
-        them as they are. Raises `OptionError` naming the file, and `PluginError` for a plugin that
-        cannot be used.
+        them as they are. `precision`: see `make_spec`. Raises `OptionError` naming the file, and
+        `PluginError` for a plugin that cannot be used.
         """
-        found: dict[str, Spec] = {}
+        specs: dict[str, Spec] = {}
         taken: set[str] = set()
         for own in self._rows():
-            spec = self._spec({**self.common.words, **own}, plugins, find)
-            if spec.id not in taken:
-                taken.add(spec.id)
-                found[label(own) or self.name] = spec
-        return found
+            words = {**self.common.words, **own}
+            spec = self._spec(words, plugins, find, precision)
+            text = canonical(asdict(spec))  # not the id, which an unresolved spec lacks
+            if text not in taken:
+                taken.add(text)
+                specs[label(own) or self.name] = spec
+        return specs
 
     def _rows(self) -> Iterator[dict[str, object]]:
         for block in self.blocks:
@@ -90,14 +98,16 @@ class Suite:
                 for own in _combinations(block.grid):
                     yield {**common, **block.words, **own}
 
-    def _spec(self, words: Words, plugins: Plugins, find: Find | None) -> Spec:
+    def _spec(
+        self, words: Words, plugins: Plugins, find: Find | None, precision: Precision
+    ) -> Spec:
         try:
             if "method" not in words:
                 given = ", ".join(map(short_name, words)) or "nothing"
                 raise OptionError(
                     f'a run has no method, but {given}: write method = "NAME" into [base]'
                 )
-            return make_spec(plugins, **arguments(words, plugins, find))
+            return make_spec(plugins, **arguments(words, plugins, find), precision=precision)
         except (OptionError, UnknownNameError) as error:
             raise OptionError(f"{self.file}: {error}") from error
 
