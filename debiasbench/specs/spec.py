@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from debiasbench.common.canonical import Strict, digest
+from debiasbench.common.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,23 @@ class Spec(Strict):
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of the canonical JSON; without what is None."""
+        """Return 16 hexadecimal digits of the SHA-256 of the canonical JSON, without None values.
+
+        Raises `OptionError` for a spec whose training holds "auto": its id would stand for
+        different computations on different machines.
+        """
+        unresolved = [f"train.{name}" for name, value in self.training.items() if value == "auto"]
+        if unresolved:
+            raise OptionError(
+                f"This spec is not resolved: {' and '.join(unresolved)} "
+                f"{'is' if len(unresolved) == 1 else 'are'} auto. Set a value that does not depend "
+                "on the machine"
+            )
+        return self.unchecked_id
+
+    @property
+    def unchecked_id(self) -> str:
+        """The id, also of a spec that is not resolved: older records have such ids."""
         decides = {name: value for name, value in asdict(self).items() if value is not None}
         return digest(decides)[:16]
 

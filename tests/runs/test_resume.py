@@ -137,12 +137,22 @@ def test_a_run_in_parts_goes_on_in_the_same_ones(plugins: Plugins, tmp_path: Pat
     assert_stops_leave_no_trace(spec, plugins, tmp_path)
 
 
+@dataclass(frozen=True)
+class InParts(Method):
+    """Has two stages that compute as many samples at a time as fit."""
+
+    def fit(self, lab: Any) -> Any:
+        lab.train(lab.model(), name="first", micro_batch="auto", select=False)
+        return lab.train(lab.model(), name="second", micro_batch="auto")
+
+
 def test_a_run_in_parts_that_were_found_goes_on_in_these_whatever_would_fit_now(
-    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plugins = Plugins([*PLUGINS, (offering(parts=InParts), ACME)])
     sizes = iter([5, 5, 5, *[3] * 20])  # two stages of the whole run, then one of the other
     monkeypatch.setattr(batch_size, "fitting", lambda *_: next(sizes))
-    spec = spec_of(plugins, "jtt", training={"epochs": 3, "micro_batch": "auto"})
+    spec = spec_of(plugins, "parts")
     whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
     with pytest.raises(Interrupted):
         run(spec, plugins, results=tmp_path / "parts", data_root=tmp_path, device="cpu",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from debiasbench.common.errors import OptionError, RecordError
 from debiasbench.core.settings import Training
+from debiasbench.records.record import from_json, to_json
 from debiasbench.records.store import read_all
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec, training_of
@@ -86,6 +89,39 @@ def test_published_records_are_read_and_their_specs_are_made_again(plugins: Plug
         assert again.id == spec.id == record.id, path
 
 
+# --- "auto" has no id --------------------------------------------------------------------------
+
+
+def test_a_spec_that_is_not_resolved_has_no_id(plugins: Plugins) -> None:
+    spec = spec_of(plugins, training={"micro_batch": "auto"})
+    assert training_of(spec).micro_batch == "auto"
+    for ask in (lambda: spec.id, lambda: spec.stem):
+        with pytest.raises(OptionError) as error:
+            ask()
+        assert str(error.value) == (
+            "This spec is not resolved: train.micro_batch is auto. Set a value that does not "
+            "depend on the machine"
+        )
+    resolved = replace(spec, training={**spec.training, "micro_batch": 8})
+    assert resolved.id == spec_of(plugins, training={"micro_batch": 8}).id
+
+
+def test_every_auto_is_named(plugins: Plugins) -> None:
+    training = {"precision": "auto", "micro_batch": "auto"}
+    spec = replace(spec_of(plugins), training=training)
+    with pytest.raises(OptionError, match=r"train\.precision and train\.micro_batch are auto"):
+        _ = spec.id
+
+
+def test_a_record_of_a_spec_that_was_not_resolved_is_still_read(plugins: Plugins) -> None:
+    (_, record), *_ = read_all([RECORDS])[0]
+    spec = replace(record.spec, training={**record.spec.training, "micro_batch": "auto"})
+    old = replace(record, spec=spec, id=spec.unchecked_id)
+    assert from_json(to_json(old)).spec == spec
+    with pytest.raises(RecordError, match="its spec hashes to"):
+        from_json(to_json(replace(old, id=record.id)))
+
+
 # --- suites -----------------------------------------------------------------------------------
 
 
@@ -94,3 +130,15 @@ def test_the_runs_of_a_suite_have_the_precision_of_the_machine(plugins: Plugins)
     assert {training_of(s).precision for s in suite.specs(plugins)} == {"fp32"}
     specs = suite.specs(plugins, precision="bf16")
     assert {training_of(s).precision for s in specs} == {"bf16"}
+
+
+def test_a_suite_of_specs_that_are_not_resolved_holds_each_once(
+    plugins: Plugins, tmp_path: Path
+) -> None:
+    file = tmp_path / "parts.toml"
+    file.write_text(
+        'name = "parts"\ndescription = "A test"\nsource = "here"\n[base]\ndataset = "toy"\n'
+        'method = "erm"\n"train.micro_batch" = "auto"\n[[runs]]\nseed = 1\n[[runs]]\nseed = 1\n'
+    )
+    (spec,) = read(file).specs(plugins)
+    assert training_of(spec).micro_batch == "auto"
