@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from debiasbench.measure.forecast import Forecast
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
-    from debiasbench.specs.suites import Block, Suite
+    from debiasbench.specs.suite import Block, Suite
 
 
 @click.group()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from debiasbench.core.objective import Objective
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
-    from debiasbench.specs.suites import StandIn
+    from debiasbench.specs.suite import StandIn
     from debiasbench.training.placed import View
 
 WARM_UP = 3  # steps before the clock starts: kernels are chosen, memory is taken

@@ -65,16 +65,21 @@ def grid(plugins: Plugins, settings: list[str], *methods: str, **more: int) -> A
 def test_a_grid_is_every_combination_and_the_last_name_changes_fastest(plugins: Plugins) -> None:
     (found,) = grid(plugins, ["density=0.1,0.2", "train.lr=1,2"], "rest").values()
     assert [tuple(words.values()) for words in found] == [
-        ("0.1", "1"), ("0.1", "2"), ("0.2", "1"), ("0.2", "2"),
-    ]  # fmt: skip
+        ("0.1", "1"),
+        ("0.1", "2"),
+        ("0.2", "1"),
+        ("0.2", "2"),
+    ]
     assert set(found[0]) == {"method.density", "train.lr"}
 
 
 def test_an_option_of_a_named_method_applies_to_it_alone(plugins: Plugins) -> None:
     found = grid(plugins, ["rest.density=0.01,0.05,0.1"], "erm", "upweight", "rest")
     assert {method: len(words) for method, words in found.items()} == {
-        "erm": 1, "upweight": 1, "rest": 3,
-    }  # fmt: skip
+        "erm": 1,
+        "upweight": 1,
+        "rest": 3,
+    }
     assert found["erm"] == [{}]
     assert found["rest"][0] == {"method.density": "0.01"}
 
@@ -85,8 +90,10 @@ def test_an_option_without_a_method_applies_to_the_methods_that_have_it(
 ) -> None:
     found = grid(plugins, [f"{name}=5,10"], "erm", "upweight", "rest")
     assert {method: len(words) for method, words in found.items()} == {
-        "erm": 1, "upweight": 2, "rest": 2,
-    }  # fmt: skip
+        "erm": 1,
+        "upweight": 2,
+        "rest": 2,
+    }
 
 
 def test_data_model_training_and_sparsity_are_set_for_all_methods(plugins: Plugins) -> None:
@@ -135,11 +142,13 @@ def test_words_of_a_grid_are_words_of_a_spec(plugins: Plugins) -> None:
         (["upwieght.weight=1"], "Did you mean 'upweight'? Valid names are OPTION, dataset.OPTION"),
         (["seed=1,2"], "'seed' has its own argument of the command"),
         (["train.=1"], "'train.' is not a valid name"),
-        (["weight=1", "upweight.weight=2"],
-         "weight of method upweight is given twice, the second time as upweight.weight=2"),
+        (
+            ["weight=1", "upweight.weight=2"],
+            "weight of method upweight is given twice, the second time as upweight.weight=2",
+        ),
         (["weight=1", "method.weight=2"], "weight of method upweight is given twice"),
     ],
-)  # fmt: skip
+)
 def test_names_that_nothing_takes_are_refused(
     settings: list[str], complaint: str, plugins: Plugins
 ) -> None:

@@ -65,10 +65,12 @@ def test_the_settings_of_a_spec_are_read_completely(plugins: Plugins) -> None:
         ({"method": "erm"}, "01722450d0dd175f"),
         ({"method": "rest"}, "9f8a7924683f9283"),
         ({"method": "rest", "dataset": "cmnist"}, "099e81ce8d63e34f"),
-        ({"method": "erm", "sparse": "rigl", "sparse_options": {"density": 0.1}},
-         "13361cde450f77fd"),
+        (
+            {"method": "erm", "sparse": "rigl", "sparse_options": {"density": 0.1}},
+            "13361cde450f77fd",
+        ),
     ],
-)  # fmt: skip
+)
 def test_specs_have_the_ids_that_they_always_had(words: Any, known: str, plugins: Plugins) -> None:
     assert make_spec(plugins, **words).id == known
 
@@ -80,12 +82,18 @@ def test_published_records_are_read_and_their_specs_are_made_again(plugins: Plug
     for path, record in records:
         spec = record.spec
         again = make_spec(
-            plugins, method=spec.method.name, method_options=spec.method.options,
-            dataset=spec.dataset.name, dataset_options=spec.dataset.options,
-            model=spec.model.name, model_options=spec.model.options, training=spec.training,
-            seed=spec.seed, sparse=spec.sparse.name if spec.sparse else None,
+            plugins,
+            method=spec.method.name,
+            method_options=spec.method.options,
+            dataset=spec.dataset.name,
+            dataset_options=spec.dataset.options,
+            model=spec.model.name,
+            model_options=spec.model.options,
+            training=spec.training,
+            seed=spec.seed,
+            sparse=spec.sparse.name if spec.sparse else None,
             sparse_options=spec.sparse.options if spec.sparse else None,
-        )  # fmt: skip
+        )
         assert again.id == spec.id == record.id, path
 
 

@@ -88,10 +88,16 @@ def test_valid_names_are_listed_with_the_bare_ones_only_where_they_are_allowed()
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ("a b", "a b"), (None, "none"), (True, "true"), (0.05, "0.05"), (1e-6, "1e-06"),
-        ([8, 8], "[8, 8]"), ((8,), "[8]"), (["a,b"], '["a,b"]'),
+        ("a b", "a b"),
+        (None, "none"),
+        (True, "true"),
+        (0.05, "0.05"),
+        (1e-6, "1e-06"),
+        ([8, 8], "[8, 8]"),
+        ((8,), "[8]"),
+        (["a,b"], '["a,b"]'),
     ],
-)  # fmt: skip
+)
 def test_values_are_written_as_they_are_typed(value: object, text: str) -> None:
     assert as_text(value) == text
 
@@ -123,10 +129,13 @@ def test_settings_are_split_at_the_first_equals_sign() -> None:
         (["density=1", "density=2"], "density is given twice: 1 and 2. Keep one of them"),
         (["density=1", "method.density=1"], "density is given twice"),
         (["train.lr=1", "train.lr=2"], "train.lr is given twice"),
-        (["seed=1"], "--set seed=...: 'seed' has its own argument of the command (see --help). If "
-                     "the method has an option 'seed', write method.seed=..."),
+        (
+            ["seed=1"],
+            "--set seed=...: 'seed' has its own argument of the command (see --help). If "
+            "the method has an option 'seed', write method.seed=...",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_setting_that_cannot_be_read_is_refused(settings: list[str], complaint: str) -> None:
     with pytest.raises(OptionError) as error:
         read_settings(settings)
@@ -135,8 +144,10 @@ def test_a_setting_that_cannot_be_read_is_refused(settings: list[str], complaint
 
 def test_options_of_one_scope_are_read_with_and_without_it() -> None:
     assert read_options(["ratio=0.1", "dataset.seed=2", "model=a"], "dataset") == {
-        "ratio": "0.1", "seed": "2", "model": "a",
-    }  # fmt: skip
+        "ratio": "0.1",
+        "seed": "2",
+        "model": "a",
+    }
     with pytest.raises(OptionError, match=r"--set train\.lr=1: this command takes options of the"):
         read_options(["train.lr=1"], "dataset")
     with pytest.raises(OptionError, match=r"dataset\.ratio is given twice"):
@@ -149,12 +160,16 @@ def test_options_of_one_scope_are_read_with_and_without_it() -> None:
         (None, {}),
         ("rigl", {"sparse": "rigl"}),
         ("rigl:", {"sparse": "rigl"}),
-        ("rigl:density=0.05,every=2%",
-         {"sparse": "rigl", "sparse.density": "0.05", "sparse.every": "2%"}),
-        ('set:exclude=["*.1.weight","a,]b"],every=10',
-         {"sparse": "set", "sparse.exclude": '["*.1.weight","a,]b"]', "sparse.every": "10"}),
+        (
+            "rigl:density=0.05,every=2%",
+            {"sparse": "rigl", "sparse.density": "0.05", "sparse.every": "2%"},
+        ),
+        (
+            'set:exclude=["*.1.weight","a,]b"],every=10',
+            {"sparse": "set", "sparse.exclude": '["*.1.weight","a,]b"]', "sparse.every": "10"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_sparse_names_a_sparsifier_and_its_options(text: str | None, words: Any) -> None:
     assert read_sparse(text) == words
 
@@ -206,16 +221,31 @@ def spec_of(plugins: Plugins, words: dict[str, object]) -> Any:
 
 def test_words_reach_every_part_of_a_spec(plugins: Plugins) -> None:
     words = {
-        "method": "rest", "dataset": "toy", "model": "mlp", "seed": 4, "sparse": "set",
-        "method.density": 0.5, "dataset.ratio": "0.2", "model.hidden": [8], "train.lr": 1,
+        "method": "rest",
+        "dataset": "toy",
+        "model": "mlp",
+        "seed": 4,
+        "sparse": "set",
+        "method.density": 0.5,
+        "dataset.ratio": "0.2",
+        "model.hidden": [8],
+        "train.lr": 1,
         "sparse.density": 0.25,
-    }  # fmt: skip
+    }
     spec = spec_of(plugins, words)
     assert spec == make_spec(
-        plugins, method="rest", dataset="toy", model="mlp", seed=4, sparse="set",
-        method_options={"density": 0.5}, dataset_options={"ratio": 0.2},
-        model_options={"hidden": [8]}, training={"lr": 1.0}, sparse_options={"density": 0.25},
-    )  # fmt: skip
+        plugins,
+        method="rest",
+        dataset="toy",
+        model="mlp",
+        seed=4,
+        sparse="set",
+        method_options={"density": 0.5},
+        dataset_options={"ratio": 0.2},
+        model_options={"hidden": [8]},
+        training={"lr": 1.0},
+        sparse_options={"density": 0.25},
+    )
 
 
 def test_the_name_of_a_data_set_may_imply_options_which_words_override(plugins: Plugins) -> None:
@@ -250,8 +280,10 @@ def test_an_option_called_like_a_bare_name_is_reached_by_its_scope() -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ({"method.densty": 1},
-         "method rest: no option 'densty'. Did you mean 'density'? Options: density, "),
+        (
+            {"method.densty": 1},
+            "method rest: no option 'densty'. Did you mean 'density'? Options: density, ",
+        ),
         ({"method.lr": 1}, "method rest: no option 'lr'. Did you mean 'train.lr'?"),
         ({"method.epoch": 1}, "Did you mean 'train.epochs'?"),
         ({"method.ratio": 1, "dataset": "toy"}, "Did you mean 'dataset.ratio'?"),
@@ -261,7 +293,7 @@ def test_an_option_called_like_a_bare_name_is_reached_by_its_scope() -> None:
         ({"sparse.density": 1}, "sparse.density needs a sparsifier: --sparse NAME"),
         ({"train.epoch": 1}, "training: no option 'epoch'. Did you mean 'epochs'?"),
     ],
-)  # fmt: skip
+)
 def test_words_that_nothing_takes_are_refused(
     words: dict[str, object], complaint: str, plugins: Plugins
 ) -> None:
@@ -305,11 +337,13 @@ def test_options_of_a_sparsifier_may_come_from_set_and_from_sparse(
     ("line", "complaint"),
     [
         (("--set", "sparse.density=0.1"), "Error: sparse.density needs a sparsifier: --sparse"),
-        (("--sparse", "rigl:density=0.1", "--set", "sparse.density=0.2"),
-         "Error: sparse.density is given twice: 0.1 and 0.2. Keep one of them"),
+        (
+            ("--sparse", "rigl:density=0.1", "--set", "sparse.density=0.2"),
+            "Error: sparse.density is given twice: 0.1 and 0.2. Keep one of them",
+        ),
         (("--epochs", "3", "--set", "train.epochs=2"), "Error: train.epochs is given twice"),
     ],
-)  # fmt: skip
+)
 def test_words_that_contradict_each_other_are_one_line_on_stderr(
     line: tuple[str, ...], complaint: str, debiasbench: Callable[..., Result]
 ) -> None:
