@@ -1,4 +1,4 @@
-"""What is typed to say a run: options that several commands share, and the spec they come to."""
+"""The options of a command line that define a run, and the spec that they stand for."""
 
 from __future__ import annotations
 
@@ -14,39 +14,44 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
 
 _OPTIONS = [
-    click.option("--method", help="Method; `debiasbench list methods` names them."),
-    click.option("--dataset", help="Data set.  [default: digits]"),
-    click.option("--model", help="Network.  [default: what the data set recommends]"),
+    click.option("--method", help="Method; see `debiasbench list methods`."),
+    click.option("--dataset", help="Data set; see `debiasbench list datasets`.  [default: digits]"),
+    click.option(
+        "--model",
+        help="Network; see `debiasbench list models`.  [default: what the data set recommends]",
+    ),
     click.option(
         "--set",
         "settings",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Set an option of the method, or dataset.NAME, model.NAME, train.NAME, sparse.NAME. "
-        "Repeatable. `debiasbench show` lists the options.",
+        help="Set an option of the method, or of the data set (dataset.NAME), the model "
+        "(model.NAME), the training (train.NAME) or the sparsifier (sparse.NAME). Repeatable. "
+        "`debiasbench show` lists the options.",
     ),
     click.option(
         "--sparse",
         metavar="NAME[:OPTION=VALUE,...]",
-        help="Make every stage sparse, such as rigl:density=0.05,every=2%; `debiasbench list "
-        "sparsifiers` names the algorithms.",
+        help="Train sparse networks with this sparsifier, for example rigl:density=0.05,every=2%; "
+        "see `debiasbench list sparsifiers`.",
     ),
     click.option(
         "--batch-size",
         metavar="N|auto",
-        help="Short for --set train.batch_size=N; auto keeps the batch and computes it in parts "
-        "that fit into memory.",
+        help="Short for --set train.batch_size=N; auto keeps the batch size and computes a batch "
+        "in parts that fit into memory.",
     ),
     click.option(
         "--precision",
         type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
-        help="Short for --set train.precision=...; auto is bf16 on a GPU that has it, else fp32.",
+        help="Short for --set train.precision=PRECISION; auto is bf16 on a GPU that supports it, "
+        "else fp32.",
     ),
 ]
 
 
 def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say what is run."""
+    """Add the options that define what is run."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -55,7 +60,7 @@ def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def training_settings(
     *, batch_size: str | None, precision: str | None, epochs: int | None = None
 ) -> list[str]:
-    """Spell out the options that are short for settings of the training."""
+    """Return options that are short for settings of the training as values of `--set`."""
     auto = batch_size == "auto"
     given = {
         "epochs": epochs,

@@ -1,4 +1,4 @@
-"""From names and options to a full spec, and from its choices to instances; without torch."""
+"""From names and options to a spec, and from a spec to instances; without torch."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def make_spec(
     sparse_options: Mapping[str, object] | None = None,
     precision: Precision = "fp32",
 ) -> Spec:
-    """Resolve names and options to a full spec, every default written out.
+    """Resolve names and options to a spec, with all defaults written out.
 
-    `model` and `training` start from what the data set recommends. `sparse` names an algorithm
-    that makes every stage sparse. `precision`: what precision "auto" stands for on the machine
-    that will run the spec; no spec holds "auto". A `micro_batch` of "auto" stays: it is resolved
-    by measuring, and until then the spec has no id.
+    `model` and `training` default to what the data set recommends. `sparse` names a sparsifier,
+    which makes every stage sparse. `precision` is what a precision of "auto" stands for on the
+    machine that will run the spec, so that the spec never holds "auto". A `micro_batch` of "auto"
+    is kept: it is resolved by measuring, and until then the spec has no id.
 
     Raises `UnknownNameError` and `OptionError`.
     """
@@ -64,7 +64,7 @@ def _choice(registry: Registry[Any], name: str, options: Mapping[str, object] | 
 
 
 def instance(registry: Registry[Any], choice: Choice) -> Any:
-    """Return the data set, model or method that a spec chose, with its options."""
+    """Make the data set, model, method or sparsifier that a spec names, with its options."""
     entry, fixed = registry.find(choice.name)
     owner = f"{registry.kind} {choice.name}"
     return from_dict(entry.load(), {**choice.options, **fixed}, owner=owner)

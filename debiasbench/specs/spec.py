@@ -1,4 +1,4 @@
-"""What is to be run: `Spec`, plain data that JSON can hold, and its id."""
+"""A spec: everything that decides the result of a run, as plain data, and its id."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from debiasbench.common.errors import OptionError
 
 @dataclass(frozen=True)
 class Choice(Strict):
-    """A registered name and all its options, defaults written out."""
+    """A registered name and all its options, except for those at their `absent` value."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -20,14 +20,14 @@ class Choice(Strict):
 
 @dataclass(frozen=True)
 class Spec(Strict):
-    """Everything that decides a run's result; its hash is the run's id."""
+    """Everything that decides the result of a run; its hash is the id of the run."""
 
     dataset: Choice
     model: Choice
     method: Choice
     training: dict[str, Any]
     seed: int
-    sparse: Choice | None = None  # what is added to every stage of the method
+    sparse: Choice | None = None  # the sparsifier of every stage of the method
 
     @property
     def id(self) -> str:
@@ -53,6 +53,6 @@ class Spec(Strict):
 
     @property
     def stem(self) -> str:
-        """Return the record's file name, without ending; never a path."""
+        """Return the file name of the record, without folder and ending."""
         names = "-".join(c.name for c in (self.dataset, self.method, self.sparse) if c)
         return f"{re.sub('[^A-Za-z0-9_.-]', '_', names)}-{self.seed}-{self.id}"

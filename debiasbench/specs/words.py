@@ -34,7 +34,7 @@ Words = Mapping[str, object]
 """Full names -> values: "dataset" -> "cmnist", "train.lr" -> 0.01, "method.density" -> 0.05."""
 
 Find = Callable[[str], tuple[str, Mapping[str, object]]]
-"""A data set's name as written -> its full name, and the options that the name implies."""
+"""The name of a data set as written -> its full name, and the options that the name implies."""
 
 
 # --- names and values -------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def as_text(value: object) -> str:
 
 
 def label(words: Words) -> str:
-    """Write words as `debiasbench run --set` takes them, such as "density=0.05 train.lr=0.1"."""
+    """Write words as people do, such as "density=0.05 train.lr=0.1"."""
     return " ".join(f"{short_name(name)}={as_text(value)}" for name, value in words.items())
 
 
@@ -122,8 +122,8 @@ def refuse_bare(name: str) -> None:
     """Raise `OptionError` for a name in `BARE`, which `--set` does not take."""
     if name in BARE:
         raise OptionError(
-            f"--set {name}=...: {name!r} has its own argument of the command (see --help). If the "
-            f"method has an option {name!r}, write method.{name}=..."
+            f"--set {name}=...: {name!r} is set by another argument of the command (see --help). "
+            f"If the method has an option {name!r}, write method.{name}=..."
         )
 
 
@@ -225,18 +225,23 @@ def option_names(registry: Registry[Any], name: str) -> list[str]:
 def suggest(
     name: str, known: Iterable[str], plugins: Plugins, parts: Mapping[str, Any] | None = None
 ) -> str:
-    """Return ` Did you mean 'x'?` for a name near an option of a method, or "" if nothing is near.
+    """Return ` Did you mean 'x'?` for a name that a method does not have, or an empty string.
 
     Candidates: the options `known`, the names in `BARE`, settings of the training, and options of
-    the parts "dataset", "model" and "sparse" that `parts` names.
+    the parts "dataset", "model" and "sparse" that `parts` names; the model may be the recommended
+    one.
     """
+    parts = dict(parts or {})
+    if "dataset" in parts:
+        recommended = plugins.datasets.find(parts["dataset"])[0].load().model
+        parts.setdefault("model", recommended)
     meant = {field.name: f"train.{field.name}" for field in dataclasses.fields(Training)}
     for scope, registry in (
         ("sparse", plugins.sparsifiers),
         ("model", plugins.models),
         ("dataset", plugins.datasets),
     ):
-        if parts is not None and scope in parts:
+        if scope in parts:
             options = option_names(registry, parts[scope])
             meant |= {option: f"{scope}.{option}" for option in options}
     meant |= {word: word for word in (*BARE, *known)}

@@ -303,7 +303,7 @@ def test_list_names_everything_and_where_it_comes_from(debiasbench: Cli) -> None
 
 def test_show_lists_options_citation_and_supervision(debiasbench: Cli) -> None:
     shown = debiasbench("show", "rest").stdout
-    assert "Sees: train=conflict, val=none" in shown
+    assert "Supervision: train=conflict, val=none" in shown
     assert "Cite: Zhao, Yin, Liu, Fang, Pechenizkiy." in shown
     density = next(line for line in shown.splitlines() if line.startswith("density"))
     assert density.split(maxsplit=3) == [

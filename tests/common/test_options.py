@@ -1,4 +1,4 @@
-"""Options: typed, bounded, and every mistake named at once."""
+"""Options: types, bounds, and errors that name every mistake at once."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_forgotten_dataclass_line_is_an_error_and_not_a_lost_option() -> None:
     class Forgotten(Knobs):
         extra: int = 1
 
-    with pytest.raises(OptionError, match="extra is no option yet: write @dataclass"):
+    with pytest.raises(OptionError, match="extra is not an option yet: write @dataclass"):
         check_is_options(Forgotten)
 
 

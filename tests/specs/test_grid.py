@@ -140,7 +140,7 @@ def test_words_of_a_grid_are_words_of_a_spec(plugins: Plugins) -> None:
         (["erm.weight=1"], "method erm: no option 'weight'. Options: none. See `debiasbench show"),
         (["rest.density=1"], "'rest.density' is not a valid name. "),
         (["upwieght.weight=1"], "Did you mean 'upweight'? Valid names are OPTION, dataset.OPTION"),
-        (["seed=1,2"], "'seed' has its own argument of the command"),
+        (["seed=1,2"], "'seed' is set by another argument of the command"),
         (["train.=1"], "'train.' is not a valid name"),
         (
             ["weight=1", "upweight.weight=2"],

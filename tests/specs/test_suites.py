@@ -1,4 +1,4 @@
-"""Suites, sweeps over them, and forecasts of what they take."""
+"""Suites, sweeps over their runs, and forecasts of the time that they take."""
 
 from __future__ import annotations
 
@@ -374,7 +374,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(debiasbench: Cli) -> 
 
 @dataclass(frozen=True)
 class Fragile(Method):
-    """Fails while a file is there."""
+    """Fails for seed 2 while a file exists."""
 
     def fit(self, lab: Any) -> Any:
         if Path("broken").exists() and lab.seed == 2:
@@ -409,7 +409,7 @@ def test_a_run_that_another_process_has_is_passed_over(debiasbench: Cli, plugins
 
 @dataclass(frozen=True)
 class Impatient(Method):
-    """Is interrupted in its second run, while a file is there."""
+    """Is interrupted for seed 2 while a file exists."""
 
     def fit(self, lab: Any) -> Any:
         if Path("waiting").exists() and lab.seed == 2:
@@ -530,7 +530,7 @@ def test_suite_show_counts_what_failed(debiasbench: Cli) -> None:
 
 @dataclass(frozen=True)
 class Absent(Dataset):
-    """A data set that nobody has fetched."""
+    """A data set whose files are missing."""
 
     model = "mlp"
 
@@ -539,7 +539,7 @@ class Absent(Dataset):
 
 
 class AbsentPlugin:
-    """Offers it."""
+    """Registers the data set without files."""
 
     @hookimpl
     def debiasbench_register_datasets(self, register: Callable[..., None]) -> None:
@@ -576,7 +576,7 @@ def test_without_data_and_without_a_shape_there_is_no_forecast_and_it_says_why(
 
 @dataclass(frozen=True)
 class Counting(Method):
-    """Two stages of 50 epochs that count the steps they really get."""
+    """Two stages that count the steps they really take."""
 
     def fit(self, lab: Any) -> Any:
         from torch import Tensor
@@ -618,7 +618,7 @@ def test_a_stage_takes_its_steps_and_its_looks_at_validation() -> None:
 
 @dataclass(frozen=True)
 class Slow(Method):
-    """Waits a known time in each step and in each look at validation."""
+    """Waits for a known time in each step and in each validation."""
 
     def fit(self, lab: Any) -> Any:
         import time

@@ -131,7 +131,7 @@ def test_settings_are_split_at_the_first_equals_sign() -> None:
         (["train.lr=1", "train.lr=2"], "train.lr is given twice"),
         (
             ["seed=1"],
-            "--set seed=...: 'seed' has its own argument of the command (see --help). If "
+            "--set seed=...: 'seed' is set by another argument of the command (see --help). If "
             "the method has an option 'seed', write method.seed=...",
         ),
     ],
@@ -288,6 +288,7 @@ def test_an_option_called_like_a_bare_name_is_reached_by_its_scope() -> None:
         ({"method.epoch": 1}, "Did you mean 'train.epochs'?"),
         ({"method.ratio": 1, "dataset": "toy"}, "Did you mean 'dataset.ratio'?"),
         ({"method.hidden": 1, "model": "mlp"}, "Did you mean 'model.hidden'?"),
+        ({"method.hiden": 1, "dataset": "toy"}, "Did you mean 'model.hidden'?"),
         ({"method.sede": 1}, "Did you mean 'seed'?"),
         ({"method.zzz": 1}, "no option 'zzz'. Options: density"),
         ({"sparse.density": 1}, "sparse.density needs a sparsifier: --sparse NAME"),
