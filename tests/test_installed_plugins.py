@@ -169,7 +169,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
                 command = line.removeprefix("$ ")
                 outputs[command] = succeed(command, folder, site)
     assert "debiasbench-subg 0.1.0" in outputs["debiasbench list methods"]
-    assert "Sees: train=groups, val=none" in outputs["debiasbench show subg"]
+    assert "Supervision: train=groups, val=none" in outputs["debiasbench show subg"]
     assert "Record: results/digits-subg-0-" in outputs["debiasbench run --method subg --epochs 2"]
     assert "| subg" in outputs["debiasbench leaderboard"]
     assert "1 passed" in outputs["pytest -q test_subg.py"]

@@ -1,4 +1,4 @@
-"""What commands share: common options, settings, data sets by name, plugins that are broken."""
+"""Options and steps that several commands share."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         envvar="DEBIASBENCH_DEVICE",
         show_envvar=True,
-        help="What to train on; auto takes an accelerator if there is one.",
+        help="Device to train on; auto is an accelerator if there is one, else the CPU.",
     )(command)
 
 
@@ -69,14 +69,16 @@ def arithmetic_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--deterministic",
         is_flag=True,
-        help="Equal runs give equal bits on an accelerator too, more slowly; a CPU's always do.",
+        help="Use deterministic algorithms on an accelerator, which are slower. Results on a CPU "
+        "are always deterministic.",
     )(command)
     return click.option(
         "--compile",
         type=click.Choice(["off", "on", "graphs"]),
         default="off",
         show_default=True,
-        help="Compile networks; graphs replays them as CUDA graphs, for small ones on a GPU.",
+        help="Compile networks with torch.compile; graphs also replays CUDA graphs, which speeds "
+        "up small networks on a GPU.",
     )(command)
 
 
@@ -87,12 +89,12 @@ def overwrite_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(["never", "failed", "always"]),
         default="failed",
         show_default=True,
-        help="Which records to make again.",
+        help="Which existing records to replace by a new run.",
     )(command)
 
 
 def load_plugins() -> Plugins:
-    """Load all plugins; name those that fail on stderr."""
+    """Load all plugins, with a warning on stderr for each that fails."""
     from debiasbench.specs.plugins import Plugins
 
     plugins = click.get_current_context().obj or Plugins()

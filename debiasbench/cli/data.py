@@ -164,21 +164,12 @@ def show(
 
 def _dataset(plugins: Plugins, name: str, settings: tuple[str, ...], data_root: Path) -> Dataset:
     from debiasbench.common.options import parse
+    from debiasbench.specs.words import read_options
 
     name, implied = find_dataset(plugins, name, data_root)
     entry, fixed = plugins.datasets.find(name)
-    options = {**implied, **_read(settings), **fixed}
+    options = {**implied, **read_options(settings, "dataset"), **fixed}
     return parse(entry.load(), options, owner=f"dataset {name}")
-
-
-def _read(settings: tuple[str, ...]) -> dict[str, object]:
-    options: dict[str, object] = {}
-    for setting in settings:
-        option, equals, value = setting.partition("=")
-        if not (option and equals):
-            raise click.UsageError(f"--set {setting}: write OPTION=VALUE, such as ratio=0.01")
-        options[option.removeprefix("dataset.")] = value
-    return options
 
 
 def _written(dataset: Dataset) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`debiasbench list`: what there is, and where it comes from."""
+"""`debiasbench list`: all registered names and where they come from."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from debiasbench.cli.common import debug_option, load_plugins
 )
 @debug_option
 def list_(kinds: tuple[str, ...]) -> None:
-    """List data sets, models, methods and sparse training algorithms, builtin or of plugins."""
+    """List data sets, models, methods and sparsifiers, builtin and from plugins.
+
+    A sparsifier is a sparse training algorithm.
+    """
     from tabulate import tabulate
 
     for kind, registry in load_plugins().kinds().items():
         if kinds and kind not in kinds:
             continue
         rows = [
-            (name + "NAME" if name.endswith(":") else name, str(entry.origin), entry.summary())
-            for name, entry in registry.items()
+            (name, str(entry.origin), entry.summary())
+            for name, entry in zip(registry.display_names(), registry.values(), strict=True)
         ]
         click.echo(tabulate(rows, headers=(kind, "from", ""), tablefmt="plain") + "\n")

@@ -1,4 +1,4 @@
-"""`debiasbench show`: everything about one name."""
+"""`debiasbench show`: the description and the options of one name."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @click.argument("name")
 @debug_option
 def show(name: str) -> None:
-    """Show what a data set, model, method or sparse training algorithm is, and its options.
+    """Describe a data set, model, method or sparsifier, and list its options.
 
-    `show training` lists the settings that all methods share.
+    `show training` lists the training settings that all methods share.
     """
     from debiasbench.common.errors import UnknownNameError
     from debiasbench.core.settings import Training
@@ -28,16 +28,16 @@ def show(name: str) -> None:
         click.echo(f"{inspect.getdoc(Training)}\n\n{_options(Training)}")
         return
     plugins = load_plugins()
-    found, known = [], ["training"]
+    entries, known = [], ["training"]
     for registry in plugins.kinds().values():
-        known += list(registry)
+        known += registry.display_names()
         try:
-            found.append(registry.find(name)[0])
+            entries.append(registry.find(name)[0])
         except UnknownNameError:
             continue
-    if not found:
+    if not entries:
         raise UnknownNameError("name", name, dict.fromkeys(known))
-    click.echo("\n\n".join(_entry(entry) for entry in found))
+    click.echo("\n\n".join(_entry(entry) for entry in entries))
 
 
 def _entry(entry: Entry[object]) -> str:
@@ -48,12 +48,16 @@ def _entry(entry: Entry[object]) -> str:
     parts = [f"{entry.kind} {entry.name}  ({entry.origin})", inspect.getdoc(cls) or ""]
     facts = []
     if issubclass(cls, Method):
-        seen = cls().supervision
-        facts.append(f"Sees: train={seen.train}, val={seen.val}")
+        supervision = cls().supervision
+        facts.append(f"Supervision: train={supervision.train}, val={supervision.val}")
     if issubclass(cls, Dataset):
-        facts += [f"Source: {cls.source}", f"Licence: {cls.licence}", f"Model: {cls.model}"]
         settings = ", ".join(f"{k}={v}" for k, v in cls.training.items())
-        facts.append(f"Training: {settings or 'the defaults'}")
+        facts += [
+            f"Source: {cls.source}",
+            f"Licence: {cls.licence}",
+            f"Recommended model: {cls.model}",
+            f"Recommended training: {settings or 'the defaults'}",
+        ]
     citation = getattr(cls, "citation", "")
     facts += [f"Cite: {citation}"] if citation else []
     if facts:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from debiasbench.measure.forecast import Forecast
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
-    from debiasbench.specs.suites import Block, Suite
+    from debiasbench.specs.suite import Block, Suite
 
 
 @click.group()
@@ -85,11 +85,11 @@ def describe(suite: Suite) -> str:
 
 
 def _rows(owner: str, block: Block) -> list[tuple[str, str, str]]:
-    from debiasbench.specs.suites import short, typed
+    from debiasbench.specs.words import as_text, short_name
 
-    lines = [(short(name), typed(value)) for name, value in block.words.items()]
+    lines = [(short_name(name), as_text(value)) for name, value in block.words.items()]
     for tied, alternatives in block.grid.items():
-        values = [" ".join(map(typed, words.values())) for words in alternatives]
+        values = [" ".join(map(as_text, words.values())) for words in alternatives]
         lines.append((tied, f"{', '.join(values)}  ({len(values)})"))
     return [(owner if i == 0 else "", *line) for i, line in enumerate(lines)]
 

@@ -1,4 +1,4 @@
-"""Every error a user can meet, each with the exit code that it ends the program with."""
+"""Errors that users can meet, each with its exit code."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class DebiasbenchError(Exception):
-    """An error with a way out; the command line prints its message as one line."""
+    """An error whose message says what to do; the command line prints it as one line."""
 
     exit_code = 1
 
 
 class UnknownNameError(DebiasbenchError, KeyError):
-    """A name that nothing is registered under."""
+    """A name under which nothing is registered."""
 
     exit_code = 2
 
@@ -26,7 +26,7 @@ class UnknownNameError(DebiasbenchError, KeyError):
         message = f"Unknown {kind} {name!r}.{guess} Available: {', '.join(known)}"
         super().__init__(f"{message}. {hint}" if hint else message)
 
-    # a KeyError shows its message in quotes
+    # the one of KeyError puts the message in quotes
     __str__ = Exception.__str__
 
 
@@ -37,28 +37,28 @@ class OptionError(DebiasbenchError, ValueError):
 
 
 class PluginError(DebiasbenchError):
-    """A plugin that cannot be used: it does not load, misspells a hook or takes a taken name."""
+    """A plugin that does not load, misspells a hook or registers a name that is in use."""
 
     exit_code = 3
 
 
 class DataError(DebiasbenchError):
-    """Data that is missing, damaged or contradicts itself."""
+    """Data that is missing, damaged or inconsistent."""
 
     exit_code = 4
 
 
 class SupervisionError(DebiasbenchError):
-    """A method asked for labels that it does not declare."""
+    """A method that uses labels or splits that it does not declare."""
 
     exit_code = 5
 
 
 class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training failed"
-    """A loss, or what it left of the weights, became NaN or infinite.
+    """A loss, a gradient or a weight that became NaN or infinite.
 
-    `step` counts from 0 within the stage; `last_loss` is the last finite loss, None if there
-    was none.
+    `step` counts from 0 within the stage. `last_loss` is the last finite loss, None if there was
+    none. `what` begins the message: "The loss", "A gradient" or "A weight".
     """
 
     exit_code = 6
@@ -67,22 +67,31 @@ class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training
         self, stage: str, step: int, last_loss: float | None, what: str = "The loss"
     ) -> None:
         self.stage, self.step, self.last_loss = stage, step, last_loss
-        last = "no finite loss before" if last_loss is None else f"last finite loss {last_loss:.4g}"
+        last = (
+            "no finite loss before that"
+            if last_loss is None
+            else f"last finite loss {last_loss:.4g}"
+        )
         super().__init__(
             f"{what} of stage {stage!r} became NaN or infinite at step {step} ({last}). "
-            "Try a smaller learning rate (--set train.lr=...) or clipping (--set train.clip_norm=1)"
+            "Try a smaller learning rate (--set train.lr=...) or gradient clipping "
+            "(--set train.clip_norm=1)"
         )
 
 
 class Interrupted(DebiasbenchError):  # noqa: N818 - nothing went wrong
-    """Training was asked to stop; `resumable` says whether the same spec goes on from here."""
+    """Training that a signal stopped.
+
+    `where` follows "Interrupted" in the message. `resumable`: there is a checkpoint, from which
+    another run of the same spec continues.
+    """
 
     exit_code = 75
 
     def __init__(self, where: str = "", *, resumable: bool) -> None:
         self.resumable = resumable
-        rest = "the same command goes on from there" if resumable else "nothing was kept"
-        super().__init__(f"Interrupted{where}: {rest}")
+        advice = "run the same command again to continue" if resumable else "nothing was saved"
+        super().__init__(f"Interrupted{where}: {advice}")
 
 
 class StoreError(DebiasbenchError):
@@ -91,8 +100,8 @@ class StoreError(DebiasbenchError):
     exit_code = 7
 
 
-class OutOfMemory(DebiasbenchError):  # noqa: N818 - what everybody calls it
-    """A batch that does not fit into memory; the message says which would."""
+class OutOfMemory(DebiasbenchError):  # noqa: N818 - the usual name
+    """A batch that does not fit into memory; the message gives a size that fits."""
 
     exit_code = 10
 
@@ -104,12 +113,12 @@ class BusyError(DebiasbenchError):
 
 
 class RecordError(DebiasbenchError):
-    """A record that is not one, or a page that does not match its records."""
+    """A file that is not a valid record, or a page that does not match its records."""
 
     exit_code = 9
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Say ` Did you mean 'x'?` for a near miss, nothing otherwise."""
+    """Return ` Did you mean 'x'?` for a name close to a known one, or an empty string."""
     close = get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,8 +1,8 @@
-"""What data sets, models and methods may be called."""
+"""Valid names of data sets, models, methods and sparsifiers."""
 
 from __future__ import annotations
 
 import re
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*:?")
-"""Names become parts of file names, so nothing that could climb out of a folder."""
+"""Names become parts of file names, so they contain no path separator and begin with no dot."""

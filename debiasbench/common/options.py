@@ -38,27 +38,29 @@ def option(
     ge: float | None = None,
     lt: float | None = None,
     le: float | None = None,
-    later: bool = False,
+    absent: object = dataclasses.MISSING,
 ) -> T:
     """Declare an option: a dataclass field with a meaning and bounds.
 
     `density: float = option(0.05, "fraction of weights kept", gt=0, le=1)`. A field without
-    `option` is an option too; it only has no meaning and no bounds to show. `later`: it was added
-    when records had been made already; at its default it stays out of specs, so that those keep
-    their names.
+    `option` is an option too, without a meaning and without bounds.
+
+    `absent`: the value that a spec without this option means. Give it for an option that is added
+    when records exist: an option with this value is left out of specs, so that the ids of those
+    records stay valid. It is usually the default.
     """
     given = {"gt": gt, "ge": ge, "lt": lt, "le": le}
     bounds = {name: value for name, value in given.items() if value is not None}
-    metadata = {"meaning": meaning, "bounds": bounds, "later": later}
+    metadata = {"meaning": meaning, "bounds": bounds, "absent": absent}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """One option as `debiasbench show` prints it."""
+    """One option, as `debiasbench show` prints it."""
 
     name: str
-    kind: str  # its type as written, such as "float" or "int | None"; choices, such as "a | b"
+    kind: str  # the type, such as "float" or "int | None", or the choices, such as "a | b"
     default: object
     range: str  # such as "> 0, <= 1"; empty without bounds
     meaning: str
@@ -82,14 +84,17 @@ def describe(cls: type) -> list[OptionInfo]:
 def _kind(written: object, hint: object) -> str:
     if get_origin(hint) is Literal:
         return " | ".join(map(str, get_args(hint)))
+    members = get_args(hint)
+    if any(get_origin(member) is Literal for member in members):  # "int | auto | None"
+        return " | ".join("None" if m is type(None) else _kind(m, m) for m in members)
     return written if isinstance(written, str) else getattr(written, "__name__", str(written))
 
 
 def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
-    """Make a `cls` from `values`, converting strings from a command line and checking bounds.
+    """Make a `cls` from `values`: convert strings from a command line, and check the bounds.
 
-    Raises `OptionError` naming every bad option at once; `owner` says whose options they are
-    ("method rest").
+    `owner` names the owner of the options in messages, such as "method rest". Raises `OptionError`
+    that names every bad option at once.
     """
     from pydantic import ValidationError
 
@@ -117,42 +122,59 @@ def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
         return cls(**{name: getattr(model, name) for name in names})
     except OptionError:
         raise
-    except ValueError as error:  # what a class of options checks itself
+    except ValueError as error:  # from a check in the class itself
         raise OptionError(f"{owner}: {error}. See `debiasbench show {_name(owner)}`") from error
 
 
 def as_dict(options: object) -> dict[str, object]:
-    """Turn an options dataclass into a plain dict, as it comes back from JSON.
+    """Return the options of a dataclass as plain data that JSON can hold.
 
-    Options declared `later` are left out at their defaults.
+    Options that have their `absent` value are left out.
     """
     values = dataclasses.asdict(cast("Any", options))
-    for f in dataclasses.fields(cast("Any", options)):
-        if f.metadata.get("later") and values[f.name] == f.default:
-            del values[f.name]
-    plain: dict[str, object] = json.loads(json.dumps(values, default=str))  # a path is its text
+    for name, absent in _absent_values(type(options)).items():
+        if values[name] == absent:
+            del values[name]
+    plain: dict[str, object] = json.loads(json.dumps(values, default=str))  # str for paths
     return plain
 
 
-def check_is_options(cls: type) -> None:
-    """Raise `OptionError` if annotated fields would silently not be options, or lack a default.
+def from_dict(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
+    """Make a `cls` from what `as_dict` returned; options that are left out are `absent`.
 
-    The first happens when a subclass of a dataclass forgets the `@dataclass` line.
+    Raises `OptionError` as `parse` does.
+    """
+    return parse(cls, {**_absent_values(cls), **values}, owner=owner)
+
+
+def _absent_values(cls: type) -> dict[str, object]:
+    declared = {
+        f.name: f.metadata.get("absent", dataclasses.MISSING) for f in dataclasses.fields(cls)
+    }
+    return {name: value for name, value in declared.items() if value is not dataclasses.MISSING}
+
+
+def check_is_options(cls: type) -> None:
+    """Raise `OptionError` if an option lacks a default, or an annotated name is not an option.
+
+    The second happens when a subclass of a dataclass lacks the `@dataclass` line.
     """
     if not dataclasses.is_dataclass(cls):
         raise OptionError(f"{cls.__qualname__} is not a dataclass: write @dataclass above it")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for name, field in fields.items():
         if field.default is dataclasses.MISSING:
-            raise OptionError(f"{cls.__qualname__}.{name} needs a default: options are optional")
+            raise OptionError(
+                f"{cls.__qualname__}.{name} needs a default value, since every option is optional"
+            )
     for name, annotation in inspect.get_annotations(cls).items():
         if name not in fields and "ClassVar" not in str(annotation):
             raise OptionError(
-                f"{cls.__qualname__}.{name} is no option yet: write @dataclass above the class"
+                f"{cls.__qualname__}.{name} is not an option yet: write @dataclass above the class"
             )
 
 
-@functools.cache  # building one takes ten milliseconds, and a suite asks hundreds of times
+@functools.cache  # building a schema takes 10 ms, and a suite needs it hundreds of times
 def _schema(cls: type) -> type[Any]:
     from pydantic import ConfigDict, Field, create_model
 
@@ -167,7 +189,7 @@ def _schema(cls: type) -> type[Any]:
 
 
 def _bounded(hint: Any, bounds: Any) -> Any:
-    """Put bounds on a type; where it also allows words, on its numbers alone."""
+    """Add bounds to a type; in a union with literals, to its numbers only."""
     members = get_args(hint)
     if not any(get_origin(member) is Literal for member in members):
         return Annotated[hint, bounds]
@@ -176,19 +198,21 @@ def _bounded(hint: Any, bounds: Any) -> Any:
 
 
 def _field_hints(cls: type) -> dict[str, Any]:
-    """Resolve the annotations of the fields alone; others may name what only checkers import."""
+    """Resolve the annotations of fields only: others may use names imported for type checkers."""
     fields = {f.name for f in dataclasses.fields(cls)}
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        own = {n: a for n, a in inspect.get_annotations(base).items() if n in fields}
-        # annotations are resolved in the module that wrote them
-        stand_in = type(base.__name__, (), {"__annotations__": own, "__module__": base.__module__})
+        written = {n: a for n, a in inspect.get_annotations(base).items() if n in fields}
+        # names in annotations are those of the module that defines the class
+        stand_in = type(
+            base.__name__, (), {"__annotations__": written, "__module__": base.__module__}
+        )
         hints |= get_type_hints(stand_in, include_extras=True)
     return hints
 
 
 def _literal(value: object, hint: Any) -> object:
-    """Read `none` and `[1, 2]` as typed on a command line; leave the rest to the schema."""
+    """Read `none` and `[1, 2]` from a command line; the schema reads everything else."""
     if isinstance(value, str):
         if value.lower() == "none" and type(None) in get_args(hint):
             return None
@@ -201,7 +225,7 @@ def _literal(value: object, hint: Any) -> object:
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    """Name an option and a place within; not the member of a union that was tried."""
+    """Name an option and the index within it, without the members of unions that pydantic adds."""
     return ".".join(str(part) for i, part in enumerate(location) if not i or isinstance(part, int))
 
 

@@ -34,14 +34,14 @@ class Training:
     clip_norm: float | None = option(None, "largest gradient norm; none: no clipping", gt=0)
     precision: AnyPrecision = option(
         "auto",
-        "of matrix products and convolutions; auto is bf16 on an accelerator that has it, else "
-        "fp32",
-        later=True,
+        "precision of matrix products and convolutions; auto: bf16 on an accelerator that supports "
+        "it, else fp32",
+        absent="fp32",
     )
     micro_batch: int | Literal["auto"] | None = option(
         None,
-        "samples computed at a time, whose gradients add up to the batch's; auto: as many as fit "
-        "into memory; none: the whole batch",
+        "samples computed at a time; their gradients add up to that of the batch; auto: as many as "
+        "fit into memory; none: the whole batch",
         ge=1,
-        later=True,
+        absent=None,
     )

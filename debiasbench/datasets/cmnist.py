@@ -55,10 +55,10 @@ class CMNIST(Dataset):
     variant: Literal["disent", "lff", "released"] = option(
         "disent",
         "pure colours on black; LfF's palette, noise and shades; or the released images",
-        later=True,
+        absent="disent",
     )
     severity: int = option(
-        4, "of lff: 1 to 5, from much to little noise in the colour", ge=1, le=5, later=True
+        4, "of lff: 1 to 5, from much to little noise in the colour", ge=1, le=5, absent=4
     )
 
     def sources(self, root: Path) -> Sequence[Path]:

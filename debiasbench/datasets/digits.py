@@ -38,11 +38,11 @@ class Digits(Dataset):
     ratio: float = option(0.05, "fraction of bias-conflicting training images", ge=0, le=1)
     split_seed: int = option(0, "which digits and colours go where", ge=0)
     palette: Literal["cmnist", "lff"] = option(
-        "cmnist", "pure colours, or LfF's muted ones with a little noise", later=True
+        "cmnist", "pure colours, or LfF's muted ones with a little noise", absent="cmnist"
     )
     place_ratio: float | None = option(
         None, "the same of a second shortcut, the digit's place; none: without", ge=0, le=1,
-        later=True,
+        absent=None,
     )  # fmt: skip
 
     def load(self, root: Path) -> Task:

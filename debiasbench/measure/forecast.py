@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from debiasbench.runs.session import Session
     from debiasbench.specs.spec import Spec
-    from debiasbench.specs.suites import StandIn
+    from debiasbench.specs.suite import StandIn
 
 FREE = {"lr", "momentum", "weight_decay"}  # settings that cost nothing
 

@@ -1,1 +1,1 @@
-"""What is to be run: specs, the registries that names are resolved in, and suites."""
+"""Specs of runs, the registries that resolve their names, and suites of them."""

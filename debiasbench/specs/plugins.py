@@ -1,4 +1,4 @@
-"""Who offers what: builtins and strangers are loaded by one path into four registries."""
+"""Plugins: builtins and installed distributions are loaded the same way into four registries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from debiasbench.core import hooks
 from debiasbench.core.data import Dataset
 from debiasbench.core.method import Method
 from debiasbench.core.model import Model
-from debiasbench.specs.registry import WAY_OUT, Origin, Registry
+from debiasbench.specs.registry import ADVICE, Origin, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,30 +43,30 @@ class Broken:
 
 
 class Plugins:
-    """Everything that is registered, from builtins, installed distributions and `extra`.
+    """Everything that builtins, installed distributions and `extra` register.
 
-    `extra`: plugin objects with their origin, for tests and for use without installing.
-    Raises `PluginError` for a misspelt hook and for a name registered twice. A plugin that
-    fails otherwise is put into `broken`, and none of its names is registered.
+    `extra`: plugin objects with their origin, for tests and for plugins that are not installed.
+    Raises `PluginError` for a misspelt hook and for a name registered twice. A plugin that fails in
+    any other way is added to `broken`, and none of its names is registered.
     """
 
     def __init__(self, extra: Iterable[tuple[object, Origin]] = ()) -> None:
         self.datasets: Registry[Dataset] = Registry("dataset", Dataset)
         self.models: Registry[Model] = Registry("model", Model)
         self.methods: Registry[Method] = Registry("method", Method)
-        # by name: its module imports torch, which listing shall not
+        # as text: importing the class imports torch, which takes seconds and listing does not need
         self.sparsifiers: Registry[Updater] = Registry(
             "sparsifier", "debiasbench.sparsity.updater:Updater"
         )
         self.broken: list[Broken] = []
-        own = Origin("debiasbench", version("debiasbench"))
+        builtin = Origin("debiasbench", version("debiasbench"))
         for module in BUILTIN:
-            self._take(module, importlib.import_module(module), own)
+            self._register(module, importlib.import_module(module), builtin)
         if os.environ.get("DEBIASBENCH_PLUGINS") != "0":
             for entry in importlib.metadata.entry_points(group=hooks.PROJECT):
                 self._load(entry)
         for plugin, origin in extra:
-            self._take(str(origin), plugin, origin)
+            self._register(str(origin), plugin, origin)
         if self.broken:
             for registry in self.kinds().values():
                 registry.unloaded = "; ".join(f"The {b}" for b in self.broken)
@@ -85,42 +85,42 @@ class Plugins:
         origin = Origin(dist.name, dist.version) if dist else Origin("unknown", "?")
         try:
             plugin = entry.load()
-        except (Exception, SystemExit) as error:  # a stranger's import may raise anything
-            self._give_up(entry.name, origin, error)
+        except (Exception, SystemExit) as error:  # importing a plugin may raise anything
+            self._mark_broken(entry.name, origin, error)
         else:
-            self._take(entry.name, plugin, origin)
+            self._register(entry.name, plugin, origin)
 
-    def _take(self, name: str, plugin: object, origin: Origin) -> None:
-        """Call the hooks of one plugin alone, so that a clash blames the newcomer."""
+    def _register(self, name: str, plugin: object, origin: Origin) -> None:
+        """Call the hooks of one plugin by itself, so that a name clash names this plugin."""
         manager = pluggy.PluginManager(hooks.PROJECT)
         manager.add_hookspecs(hooks)
-        offers: list[tuple[str, str, Any]] = []
+        registered: list[tuple[str, str, Any]] = []
         try:
             manager.register(plugin, name)
             misspelt = _unknown_hook(manager)
             if not misspelt:
                 for kind in self.kinds():
                     hook = getattr(manager.hook, f"debiasbench_register_{kind}")
-                    hook(register=lambda n, target, kind=kind: offers.append((kind, n, target)))
-        except (Exception, SystemExit) as error:  # and so may its hook
-            self._give_up(name, origin, error)
+                    hook(register=lambda n, target, kind=kind: registered.append((kind, n, target)))
+        except (Exception, SystemExit) as error:  # so may calling its hooks
+            self._mark_broken(name, origin, error)
             return
         if misspelt:
-            specs = [n for n in vars(hooks) if n.startswith("debiasbench_")]
+            known = [n for n in vars(hooks) if n.startswith("debiasbench_")]
             raise PluginError(
                 f"{origin} implements hook {misspelt!r}, which does not exist."
-                f"{suggestion(misspelt, specs)} Hooks: {', '.join(specs)}. "
-                f"{WAY_OUT.format(origin.distribution)}"
+                f"{suggestion(misspelt, known)} Hooks: {', '.join(known)}. "
+                f"{ADVICE.format(origin.distribution)}"
             )
-        for kind, offered, target in offers:
-            self.kinds()[kind].add(offered, target, origin)
+        for kind, n, target in registered:
+            self.kinds()[kind].add(n, target, origin)
 
-    def _give_up(self, name: str, origin: Origin, error: BaseException) -> None:
+    def _mark_broken(self, name: str, origin: Origin, error: BaseException) -> None:
         self.broken.append(Broken(name, origin, f"{type(error).__name__}: {error}"))
 
 
 def version(distribution: str) -> str:
-    """Return the installed version, "0+unknown" where the package runs uninstalled."""
+    """Return the installed version, or "0+unknown" for a package that is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -128,7 +128,7 @@ def version(distribution: str) -> str:
 
 
 def _unknown_hook(manager: pluggy.PluginManager) -> str | None:
-    """Return the name of a hook that is implemented, not specified, and not optional."""
+    """Return the name of a hook that is implemented but not specified, unless it is optional."""
     for name, caller in vars(manager.hook).items():
         if name.startswith("_") or caller.has_spec():
             continue

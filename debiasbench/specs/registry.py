@@ -1,4 +1,4 @@
-"""Names and what they stand for: entries with their origin, imported only when used."""
+"""Registries: names and the classes they stand for, imported only when used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from debiasbench.common.options import check_is_options
 
 C = TypeVar("C")
 
-WAY_OUT = "Mend or uninstall {}; DEBIASBENCH_PLUGINS=0 runs with builtins alone"
+ADVICE = "Fix or uninstall {}. DEBIASBENCH_PLUGINS=0 runs with builtins only"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Entry(Generic[C]):
-    """One registered name: a class, or "module:Class" until it is needed."""
+    """One registered name and its class, given as "module:Class" to import it only when needed."""
 
     kind: str  # "method", "dataset", "model" or "sparsifier"
     name: str
@@ -42,7 +42,7 @@ class Entry(Generic[C]):
     base: type[C] | str
 
     def load(self) -> type[C]:
-        """Import the class and check that it is one of its kind.
+        """Import the class and check that it is a valid class of its kind.
 
         Raises `PluginError` naming the distribution.
         """
@@ -50,7 +50,7 @@ class Entry(Generic[C]):
             cls: Any = _import(self.target) if isinstance(self.target, str) else self.target
             base = _import(self.base) if isinstance(self.base, str) else self.base
             if not (isinstance(cls, type) and issubclass(cls, base)):
-                raise TypeError(f"{cls!r} is no subclass of {base.__name__}")
+                raise TypeError(f"{cls!r} is not a subclass of {base.__name__}")
             if inspect.isabstract(cls):
                 missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
                 raise TypeError(f"{cls.__name__} lacks {missing}")
@@ -60,12 +60,12 @@ class Entry(Generic[C]):
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{self} did not load: {type(error).__name__}: {error}. "
-                f"Mend or uninstall {self.origin.distribution}"
+                f"Fix or uninstall {self.origin.distribution}"
             ) from error
         return cast("type[C]", cls)
 
     def summary(self) -> str:
-        """Return the first line of the class's docstring, read without importing the class."""
+        """Return the first line of the docstring of the class, without importing the class."""
         doc = _docstring(self.target) if isinstance(self.target, str) else self.target.__doc__
         return (doc or "").strip().partition("\n")[0]
 
@@ -74,39 +74,44 @@ class Entry(Generic[C]):
 
 
 class Registry(Mapping[str, Entry[C]]):
-    """The entries of one kind by name, in the order they were registered."""
+    """The entries of one kind by name, in the order of registration."""
 
     def __init__(self, kind: str, base: type[C] | str) -> None:
         self.kind, self.base = kind, base
-        self.unloaded = ""  # which plugins are missing, for the message about an unknown name
+        self.unloaded = ""  # plugins that did not load, for the message about an unknown name
         self._entries: dict[str, Entry[C]] = {}
 
     def add(self, name: str, target: type[C] | str, origin: Origin) -> None:
-        """Register `target`; raises `PluginError` on a bad or taken name, naming both owners."""
+        """Register `target`; raises `PluginError` for an invalid name and for a name in use."""
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise PluginError(
                 f"{origin} registers {self.kind} {name!r}: names are lower-case letters, digits, "
-                f"'_', '.' and '-'. {WAY_OUT.format(origin.distribution)}"
+                "'_', '.' and '-', and begin with a letter or a digit. "
+                f"{ADVICE.format(origin.distribution)}"
             )
         if name in self._entries:
             raise PluginError(
                 f"Two distributions register {self.kind} {name!r}: "
-                f"{self._entries[name].origin} and {origin}. {WAY_OUT.format('one of them')}"
+                f"{self._entries[name].origin} and {origin}. {ADVICE.format('one of them')}"
             )
         self._entries[name] = Entry(self.kind, name, target, origin, self.base)
 
     def find(self, name: str) -> tuple[Entry[C], dict[str, object]]:
         """Return the entry for `name` and the options that the name itself fixes.
 
-        "timm:vit_tiny" is found as the family "timm:" with {"name": "vit_tiny"}.
+        "timm:vit_tiny" stands for the family "timm:" with the option {"name": "vit_tiny"}. Raises
+        `UnknownNameError`.
         """
         family, colon, rest = name.partition(":")
         if colon and rest and family + ":" in self._entries:
             return self._entries[family + ":"], {"name": rest}
         if name.endswith(":") or name not in self._entries:
-            shown = [n + "NAME" if n.endswith(":") else n for n in self._entries]
-            raise UnknownNameError(self.kind, name, shown, hint=self.unloaded)
+            raise UnknownNameError(self.kind, name, self.display_names(), hint=self.unloaded)
         return self._entries[name], {}
+
+    def display_names(self) -> list[str]:
+        """Return the names as people write them: "timm:NAME" for the family "timm:"."""
+        return [name + "NAME" if name.endswith(":") else name for name in self._entries]
 
     def __getitem__(self, name: str) -> Entry[C]:
         return self._entries[name] if name in self._entries else self.find(name)[0]
@@ -122,15 +127,15 @@ def _import(target: str) -> type:
     module, colon, name = target.partition(":")
     if not colon:
         raise ValueError(f'target {target!r} is not of the form "module:Class"')
-    found: type = getattr(importlib.import_module(module), name)
-    return found
+    cls: type = getattr(importlib.import_module(module), name)
+    return cls
 
 
 def _docstring(target: str) -> str | None:
     module, _, name = target.partition(":")
     top, *rest = module.split(".")
     try:
-        spec = importlib.util.find_spec(top)  # of a submodule it would import the packages above
+        spec = importlib.util.find_spec(top)  # for a submodule, it would import the parent packages
         if spec is None or spec.origin is None:
             return None
         file = Path(spec.origin).parent.joinpath(*rest) if rest else Path(spec.origin)
@@ -138,7 +143,7 @@ def _docstring(target: str) -> str | None:
             file = file / "__init__.py" if file.is_dir() else file.with_name(f"{file.name}.py")
         tree = ast.parse(file.read_text("utf-8"))
     except (OSError, ValueError, SyntaxError):
-        return None  # `load` will say what is wrong, should it be used
+        return None  # `load` reports what is wrong when the entry is used
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return ast.get_docstring(node)

@@ -1,10 +1,11 @@
-"""From names and options to a full spec, and from its choices to instances; without torch."""
+"""From names and options to a spec, and from a spec to instances; without torch."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from debiasbench.common.options import as_dict, parse
+from debiasbench.common.options import as_dict, from_dict, parse
 from debiasbench.core.settings import Training
 from debiasbench.specs.spec import Choice, Spec
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from debiasbench.core.settings import Precision
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.registry import Registry
 
@@ -29,16 +31,21 @@ def make_spec(
     training: Mapping[str, object] | None = None,
     sparse: str | None = None,
     sparse_options: Mapping[str, object] | None = None,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
 ) -> Spec:
-    """Resolve names and options to a full spec, every default written out.
+    """Resolve names and options to a spec, with all defaults written out.
 
-    `model` and `training` start from what the data set recommends; `sparse` names an algorithm
-    that makes every stage sparse.
+    `model` and `training` default to what the data set recommends. `sparse` names a sparsifier,
+    which makes every stage sparse. `precision` is what a precision of "auto" stands for on the
+    machine that will run the spec, so that the spec never holds "auto". A `micro_batch` of "auto"
+    is kept: it is resolved by measuring, and until then the spec has no id.
+
     Raises `UnknownNameError` and `OptionError`.
     """
     data = plugins.datasets[dataset].load()
     settings = parse(Training, {**data.training, **(training or {})}, owner="training")
+    if settings.precision == "auto":
+        settings = replace(settings, precision=precision)
     return Spec(
         dataset=_choice(plugins.datasets, dataset, dataset_options),
         model=_choice(plugins.models, model or data.model, model_options),
@@ -57,27 +64,29 @@ def _choice(registry: Registry[Any], name: str, options: Mapping[str, object] | 
 
 
 def instance(registry: Registry[Any], choice: Choice) -> Any:
-    """Return the data set, model or method that a spec chose, with its options."""
+    """Make the data set, model, method or sparsifier that a spec names, with its options."""
     entry, fixed = registry.find(choice.name)
     owner = f"{registry.kind} {choice.name}"
-    return parse(entry.load(), {**choice.options, **fixed}, owner=owner)
+    return from_dict(entry.load(), {**choice.options, **fixed}, owner=owner)
 
 
 def training_of(spec: Spec) -> Training:
-    """Return the training settings of a spec."""
-    return parse(Training, {"precision": "fp32", **spec.training}, owner="training")
+    """Return the settings of a spec's training, including those that the spec leaves out."""
+    return from_dict(Training, spec.training, owner="training")
 
 
 def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str, object]]:
     """Return the full name of a data set and the options that its name implies.
 
-    Imported data are found by the name they were imported under, unless a plugin has that name;
-    the checksum of the data is a part of the spec, so that other data under the same name are
+    The short name of an imported data set is enough unless a plugin registers the same name. The
+    digest of the imported data becomes an option, so that other data under the same name is
     another spec.
     """
     from debiasbench.files.importing import find
 
-    bare = name.removeprefix("imported:")
-    if (bare != name or name not in plugins.datasets) and (digest := find(root, bare)) is not None:
-        return f"imported:{bare}", {"digest": digest}
+    short = name.removeprefix("imported:")
+    if (short != name or name not in plugins.datasets) and (
+        digest := find(root, short)
+    ) is not None:
+        return f"imported:{short}", {"digest": digest}
     return name, {}

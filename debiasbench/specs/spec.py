@@ -1,4 +1,4 @@
-"""What is to be run: `Spec`, plain data that JSON can hold, and its id."""
+"""A spec: everything that decides the result of a run, as plain data, and its id."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from debiasbench.common.canonical import Strict, digest
+from debiasbench.common.errors import OptionError
 
 
 @dataclass(frozen=True)
 class Choice(Strict):
-    """A registered name and all its options, defaults written out."""
+    """A registered name and all its options, except for those at their `absent` value."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -19,23 +20,39 @@ class Choice(Strict):
 
 @dataclass(frozen=True)
 class Spec(Strict):
-    """Everything that decides a run's result; its hash is the run's id."""
+    """Everything that decides the result of a run; its hash is the id of the run."""
 
     dataset: Choice
     model: Choice
     method: Choice
     training: dict[str, Any]
     seed: int
-    sparse: Choice | None = None  # what is added to every stage of the method
+    sparse: Choice | None = None  # the sparsifier of every stage of the method
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of the canonical JSON; without what is None."""
+        """Return 16 hexadecimal digits of the SHA-256 of the canonical JSON, without None values.
+
+        Raises `OptionError` for a spec whose training holds "auto": its id would stand for
+        different computations on different machines.
+        """
+        unresolved = [f"train.{name}" for name, value in self.training.items() if value == "auto"]
+        if unresolved:
+            raise OptionError(
+                f"This spec is not resolved: {' and '.join(unresolved)} "
+                f"{'is' if len(unresolved) == 1 else 'are'} auto. Set a value that does not depend "
+                "on the machine"
+            )
+        return self.unchecked_id
+
+    @property
+    def unchecked_id(self) -> str:
+        """The id, also of a spec that is not resolved: older records have such ids."""
         decides = {name: value for name, value in asdict(self).items() if value is not None}
         return digest(decides)[:16]
 
     @property
     def stem(self) -> str:
-        """Return the record's file name, without ending; never a path."""
+        """Return the file name of the record, without folder and ending."""
         names = "-".join(c.name for c in (self.dataset, self.method, self.sparse) if c)
         return f"{re.sub('[^A-Za-z0-9_.-]', '_', names)}-{self.seed}-{self.id}"

@@ -1,121 +1,21 @@
-"""A suite: a TOML file that says a grid of runs, and the specs that it comes to; without torch."""
+"""Suites by name or by file: read from TOML and checked; without torch."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from importlib.resources import files
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import OptionError, UnknownNameError, suggestion
-from debiasbench.specs.resolve import make_spec
+from debiasbench.specs.suite import Block, StandIn, Suite
+from debiasbench.specs.words import BARE, full_name, short_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from debiasbench.specs.plugins import Plugins
-    from debiasbench.specs.spec import Spec
+    from collections.abc import Iterable, Iterator, Mapping
 
 KEYS = ("name", "description", "source", "base", "grid", "runs", "stand_in")
-WORDS = ("method", "dataset", "model", "sparse", "seed")
-SCOPES = {  # before the dot of a name -> the argument of `make_spec`
-    "method": "method_options",
-    "dataset": "dataset_options",
-    "model": "model_options",
-    "train": "training",
-    "sparse": "sparse_options",
-}
-
-Words = Mapping[str, object]
-"""What a run is told: "dataset" -> "cmnist", "train.lr" -> 0.01, "method.density" -> 0.05."""
-
-Find = Callable[[str], tuple[str, Mapping[str, object]]]
-"""A data set as it is called -> its full name, and the options that this implies."""
-
-
-@dataclass(frozen=True)
-class StandIn:
-    """What a data set holds, so that runs can be timed on random images where its files lack."""
-
-    input: tuple[int, ...]  # (C, H, W)
-    classes: int
-    biases: int
-    train: int  # samples
-    val: int
-    test: int
-
-
-@dataclass(frozen=True)
-class Block:
-    """Words that runs share, and a grid of those in which they differ.
-
-    `grid`: name, or names tied together and joined by ", " -> the words of each alternative.
-    """
-
-    words: Words = field(default_factory=dict)
-    grid: Mapping[str, tuple[Words, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A grid of runs: every block, over every combination of the common grid and its own.
-
-    What a block says replaces what `common` says. `file` is for messages; `stand_ins` are by
-    data set.
-    """
-
-    name: str
-    description: str
-    source: str
-    file: str
-    common: Block
-    blocks: tuple[Block, ...]
-    stand_ins: Mapping[str, StandIn]
-
-    def specs(
-        self, plugins: Plugins, find: Find | None = None, precision: str = "fp32"
-    ) -> list[Spec]:
-        """Return the specs in the order of the file, each once; see `named`."""
-        return list(self.named(plugins, find, precision).values())
-
-    def named(
-        self, plugins: Plugins, find: Find | None = None, precision: str = "fp32"
-    ) -> dict[str, Spec]:
-        """Return the specs by what tells them apart, such as "density=0.05 seed=41".
-
-        The last line of a grid changes fastest. `find` resolves the names of data sets; None takes
-        them as they are. Raises `OptionError` naming the file, and `PluginError` for a plugin that
-        cannot be used.
-        """
-        found: dict[str, Spec] = {}
-        taken: set[str] = set()
-        for own in self._rows():
-            spec = self._spec({**self.common.words, **own}, plugins, find, precision)
-            if spec.id not in taken:
-                taken.add(spec.id)
-                found[label(own) or self.name] = spec
-        return found
-
-    def _rows(self) -> Iterator[dict[str, object]]:
-        for block in self.blocks:
-            for common in _combinations(self.common.grid):
-                for own in _combinations(block.grid):
-                    yield {**common, **block.words, **own}
-
-    def _spec(self, words: Words, plugins: Plugins, find: Find | None, precision: str) -> Spec:
-        try:
-            arguments = _arguments(words, plugins)
-            if find is not None and "dataset" in arguments:
-                arguments["dataset"], implied = find(arguments["dataset"])
-                arguments["dataset_options"] = {**implied, **arguments["dataset_options"]}
-            return make_spec(plugins, **arguments, precision=precision)
-        except (OptionError, UnknownNameError) as error:
-            raise OptionError(f"{self.file}: {error}") from error
 
 
 def names() -> list[str]:
@@ -126,12 +26,12 @@ def names() -> list[str]:
 def read(place: str | Path) -> Suite:
     """Read a suite by the name of one that comes with debiasbench, or by the path of a TOML file.
 
-    Raises `OptionError` or `UnknownNameError`.
+    Raises `OptionError` naming the file, and `UnknownNameError`.
     """
     file = str(place)
     if not _is_toml(file):
         if file not in names():
-            hint = "Or give a file whose name ends in .toml"
+            hint = "To read a file, give a path that ends in .toml"
             raise UnknownNameError("suite", file, names(), hint)
         file = f"{file}.toml"
         text = _builtin().joinpath(file).read_text("utf-8")
@@ -143,25 +43,9 @@ def read(place: str | Path) -> Suite:
     try:
         return _suite(tomllib.loads(text), file)
     except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"{file} is no TOML ({error})") from error
+        raise OptionError(f"{file} is not valid TOML ({error})") from error
     except OptionError as error:
         raise OptionError(f"{file}: {error}") from error
-
-
-def label(words: Words) -> str:
-    """Write words as `debiasbench run --set` takes them."""
-    return " ".join(f"{short(name)}={typed(value)}" for name, value in words.items())
-
-
-def short(name: str) -> str:
-    """Return a name as it is written: an option of the method without its scope."""
-    option = name.removeprefix("method.")
-    return name if option in WORDS else option
-
-
-def typed(value: object) -> str:
-    """Return a value as one would type it on a command line."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _builtin() -> Any:
@@ -172,58 +56,17 @@ def _is_toml(name: str) -> bool:
     return name.endswith(".toml")
 
 
-def _combinations(grid: Mapping[str, tuple[Words, ...]]) -> Iterator[dict[str, object]]:
-    for chosen in product(*grid.values()):
-        yield {name: value for words in chosen for name, value in words.items()}
-
-
-# --- from words to the arguments of make_spec -------------------------------------------------
-
-
-def _arguments(words: Words, plugins: Plugins) -> dict[str, Any]:
-    """Sort words into the arguments of `make_spec`."""
-    arguments: dict[str, Any] = {argument: {} for argument in SCOPES.values()}
-    for name, value in words.items():
-        scope, dot, option = name.partition(".")
-        if dot:
-            # as text, so that a suite means what the same words mean to --set
-            arguments[SCOPES[scope]][option] = typed(value)
-        else:
-            arguments[name] = value
-    if "method" not in arguments:
-        said = ", ".join(short(name) for name in words) or "nothing"
-        raise OptionError(f'a run has no method, but {said}: write method = "NAME" into [base]')
-    _check_method_options(arguments["method"], arguments["method_options"], plugins)
-    if arguments["sparse_options"] and "sparse" not in arguments:
-        first = next(iter(arguments["sparse_options"]))
-        raise OptionError(f'sparse.{first} goes with sparse = "NAME" only')
-    return arguments
-
-
-def _check_method_options(method: str, options: Iterable[str], plugins: Plugins) -> None:
-    """Raise `OptionError` for a bare name that may be a misspelt word as well as an option."""
-    cls: Any = plugins.methods.find(method)[0].load()
-    known = [f.name for f in dataclasses.fields(cls)]
-    for name in options:
-        if name not in known:
-            raise OptionError(
-                f"{name!r} is neither an option of method {method} nor a word of a suite."
-                f"{suggestion(name, [*known, *WORDS])} Options: {', '.join(known) or 'none'}. "
-                f"Words: {', '.join(WORDS)}"
-            )
-
-
-# --- from TOML to a suite ---------------------------------------------------------------------
+# --- from tables to a suite -------------------------------------------------------------------
 
 
 def _suite(data: Mapping[str, Any], file: str) -> Suite:
     _check_keys(data, KEYS, "a suite")
     for key in ("name", "description", "source"):
         if not isinstance(data.get(key), str) or not data[key].strip():
-            raise OptionError(f'{key} is missing: write {key} = "..."')
+            raise OptionError(f'{key} is missing: add {key} = "..."')
     runs = data.get("runs", [{}])
     if not isinstance(runs, list) or not all(isinstance(block, dict) for block in runs):
-        raise OptionError("runs is no list of tables: write [[runs]] above each")
+        raise OptionError("runs is not a list of tables: write [[runs]] above each block")
     stand_ins = _table(data, "stand_in")
     return Suite(
         name=data["name"],
@@ -250,93 +93,8 @@ def _check_keys(given: Iterable[str], known: Iterable[str], owner: str) -> None:
 def _table(data: Mapping[str, Any], key: str) -> dict[str, Any]:
     table = data.get(key, {})
     if not isinstance(table, dict):
-        raise OptionError(f"{key} = {table!r} is no table: write [{key}] above its lines")
+        raise OptionError(f"{key} = {table!r} is not a table: write [{key}] above its lines")
     return table
-
-
-def _block(base: Mapping[str, Any], grid: Mapping[str, Any]) -> Block:
-    words: dict[str, object] = {}
-    for name, value in _flat(base):
-        _add(words, name, value)
-    seen = dict(words)
-    axes = {}
-    for written, values in _flat(grid):
-        tied = [name.strip() for name in written.split(",")]
-        axes[", ".join(tied)] = _alternatives(tied, values)
-        for name, value in axes[", ".join(tied)][0].items():
-            _add(seen, short(name), value)
-    return Block(words, axes)
-
-
-def _flat(table: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Names and values; `train.lr = 1` is a table to TOML unless "train.lr" is quoted."""
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
-        else:
-            yield key, value
-
-
-def _alternatives(tied: list[str], values: object) -> tuple[dict[str, object], ...]:
-    """Return the words of each line of values; of one name, or of several that go together."""
-    name = ", ".join(tied)
-    if not isinstance(values, list) or not values:
-        raise OptionError(f"{name} = {values!r} in a grid: write a list of values, [...]")
-    found = []
-    for value in values:
-        row = value if len(tied) > 1 else [value]
-        if not isinstance(row, list) or len(row) != len(tied):
-            raise OptionError(
-                f"{name} ties {len(tied)} names together, so each of its values is a list of "
-                f"{len(tied)}, not {value!r}"
-            )
-        words: dict[str, object] = {}
-        for one, what in zip(tied, row, strict=True):
-            _add(words, one, what)
-        found.append(words)
-    return tuple(found)
-
-
-def _add(words: dict[str, object], name: str, value: object) -> None:
-    """Put a checked word among others; raises `OptionError` for one that is there already."""
-    full = _full(name)
-    if full in words:
-        raise OptionError(f"{name} is said twice: keep it in the base or in one line of the grid")
-    _check_value(full, value)
-    words[full] = value
-
-
-def _full(name: str) -> str:
-    """Return a name with its scope: a bare one is a word of its own or the method's option."""
-    scope, dot, option = name.partition(".")
-    if not dot and scope:
-        return scope if scope in WORDS else f"method.{scope}"
-    if scope not in SCOPES or not option:
-        raise OptionError(
-            f"{name!r} is no name.{suggestion(scope, SCOPES)} Names are an option of the method, "
-            f"{', '.join(WORDS)}, or {', '.join(f'{s}.OPTION' for s in SCOPES)}"
-        )
-    return name
-
-
-def _check_value(name: str, value: object) -> None:
-    if name == "seed":
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise OptionError(f"seed = {value!r}: must be a whole number, 0 or more")
-    elif name in WORDS:
-        if not isinstance(value, str):
-            raise OptionError(f'{name} = {value!r}: must be a name, {name} = "..."')
-        if name == "sparse" and ":" in value:
-            raise OptionError(
-                f'sparse = "{value}": write the name alone and "sparse.OPTION" = VALUE beside it'
-            )
-    elif not all(
-        isinstance(one, (str, int, float))
-        for one in (value if isinstance(value, list) else [value])
-    ):
-        raise OptionError(
-            f"{short(name)} = {value!r}: must be a number, a text, true, false, or a list of those"
-        )
 
 
 def _stand_in(dataset: str, table: Mapping[str, Any]) -> StandIn:
@@ -346,6 +104,84 @@ def _stand_in(dataset: str, table: Mapping[str, Any]) -> StandIn:
         value = table.get(key)
         sizes = value if key == "input" and isinstance(value, list) and value else [value]
         if not all(isinstance(size, int) and size > 0 for size in sizes):
-            what = "a shape such as [3, 28, 28]" if key == "input" else "a number above 0"
-            raise OptionError(f"stand_in.{dataset}: {key} = {value!r}, must be {what}")
+            valid = "a shape such as [3, 28, 28]" if key == "input" else "a number above 0"
+            raise OptionError(f"stand_in.{dataset}: {key} = {value!r}, must be {valid}")
     return StandIn(**{**table, "input": tuple(table["input"])})
+
+
+# --- from lines to words ----------------------------------------------------------------------
+
+
+def _block(base: Mapping[str, Any], grid: Mapping[str, Any]) -> Block:
+    words: dict[str, object] = {}
+    for name, value in _lines(base):
+        _add(words, name, value)
+    taken = dict(words)
+    axes = {}
+    for written, values in _lines(grid):
+        tied = [name.strip() for name in written.split(",")]
+        alternatives = _alternatives(tied, values)
+        axes[", ".join(tied)] = alternatives
+        for name, value in alternatives[0].items():
+            _add(taken, short_name(name), value)
+    return Block(words, axes)
+
+
+def _lines(table: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Names and values; TOML reads `train.lr = 1` as a table unless "train.lr" is quoted."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        else:
+            yield key, value
+
+
+def _alternatives(tied: list[str], values: object) -> tuple[dict[str, object], ...]:
+    """Return the words of each value of a line, whose names `tied` change together."""
+    line = ", ".join(tied)
+    if not isinstance(values, list) or not values:
+        raise OptionError(f"{line} = {values!r} in a grid: write a list of values, [...]")
+    alternatives = []
+    for value in values:
+        row = value if len(tied) > 1 else [value]
+        if not isinstance(row, list) or len(row) != len(tied):
+            raise OptionError(
+                f"{line}: these are {len(tied)} names, so each of the values must be a list of "
+                f"{len(tied)}, not {value!r}"
+            )
+        words: dict[str, object] = {}
+        for name, single in zip(tied, row, strict=True):
+            _add(words, name, single)
+        alternatives.append(words)
+    return tuple(alternatives)
+
+
+def _add(words: dict[str, object], name: str, value: object) -> None:
+    """Add a word after checking it; raises `OptionError` for a name that is in `words` already."""
+    full = full_name(name, bare=BARE)
+    if full in words:
+        raise OptionError(f"{name} is given twice: keep it in the base or in one line of the grid")
+    _check_value(full, value)
+    words[full] = value
+
+
+def _check_value(name: str, value: object) -> None:
+    if name == "seed":
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise OptionError(f"seed = {value!r}: must be a whole number, 0 or more")
+    elif name in BARE:
+        if not isinstance(value, str):
+            raise OptionError(f'{name} = {value!r}: must be a name, {name} = "..."')
+        if name == "sparse" and ":" in value:
+            raise OptionError(
+                f'sparse = "{value}": write sparse = "{value.partition(":")[0]}" and each option '
+                'on its own line, "sparse.OPTION" = VALUE'
+            )
+    elif not all(
+        isinstance(item, (str, int, float))
+        for item in (value if isinstance(value, list) else [value])
+    ):
+        raise OptionError(
+            f"{short_name(name)} = {value!r}: must be a number, a text, true, false, or a list of "
+            "these"
+        )

@@ -303,7 +303,7 @@ def test_list_names_everything_and_where_it_comes_from(debiasbench: Cli) -> None
 
 def test_show_lists_options_citation_and_supervision(debiasbench: Cli) -> None:
     shown = debiasbench("show", "rest").stdout
-    assert "Sees: train=conflict, val=none" in shown
+    assert "Supervision: train=conflict, val=none" in shown
     assert "Cite: Zhao, Yin, Liu, Fang, Pechenizkiy." in shown
     density = next(line for line in shown.splitlines() if line.startswith("density"))
     assert density.split(maxsplit=3) == [
@@ -410,7 +410,7 @@ def test_progress_is_silent_where_stderr_is_no_terminal(tmp_path: Path) -> None:
 def test_a_sparsity_without_a_value_is_explained(debiasbench: Cli) -> None:
     result = debiasbench(*RUN, "--sparse", "rigl:density")
     assert result.exit_code == 2
-    assert "'density' is no OPTION=VALUE; write rigl:density=0.05" in result.stderr
+    assert "'density' is not OPTION=VALUE. Write it as in rigl:density=0.05" in result.stderr
 
 
 def test_any_method_can_be_made_sparse_and_the_leaderboard_says_so(debiasbench: Cli) -> None:

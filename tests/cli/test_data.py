@@ -112,7 +112,11 @@ def test_show_draws_a_contact_sheet_and_prints_the_groups(
     [
         (("show", "digit"), 2, "Did you mean 'digits'"),
         (("show", "digits", "--set", "ration=1"), 2, "no option 'ration'. Did you mean 'ratio'"),
-        (("show", "digits", "--set", "ratio"), 2, "write OPTION=VALUE"),
+        (
+            ("show", "digits", "--set", "ratio"),
+            2,
+            "write NAME=VALUE. Valid names are the options of the dataset",
+        ),
         (("prepare", "digits", "--set", "ratio=2"), 2, "ratio='2'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Options: typed, bounded, and every mistake named at once."""
+"""Options: types, bounds, and errors that name every mistake at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from debiasbench.common.options import (
     as_dict,
     check_is_options,
     describe,
+    from_dict,
     option,
     parse,
 )
@@ -98,16 +99,39 @@ def test_a_forgotten_dataclass_line_is_an_error_and_not_a_lost_option() -> None:
     class Forgotten(Knobs):
         extra: int = 1
 
-    with pytest.raises(OptionError, match="extra is no option yet: write @dataclass"):
+    with pytest.raises(OptionError, match="extra is not an option yet: write @dataclass"):
         check_is_options(Forgotten)
 
 
-def test_an_option_added_later_stays_out_of_specs_at_its_default() -> None:
-    @dataclass(frozen=True)
-    class Grown:
-        old: int = option(1)
-        new: int = option(2, later=True)
+@dataclass(frozen=True)
+class Grown:
+    old: int = option(1)
+    new: int = option(2, absent=2)
+    size: int | None = option(None, absent=None)
+    mode: Literal["auto", "fast", "slow"] = option("auto", absent="slow")
 
-    assert as_dict(Grown()) == {"old": 1}
-    assert as_dict(Grown(new=3)) == {"old": 1, "new": 3}
-    assert parse(Grown, {"old": 1}, owner="method grown") == Grown()
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        (Grown(mode="slow"), {"old": 1}),
+        (Grown(new=3, mode="slow"), {"old": 1, "new": 3}),
+        (Grown(size=0, mode="fast"), {"old": 1, "size": 0, "mode": "fast"}),
+        (Grown(), {"old": 1, "mode": "auto"}),
+    ],
+)
+def test_an_option_stays_out_of_specs_at_the_value_that_its_absence_means(
+    options: Grown, written: dict[str, object]
+) -> None:
+    assert as_dict(options) == written
+    assert from_dict(Grown, written, owner="method grown") == options
+
+
+def test_an_option_that_a_person_leaves_out_has_its_default_and_not_its_absent_value() -> None:
+    assert parse(Grown, {}, owner="method grown") == Grown()
+    assert from_dict(Grown, {}, owner="method grown") == Grown(mode="slow")
+
+
+def test_options_that_are_read_back_are_checked_too() -> None:
+    with pytest.raises(OptionError, match=r"method grown: no option 'odl'. Did you mean 'old'?"):
+        from_dict(Grown, {"odl": 1}, owner="method grown")

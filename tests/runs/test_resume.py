@@ -258,7 +258,9 @@ def test_killed_at_ten_moments_it_ends_in_the_record_of_one_that_was_not(
 def stopped(plugins: Plugins, results: Path, after: int = 12, **more: Any) -> Any:
     """Begin a run and stop it; return its spec."""
     spec = spec_of(plugins, "erm", **more)
-    with pytest.raises(Interrupted, match=rf"in stage 'train' after {after} of 30 steps: the same"):
+    with pytest.raises(
+        Interrupted, match=rf"in stage 'train' after {after} of 30 steps: run the same"
+    ):
         run(
             spec, plugins, results=results, data_root=results, device="cpu",
             interruptible=True, progress=Stopping(after),
@@ -567,7 +569,7 @@ def test_a_terminated_command_says_that_it_can_go_on(tmp_path: Path) -> None:
         _, told = process.communicate()
     assert process.returncode == 75, told
     assert "in stage 'train' after " in told
-    assert "the same command goes on from there" in told
+    assert "run the same command again to continue" in told
     assert "Traceback" not in told
     assert len(checkpoints(tmp_path)) == 1
 

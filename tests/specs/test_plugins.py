@@ -1,4 +1,4 @@
-"""Plugins: one path for builtins and strangers, errors that name the culprit."""
+"""Plugins: builtins and others are loaded the same way, and errors name the distribution."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import ACME, ToyPlugin, offering
 
 @dataclass(frozen=True)
 class Mine(Method):
-    """A method of a stranger."""
+    """A method of another distribution."""
 
     def fit(self, lab: Any) -> Any:
         return lab.train(lab.model(), name="train")
@@ -31,7 +31,7 @@ def test_a_strangers_method_stands_beside_the_builtin_ones_with_its_origin() -> 
     plugins = Plugins([(offering(mine=Mine), ACME)])
     assert str(plugins.methods["mine"].origin) == "acme 1.0"
     assert plugins.methods["erm"].origin.distribution == "debiasbench"
-    assert plugins.methods["mine"].summary() == "A method of a stranger."
+    assert plugins.methods["mine"].summary() == "A method of another distribution."
 
 
 def test_a_name_registered_twice_names_both_distributions() -> None:
@@ -89,7 +89,7 @@ def test_a_name_that_could_not_be_a_file_name_is_refused(name: str) -> None:
         ("nowhere_to_be_found:Mine", "ModuleNotFoundError"),
         ("tests.specs.test_plugins:Missing", "AttributeError"),
         ("tests.specs.test_plugins", 'not of the form "module:Class"'),
-        ("debiasbench.core.data:Split", "no subclass of Method"),
+        ("debiasbench.core.data:Split", "not a subclass of Method"),
         ("debiasbench.core.method:Method", "lacks fit"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Suites, sweeps over them, and forecasts of what they take."""
+"""Suites, sweeps over their runs, and forecasts of the time that they take."""
 
 from __future__ import annotations
 
@@ -97,9 +97,15 @@ def test_rests_sweeps_train_as_published(name: str, dataset: str, model: str, lr
         assert spec.method.options["update_every"] == 1000
         assert spec.method.options["compat"] == "none"
         assert spec.training == {
-            "epochs": 100, "batch_size": 256, "optimizer": "sgd", "lr": lr, "momentum": 0.9,
-            "weight_decay": 0.0, "schedule": "plateau", "clip_norm": None,
-        }  # fmt: skip
+            "epochs": 100,
+            "batch_size": 256,
+            "optimizer": "sgd",
+            "lr": lr,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "schedule": "plateau",
+            "clip_norm": None,
+        }
     if model == "resnet18":
         options = published(name)[0].model.options
         assert (options["width"], options["stem"]) == (64, "imagenet")
@@ -135,8 +141,11 @@ def test_suites_lie_in_the_package_so_that_they_are_installed() -> None:
 def test_a_grid_is_every_combination_and_its_last_line_changes_fastest(plugins: Plugins) -> None:
     found = specs(BASE + '[grid]\n"dataset.ratio" = [0.1, 0.2]\nseed = [5, 3]\n', plugins)
     assert [(s.dataset.options["ratio"], s.seed) for s in found] == [
-        (0.1, 5), (0.1, 3), (0.2, 5), (0.2, 3),
-    ]  # fmt: skip
+        (0.1, 5),
+        (0.1, 3),
+        (0.2, 5),
+        (0.2, 3),
+    ]
 
 
 def test_names_of_data_sets_are_resolved_as_one_is_told_to(plugins: Plugins) -> None:
@@ -168,10 +177,15 @@ def test_blocks_share_the_base_and_the_grid_and_add_their_own(plugins: Plugins) 
     base = '[base]\ndataset = "toy"\ntrain.lr = 0.25\n[grid]\nseed = [1, 2]\n'
     found = specs(base + blocks, plugins)
     assert [(s.method.name, s.seed, s.method.options.get("density")) for s in found] == [
-        ("erm", 1, None), ("erm", 2, None),
-        ("rest", 1, 0.5), ("rest", 1, 0.1), ("rest", 2, 0.5), ("rest", 2, 0.1),
-        ("erm", 1, None), ("erm", 2, None),
-    ]  # fmt: skip
+        ("erm", 1, None),
+        ("erm", 2, None),
+        ("rest", 1, 0.5),
+        ("rest", 1, 0.1),
+        ("rest", 2, 0.5),
+        ("rest", 2, 0.1),
+        ("erm", 1, None),
+        ("erm", 2, None),
+    ]
     assert [s.training["lr"] for s in found] == [0.25] * 6 + [0.5] * 2
     assert [s.sparse and s.sparse.options["density"] for s in found] == [None] * 6 + [0.2] * 2
 
@@ -201,17 +215,36 @@ def test_a_run_of_a_suite_is_that_of_the_same_words_on_the_command_line(
         plugins,
     )
     result = debiasbench(
-        "run", "--dataset", "toy", "--method", "erm", "--model", "mlp", "--seed", 4,
-        "--sparse", 'set:density=0.5,every=10,exclude=["*.1.weight"]',
-        "--set", "dataset.ratio=0.2", "--set", "model.hidden=[8]",
-        "--set", "train.lr=1", "--epochs", 1, "--set", "train.clip_norm=1e-5",
-    )  # fmt: skip
+        "run",
+        "--dataset",
+        "toy",
+        "--method",
+        "erm",
+        "--model",
+        "mlp",
+        "--seed",
+        4,
+        "--sparse",
+        'set:density=0.5,every=10,exclude=["*.1.weight"]',
+        "--set",
+        "dataset.ratio=0.2",
+        "--set",
+        "model.hidden=[8]",
+        "--set",
+        "train.lr=1",
+        "--epochs",
+        1,
+        "--set",
+        "train.clip_norm=1e-5",
+    )
     assert result.exit_code == 0, result.output
     by_hand = json.loads(records()[0].read_text())["spec"]
     rest = make_spec(
-        plugins, method="rest", dataset="toy",
+        plugins,
+        method="rest",
+        dataset="toy",
         method_options={"density": "1", "reweight": "false", "update_every": "none"},
-    ).method  # fmt: skip
+    ).method
     assert spec.method == rest
     ours = json.loads(json.dumps({**vars(spec), "method": None}, default=vars))
     assert {**by_hand, "method": None} == ours
@@ -233,32 +266,31 @@ def test_the_id_of_a_run_is_that_of_the_command_line(debiasbench: Cli, plugins: 
         (BASE + "[grid]\nseed = []\n", "seed = [] in a grid: write a list of values"),
         (BASE + "[grid]\nseed = [-1]\n", "seed = -1: must be a whole number"),
         (BASE + "seed = true\n", "seed = True: must be a whole number"),
-        (BASE + "sede = 1\n", "'sede' is neither an option of method erm nor a word of a suite. "
-                              "Did you mean 'seed'?"),
-        (BASE + "dataset.ratio = 1\n", "is no TOML (Cannot overwrite a value"),
-        (BASE + '"trian.lr" = 1\n', "'trian.lr' is no name. Did you mean 'train'?"),
+        (BASE + "sede = 1\n", "method erm: no option 'sede'. Did you mean 'seed'?"),
+        (BASE + "dataset.ratio = 1\n", "is not valid TOML (Cannot overwrite a value"),
+        (BASE + '"trian.lr" = 1\n', "'trian.lr' is not a valid name. Did you mean 'train'?"),
         (BASE + '"train.epoch" = 1\n', "training: no option 'epoch'. Did you mean 'epochs'?"),
-        (BASE + '"train." = 1\n', "'train.' is no name"),
+        (BASE + '"train." = 1\n', "'train.' is not a valid name"),
         (BASE + "when = 2026-01-01\n", "must be a number, a text, true, false, or a list"),
         (BASE.replace("erm", "emr"), "Unknown method 'emr'. Did you mean 'erm'?"),
         (BASE.replace("toy", "tooy"), "Unknown dataset 'tooy'. Did you mean 'toy'?"),
-        (BASE.replace("method", "metod"), "a run has no method, but dataset, metod, train.epochs"),
+        (BASE.replace("method", "metod"), "a run has no method, only dataset, metod, train.epochs"),
         (BASE.replace('"erm"', "1"), "method = 1: must be a name"),
         (BASE + 'model = "mpl"\n', "Unknown model 'mpl'. Did you mean 'mlp'?"),
         (BASE + 'sparse = "rigel"\n', "Unknown sparsifier 'rigel'. Did you mean 'rigl'?"),
-        (BASE + 'sparse = "rigl:density=0.1"\n', 'write the name alone and "sparse.OPTION"'),
-        (BASE + '"sparse.density" = 0.1\n', 'sparse.density goes with sparse = "NAME" only'),
+        (BASE + 'sparse = "rigl:density=0.1"\n', 'write sparse = "rigl" and each option'),
+        (BASE + '"sparse.density" = 0.1\n', "sparse.density needs a sparsifier: --sparse NAME"),
         (BASE + '[grid]\n"dataset.ratio" = [0.1, 1.5]\n', "ratio='1.5': input should be less"),
-        (BASE + "seed = 1\n" + SEEDS, "seed is said twice"),
-        (BASE + SEEDS + '"seed, train.lr" = [[1, 2]]\n', "seed is said twice"),
-        (BASE + '[grid]\n"seed, train.lr" = [[1, 2], [3]]\n', "each of its values is a list of 2"),
-        (BASE + '[grid]\n"seed, train.lr" = [1]\n', "each of its values is a list of 2, not 1"),
-        ("base = 1\n", "base = 1 is no table: write [base]"),
-        ("runs = 1\n", "runs is no list of tables: write [[runs]]"),
+        (BASE + "seed = 1\n" + SEEDS, "seed is given twice"),
+        (BASE + SEEDS + '"seed, train.lr" = [[1, 2]]\n', "seed is given twice"),
+        (BASE + '[grid]\n"seed, train.lr" = [[1, 2], [3]]\n', "the values must be a list of 2"),
+        (BASE + '[grid]\n"seed, train.lr" = [1]\n', "the values must be a list of 2, not 1"),
+        ("base = 1\n", "base = 1 is not a table: write [base]"),
+        ("runs = 1\n", "runs is not a list of tables: write [[runs]]"),
         (BASE + "[stand_in.toy]\ninputs = [3]\n", "stand_in.toy has no key 'inputs'. Did you mean"),
         (BASE + "[stand_in.toy]\ninput = 3\n", "classes = None, must be a number above 0"),
         (BASE + "[stand_in.toy]\ninput = [0]\n", "input = [0], must be a shape such as"),
-        ("seed = \n", "is no TOML (Invalid value (at line 4"),
+        ("seed = \n", "is not valid TOML (Invalid value (at line 4"),
     ],
 )  # fmt: skip
 def test_each_mistake_in_a_file_is_one_error_that_names_the_file(
@@ -345,7 +377,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(debiasbench: Cli) -> 
 
 @dataclass(frozen=True)
 class Fragile(Method):
-    """Fails while a file is there."""
+    """Fails for seed 2 while a file exists."""
 
     def fit(self, lab: Any) -> Any:
         if Path("broken").exists() and lab.seed == 2:
@@ -380,7 +412,7 @@ def test_a_run_that_another_process_has_is_passed_over(debiasbench: Cli, plugins
 
 @dataclass(frozen=True)
 class Impatient(Method):
-    """Is interrupted in its second run, while a file is there."""
+    """Is interrupted for seed 2 while a file exists."""
 
     def fit(self, lab: Any) -> Any:
         if Path("waiting").exists() and lab.seed == 2:
@@ -501,7 +533,7 @@ def test_suite_show_counts_what_failed(debiasbench: Cli) -> None:
 
 @dataclass(frozen=True)
 class Absent(Dataset):
-    """A data set that nobody has fetched."""
+    """A data set whose files are missing."""
 
     model = "mlp"
 
@@ -510,7 +542,7 @@ class Absent(Dataset):
 
 
 class AbsentPlugin:
-    """Offers it."""
+    """Registers the data set without files."""
 
     @hookimpl
     def debiasbench_register_datasets(self, register: Callable[..., None]) -> None:
@@ -547,7 +579,7 @@ def test_without_data_and_without_a_shape_there_is_no_forecast_and_it_says_why(
 
 @dataclass(frozen=True)
 class Counting(Method):
-    """Two stages of 50 epochs that count the steps they really get."""
+    """Two stages that count the steps they really take."""
 
     def fit(self, lab: Any) -> Any:
         from torch import Tensor
@@ -574,8 +606,9 @@ def test_a_forecast_counts_every_stage_whole_and_trains_but_a_part(tmp_path: Pat
     (found,) = forecast(Session(plugins, data_root=tmp_path, device="cpu"), runs)
     assert len(taken) == 2 * (WARM_UP + STEPS)
     assert [(s.name, s.steps, s.looks) for s in found.stages] == [
-        ("short", 35, 0), ("long", 500, 50),
-    ]  # fmt: skip
+        ("short", 35, 0),
+        ("long", 500, 50),
+    ]
     assert all(s.step > 0 and s.look > 0 for s in found.stages)
     assert (found.runs, found.spec, found.problem) == (2, runs[0], "")
     assert found.seconds == pytest.approx(found.around + sum(s.seconds for s in found.stages))
@@ -588,7 +621,7 @@ def test_a_stage_takes_its_steps_and_its_looks_at_validation() -> None:
 
 @dataclass(frozen=True)
 class Slow(Method):
-    """Waits a known time in each step and in each look at validation."""
+    """Waits for a known time in each step and in each validation."""
 
     def fit(self, lab: Any) -> Any:
         import time

@@ -237,4 +237,6 @@ def test_a_run_in_parts_is_another_spec(plugins: Plugins) -> None:
     def spec(**training: Any) -> str:
         return make_spec(plugins, method="erm", dataset="toy", training=training).id
 
-    assert len({spec(), spec(micro_batch=4), spec(micro_batch=8)}) == 3
+    assert len({spec(), spec(micro_batch=8), spec(micro_batch=4)}) == 3
+    with pytest.raises(OptionError, match=r"not resolved: train\.micro_batch is auto"):
+        spec(micro_batch="auto")

@@ -111,7 +111,7 @@ def test_two_processes_end_with_the_bits_of_one_on_all_ranks(
 
 
 def test_a_run_of_two_that_one_was_asked_to_stop_goes_on_in_the_same_bits(tmp_path: Path) -> None:
-    where = " in stage 'train' after 10 of 20 steps: the same command goes on from there"
+    where = " in stage 'train' after 10 of 20 steps: run the same command again to continue"
     stopped = together(tmp_path / "two", "rest", stop_at=7)
     assert stopped == [[f"Interrupted{where}", True]] * 2
     assert list((tmp_path / "two").glob("toy-*.json")) == []

@@ -1,0 +1,249 @@
+"""The grammar of NAME=VALUE: from words to the arguments of `make_spec`; without torch.
+
+A name has a scope and an option: `train.lr`, `dataset.ratio`, `model.width`, `sparse.density`,
+`method.density`. A name without a scope is an option of the method. Suites also use the bare names
+in `BARE`, which name the parts of a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from debiasbench.common.errors import OptionError, suggestion
+from debiasbench.core.settings import Training
+
+if TYPE_CHECKING:
+    from debiasbench.specs.plugins import Plugins
+    from debiasbench.specs.registry import Registry
+
+SCOPES = {  # scope -> the argument of `make_spec` that takes its options
+    "method": "method_options",
+    "dataset": "dataset_options",
+    "model": "model_options",
+    "train": "training",
+    "sparse": "sparse_options",
+}
+BARE = ("method", "dataset", "model", "sparse", "seed")
+
+Words = Mapping[str, object]
+"""Full names -> values: "dataset" -> "cmnist", "train.lr" -> 0.01, "method.density" -> 0.05."""
+
+Find = Callable[[str], tuple[str, Mapping[str, object]]]
+"""The name of a data set as written -> its full name, and the options that the name implies."""
+
+
+# --- names and values -------------------------------------------------------------------------
+
+
+def full_name(name: str, scope: str = "method", bare: Iterable[str] = ()) -> str:
+    """Return a name with its scope: `scope` if it has none, and none for the names in `bare`.
+
+    Raises `OptionError` for an unknown scope.
+    """
+    if name in bare:
+        return name
+    before, dot, option = name.rpartition(".")
+    if not option or (dot and before not in SCOPES):
+        hint = suggestion(before, SCOPES) if dot else ""
+        raise OptionError(f"{name!r} is not a valid name.{hint} {_valid_names(scope, bare)}")
+    return name if dot else f"{scope}.{name}"
+
+
+def _valid_names(scope: str, bare: Iterable[str] = ()) -> str:
+    if scope != "method":
+        return f"Valid names are the options of the {scope}"
+    others = [*bare, *(f"{other}.OPTION" for other in SCOPES if other != "method")]
+    return f"Valid names are the options of the method, {', '.join(others)}"
+
+
+def short_name(name: str) -> str:
+    """Return a full name as people write it: an option of the method without its scope."""
+    option = name.removeprefix("method.")
+    return name if option in BARE else option
+
+
+def as_text(value: object) -> str:
+    """Return a value as a person would type it on a command line."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def label(words: Words) -> str:
+    """Write words as people do, such as "density=0.05 train.lr=0.1"."""
+    return " ".join(f"{short_name(name)}={as_text(value)}" for name, value in words.items())
+
+
+def combined(parts: Iterable[Words]) -> dict[str, object]:
+    """Merge words; raises `OptionError` for a name that two of them hold."""
+    words: dict[str, object] = {}
+    for part in parts:
+        for name, value in part.items():
+            if name in words:
+                raise OptionError(
+                    f"{short_name(name)} is given twice: {as_text(words[name])} and "
+                    f"{as_text(value)}. Keep one of them"
+                )
+            words[name] = value
+    return words
+
+
+# --- from the command line to words -----------------------------------------------------------
+
+
+def read_setting(text: str, scope: str = "method") -> tuple[str, str]:
+    """Split NAME=VALUE at the first "="; raises `OptionError` if it has no name or no "="."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise OptionError(f"--set {text}: write NAME=VALUE. {_valid_names(scope)}")
+    return name, value
+
+
+def read_settings(settings: Iterable[str]) -> dict[str, object]:
+    """Read the values of `--set`, NAME=VALUE each; everything after the first "=" is the value.
+
+    Raises `OptionError` for an unknown scope, a name given twice, and the names in `BARE`, which
+    have options such as `--dataset`.
+    """
+    words: list[dict[str, object]] = []
+    for setting in settings:
+        name, value = read_setting(setting)
+        refuse_bare(name)
+        words.append({full_name(name): value})
+    return combined(words)
+
+
+def refuse_bare(name: str) -> None:
+    """Raise `OptionError` for a name in `BARE`, which `--set` does not take."""
+    if name in BARE:
+        raise OptionError(
+            f"--set {name}=...: {name!r} is set by another argument of the command (see --help). "
+            f"If the method has an option {name!r}, write method.{name}=..."
+        )
+
+
+def read_options(settings: Iterable[str], scope: str) -> dict[str, object]:
+    """Read the values of `--set` where they belong to one scope; return values by option.
+
+    With scope "dataset", `ratio=0.1` and `dataset.ratio=0.1` mean the same.
+    """
+    words: list[dict[str, object]] = []
+    for setting in settings:
+        name, value = read_setting(setting, scope)
+        full = full_name(name, scope)
+        if not full.startswith(f"{scope}."):
+            raise OptionError(f"--set {setting}: this command takes options of the {scope} only")
+        words.append({full: value})
+    return {name.removeprefix(f"{scope}."): value for name, value in combined(words).items()}
+
+
+def read_sparse(text: str | None) -> dict[str, object]:
+    """Read the value of `--sparse`, NAME[:OPTION=VALUE,...], such as "rigl:density=0.05,every=2%".
+
+    A comma in brackets or double quotes belongs to a value: `exclude=["*.1.weight","head"]`.
+    """
+    if text is None:
+        return {}
+    name, _, rest = text.partition(":")
+    words: list[dict[str, object]] = [{"sparse": name}]
+    for setting in split_commas(rest) if rest else []:
+        option, equals, value = setting.partition("=")
+        if not (option and equals):
+            raise OptionError(
+                f"--sparse {text}: {setting!r} is not OPTION=VALUE. Write it as in "
+                "rigl:density=0.05,every=2%"
+            )
+        words.append({f"sparse.{option}": value})
+    return combined(words)
+
+
+def split_commas(text: str) -> list[str]:
+    """Split at commas, except for those in [brackets] or "double quotes"."""
+    parts, depth = [""], 0
+    for token in re.findall(r'"(?:[^"\\]|\\.)*"|.', text, re.DOTALL):
+        if token == '"':
+            raise OptionError(f"{text}: a double quote is not closed")
+        depth += {"[": 1, "]": -1}.get(token, 0)
+        if token == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += token
+    if depth:
+        raise OptionError(f"{text}: brackets do not match")
+    return parts
+
+
+# --- from words to the arguments of make_spec -------------------------------------------------
+
+
+def arguments(words: Words, plugins: Plugins, find: Find | None = None) -> dict[str, Any]:
+    """Return the keyword arguments of `make_spec` that words stand for; "method" is required.
+
+    `find` resolves the name of the data set; None takes it as it is. Values of options become
+    text, so that a number in a suite means the same as after `--set`.
+
+    Raises `UnknownNameError`, and `OptionError` for an option that the method does not have and
+    for options of a sparsifier without a sparsifier.
+    """
+    keywords: dict[str, Any] = {argument: {} for argument in SCOPES.values()}
+    for name, value in words.items():
+        scope, dot, option = name.partition(".")
+        if dot:
+            keywords[SCOPES[scope]][option] = as_text(value)
+        else:
+            keywords[name] = value
+    if find is not None and "dataset" in keywords:
+        keywords["dataset"], implied = find(keywords["dataset"])
+        keywords["dataset_options"] = {**implied, **keywords["dataset_options"]}
+    method = keywords["method"]
+    known = option_names(plugins.methods, method)
+    for name in keywords["method_options"]:
+        if name not in known:
+            raise OptionError(
+                f"method {method}: no option {name!r}.{suggest(name, known, plugins, keywords)} "
+                f"Options: {', '.join(known) or 'none'}. See `debiasbench show {method}`"
+            )
+    if keywords["sparse_options"] and "sparse" not in keywords:
+        first = next(iter(keywords["sparse_options"]))
+        raise OptionError(
+            f'sparse.{first} needs a sparsifier: --sparse NAME, or sparse = "NAME" in a suite'
+        )
+    return keywords
+
+
+def option_names(registry: Registry[Any], name: str) -> list[str]:
+    """Return the options of a data set, model, method or sparsifier, in the order of its fields."""
+    cls: Any = registry.find(name)[0].load()
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def suggest(
+    name: str, known: Iterable[str], plugins: Plugins, parts: Mapping[str, Any] | None = None
+) -> str:
+    """Return ` Did you mean 'x'?` for a name that a method does not have, or an empty string.
+
+    Candidates: the options `known`, the names in `BARE`, settings of the training, and options of
+    the parts "dataset", "model" and "sparse" that `parts` names; the model may be the recommended
+    one.
+    """
+    parts = dict(parts or {})
+    if "dataset" in parts:
+        recommended = plugins.datasets.find(parts["dataset"])[0].load().model
+        parts.setdefault("model", recommended)
+    meant = {field.name: f"train.{field.name}" for field in dataclasses.fields(Training)}
+    for scope, registry in (
+        ("sparse", plugins.sparsifiers),
+        ("model", plugins.models),
+        ("dataset", plugins.datasets),
+    ):
+        if scope in parts:
+            options = option_names(registry, parts[scope])
+            meant |= {option: f"{scope}.{option}" for option in options}
+    meant |= {word: word for word in (*BARE, *known)}
+    close = [name] if name in meant else get_close_matches(name, meant, n=1)
+    return f" Did you mean {meant[close[0]]!r}?" if close else ""
