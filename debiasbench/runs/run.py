@@ -239,6 +239,7 @@ def _execute(
             hardware=engine.hardware(),
             deterministic=engine.deterministic(),
             git=provenance.git_commit(),
+            code=provenance.code(dataset, model, method, updater),
             arithmetic={**asdict(engine.arithmetic), "processes": engine.team.size},
             started=started.isoformat(timespec="seconds"),
         ),

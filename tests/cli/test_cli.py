@@ -324,7 +324,7 @@ def test_leaderboard_names_bad_files_and_strict_ends_with_an_error(debiasbench: 
     result = debiasbench("leaderboard")
     assert result.exit_code == 0
     assert result.stderr == (
-        "Warning: results/package.json is no debiasbench record (no schema, no spec)\n"
+        "Warning: results/package.json is not a debiasbench record (it has no schema or no spec)\n"
     )
     assert "| erm" in result.stdout
     strict = debiasbench("leaderboard", "--strict")

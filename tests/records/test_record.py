@@ -140,11 +140,11 @@ def altered(*path: str, **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "is no JSON"),
-        ("{", "is no JSON"),
-        ("[1, 2]", "is no debiasbench record"),
-        ('{"name": "left-pad"}', "is no debiasbench record"),
-        (damaged(schema=99), "has record schema 99; this debiasbench reads schema 1"),
+        ("", "is not valid JSON"),
+        ("{", "is not valid JSON"),
+        ("[1, 2]", "is not a debiasbench record"),
+        ('{"name": "left-pad"}', "is not a debiasbench record"),
+        (damaged(schema=99), "has record schema 99; .* reads schemas 1, 2"),
         (damaged(status="fine"), "is damaged at status"),
         (damaged(cost={}), "is damaged at cost"),
         (damaged(surprise=1), "is damaged at surprise"),

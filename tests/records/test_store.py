@@ -94,7 +94,7 @@ def test_a_second_claim_on_a_spec_is_refused_while_the_first_lasts(tmp_path: Pat
 
 def test_a_damaged_record_in_the_way_says_how_to_go_on(tmp_path: Path) -> None:
     Store(tmp_path).path(SPEC).write_text("{")
-    with pytest.raises(RecordError, match=r"is no JSON.*--overwrite always"):
+    with pytest.raises(RecordError, match=r"is not valid JSON.*--overwrite always"):
         Store(tmp_path).load(SPEC)
 
 
