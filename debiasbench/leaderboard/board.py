@@ -15,7 +15,7 @@ from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES, USES_GROUPS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from debiasbench.records.record import Provenance, Record, TaskFacts
 
@@ -89,12 +89,14 @@ def boards(
     metric: str | None = None,
     select: str | None = None,
     baseline: str | None = None,
+    unverified: Collection[str] = (),
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
-    `dataset`: only this data set's name. `metric`, `select`: instead of what the data set is
-    usually judged by. `baseline`: the name of a row that the others are compared with, seed by
-    seed. Each spec must be there once: see `distinct`.
+    `dataset`: only this data set's name. `metric`, `select`: instead of the data set's own.
+    `baseline`: the name of a row that the others are compared with, seed by seed. `unverified`:
+    ids of records whose hits could not be compared with predictions, for a note. Each spec must
+    occur once: see `distinct`.
     """
     for kind, name, known in (("metric", metric, METRICS), ("selection rule", select, RULES)):
         if name is not None and name not in known:
@@ -119,6 +121,7 @@ def boards(
                 metric=metric or task.metric,
                 rule=select or task.select,
                 baseline=baseline,
+                unverified=unverified,
             )
         )
     repeated = Counter((b.dataset, b.model) for b in made)
@@ -154,6 +157,7 @@ def _board(
     metric: str,
     rule: str,
     baseline: str | None,
+    unverified: Collection[str],
 ) -> Board:
     variants: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in table:
@@ -171,7 +175,7 @@ def _board(
         baseline=baseline,
         conditions=_conditions(rows, records),
         rows=rows,
-        notes=_notes(rows, records, rule),
+        notes=[*_notes(rows, records, rule), *_not_verified(records, unverified)],
     )
 
 
@@ -317,6 +321,18 @@ def _notes(rows: list[Row], records: Sequence[Record], rule: str) -> list[str]:
         if len(found) > 1:
             notes.append(f"Made with different {what}: {'; '.join(sorted(found))}.")
     return notes
+
+
+def _not_verified(records: Sequence[Record], unverified: Collection[str]) -> list[str]:
+    """Name the records without predictions by method and seed."""
+    seeds: dict[str, list[int]] = {}
+    for record in records:
+        if record.id in unverified:
+            seeds.setdefault(record.spec.method.name, []).append(record.spec.seed)
+    if not seeds:
+        return []
+    named = [f"{name} (seeds {', '.join(map(str, sorted(seeds[name])))})" for name in sorted(seeds)]
+    return [f"Not verified, because predictions are missing: {'; '.join(named)}."]
 
 
 def _conflicting(task: TaskFacts, split: str) -> float:

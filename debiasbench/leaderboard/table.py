@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.board import boards, distinct
 from debiasbench.leaderboard.render import render
-from debiasbench.records.store import read_all
+from debiasbench.records.reading import read_all
+from debiasbench.records.verify import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,15 +24,26 @@ def table(
     select: str | None = None,
     baseline: str | None = None,
 ) -> tuple[str, list[str]]:
-    """Compare all records in files and folders; return the text and a line for each bad record.
+    """Compare all records in files and folders; return the text and a message for each bad record.
 
-    `form` is one of `FORMATS`; the rest is as in `boards`. Raises `RecordError` if there is no
-    record at all, naming what was found instead.
+    Records that contradict themselves are left out. `form` is one of `FORMATS`; the other
+    arguments are those of `boards`. Raises `RecordError` if there is no record to compare.
     """
-    found, problems = read_all(places)
-    records, repeated = distinct([record for _, record in found])
-    if not records:
+    records, problems = read_all(places)
+    checked = check(records)
+    for path, messages in checked.contradictions:
+        more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+        problems.append(f"{path} contradicts itself: {messages[0]}{more}")
+    compared, repeated = distinct([record for _, record in checked.sound])
+    if not compared:
         hint = f" ({'; '.join(problems)})" if problems else ""
         raise RecordError(f"There is no record to compare{hint}. `debiasbench run` makes one")
-    made = boards(records, dataset=dataset, metric=metric, select=select, baseline=baseline)
+    made = boards(
+        compared,
+        dataset=dataset,
+        metric=metric,
+        select=select,
+        baseline=baseline,
+        unverified={record.id for _, record, _ in checked.unverified},
+    )
     return render(made, form), [*problems, *repeated]

@@ -185,6 +185,9 @@ def _contradictions(record: Record) -> Iterator[str]:
         counts = task.group_counts.get(split, [])
         if len(counts) != groups or any(n < 0 for n in counts) or sum(counts) == 0:
             yield f"group counts of {split} are not {groups} numbers of samples"
+    for name, entry in (("predictions", record.predictions), ("weights", record.weights)):
+        if entry is not None and not {"file", "sha256"} <= set(entry):
+            yield f"{name} have no file name or no SHA-256"
     for rule, outcome in record.outcomes.items():
         if rule not in RULES:
             yield f"rule {rule!r} is unknown"

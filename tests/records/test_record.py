@@ -22,6 +22,7 @@ from debiasbench.records.record import (
     from_json,
     to_json,
 )
+from debiasbench.records.selection import RULES
 from debiasbench.specs.spec import Choice, Spec
 
 SPEC = Spec(
@@ -46,7 +47,10 @@ def make_record(
     aligned, train = [[True, False], [False, True]], [95, 5, 5, 95]
     counts = GroupCounts.of(hits, [10] * 4, aligned, train)
     result = SplitResult(list(hits), accuracies(counts))
-    outcome = Outcome(epoch=1, value=0.5, val=result, test=result)
+    outcomes = {
+        rule: Outcome(1, math.nan if metric is None else result.metrics[metric], result, result)
+        for rule, metric in RULES.items()
+    }
     record = Record(
         id=spec.id,
         status="failed" if failed else "ok",
@@ -74,12 +78,8 @@ def make_record(
     if failed:
         failure = Failure("NonFiniteLoss", "The loss became NaN", "train", 12, math.inf)
         return replace(record, failure=failure, **changes)
-    rules = ("val_average", "val_unbiased", "val_worst_group", "val_conflict")
     cost = Cost(10.0, 8.0, 1000.0, 10**9, 1000, 100, 0.1, 2e6, 3e12, [{"name": "train"}])
-    last = replace(outcome, value=math.nan)
-    return replace(
-        record, outcomes={"last": last, **dict.fromkeys(rules, outcome)}, cost=cost, **changes
-    )
+    return replace(record, outcomes=outcomes, cost=cost, **changes)
 
 
 def test_the_id_is_the_hash_of_the_canonical_spec_and_does_not_change() -> None:
