@@ -22,7 +22,6 @@ from debiasbench.records.verify import check, verify, why_unverified
 from debiasbench.specs.spec import Spec
 from tests.records.test_record import SPEC, make_record
 
-PUBLISHED = Path(__file__).parent.parent.parent / "leaderboard" / "records"
 HITS = (9, 5, 4, 10)
 
 
@@ -303,11 +302,3 @@ def test_check_sorts_records(tmp_path: Path) -> None:
     assert [path for path, _ in checked.sound] == sorted([paths[0], paths[2]])
     assert [path for path, _ in checked.contradictions] == [paths[1]]
     assert [path for path, _, _ in checked.unverified] == [paths[2]]
-
-
-def test_every_published_record_passes() -> None:
-    records, problems = read_all([PUBLISHED])
-    checked = check(records)
-    assert problems == []
-    assert (checked.contradictions, checked.unverified) == ([], [])
-    assert len(checked.sound) >= 44

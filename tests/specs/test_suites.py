@@ -62,8 +62,8 @@ def published(name: str) -> list[Spec]:
     return read(name).specs(Plugins())
 
 
-def test_the_suites_are_rests_three() -> None:
-    assert names() == ["rest-bffhq", "rest-cifar10c", "rest-cmnist"]
+def test_the_suites_are_rests_three_and_the_trio() -> None:
+    assert names() == ["cmnist-trio", "rest-bffhq", "rest-cifar10c", "rest-cmnist"]
     assert [read(name).name for name in names()] == names()
 
 
