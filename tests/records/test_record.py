@@ -1,4 +1,4 @@
-"""Specs hash the same everywhere; records survive JSON whole, and nothing else passes for one."""
+"""Specs hash the same everywhere; records survive JSON, and nothing else is read as a record."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_id_is_the_hash_of_the_canonical_spec_and_does_not_change() -> None:
         replace(SPEC, model=Choice("cnn")),
     ],
 )
-def test_every_part_of_a_spec_moves_its_id(other: Spec) -> None:
+def test_every_part_of_a_spec_changes_its_id(other: Spec) -> None:
     assert other.id != SPEC.id
 
 
@@ -116,7 +116,7 @@ def test_a_record_comes_back_from_json_equal_nan_and_infinity_included() -> None
     assert failure.last_loss == math.inf
 
 
-def test_json_holds_null_for_nan_and_says_so() -> None:
+def test_json_holds_null_for_nan_and_lists_it() -> None:
     data = json.loads(to_json(make_record()), parse_constant=pytest.fail)
     assert data["outcomes"]["last"]["value"] is None
     assert data["nulls"] == {"outcomes.last.value": "nan"}
@@ -165,6 +165,6 @@ def altered(*path: str, **changes: Any) -> str:
         (altered("outcomes", "last", "test", hits=[1]), "contradicts itself: hits of last"),
     ],
 )
-def test_what_is_no_record_is_refused_with_the_reason(text: str, complaint: str) -> None:
+def test_a_text_that_is_not_a_record_is_refused_with_the_reason(text: str, complaint: str) -> None:
     with pytest.raises(RecordError, match=complaint.replace("`", ".")):
         from_json(text)

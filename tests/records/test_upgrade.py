@@ -253,9 +253,8 @@ def test_migration_makes_way_for_a_record_whose_new_name_is_another_ones_old_nam
     fp32 = written(tmp_path, training={"precision": "fp32"}, arithmetic={"precision": "fp32"})
     migrate(fp32)
     assert names(tmp_path) == sorted([*pair(SPEC), *pair(spec_with(precision="bf16"))])
-    assert {r.id for _, r in read_all([tmp_path])[0]} == {
-        SPEC.id, spec_with(precision="bf16").id
-    }  # fmt: skip
+    ids = {record.id for _, record in read_all([tmp_path])[0]}
+    assert ids == {SPEC.id, spec_with(precision="bf16").id}
 
 
 def test_migration_never_overwrites_another_record_of_the_same_spec(tmp_path: Path) -> None:
