@@ -17,6 +17,7 @@ from debiasbench.cli.run import run
 from debiasbench.cli.show import show
 from debiasbench.cli.suite import suite
 from debiasbench.cli.sweep import sweep
+from debiasbench.cli.verify import verify
 from debiasbench.common.errors import DebiasbenchError
 from debiasbench.common.processes import speaks
 
@@ -89,5 +90,5 @@ def main() -> None:
     """Compare debiasing methods honestly."""
 
 
-for command in (run, list_, show, data, suite, sweep, leaderboard, export, cache, bench):
+for command in (run, list_, show, data, suite, sweep, leaderboard, verify, export, cache, bench):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""`debiasbench export`: a run's network in a smaller form."""
+"""`debiasbench export`: the network of a run in a smaller form."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     type=click.Choice(["compact", "packed", "csr"]),
     default="compact",
     show_default=True,
-    help="compact: without dead channels, for torch alone; packed: only the weights that are not "
-    "0; csr: packed, and timed with sparse matrix products where they are faster.",
+    help="compact: without dead channels, needs only torch to load; packed: only the weights that "
+    "are not 0; csr: packed, with sparse matrix products in the layers where they are faster.",
 )
 @click.option(
     "--out",
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 )
 @debug_option
 def export(record: Path, to: Kind, out: Path | None) -> None:
-    """Write the network of a RECORD made with --keep-weights in a smaller form.
+    """Write the network of a RECORD that was made with --keep-weights in a smaller form.
 
-    The outputs are compared with the original's before anything is written.
+    Its outputs are first compared with those of the original network.
     """
     from debiasbench.runs.export import BATCH
     from debiasbench.runs.export import export as export_network

@@ -1,4 +1,4 @@
-"""`debiasbench leaderboard`: comparative tables over any number of records."""
+"""`debiasbench leaderboard`: tables that compare any number of records."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--dataset", help="Only this data set.")
 @click.option("--metric", help="Rank by this accuracy.  [default: the data set's]")
-@click.option("--select", help="Take the epoch this rule selects.  [default: the data set's]")
+@click.option("--select", help="Use the epoch selected by this rule.  [default: the data set's]")
 @click.option("--baseline", help="Add the paired difference to this row, such as erm.")
+@click.option(
+    "--pivot",
+    metavar="OPTION",
+    help="Make one table with a column for each value of an option, such as dataset.ratio.",
+)
 @click.option(
     "--format",
     "form",
@@ -25,14 +30,14 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     show_default=True,
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
-@click.option("--strict", is_flag=True, help="End with exit code 9 if any record was bad.")
+@click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
 @click.option(
     "--check",
     is_flag=True,
-    help="Check that Markdown pages (RESULTS; default: leaderboard/README.md and README.md) show "
-    "what their records make.",
+    help="Check that the tables in Markdown pages (RESULTS; default: leaderboard/README.md and "
+    "README.md) are those of their records.",
 )
-@click.option("--update", is_flag=True, help="Bring such pages up to date instead.")
+@click.option("--update", is_flag=True, help="Write the tables in such pages again.")
 @debug_option
 def leaderboard(
     results: tuple[Path, ...],
@@ -40,6 +45,7 @@ def leaderboard(
     metric: str | None,
     select: str | None,
     baseline: str | None,
+    pivot: str | None,
     form: str,
     out: Path | None,
     strict: bool,
@@ -48,11 +54,12 @@ def leaderboard(
 ) -> None:
     """Compare the records in RESULTS (files or folders; default: results).
 
-    Bad records are named on stderr and left out.
+    Records that are damaged or contradict themselves are named on stderr and left out; see
+    `debiasbench verify`.
     """
     if check or update:
         for page in results or PAGES:
-            _keep_page(page, write=update)
+            _check_page(page, write=update)
         return
 
     from debiasbench.common.errors import RecordError
@@ -66,6 +73,7 @@ def leaderboard(
         metric=metric,
         select=select,
         baseline=baseline,
+        pivot=pivot,
     )
     for problem in problems:
         click.echo(f"Warning: {problem}", err=True)
@@ -77,16 +85,16 @@ def leaderboard(
         raise RecordError(f"{len(problems)} bad records: see above")
 
 
-def _keep_page(page: Path, *, write: bool) -> None:
+def _check_page(page: Path, *, write: bool) -> None:
     from debiasbench.common.errors import RecordError
     from debiasbench.leaderboard.page import regenerated
     from debiasbench.records.store import write_text
 
-    now, should = regenerated(page)
+    text, expected = regenerated(page)
     if write:
-        write_text(page, should)
+        write_text(page, expected)
         click.echo(f"{page} is up to date")
-    elif now != should:
+    elif text != expected:
         raise RecordError(
             f"{page} does not match its records: run `debiasbench leaderboard --update {page}`"
         )

@@ -1,4 +1,4 @@
-"""What a run prints at its end: accuracies by group and rule, and where the record is."""
+"""The report that a run prints: accuracies by group and by rule, and the path of the record."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from debiasbench.records.record import Record, test_counts
 if TYPE_CHECKING:
     from debiasbench.records.store import Run
 
-MOST_BIASES = 5  # columns that a terminal has room for
+MOST_BIASES = 5  # columns that fit into a terminal
 COLUMNS = ("average", "unbiased", "worst_group", "conflict", "aligned")
 
 
 def report(done: Run) -> str:
-    """Write the tables and the lines around them."""
+    """Write the report of a run."""
     record = done.record
     spec = record.spec
     sparse = f", sparse by {spec.sparse.name}" if spec.sparse is not None else ""
-    what = f"{spec.method.name} on {spec.dataset.name} with {spec.model.name}{sparse}"
-    parts = [f"{what}, seed {spec.seed}"]
+    title = f"{spec.method.name} on {spec.dataset.name} with {spec.model.name}{sparse}"
+    parts = [f"{title}, seed {spec.seed}"]
     if record.failure is None:
         rule = record.task.select if record.task.select in record.outcomes else "last"
         parts += [_groups(record, rule), _rules(record, rule)]
@@ -41,9 +41,9 @@ def report(done: Run) -> str:
 
 
 def _groups(record: Record, rule: str) -> str:
-    """A row a class; its groups one by one, or where biases are many, those that conflict as one.
+    """Write a table with a row for each class.
 
-    A group without samples shows as such.
+    Its columns are the bias values, or aligned and conflicting if there are many bias values.
     """
     task, counts = record.task, test_counts(record, record.outcomes[rule])
     if len(task.biases) <= MOST_BIASES:
@@ -74,7 +74,7 @@ def _groups(record: Record, rule: str) -> str:
         disable_numparse=True,
         colalign=("left", *["right"] * len(head)),
     )
-    return f"Test accuracy per group (samples), of the epoch selected by {rule}:\n\n{table}{note}"
+    return f"Test accuracy per group (samples), at the epoch selected by {rule}:\n\n{table}{note}"
 
 
 def _rules(record: Record, chosen: str) -> str:
@@ -85,8 +85,13 @@ def _rules(record: Record, chosen: str) -> str:
         mark = " *" if rule == chosen else ""
         rows.append([rule + mark, epoch, *(_percent(metrics[m]) for m in COLUMNS)])
     head = ("selected by", "epoch", *(c.replace("_", " ") for c in COLUMNS))
-    return tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True,
-                    colalign=("left", *["right"] * (len(head) - 1)))  # fmt: skip
+    return tabulate(
+        rows,
+        headers=head,
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=("left", *["right"] * (len(head) - 1)),
+    )
 
 
 def _share(hits: int, total: int) -> str:

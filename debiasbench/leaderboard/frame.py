@@ -1,4 +1,4 @@
-"""Records as one data frame: a row for each run and selection rule, every metric recomputed."""
+"""Records as a data frame: a row for each run and selection rule, with every metric."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ COSTS = (
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """Return a row per record and selection rule.
+    """Return a row for each record and selection rule.
 
-    Accuracies are in [0, 1], computed from hits per group; NaN where a rule or a run came to
-    nothing. `failure` says why a run has no result, `missing` why a rule has none.
-    `train`, `val`: the supervision of the row, where `val` also counts what the rule reads.
+    Accuracies are in [0, 1] and computed from the hits in each group; they are NaN where a run or
+    a rule has no result. `failure` is the reason why a run has none, `missing` why a rule has none.
+    `train`, `val`: the supervision of the row; `val` includes what the selection rule reads.
     """
     return pd.DataFrame([_row(record, rule) for record in records for rule in RULES])
 
@@ -64,7 +64,7 @@ def _row(record: Record, rule: str) -> dict[str, Any]:
     if record.failure is not None:
         row["failure"] = f"{record.failure.kind} at step {record.failure.step}"
     elif outcome is None:
-        row["missing"] = f"{rule} had nothing to choose by in validation"
+        row["missing"] = f"{rule} is undefined on the validation split"
     else:
         row |= accuracies(test_counts(record, outcome))
     if record.cost is not None:
@@ -78,7 +78,7 @@ def label(choice: Choice) -> str:
 
 
 def plain(value: object) -> str:
-    """Write an option's value as one would type it."""
+    """Write an option's value as it is typed on a command line."""
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else " ".join(str(value).split())

@@ -1,4 +1,4 @@
-"""Tables inside Markdown pages: each says which command makes it, and is kept true by it.
+"""Tables inside Markdown pages: each names the command that makes it.
 
 A page holds blocks of the form
 
@@ -6,8 +6,8 @@ A page holds blocks of the form
     (the table)
     <!-- /debiasbench -->
 
-whose RECORDS are relative to the page's folder, and whose OPTIONS are --dataset, --metric, --select
-and --baseline.
+RECORDS are relative to the page's folder; OPTIONS are --dataset, --metric, --select, --baseline and
+--pivot.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _BLOCK = re.compile(
 
 
 def regenerated(page: Path) -> tuple[str, str]:
-    """Return the text of a page as it is, and as its records make it.
+    """Return the text of a page as it is, and as it must be for its records.
 
-    Raises `RecordError` for a page without a block, for a block whose words are off, and for
-    records that are damaged or there twice.
+    Raises `RecordError` for a page without a block, for a block with a wrong option, and for
+    records that are bad or occur twice.
     """
     try:
         text = page.read_text("utf-8")
@@ -41,7 +41,7 @@ def regenerated(page: Path) -> tuple[str, str]:
         raise RecordError(f"{page} cannot be read: {error.strerror}") from error
     if not _BLOCK.search(text):
         raise RecordError(
-            f"{page} has no table to keep. Mark the place with "
+            f"{page} has no table to update. Mark the place with "
             "<!-- debiasbench leaderboard RECORDS --> and <!-- /debiasbench -->"
         )
     return text, _BLOCK.sub(lambda m: m["open"] + _table(page, m["words"]) + m["close"], text)
@@ -50,11 +50,11 @@ def regenerated(page: Path) -> tuple[str, str]:
 def _table(page: Path, words: str) -> str:
     parser = _Parser(prog=str(page), add_help=False)
     parser.add_argument("records", nargs="+")
-    for name in ("--dataset", "--metric", "--select", "--baseline"):
+    for name in ("--dataset", "--metric", "--select", "--baseline", "--pivot"):
         parser.add_argument(name)
-    chosen = vars(parser.parse_args(shlex.split(words)))
-    places = [page.parent / place for place in chosen.pop("records")]
-    text, problems = table(places, "markdown", **chosen)
+    arguments = vars(parser.parse_args(shlex.split(words)))
+    places = [page.parent / place for place in arguments.pop("records")]
+    text, problems = table(places, "markdown", **arguments)
     if problems:
         raise RecordError(f"{page}: {'; '.join(problems)}")
     return f"\n{text}\n"

@@ -1,7 +1,7 @@
-"""How sure one can be over few seeds: Student intervals and paired tests.
+"""Statistics over few seeds: Student's intervals and paired tests.
 
-Bootstrap intervals cover too rarely with 3 to 10 seeds, and rank tests cannot reach p < 0.05
-with 5; Student's t does both, so it is what the tables use.
+With 3 to 10 seeds, bootstrap intervals contain the mean too rarely, and with 5 seeds rank tests
+cannot reach p < 0.05. Student's t has neither problem, so the tables use it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
 def paired_difference(
     values: Mapping[int, float], baseline: Mapping[int, float]
 ) -> tuple[float, float, float]:
-    """Return the mean over common seeds of value minus baseline, and its 95 % interval.
+    """Return the mean of value minus baseline over common seeds, and its 95 % interval.
 
-    All NaN where they have fewer than two seeds in common.
+    All three are NaN for fewer than two common seeds.
     """
     differences = [values[s] - baseline[s] for s in sorted(values.keys() & baseline.keys())]
     if len(differences) < 2:
@@ -41,9 +41,9 @@ def paired_difference(
 
 
 def paired_p(better: Mapping[int, float], other: Mapping[int, float]) -> float:
-    """Return the two-sided p of a paired t-test over the seeds both have; NaN below two.
+    """Return the two-sided p of a paired t-test over common seeds; NaN for fewer than two.
 
-    Differences that do not vary at all give 1 if they are 0, and 0 otherwise.
+    If all differences are equal, p is 1 if they are 0, and 0 otherwise.
     """
     from scipy.stats import t
 
@@ -59,7 +59,7 @@ def paired_p(better: Mapping[int, float], other: Mapping[int, float]) -> float:
 
 
 def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
-    """Say which hypotheses Holm's step-down procedure rejects at `level` (Holm, 1979)."""
+    """Return which hypotheses Holm's step-down procedure rejects at `level` (Holm, 1979)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     rejected = [False] * len(p_values)
     for rank, i in enumerate(order):
@@ -70,10 +70,10 @@ def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
 
 
 def indistinguishable(rows: Sequence[Mapping[int, float]]) -> list[bool]:
-    """Mark the row of the best mean, and those a paired test cannot tell from it.
+    """Mark the row with the best mean, and those that a paired test cannot distinguish from it.
 
-    `rows`: seed -> value, one mapping a row. A row with fewer than two seeds, or with fewer than
-    two in common with the best, is not compared and not marked.
+    `rows`: seed -> value for each row. A row with fewer than two seeds, or with fewer than two in
+    common with the best row, is not compared and not marked.
     """
     compared = [i for i, row in enumerate(rows) if len(row) >= 2]
     if not compared:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from debiasbench.common.errors import RecordError
-from debiasbench.leaderboard.board import boards, distinct
-from debiasbench.leaderboard.render import render
-from debiasbench.records.store import read_all
+from debiasbench.common.errors import OptionError
+from debiasbench.leaderboard import pivot as pivoted
+from debiasbench.leaderboard.board import boards
+from debiasbench.leaderboard.gather import gather
+from debiasbench.leaderboard.render import MARKUPS, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,16 +23,39 @@ def table(
     metric: str | None = None,
     select: str | None = None,
     baseline: str | None = None,
+    pivot: str | None = None,
 ) -> tuple[str, list[str]]:
-    """Compare all records in files and folders; return the text and a line for each bad record.
+    """Compare all records in files and folders; return the text and a message for each bad record.
 
-    `form` is one of `FORMATS`; the rest is as in `boards`. Raises `RecordError` if there is no
-    record at all, naming what was found instead.
+    Records that contradict themselves are left out. `form` is one of `FORMATS`. `pivot` is an
+    option whose values become columns, see `pivots`; the other arguments are those of `boards`.
+    Raises `RecordError` if there is no record to compare, and `OptionError` for a pivot with a
+    baseline or in a format that is not a table.
     """
-    found, problems = read_all(places)
-    records, repeated = distinct([record for _, record in found])
-    if not records:
-        hint = f" ({'; '.join(problems)})" if problems else ""
-        raise RecordError(f"There is no record to compare{hint}. `debiasbench run` makes one")
-    made = boards(records, dataset=dataset, metric=metric, select=select, baseline=baseline)
-    return render(made, form), [*problems, *repeated]
+    if pivot is not None and baseline is not None:
+        raise OptionError("--pivot cannot be combined with --baseline")
+    if pivot is not None and form not in MARKUPS:
+        raise OptionError(
+            f"--pivot cannot be combined with --format {form}, which has a row for each value"
+        )
+    gathered = gather(places)
+    if pivot is None:
+        made = boards(
+            gathered.records,
+            dataset=dataset,
+            metric=metric,
+            select=select,
+            baseline=baseline,
+            unverified=gathered.unverified,
+        )
+        return render(made, form), gathered.problems
+    tables = pivoted.pivots(
+        gathered.records,
+        pivot,
+        dataset=dataset,
+        metric=metric,
+        select=select,
+        unverified=gathered.unverified,
+    )
+    text = "\n".join(pivoted.write(one, MARKUPS[form]) for one in tables)
+    return text, gathered.problems

@@ -1,1 +1,1 @@
-"""What came of runs: records, where they are stored, and the metrics that follow from them."""
+"""Records of runs, where they are stored, and the metrics that follow from them."""

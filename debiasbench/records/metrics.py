@@ -1,4 +1,4 @@
-"""Accuracies from per-group counts: pure functions, each number in [0, 1] or NaN."""
+"""Accuracies from the counts in each group: pure functions with values in [0, 1], or NaN."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class GroupCounts:
-    """What a classifier got right in each group of a split.
+    """Correct and all samples in each group of a split.
 
-    All are (C, B), classes by bias values: `hits` correct samples, `totals` samples, `aligned`
-    whether the bias goes with the class, `train` samples in the training split.
+    All tables are (C, B), classes by bias values. `hits`: correct samples. `totals`: samples.
+    `aligned`: whether the bias goes with the class. `train`: samples in the training split.
     """
 
     hits: NDArray[np.int64]
@@ -35,7 +35,7 @@ class GroupCounts:
         aligned: Sequence[Sequence[bool]],
         train: Sequence[int],
     ) -> GroupCounts:
-        """Make it from flat group lists, group = y * num_biases + bias."""
+        """Make the tables from flat lists, (G,), with group = y * num_biases + bias."""
         flags = np.asarray(aligned, dtype=bool)
         shape = flags.shape
         tables = [np.asarray(v, dtype=np.int64).reshape(shape) for v in (hits, totals, train)]
@@ -44,69 +44,73 @@ class GroupCounts:
     @property
     def accuracy(self) -> NDArray[np.float64]:
         """(C, B) accuracy per group, NaN for a group without samples."""
-        share = np.full(self.hits.shape, np.nan)
-        np.divide(self.hits, self.totals, out=share, where=self.totals > 0)
-        return share
+        accuracy = np.full(self.hits.shape, np.nan)
+        np.divide(self.hits, self.totals, out=accuracy, where=self.totals > 0)
+        return accuracy
 
 
 def average(g: GroupCounts) -> float:
-    """Accuracy over the split as it is."""
+    """Return the accuracy over all samples."""
     return _ratio(g.hits.sum(), g.totals.sum())
 
 
 def balanced_groups(g: GroupCounts) -> float:
-    """Mean of the group accuracies; groups without samples do not count."""
+    """Return the mean of the group accuracies; groups without samples do not count."""
     return _mean(g.accuracy)
 
 
 def unbiased(g: GroupCounts) -> float:
-    """Accuracy if bias were independent of class: classes as frequent as they are, biases equally.
+    """Return the accuracy as if all bias values were equally frequent within each class.
 
-    sum_y p(y) mean_b accuracy(y, b). On a bias-balanced split this is the plain average, which
-    is what the literature calls unbiased accuracy.
+    sum_y p(y) mean_b accuracy(y, b). On a bias-balanced split this is the average, which the
+    literature calls unbiased accuracy.
     """
     per_class = np.array([_mean(row) for row in g.accuracy])  # (C,)
-    share = g.totals.sum(axis=1)  # (C,)
-    there = share > 0
-    return _ratio((per_class[there] * share[there]).sum(), share.sum())
+    samples = g.totals.sum(axis=1)  # (C,)
+    present = samples > 0
+    return _ratio((per_class[present] * samples[present]).sum(), samples.sum())
 
 
 def worst_group(g: GroupCounts) -> float:
-    """Accuracy of the worst group that has samples."""
-    there = g.totals > 0
-    return float(g.accuracy[there].min()) if there.any() else float("nan")
+    """Return the lowest accuracy of any group that has samples."""
+    present = g.totals > 0
+    return float(g.accuracy[present].min()) if present.any() else float("nan")
 
 
 def conflict(g: GroupCounts) -> float:
-    """Accuracy over the bias-conflicting samples."""
+    """Return the accuracy over the bias-conflicting samples."""
     return _ratio(g.hits[~g.aligned].sum(), g.totals[~g.aligned].sum())
 
 
 def aligned(g: GroupCounts) -> float:
-    """Accuracy over the bias-aligned samples."""
+    """Return the accuracy over the bias-aligned samples."""
     return _ratio(g.hits[g.aligned].sum(), g.totals[g.aligned].sum())
 
 
 def adjusted_average(g: GroupCounts) -> float:
-    """Group accuracies weighted by the groups' frequency in training (Sagawa et al., 2020).
+    """Return the mean of group accuracies, weighted by the groups' frequency in training.
 
-    NaN if a group that occurs in training has no sample here.
+    NaN if a group that occurs in training has no sample in the split. The adjusted average of
+    Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, ICLR 2020.
     """
-    there = g.train > 0
-    return _ratio((g.accuracy[there] * g.train[there]).sum(), g.train.sum())
+    present = g.train > 0
+    return _ratio((g.accuracy[present] * g.train[present]).sum(), g.train.sum())
 
 
 METRICS: dict[str, Callable[[GroupCounts], float]] = {
-    f.__name__: f
-    for f in (
-        average, unbiased, balanced_groups, worst_group, conflict, aligned, adjusted_average,
-    )
-}  # fmt: skip
-"""Every metric by its name."""
+    "average": average,
+    "unbiased": unbiased,
+    "balanced_groups": balanced_groups,
+    "worst_group": worst_group,
+    "conflict": conflict,
+    "aligned": aligned,
+    "adjusted_average": adjusted_average,
+}
+"""Name -> metric."""
 
 
 def accuracies(g: GroupCounts) -> dict[str, float]:
-    """Return every metric by name."""
+    """Compute every metric; return them by name."""
     return {name: metric(g) for name, metric in METRICS.items()}
 
 
@@ -115,5 +119,5 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if there.size else float("nan")
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")

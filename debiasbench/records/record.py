@@ -1,4 +1,4 @@
-"""What came of a run: `Record`, plain data that JSON can hold."""
+"""The result of a run: `Record`, plain data that JSON can hold."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from debiasbench.common.errors import RecordError
 from debiasbench.core.supervision import Supervision
 from debiasbench.records.metrics import METRICS, GroupCounts
 from debiasbench.records.selection import RULES
+from debiasbench.records.upgrade import SCHEMA, upgraded
 from debiasbench.specs.spec import Spec
 
 if TYPE_CHECKING:
@@ -21,26 +22,28 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
-SCHEMA = 1
 _FLAT_LIST = re.compile(r"\[\s+([^\[\]{}\"]+?)\s+\]")
 
 
 @dataclass(frozen=True)
 class TaskFacts(Strict):
-    """What a reader must know of the data to recompute every metric."""
+    """The facts about the data that are needed to recompute every metric.
+
+    C classes, B biases, and G = C * B groups; group = y * B + bias.
+    """
 
     classes: list[str]
     biases: list[str]
     aligned: list[list[bool]]  # (C, B)
     metric: str
     select: str
-    group_counts: dict[str, list[int]]  # split -> (G,), group = y * len(biases) + bias
+    group_counts: dict[str, list[int]]  # split -> samples in each group, (G,)
     fingerprint: str
 
 
 @dataclass(frozen=True)
 class SplitResult(Strict):
-    """Correct samples per group (G,), and the accuracies that follow from them."""
+    """Correct samples in each group, (G,), and the accuracies that follow from them."""
 
     hits: list[int]
     metrics: dict[str, float]
@@ -50,7 +53,7 @@ class SplitResult(Strict):
 class Outcome(Strict):
     """The result under one selection rule."""
 
-    epoch: int | None  # None: the rule had no epochs to choose from, the result is as it is
+    epoch: int | None  # None: the method returned weights without epochs to choose from
     value: float  # the rule's validation metric at that epoch; NaN for `last`
     val: SplitResult
     test: SplitResult
@@ -58,23 +61,23 @@ class Outcome(Strict):
 
 @dataclass(frozen=True)
 class Cost(Strict):
-    """What the run took. FLOPs count a multiply-add as two and leave out every evaluation."""
+    """What the run needed. A multiply-add counts as two FLOPs; evaluations are not counted."""
 
     wall_seconds: float
     training_seconds: float
-    images_per_second: float  # in training stages, validation included
+    images_per_second: float  # in training stages, including validation
     peak_memory_bytes: int
-    parameters: int  # of the network that predicts
-    active_parameters: int  # those that sparsity leaves
+    parameters: int  # of the network that makes the predictions
+    active_parameters: int  # parameters that are not masked
     density: float  # active fraction of the convolution and linear weights
-    inference_flops: float  # per sample, at the realised density
-    training_flops: float  # all stages together
-    stages: list[dict[str, Any]]
+    inference_flops: float  # per sample, at this density
+    training_flops: float  # of all stages
+    stages: list[dict[str, Any]]  # a `StageCost` each
 
 
 @dataclass(frozen=True)
 class Failure(Strict):
-    """Why and where a run ended early."""
+    """Why and where training failed."""
 
     kind: str
     message: str
@@ -85,31 +88,32 @@ class Failure(Strict):
 
 @dataclass(frozen=True)
 class Provenance(Strict):
-    """Where and with what a run was made."""
+    """The machine, the software and the code that made a record."""
 
-    plugins: dict[str, str]  # dataset, model, method -> distribution and version
+    plugins: dict[str, str]  # dataset, model, method, sparse -> distribution and version
     versions: dict[str, str]
     device: str
     hardware: str
     deterministic: bool
-    git: str | None  # commit of the debiasbench checkout, "+changes" if it had any
+    git: str | None  # commit of the debiasbench checkout, with "+changes" if it had changes
     started: str  # UTC, ISO 8601
-    arithmetic: dict[str, Any] = field(default_factory=dict)  # precision and so on; processes
+    arithmetic: dict[str, Any] = field(default_factory=dict)  # precision, compilation, processes
+    code: str | None = None  # SHA-256 of the source code; None in records older than schema 2
 
 
 @dataclass(frozen=True)
 class Record(Strict):
-    """A run, whole: enough to recompute every metric and to run it again.
+    """A complete run: enough to recompute every metric and to run it again.
 
-    `predictions`: name and SHA-256 of the file of predicted classes, None if failed; see
-    `debiasbench.records.store.read_predictions`. `weights`: the same of the network's weights, if
-    they were kept, and the selection rule that chose them.
+    `predictions`: name and SHA-256 of the file of predicted classes, None if training failed; see
+    `read_predictions`. `weights`: name and SHA-256 of the file of the network's weights, and the
+    selection rule that chose them; None if they were not kept.
     """
 
     id: str
     status: Literal["ok", "failed"]
     spec: Spec
-    supervision: Supervision  # what the method declared
+    supervision: Supervision  # as the method declared it
     task: TaskFacts
     provenance: Provenance
     outcomes: dict[str, Outcome] = field(default_factory=dict)  # by selection rule
@@ -121,67 +125,72 @@ class Record(Strict):
 
 
 def test_counts(record: Record, outcome: Outcome) -> GroupCounts:
-    """Return what an outcome of the record got right in each group of the test split."""
+    """Return the counts of an outcome in each group of the test split."""
     totals = record.task.group_counts
     return GroupCounts.of(outcome.test.hits, totals["test"], record.task.aligned, totals["train"])
 
 
 def to_json(record: Record) -> str:
-    """Write a record as JSON; NaN and infinities become null, and `nulls` says which they were."""
+    """Write a record as JSON. NaN and infinities become null; `nulls` lists their values."""
     data = asdict(record)
     nulls = {".".join(map(str, path)): str(value) for path, value in _non_finite(data)}
     data["nulls"] = nulls
     text = json.dumps(_without_non_finite(data), indent=1, sort_keys=True, allow_nan=False)
-    # a list of numbers on one line: a hundred groups are a line, not a page
+    # lists of numbers stand on one line, or a hundred groups would fill a page
     return _FLAT_LIST.sub(lambda m: "[" + " ".join(m[1].split()) + "]", text) + "\n"
 
 
 def from_json(text: str) -> Record:
-    """Read a record; raises `RecordError` saying what is wrong with it."""
+    """Read a record of any known schema, upgraded to the current one.
+
+    Raises `RecordError` with the reason; its message continues the name of a file.
+    """
     from pydantic import ValidationError
 
     try:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise RecordError(f"is no JSON ({error})") from error
+        raise RecordError(f"is not valid JSON ({error})") from error
     if not isinstance(data, dict) or "schema" not in data or "spec" not in data:
-        raise RecordError("is no debiasbench record (no schema, no spec)")
-    if data["schema"] != SCHEMA:
-        raise RecordError(
-            f"has record schema {data['schema']!r}; this debiasbench reads schema {SCHEMA}"
-        )
+        raise RecordError("is not a debiasbench record (it has no schema or no spec)")
     try:
         for path, value in data.pop("nulls", {}).items():
             _put(data, path.split("."), float(value))
-        record = _reader().validate_python(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RecordError(f"is damaged at {where}: {first['msg'].lower()}") from error
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise RecordError(f"is damaged in `nulls` ({error})") from error
-    if (known := record.spec.unchecked_id) != record.id:
-        raise RecordError(f"was changed by hand: its spec hashes to {known}, not its id")
+    try:
+        record = _reader().validate_python(upgraded(data))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RecordError(f"is damaged at {place}: {first['msg'].lower()}") from error
+    if record.spec.id != record.id:
+        raise RecordError(
+            f"was changed by hand: its spec hashes to {record.spec.id}, not to its id"
+        )
     for contradiction in _contradictions(record):
         raise RecordError(f"contradicts itself: {contradiction}")
     return record
 
 
 def _contradictions(record: Record) -> Iterator[str]:
-    """Say what no run could have written, so that readers need not look again."""
+    """Yield what no run can have written, so that readers need not check it again."""
     task = record.task
     groups = len(task.classes) * len(task.biases)
     if [len(row) for row in task.aligned] != [len(task.biases)] * len(task.classes):
-        yield "aligned is not classes by biases"
+        yield "aligned is not a table of classes by biases"
     if task.metric not in METRICS or task.select not in RULES:
-        yield f"metric {task.metric!r} or rule {task.select!r} is unknown to this debiasbench"
+        yield f"metric {task.metric!r} or rule {task.select!r} is unknown"
     for split in ("train", "val", "test"):
         counts = task.group_counts.get(split, [])
         if len(counts) != groups or any(n < 0 for n in counts) or sum(counts) == 0:
             yield f"group counts of {split} are not {groups} numbers of samples"
+    for name, entry in (("predictions", record.predictions), ("weights", record.weights)):
+        if entry is not None and not {"file", "sha256"} <= set(entry):
+            yield f"{name} have no file name or no SHA-256"
     for rule, outcome in record.outcomes.items():
         if rule not in RULES:
-            yield f"rule {rule!r} is unknown to this debiasbench"
+            yield f"rule {rule!r} is unknown"
         for split, result in (("val", outcome.val), ("test", outcome.test)):
             counts = task.group_counts.get(split, [])
             if len(result.hits) != len(counts) or any(

@@ -1,4 +1,4 @@
-"""Which epoch to keep: every rule is followed in one training, and none is picked afterwards."""
+"""Selection rules: which epoch to keep. Every rule is followed in the same training."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ RULES: dict[str, str | None] = {
 """Rule -> the validation metric it maximises; None keeps the last epoch."""
 
 USES_GROUPS = frozenset(r for r, metric in RULES.items() if metric not in {None, "average"})
-"""Rules that read the bias labels of the validation split: all whose metric tells groups apart."""
+"""Rules that read the bias labels of the validation split, because their metric uses groups."""
 
 
 @dataclass
 class Tracker:
     """Follow every rule over the epochs of one stage.
 
-    `best`: rule -> (epoch, value) of the epoch it keeps so far; the earliest among equals, and
-    absent while the rule's metric has been NaN throughout.
+    `best`: rule -> (epoch, value) of the epoch that it keeps so far, the earliest of equal ones. A
+    rule is absent as long as its metric has been NaN at every epoch.
     """
 
     best: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def update(self, epoch: int, metrics: Mapping[str, float]) -> list[str]:
-        """Take in the validation metrics after an epoch; return the rules that now keep it.
+        """Add the validation metrics after an epoch; return the rules that now keep it.
 
         A metric that is absent counts as NaN.
         """

@@ -1,4 +1,4 @@
-"""Where and with what a run is made."""
+"""The versions, the source code and the commit that a run is made with."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ PACKAGES = ("debiasbench", "torch", "torchvision", "timm", "numpy", "scikit-lear
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of every package that can move a result."""
+    """Return the versions of Python and of every package that can change a result."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 def code(*parts: object) -> str:
-    """Return a digest of this package's source files and of those that define `parts`.
+    """Return the SHA-256 of the source files of debiasbench and of the packages of `parts`.
 
-    A version says nothing of what its author has changed since.
+    `parts` are objects, such as a method; None is ignored. Versions are not enough: an author
+    may have changed the code since.
     """
-    tops = {"debiasbench", *(type(part).__module__.split(".")[0] for part in parts)}
+    given = [part for part in parts if part is not None]
+    tops = {"debiasbench", *(type(part).__module__.split(".")[0] for part in given)}
     return hashlib.sha256("".join(map(_code, sorted(tops))).encode()).hexdigest()
 
 
 @functools.cache
 def _code(top: str) -> str:
-    """The digest of the source files of a package, or of a module that is one file."""
-    where = getattr(sys.modules.get(top), "__file__", None)
-    if where is None:
-        return str(uuid.uuid4())  # typed into an interpreter: never the same twice
-    file = Path(where)
+    """Return the SHA-256 of the source files of a package or of a single-file module."""
+    name = getattr(sys.modules.get(top), "__file__", None)
+    if name is None:
+        return str(uuid.uuid4())  # code typed into an interpreter is never known to be the same
+    file = Path(name)
     files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
     sha = hashlib.sha256(top.encode())
     for source in files:
@@ -44,7 +46,7 @@ def _code(top: str) -> str:
 
 
 def git_commit() -> str | None:
-    """Return the commit this package is checked out at; None if it is installed otherwise."""
+    """Return the commit of this checkout, None if the package is not a git checkout."""
     root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None
@@ -56,7 +58,7 @@ def git_commit() -> str | None:
     return commit + ("+changes" if changes else "")
 
 
-def _git(root: Path, *words: str) -> str:
-    command = ["git", "-C", str(root), *words]
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     return done.stdout.strip()

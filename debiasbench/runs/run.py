@@ -207,6 +207,7 @@ class _Made:
                 "processes": execution.team.size,
             },
             started=self._started.isoformat(timespec="seconds"),
+            code=provenance.code(*(instance(*part) for part in self._parts().values())),
         )
 
 

@@ -43,11 +43,6 @@ class Spec(Strict):
                 f"{'is' if len(unresolved) == 1 else 'are'} auto. Set a value that does not depend "
                 "on the machine"
             )
-        return self.unchecked_id
-
-    @property
-    def unchecked_id(self) -> str:
-        """The id, also of a spec that is not resolved: older records have such ids."""
         decides = {name: value for name, value in asdict(self).items() if value is not None}
         return digest(decides)[:16]
 

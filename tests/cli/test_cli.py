@@ -49,7 +49,7 @@ def test_a_run_ends_in_a_table_and_the_place_of_the_record(debiasbench: Cli) -> 
     (path,) = records()
     lines = result.stdout.splitlines()
     assert lines[0] == "erm on toy with mlp, seed 0"
-    assert lines[2] == ("Test accuracy per group (samples), of the epoch selected by val_unbiased:")
+    assert lines[2] == ("Test accuracy per group (samples), at the epoch selected by val_unbiased:")
     assert lines[4].split() == ["class", "red", "%", "blue", "%"]
     assert [line.split()[0] for line in lines[6:8]] == ["left", "right"]
     rules = [line.split()[0] for line in lines if line.startswith(("last", "val_"))]
@@ -324,7 +324,7 @@ def test_leaderboard_names_bad_files_and_strict_ends_with_an_error(debiasbench: 
     result = debiasbench("leaderboard")
     assert result.exit_code == 0
     assert result.stderr == (
-        "Warning: results/package.json is no debiasbench record (no schema, no spec)\n"
+        "Warning: results/package.json is not a debiasbench record (it has no schema or no spec)\n"
     )
     assert "| erm" in result.stdout
     strict = debiasbench("leaderboard", "--strict")
@@ -346,7 +346,7 @@ def test_leaderboard_takes_data_set_metric_rule_and_baseline(debiasbench: Cli) -
     assert table.count("### ") == 1
     header = [cell.strip() for cell in table.splitlines()[2].split("|")[1:6]]
     assert header == ["method", "conflict %", "95 % interval", "seeds", "minus erm, points"]
-    assert "of the epoch that last selects" in table
+    assert "over seeds, after the last epoch." in table
     assert "Did you mean 'toy'" in only(debiasbench("leaderboard", "--dataset", "tooy"), 2)
 
 

@@ -1,4 +1,4 @@
-"""Records are there whole or not at all, and one process at a time runs a spec."""
+"""Records are written completely or not at all, and one process at a time runs a spec."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_saved_record_loads_equal_with_its_predictions_beside_it(tmp_path: Pat
     }
 
 
-def test_predictions_that_are_not_the_records_own_are_refused(tmp_path: Path) -> None:
+def test_predictions_of_another_record_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path)
     record = read(path)
     (tmp_path / (SPEC.stem + PREDICTIONS)).write_bytes(b"other")
@@ -65,7 +65,7 @@ def test_predictions_that_are_not_the_records_own_are_refused(tmp_path: Path) ->
         read_predictions(path, record, "last", "test")
 
 
-def test_a_write_that_fails_half_way_leaves_the_old_record_and_no_other_file(
+def test_a_write_that_fails_leaves_the_old_record_and_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(tmp_path)
@@ -92,9 +92,9 @@ def test_a_second_claim_on_a_spec_is_refused_while_the_first_lasts(tmp_path: Pat
         pass
 
 
-def test_a_damaged_record_in_the_way_says_how_to_go_on(tmp_path: Path) -> None:
+def test_the_error_about_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
     Store(tmp_path).path(SPEC).write_text("{")
-    with pytest.raises(RecordError, match=r"is no JSON.*--overwrite always"):
+    with pytest.raises(RecordError, match=r"is not valid JSON.*--overwrite always"):
         Store(tmp_path).load(SPEC)
 
 
@@ -103,7 +103,7 @@ def test_an_error_inside_a_claim_is_not_blamed_on_the_folder(tmp_path: Path) -> 
         raise FileNotFoundError("data")
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_claim(tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_process_are_removed_by_the_next_claim(tmp_path: Path) -> None:
     leftover = tmp_path / f".{SPEC.stem}.json"
     leftover.write_text("{")
     other = tmp_path / f".{replace(SPEC, seed=1).stem}.json"
@@ -114,7 +114,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_claim(tmp_path: Path)
         assert other.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_the_error_about_a_folder_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     claim = Store(tmp_path / "file" / "results").claim(SPEC)
     with pytest.raises(StoreError, match="Choose a folder with --results"):
@@ -139,12 +139,12 @@ def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
     assert len(records) == 1
 
 
-def test_a_place_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_place_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="No results at"):
         read_all([tmp_path / "nothing"])
 
 
-def test_text_is_written_whole_or_the_error_names_the_file(tmp_path: Path) -> None:
+def test_text_is_written_completely_or_the_error_names_the_file(tmp_path: Path) -> None:
     write_text(tmp_path / "page.md", "hello\n")
     assert (tmp_path / "page.md").read_text() == "hello\n"
     with pytest.raises(StoreError, match="Cannot write"):

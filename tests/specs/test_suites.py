@@ -65,8 +65,8 @@ def published(name: str) -> list[Spec]:
     return read(name).specs(Plugins())
 
 
-def test_the_suites_are_rests_three() -> None:
-    assert names() == ["rest-bffhq", "rest-cifar10c", "rest-cmnist"]
+def test_the_suites_are_rests_three_and_the_trio() -> None:
+    assert names() == ["cmnist-trio", "rest-bffhq", "rest-cifar10c", "rest-cmnist"]
     assert [read(name).name for name in names()] == names()
 
 
@@ -477,7 +477,7 @@ def test_a_folder_that_cannot_be_written_ends_the_sweep_at_once(debiasbench: Cli
 def test_suite_list_names_the_suites_and_what_they_are(debiasbench: Cli) -> None:
     lines = debiasbench("suite", "list").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["suite", *names()]
-    assert lines[1].endswith("REST on BFFHQ: 14 densities, three seeds")
+    assert lines[2].endswith("REST on BFFHQ: 14 densities, three seeds")
 
 
 def test_suite_show_says_what_it_is_how_much_is_done_and_what_the_rest_takes(

@@ -1,0 +1,67 @@
+"""`debiasbench verify`: whether records agree with themselves and with their predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from debiasbench.cli.common import debug_option
+
+
+@click.command()
+@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--migrate",
+    "rewrite",
+    is_flag=True,
+    help="First rewrite records of older schemas in the current schema, under their current "
+    "names. Predictions and provenance are kept.",
+)
+@debug_option
+def verify(results: tuple[Path, ...], rewrite: bool) -> None:
+    """Verify the records in RESULTS (files or folders; default: results).
+
+    Computes ids from specs, hits and group counts from predictions, and metrics from hits. Names
+    every record that contradicts itself, and ends with exit code 9 if there is one.
+    """
+    from debiasbench.common.errors import RecordError
+    from debiasbench.records.reading import read_all
+    from debiasbench.records.verify import check
+
+    places = results or (Path("results"),)
+    if rewrite:
+        _migrate(places)
+    records, problems = read_all(places)
+    checked = check(records)
+    for problem in problems:
+        click.echo(problem)
+    for path, messages in checked.contradictions:
+        for message in messages:
+            click.echo(f"{path} contradicts itself: {message}")
+    for path, _, reason in checked.unverified:
+        click.echo(f"{path} cannot be verified: {reason}")
+    counts = {
+        "verified": len(checked.sound) - len(checked.unverified),
+        "without predictions": len(checked.unverified),
+        "contradictory": len(checked.contradictions),
+        "unreadable": len(problems),
+    }
+    named = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n or kind == "verified")
+    click.echo(f"{len(records) + len(problems)} records: {named}")
+    if bad := len(checked.contradictions) + len(problems):
+        raise RecordError(f"{bad} bad records: see above")
+
+
+def _migrate(places: tuple[Path, ...]) -> None:
+    from debiasbench.common.errors import RecordError
+    from debiasbench.records.migrate import is_current, migrate
+    from debiasbench.records.reading import read_all
+
+    for path, _ in read_all(places)[0]:
+        if not path.exists() or is_current(path):
+            continue  # it made way for another record
+        try:
+            click.echo(f"{path} -> {migrate(path).name}")
+        except RecordError as error:
+            click.echo(f"Warning: {error}", err=True)

@@ -1,0 +1,101 @@
+"""Cells of a table as text. Accuracies become percent here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from debiasbench.leaderboard.frame import plain
+from debiasbench.records.selection import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from debiasbench.leaderboard.row import Row
+
+COSTS = {  # heading -> name of the cost, its unit, and how it is written
+    "density": ("density", 1.0, "{:.4g}"),
+    "parameters": ("active_parameters", 1.0, "{:,.0f}"),
+    "MFLOPs to predict": ("inference_flops", 1e6, "{:,.4g}"),
+    "TFLOPs to train": ("training_flops", 1e12, "{:,.4g}"),
+    "seconds": ("training_seconds", 1.0, "{:,.0f}"),
+}
+SEEN = {
+    "train": {
+        "none": "no bias labels in training",
+        "conflict": "conflict bit in training",
+        "groups": "group labels in training",
+    },
+    "val": {
+        "none": "no bias labels in validation",
+        "select": "group labels of validation for selection",
+        "fit": "trained on validation with group labels",
+    },
+}
+
+STRONG = (
+    "Strong: the best of its section, and those that a paired t-test over common seeds (Holm, "
+    "5 %) cannot distinguish from it."
+)
+
+
+def mean(row: Row) -> str:
+    """Write the mean over seeds, with the standard deviation if there is one."""
+    if len(row.values) < 2:
+        return percent(row.mean)
+    return f"{percent(row.mean)} ± {percent(row.deviation)}"
+
+
+def bounds(row: Row) -> str:
+    """Write the 95 % interval of the mean over seeds."""
+    if len(row.values) < 2:
+        return "—"
+    low, high = row.interval
+    return f"{percent(max(low, 0.0))} – {percent(min(high, 1.0))}"
+
+
+def seeds(row: Row) -> str:
+    """Write the number of seeds with a value, and of all if some have none."""
+    planned = len(row.values) + len(row.failed) + len(row.missing)
+    return str(planned) if len(row.values) == planned else f"{len(row.values)} of {planned}"
+
+
+def difference(row: Row) -> str:
+    """Write the mean difference to the baseline in points, with its 95 % interval."""
+    value, low, high = (100 * number for number in row.difference)
+    return "—" if math.isnan(value) else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def cost(heading: str, rows: Sequence[Row]) -> str:
+    """Write a cost; of several rows the smallest and the largest, if they differ as written."""
+    name, unit, form = COSTS[heading]
+    values = sorted(v for row in rows if not math.isnan(v := row.costs[name] / unit))
+    texts = list(dict.fromkeys(form.format(v) for v in values))
+    if not texts:
+        return "—"
+    return texts[0] if len(texts) == 1 else f"{texts[0]} – {texts[-1]}"
+
+
+def section(row: Row) -> str:
+    """Write which bias labels a row sees."""
+    return f"{SEEN['train'][row.train]}, {SEEN['val'][row.val]}"
+
+
+def options(row: Row) -> str:
+    """Write the method of a row with all its options."""
+    return f"{row.method}: " + ", ".join(f"{k}={plain(v)}" for k, v in sorted(row.options.items()))
+
+
+def percent(value: float) -> str:
+    """Write a fraction in percent, NaN as a dash."""
+    return "—" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def epoch(rule: str) -> str:
+    """Write which epoch a selection rule takes."""
+    return "after the last epoch" if RULES[rule] is None else f"at the epoch selected by {rule}"
+
+
+def words(name: str) -> str:
+    """Write a name such as worst_group as words."""
+    return name.replace("_", " ")

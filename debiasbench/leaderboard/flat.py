@@ -1,0 +1,91 @@
+"""Boards as CSV and JSON: full numbers, and the ids of the records behind each row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from typing import TYPE_CHECKING
+
+from debiasbench.leaderboard.frame import COSTS
+from debiasbench.leaderboard.row import SIDE_METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from debiasbench.leaderboard.board import Board
+    from debiasbench.leaderboard.row import Row
+
+
+def as_csv(boards: Sequence[Board]) -> str:
+    """Write a line for each row; every board has the same columns."""
+    out = io.StringIO()
+    rows = [_flat(board, row) for board in boards for row in board.rows]
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def as_json(boards: Sequence[Board]) -> str:
+    """Write a list of boards, each with its conditions, notes and rows."""
+    data = [
+        {
+            "dataset": board.dataset,
+            "model": board.model,
+            "metric": board.metric,
+            "select": board.rule,
+            "conditions": board.conditions,
+            "notes": board.notes,
+            "rows": [_nested(board, row) for row in board.rows],
+        }
+        for board in boards
+    ]
+    return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
+def _nested(board: Board, row: Row) -> dict[str, object]:
+    return _flat(board, row) | {
+        "values": row.values,
+        "failed": row.failed,
+        "missing": row.missing,
+        "options": row.options,
+        "training": row.training,
+        "records": row.records,
+    }
+
+
+def _flat(board: Board, row: Row) -> dict[str, object]:
+    side = {**row.side, board.metric: row.mean}
+    return {
+        "dataset": board.dataset,
+        "model": board.model,
+        "metric": board.metric,
+        "select": board.rule,
+        "train_labels": row.train,
+        "val_use": row.val,
+        "method": row.method,
+        "setting": row.setting,
+        "mean": _blank(row.mean),
+        "deviation": _blank(row.deviation),
+        "low": _blank(row.interval[0]),
+        "high": _blank(row.interval[1]),
+        "baseline": board.baseline,
+        "difference": _blank(row.difference[0]),
+        "difference_low": _blank(row.difference[1]),
+        "difference_high": _blank(row.difference[2]),
+        "seeds": " ".join(map(str, row.values)),
+        "failed_seeds": " ".join(map(str, row.failed)),
+        "missing_seeds": " ".join(map(str, row.missing)),
+        "marked": row.marked,
+        **{metric: _blank(side.get(metric, math.nan)) for metric in SIDE_METRICS},
+        **{name: _blank(row.costs[name]) for name in COSTS},
+        "options": json.dumps(row.options, sort_keys=True),
+        "training": json.dumps(row.training, sort_keys=True),
+        "records": " ".join(row.records),
+    }
+
+
+def _blank(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,121 @@
+"""What a reader must know beside the numbers of a table, in sentences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from debiasbench.leaderboard.frame import plain
+from debiasbench.leaderboard.row import common
+from debiasbench.records.selection import USES_GROUPS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from debiasbench.leaderboard.row import Row
+    from debiasbench.records.record import Provenance, Record, TaskFacts
+
+
+def conditions(rows: Sequence[Row], records: Sequence[Record]) -> str:
+    """Describe the samples, the training that all rows share, and the machines."""
+    return f"Samples: {samples([records[0].task])}. {training(rows)} {made_on(records)}"
+
+
+def samples(tasks: Sequence[TaskFacts]) -> str:
+    """Write the size of each split and how much of it conflicts, for all tasks in order."""
+    parts = []
+    for split in ("train", "val", "test"):
+        sizes = dict.fromkeys(f"{sum(task.group_counts[split]):,}" for task in tasks)
+        shares = dict.fromkeys(f"{100 * _conflicting(task, split):.3g}" for task in tasks)
+        parts.append(f"{', '.join(sizes)} {split} ({', '.join(shares)} % conflicting)")
+    return ", ".join(parts)
+
+
+def training(rows: Sequence[Row]) -> str:
+    """Write the training settings that all rows share."""
+    shared = common([row.training for row in rows])
+    return f"Training: {', '.join(f'{k}={plain(v)}' for k, v in sorted(shared.items()))}."
+
+
+def made_on(records: Sequence[Record]) -> str:
+    """Name the machines, with the version of torch and the precision."""
+    return f"Made on {'; '.join(sorted({_machine(r.provenance) for r in records}))}."
+
+
+def _machine(made: Provenance) -> str:
+    precision = _precision(made)
+    half = "" if precision == "fp32" else f", {precision}"
+    return f"{made.hardware}, torch {made.versions.get('torch', '?')}{half}"
+
+
+def _precision(made: Provenance) -> str:
+    return str(made.arithmetic.get("precision", "fp32"))  # older records had no other
+
+
+def notes(
+    rows: Sequence[Row], records: Sequence[Record], rule: str, unverified: Collection[str]
+) -> list[str]:
+    """Name what limits a comparison of the rows.
+
+    That is: seeds without a result, rows of one seed, a validation split that was balanced with
+    bias labels, different versions and machines, and records that were not verified.
+    """
+    task = records[0].task
+    sentences = _seeds(rows)
+    if rule not in USES_GROUPS | {"last"} and _conflicting(task, "val") > 2 * _conflicting(
+        task, "train"
+    ):
+        sentences.append(
+            f"{rule} reads no bias labels, but the validation split was balanced with them."
+        )
+    if single := [row.name for row in rows if len(row.values) == 1]:
+        sentences.append(f"One seed each, so no interval and no comparison: {', '.join(single)}.")
+    return [*sentences, *_differences(records), *_not_verified(records, unverified)]
+
+
+def _seeds(rows: Sequence[Row]) -> list[str]:
+    sentences = []
+    everywhere = sorted({s for row in rows for s in (*row.values, *row.failed, *row.missing)})
+    for row in rows:
+        absent = [s for s in everywhere if s not in {*row.values, *row.failed, *row.missing}]
+        if absent:
+            sentences.append(f"{row.name}: no record for seed {', '.join(map(str, absent))}.")
+        for seed, reason in {**row.failed, **row.missing}.items():
+            sentences.append(f"{row.name}: seed {seed} does not count: {reason}.")
+    return sentences
+
+
+def _differences(records: Sequence[Record]) -> list[str]:
+    made = [r.provenance for r in records]
+    kinds = {
+        "versions of debiasbench": {p.versions.get("debiasbench", "?") for p in made},
+        "commits of debiasbench": {p.git or "none" for p in made},
+        "versions of torch": {p.versions.get("torch", "?") for p in made},
+        "versions of the model": {p.plugins.get("model", "?") for p in made},
+        "versions of the data set": {p.plugins.get("dataset", "?") for p in made},
+        "precisions": {_precision(p) for p in made},
+        "machines, so times do not compare": {p.hardware for p in made},
+    }
+    return [
+        f"Made with different {kind}: {'; '.join(sorted(values))}."
+        for kind, values in kinds.items()
+        if len(values) > 1
+    ]
+
+
+def _not_verified(records: Sequence[Record], unverified: Collection[str]) -> list[str]:
+    """Name the records without predictions by method and seed."""
+    seeds: dict[str, list[int]] = {}
+    for record in records:
+        if record.id in unverified:
+            seeds.setdefault(record.spec.method.name, []).append(record.spec.seed)
+    if not seeds:
+        return []
+    named = [f"{name} (seeds {', '.join(map(str, sorted(seeds[name])))})" for name in sorted(seeds)]
+    return [f"Not verified, because predictions are missing: {'; '.join(named)}."]
+
+
+def _conflicting(task: TaskFacts, split: str) -> float:
+    """Return the fraction of a split's samples that conflict."""
+    aligned = [flag for row in task.aligned for flag in row]
+    counts = task.group_counts[split]
+    return sum(n for n, flag in zip(counts, aligned, strict=True) if not flag) / sum(counts)

@@ -1,0 +1,144 @@
+"""Rows of a table: the runs of one method with one setting, summarised over their seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from debiasbench.leaderboard.frame import COSTS, plain
+from debiasbench.leaderboard.statistics import interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SIDE_METRICS = ("conflict", "aligned", "worst_group")
+ONE_ROW = (  # what runs must share to be averaged over seeds
+    "train",
+    "val",
+    "method",
+    "sparse",
+    "made_by",
+    "options",
+    "sparse_options",
+    "training",
+)
+LEVELS = ("none", "conflict", "groups", "select", "fit")  # supervision, from least to most
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with one setting, over its seeds. Accuracies are in [0, 1]."""
+
+    method: str  # with the sparse training algorithm, as "groupdro + rigl"
+    setting: str  # what differs from other rows of the method; empty if there are none
+    made_by: str  # the method's distribution and version
+    train: str
+    val: str
+    values: dict[int, float]  # seed -> the board's metric
+    interval: tuple[float, float]  # 95 %, of the mean over seeds
+    side: dict[str, float]  # means of further metrics
+    costs: dict[str, float]  # means of density, parameters, FLOPs, seconds
+    failed: dict[int, str]  # seed -> why its run failed
+    missing: dict[int, str]  # seed -> why its run has no value
+    options: dict[str, Any]
+    training: dict[str, Any]
+    records: list[str]  # ids
+    marked: bool = False  # best of its section, or not distinguishable from the best
+    # to the board's baseline over common seeds: mean and 95 % interval
+    difference: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+
+    @property
+    def name(self) -> str:
+        """Method and setting."""
+        return f"{self.method} ({self.setting})" if self.setting else self.method
+
+    @property
+    def level(self) -> tuple[int, int]:
+        """Supervision as numbers, so that rows can be sorted by it."""
+        return LEVELS.index(self.train), LEVELS.index(self.val)
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds, NaN without any."""
+        return math.fsum(self.values.values()) / len(self.values) if self.values else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over seeds (n - 1), NaN for fewer than two."""
+        n = len(self.values)
+        if n < 2:
+            return math.nan
+        return math.sqrt(math.fsum((v - self.mean) ** 2 for v in self.values.values()) / (n - 1))
+
+
+def rows_of(runs: Sequence[dict[str, Any]], metric: str) -> list[Row]:
+    """Make a row for each method and setting among runs, which are rows of `frame`."""
+    variants: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for run in runs:
+        variants.setdefault(tuple(run[name] for name in ONE_ROW), []).append(run)
+    return with_settings([_row(variant, metric) for variant in variants.values()])
+
+
+def _row(runs: list[dict[str, Any]], metric: str) -> Row:
+    runs = sorted(runs, key=lambda run: run["seed"])
+    first = runs[0]
+    failed = {run["seed"]: run["failure"] for run in runs if isinstance(run["failure"], str)}
+    missing = {run["seed"]: run["missing"] for run in runs if isinstance(run["missing"], str)}
+    done = [run for run in runs if run["seed"] not in failed | missing]
+    undefined = [run["seed"] for run in done if math.isnan(run[metric])]
+    missing |= dict.fromkeys(undefined, f"{metric} is undefined on this test split")
+    done = [run for run in done if run["seed"] not in missing]
+    values = {run["seed"]: run[metric] for run in done}
+    return Row(
+        method=" + ".join(filter(None, (first["method"], first["sparse"]))),
+        setting="",
+        made_by=first["made_by"],
+        train=first["train"],
+        val=first["val"],
+        values=values,
+        interval=interval(list(values.values())),
+        side={name: _mean(done, name) for name in SIDE_METRICS if name != metric},
+        costs={name: _mean(done, name) for name in COSTS},
+        failed=failed,
+        missing=missing,
+        options=_options(first),
+        training=json.loads(first["training"]),
+        records=[run["id"] for run in runs],
+    )
+
+
+def _options(run: dict[str, Any]) -> dict[str, Any]:
+    method: dict[str, Any] = json.loads(run["options"])
+    sparse: dict[str, Any] = json.loads(run["sparse_options"])
+    return method | {f"sparse.{name}": value for name, value in sparse.items()}
+
+
+def _mean(runs: list[dict[str, Any]], column: str) -> float:
+    return math.fsum(run[column] for run in runs) / len(runs) if runs else math.nan
+
+
+def with_settings(rows: list[Row]) -> list[Row]:
+    """Name the options and training settings in which rows of one method differ."""
+    named = []
+    shared = common([row.training for row in rows])
+    for row in rows:
+        namesakes = [r for r in rows if r.method == row.method]
+        same = common([r.options for r in namesakes])
+        differing = {k: v for k, v in row.options.items() if k not in same}
+        differing |= {f"train.{k}": v for k, v in row.training.items() if k not in shared}
+        if len({r.made_by for r in namesakes}) > 1:
+            differing["of"] = row.made_by
+        setting = ", ".join(f"{k}={plain(v)}" for k, v in sorted(differing.items()))
+        named.append(replace(row, setting=setting))
+    return named
+
+
+def common(settings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the names and values that all settings share."""
+    return {
+        key: value
+        for key, value in settings[0].items()
+        if all(key in other and other[key] == value for other in settings)
+    }

@@ -1,0 +1,91 @@
+"""The files beside a record: predicted classes and weights, each known by its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debiasbench.common.errors import RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from debiasbench.records.record import Record
+
+    Predictions = Mapping[str, NDArray[np.integer]]
+
+PREDICTIONS = ".predictions.safetensors"
+WEIGHTS = ".weights.safetensors"
+
+
+def digest(predictions: Predictions) -> str:
+    """Return the SHA-256 of the predictions file."""
+    from safetensors.numpy import save
+
+    return sha256(save(dict(predictions)))
+
+
+def sha256(content: bytes) -> str:
+    """Return the digest by which a record knows a file beside it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def prediction_key(epoch: int | None) -> str:
+    """Name the predictions made after an epoch; rules that keep the same epoch share them."""
+    return "final" if epoch is None else f"epoch_{epoch}"
+
+
+def read_predictions(path: Path, record: Record, rule: str, split: str) -> Predictions:
+    """Return y, group and predicted class, each (N,), of "val" or "test" under a selection rule.
+
+    `path` is the file that `record` was read from. Raises `RecordError` if there are no
+    predictions, or if they are not those that the record was written with.
+    """
+    from safetensors.numpy import load
+
+    if record.predictions is None or rule not in record.outcomes:
+        raise RecordError(f"{path} has no predictions for {rule}")
+    stored = load(content(path, record.predictions))
+    predicted = f"{split}.{prediction_key(record.outcomes[rule].epoch)}"
+    return {
+        "y": stored[f"{split}.y"],
+        "group": stored[f"{split}.group"],
+        "predicted": stored[predicted],
+    }
+
+
+def read_weights(path: Path, record: Record) -> bytes:
+    """Return the content of the safetensors file of weights beside a record.
+
+    `path` is the file that `record` was read from. Raises `RecordError` if no weights were kept,
+    or if they are not those that the record was written with.
+    """
+    if record.weights is None:
+        raise RecordError(
+            f"{path} was made without keeping weights: run it again with --keep-weights"
+        )
+    return content(path, record.weights)
+
+
+def location(path: Path, entry: Mapping[str, str]) -> Path:
+    """Return where a file named in the record at `path` is: in the record's folder, always."""
+    return path.parent / Path(entry["file"]).name
+
+
+def content(path: Path, entry: Mapping[str, str]) -> bytes:
+    """Return the content of a file named in the record at `path`.
+
+    Raises `RecordError` if it cannot be read or has another SHA-256 than the record says.
+    """
+    file = location(path, entry)
+    try:
+        read = file.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{file} cannot be read: {error.strerror}") from error
+    if sha256(read) != entry["sha256"]:
+        raise RecordError(f"{file} is not the file that {path.name} was written with")
+    return read

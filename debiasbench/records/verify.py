@@ -1,0 +1,268 @@
+"""Checks that a record agrees with itself and with the predictions beside it; without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from debiasbench.common.errors import RecordError
+from debiasbench.records.beside import content, location, prediction_key
+from debiasbench.records.metrics import GroupCounts, accuracies
+from debiasbench.records.selection import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from debiasbench.records.record import Cost, Outcome, Record
+
+    Computed = dict[tuple[str, str], dict[str, float]]  # (rule, split) -> metric -> value
+
+ROUNDING = 1e-12  # of a metric that is computed again from the same hits
+SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Records sorted by what checking them found.
+
+    `sound`: records that do not contradict themselves. `contradictions`: the others, each with at
+    least one message. `unverified`: those sound records whose hits could not be compared with
+    predictions, with the reason.
+    """
+
+    sound: list[tuple[Path, Record]]
+    contradictions: list[tuple[Path, list[str]]]
+    unverified: list[tuple[Path, Record, str]]
+
+
+def check(records: Iterable[tuple[Path, Record]]) -> Checked:
+    """Verify records that were read from the paths beside them."""
+    checked = Checked([], [], [])
+    for path, record in records:
+        if messages := verify(path, record):
+            checked.contradictions.append((path, messages))
+            continue
+        checked.sound.append((path, record))
+        if reason := why_unverified(path, record):
+            checked.unverified.append((path, record, reason))
+    return checked
+
+
+def verify(path: Path, record: Record) -> list[str]:
+    """Return a message for each contradiction in a record, none if it agrees with itself.
+
+    `path` is the file that `record` was read from; its predictions are in the same folder. A
+    record whose predictions are missing is checked as far as possible: see `why_unverified`.
+    """
+    computed = _accuracies(record)
+    return list(
+        chain(
+            _spec(record),
+            _status(record),
+            () if why_unverified(path, record) else _predictions(path, record),
+            _metrics(record, computed),
+            _selection(record, computed),
+            () if record.cost is None else _cost(record.cost),
+        )
+    )
+
+
+def why_unverified(path: Path, record: Record) -> str | None:
+    """Return why the hits of a record cannot be compared with predictions, None if they can."""
+    if not record.outcomes:
+        return None  # there are no hits
+    if record.predictions is None:
+        return "the record names no predictions"
+    if not location(path, record.predictions).exists():
+        return f"its predictions are missing ({location(path, record.predictions).name})"
+    return None
+
+
+def _spec(record: Record) -> Iterator[str]:
+    if record.id != record.spec.id:
+        yield f"the id is {record.id}, but the spec hashes to {record.spec.id}"
+    training = record.spec.training
+    for name in training:
+        if training[name] == "auto":
+            yield f"the spec says training.{name}=auto, but a spec must not depend on the machine"
+    stated = training.get("precision", "fp32")
+    used = record.provenance.arithmetic.get("precision", stated)
+    if stated not in ("auto", used):
+        yield f"the spec says precision {stated}, but the provenance says {used}"
+
+
+def _status(record: Record) -> Iterator[str]:
+    ok = record.status == "ok"
+    if ok == (record.failure is not None):
+        yield f"the status is {record.status}, but there is {'a' if ok else 'no'} failure"
+    if ok != bool(record.outcomes):
+        yield f"the status is {record.status}, but there are {len(record.outcomes)} outcomes"
+    if ok and record.cost is None:
+        yield "the status is ok, but there is no cost"
+    if not ok and record.predictions is not None:
+        yield "the status is failed, but there are predictions"
+
+
+def _accuracies(record: Record) -> Computed:
+    """Compute every metric from the hits, once for rules that keep the same epoch."""
+    computed: Computed = {}
+    by_hits: dict[tuple[str, tuple[int, ...]], dict[str, float]] = {}
+    totals = record.task.group_counts
+    for rule, outcome in record.outcomes.items():
+        for split, result in (("val", outcome.val), ("test", outcome.test)):
+            key = (split, tuple(result.hits))
+            if key not in by_hits:
+                by_hits[key] = accuracies(
+                    GroupCounts.of(result.hits, totals[split], record.task.aligned, totals["train"])
+                )
+            computed[rule, split] = by_hits[key]
+    return computed
+
+
+def _metrics(record: Record, computed: Computed) -> Iterator[str]:
+    """Compare every stored metric with the one that follows from the hits."""
+    for (rule, split), values in computed.items():
+        stored = getattr(record.outcomes[rule], split).metrics
+        for name, value in values.items():
+            stated = stored.get(name, value)  # an older record may lack a newer metric
+            if not _close(stated, value, ROUNDING):
+                yield f"{name} of {rule} in {split} is {stated}, but the hits give {value}"
+
+
+def _selection(record: Record, computed: Computed) -> Iterator[str]:
+    """Check that every rule kept the best of the epochs that are known, and its value.
+
+    The value was measured during training, the hits afterwards with the same weights. On a device
+    that does not compute the same twice, two samples of the smallest group may have changed.
+    """
+    counts = [n for n in record.task.group_counts["val"] if n]
+    tolerance = ROUNDING if record.provenance.deterministic else 2 / min(counts)
+    kept = {rule: o for rule, o in record.outcomes.items() if o.epoch is not None}
+    by_epoch = {o.epoch: computed[rule, "val"] for rule, o in kept.items()}
+    for rule, outcome in record.outcomes.items():
+        metric = RULES[rule]
+        if metric is None or outcome.epoch is None:
+            if not math.isnan(outcome.value):
+                yield f"the value of {rule} is {outcome.value}, but the rule has no value here"
+            continue
+        expected = computed[rule, "val"][metric]
+        if not _close(outcome.value, expected, tolerance):
+            yield (
+                f"the value of {rule} is {outcome.value}, but {metric} in val at epoch "
+                f"{outcome.epoch} is {expected}"
+            )
+        for epoch, values in by_epoch.items():
+            if values[metric] > expected + tolerance:
+                yield (
+                    f"{rule} keeps epoch {outcome.epoch} with {metric} {expected} in val, but "
+                    f"epoch {epoch} has {values[metric]}"
+                )
+    yield from _last(record, kept)
+
+
+def _last(record: Record, kept: Mapping[str, Outcome]) -> Iterator[str]:
+    """Check that `last` is the last epoch that any rule kept, and the last of some stage."""
+    if "last" not in kept:
+        return
+    last = kept["last"].epoch
+    latest = max(o.epoch or 0 for o in kept.values())
+    if last != latest:
+        yield f"last keeps epoch {last}, but another rule keeps epoch {latest}"
+    stages = [] if record.cost is None else record.cost.stages
+    epochs = [stage["epochs"] for stage in stages if "epochs" in stage]
+    if epochs and last not in epochs:
+        taken = ", ".join(map(str, epochs))
+        yield f"last keeps epoch {last}, but the stages took {taken} epochs"
+
+
+def _cost(cost: Cost) -> Iterator[str]:
+    """Check parameters against density, and totals against stages."""
+    inactive = cost.parameters - cost.active_parameters
+    if not 0 <= inactive <= cost.parameters:
+        yield f"{cost.active_parameters} of {cost.parameters} parameters are active"
+    elif not 0 <= cost.density <= 1 or (inactive == 0) != (cost.density == 1):
+        yield f"the density is {cost.density}, but {inactive} parameters are inactive"
+    elif inactive:
+        # density = 1 - inactive / prunable, where the prunable weights are a whole number
+        prunable = inactive / (1 - cost.density)
+        error = 1e-6 + prunable * np.finfo(float).eps / (1 - cost.density)
+        if abs(prunable - round(prunable)) > error or round(prunable) > cost.parameters:
+            yield (
+                f"the density is {cost.density}, but no number of weights has this density with "
+                f"{inactive} of {cost.parameters} parameters inactive"
+            )
+    for total, part in (("training_flops", "flops"), ("training_seconds", "seconds")):
+        parts = [s[part] for s in cost.stages if isinstance(s.get(part), int | float)]
+        stated = getattr(cost, total)
+        if len(parts) == len(cost.stages) > 0 and not math.isclose(sum(parts), stated):
+            yield f"{total} is {stated}, but the stages add up to {sum(parts)}"
+
+
+def _predictions(path: Path, record: Record) -> Iterator[str]:
+    """Compare group counts with the labels beside a record, and hits with its predictions."""
+    if record.predictions is None:
+        return
+    from safetensors.numpy import load
+
+    try:
+        stored = load(content(path, record.predictions))
+    except RecordError as error:
+        yield str(error)
+        return
+    except Exception as error:  # whatever the reader raises for a file that somebody made
+        yield f"{location(path, record.predictions).name} is not a predictions file ({error})"
+        return
+    for split in SPLITS:
+        counts = record.task.group_counts[split]
+        y, group = (_labels(stored, f"{split}.{name}", sum(counts)) for name in ("y", "group"))
+        if y is None or group is None or (group >= len(counts)).any():
+            yield f"the predictions lack the labels of the {sum(counts)} samples of {split}"
+            continue
+        if (y != group // len(record.task.biases)).any():
+            yield f"the classes and the groups in the predictions of {split} do not agree"
+        if different := _different(record, counts, group):
+            yield f"group counts of {split}: {different}, by the labels in the predictions"
+        for rule, outcome in record.outcomes.items():
+            key = f"{split}.{prediction_key(outcome.epoch)}"
+            predicted = _labels(stored, key, sum(counts))
+            if predicted is None:
+                yield f"the predictions lack {key}, which {rule} needs"
+                continue
+            hits = getattr(outcome, split).hits
+            if different := _different(record, hits, group[predicted == y]):
+                yield f"hits of {rule} in {split}: {different}, by the predictions"
+
+
+def _labels(
+    stored: Mapping[str, NDArray[np.integer]], key: str, number: int
+) -> NDArray[np.integer] | None:
+    """Return an array of `number` whole numbers from 0 on, None if there is no such array."""
+    array = stored.get(key)
+    if array is None or array.shape != (number,) or array.dtype.kind not in "ui":
+        return None
+    return array.astype(np.int64) if (array >= 0).all() else None
+
+
+def _different(record: Record, stated: Sequence[int], groups: NDArray[np.integer]) -> str:
+    """Name the first group whose stated count is not that in `groups`, and how many others."""
+    counted = np.bincount(groups, minlength=len(stated)).tolist()
+    differing = [g for g, count in enumerate(counted) if count != stated[g]]
+    if not differing:
+        return ""
+    first, biases = differing[0], record.task.biases
+    name = f"class {record.task.classes[first // len(biases)]}, bias {biases[first % len(biases)]}"
+    more = f" and {len(differing) - 1} more groups differ" if len(differing) > 1 else ""
+    return f"{stated[first]} instead of {counted[first]} in group {first} ({name}){more}"
+
+
+def _close(stated: float, computed: float, tolerance: float) -> bool:
+    if math.isnan(stated) or math.isnan(computed):
+        return math.isnan(stated) and math.isnan(computed)
+    return abs(stated - computed) <= tolerance

@@ -1,0 +1,47 @@
+"""The published records: each agrees with itself, and each set is the suite it is said to be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from debiasbench.records.reading import read_all
+from debiasbench.records.verify import check
+from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.spec import Spec
+from debiasbench.specs.suites import read
+
+RECORDS = Path(__file__).parent.parent.parent / "leaderboard" / "records"
+
+
+def test_every_published_record_passes() -> None:
+    records, problems = read_all([RECORDS])
+    checked = check(records)
+    assert problems == []
+    assert (checked.contradictions, checked.unverified) == ([], [])
+    assert len(checked.sound) == 44 + 30
+
+
+def test_every_published_record_has_the_name_of_its_spec() -> None:
+    for path, record in read_all([RECORDS])[0]:
+        assert path.stem == record.spec.stem
+
+
+def in_bf16(spec: Spec) -> Spec:
+    return replace(spec, training={**spec.training, "precision": "bf16"})
+
+
+def test_the_records_of_the_h200_are_the_trio_except_erm_at_2_and_5_percent() -> None:
+    specs = [in_bf16(spec) for spec in read("cmnist-trio").specs(Plugins())]
+    assert len(specs) == 36
+    missing = [
+        spec
+        for spec in specs
+        if spec.method.name == "erm" and spec.dataset.options["ratio"] in (0.02, 0.05)
+    ]
+    assert len(missing) == 6
+    records = [record for _, record in read_all([RECORDS / "cmnist-h200"])[0]]
+    assert len(records) == 30
+    assert {r.id for r in records} == {s.id for s in specs} - {s.id for s in missing}
+    assert {r.provenance.hardware for r in records} == {"NVIDIA H200"}
+    assert {r.provenance.arithmetic["precision"] for r in records} == {"bf16"}
