@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor
 
-    from debiasbench.files.download import Download
+    from debiasbench.core.download import Download
 
     Augment = Callable[[Tensor, Generator], Tensor]
 

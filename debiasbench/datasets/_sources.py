@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from debiasbench.files.download import Download
+from debiasbench.core.download import Download
 
 
 def _mnist(name: str, *, sha256: str, size: int, unpacked: int) -> Download:

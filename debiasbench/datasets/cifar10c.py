@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from debiasbench.core.data import Augment
-    from debiasbench.files.download import Download
+    from debiasbench.core.download import Download
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 FOLDER = "cifar-10-batches-bin"

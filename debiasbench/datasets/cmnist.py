@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from debiasbench.files.download import Download
+    from debiasbench.core.download import Download
 
 VAL_PER_CLASS = 500
 FILES = (

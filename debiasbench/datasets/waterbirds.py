@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from debiasbench.common.errors import DataError
 from debiasbench.common.options import option
 from debiasbench.core.data import Dataset, Task
-from debiasbench.files.download import Download
+from debiasbench.core.download import Download
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
