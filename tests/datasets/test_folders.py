@@ -141,7 +141,7 @@ def test_the_first_offending_file_in_order_is_named(tmp_path: Path) -> None:
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     release(tmp_path)
     (tmp_path / "1pct/conflict/0/3_0_1.png").write_text("<html>")
-    with pytest.raises(DataError, match=r"conflict/0/3_0_1\.png is no image"):
+    with pytest.raises(DataError, match=r"conflict/0/3_0_1\.png is not an image"):
         two(tmp_path)
 
 
@@ -568,7 +568,7 @@ def test_a_face_that_is_named_out_of_its_folder_is_refused(tmp_path: Path) -> No
 def test_a_face_that_is_not_there_or_too_small_is_named(tmp_path: Path) -> None:
     images = celeba(tmp_path) / "celeba/img_align_celeba"
     picture(images / face(4), size=(64, 64))
-    with pytest.raises(DataError, match=r"000005\.png is 64x64 .*smaller than the 178x178"):
+    with pytest.raises(DataError, match=r"000005\.png is 64x64 .*smaller than the crop of 178x178"):
         CelebA(size=16).load(tmp_path)
     (images / face(4)).unlink()
     with pytest.raises(DataError, match=r"000005\.png is missing, 1 of 11 images"):

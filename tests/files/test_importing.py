@@ -407,9 +407,9 @@ def damaged(birds: Source) -> tuple[Source, list[str]]:
         (("gone.png", "land", "field", "train"), "is missing"),
         (("a\\gone.png", "land", "field", "train"), "is missing: write / between folders"),
         (("", "land", "field", "train"), "names no file"),
-        (("text.png", "land", "field", "train"), "is no image"),
+        (("text.png", "land", "field", "train"), "is not an image"),
         (("torn.png", "land", "field", "train"), "is truncated or damaged"),
-        (("empty.png", "land", "field", "train"), "is no image"),
+        (("empty.png", "land", "field", "train"), "is not an image"),
         (("folder.png", "land", "field", "train"), "is no file"),
         (("loop.png", "land", "field", "train"), "is a symbolic link that leads back to itself"),
         (("out.png", "land", "field", "train"), "is a symbolic link out of "),
@@ -417,10 +417,10 @@ def damaged(birds: Source) -> tuple[Source, list[str]]:
         ((absolute, "land", "field", "train"), "is an absolute path: write it from "),
         (("./000.png", "land", "field", "test"), "is the same file as line 2, 000.png"),
         (("large.png", "land", "field", "train"), "is 7x9 (height x width), others are 8x8: --si"),
-        (("palette.png", "land", "field", "train"), "has a palette: "),
-        (("alpha.png", "land", "field", "train"), "has transparency: "),
-        (("cmyk.jpg", "land", "field", "train"), "is in CMYK colours: "),
-        (("deep.png", "land", "field", "train"), "has 16 bits a channel: "),
+        (("palette.png", "land", "field", "train"), "has a palette. "),
+        (("alpha.png", "land", "field", "train"), "has transparency. "),
+        (("cmyk.jpg", "land", "field", "train"), "has CMYK colours. "),
+        (("deep.png", "land", "field", "train"), "has 16 bits per channel. "),
     ]
     for i, (fields, _) in enumerate(wrong):
         rows.append(fields)
@@ -443,7 +443,7 @@ def damaged(birds: Source) -> tuple[Source, list[str]]:
         "line 61, z.png: has the unknown split 'tset'. Did you mean 'test'? Write train, val or te",
         "line 62, text2.png: has no label (column 'species')",
         "line 62, text2.png: has no split: write train, val or test",
-        "line 62, text2.png: is no image",
+        "line 62, text2.png: is not an image",
         "line 63: has 2 fields, the header has 4",
     ]
     return changed(birds, [(*HEAD, "split"), *rows], split="split"), said
