@@ -89,9 +89,9 @@ def test_a_damaged_cache_is_told_in_one_line_and_made_again(
         warnings.simplefilter("always")
         result = debiasbench("data", "prepare", "cmnist")
     assert result.exit_code == 0
-    [told] = [row for row in result.stderr.splitlines() if "made again" in row]
-    assert told.startswith("Warning: ")
-    assert told.endswith("its checksum differs. It is made again")
+    [warning] = [row for row in result.stderr.splitlines() if "decoded again" in row]
+    assert warning.startswith("Warning: ")
+    assert warning.endswith("its checksum differs. The data set is decoded again")
 
 
 def test_show_draws_a_contact_sheet_and_prints_the_groups(
