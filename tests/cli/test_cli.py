@@ -22,7 +22,7 @@ from debiasbench.common import errors
 from debiasbench.records.record import from_json
 from debiasbench.records.store import Store, read
 from tests.conftest import Peek, PeekDeclared, offering
-from tests.datasets.test_datasets import write_mnist
+from tests.datasets.mnist import write_mnist
 from tests.runs.test_run import Diverges, Raises
 
 Cli = Callable[..., Result]

@@ -21,5 +21,5 @@ def test_known_downloads_declare_digest_and_size(download: Download) -> None:
     assert download.sha256
     assert download.size
     assert download.unpacked
-    assert all(url.startswith("https://") and url.endswith(download.path.rpartition("/")[2])
-               for url in download.urls)  # fmt: skip
+    name = download.path.rpartition("/")[2]
+    assert all(url.startswith("https://") and url.endswith(name) for url in download.urls)

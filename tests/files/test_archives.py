@@ -56,9 +56,8 @@ def test_an_existing_folder_is_completed(site: Site, tmp_path: Path) -> None:
     (images / "a").write_bytes(b"torn")
     (images / "mine").write_bytes(b"kept")
     fetch([archive(site.serve("/x", content=ARCHIVES["tar"][1]))], tmp_path)
-    assert [(images / name).read_bytes() for name in ("a", "b", "mine")] == [
-        b"one", b"two", b"kept",
-    ]  # fmt: skip
+    contents = [(images / name).read_bytes() for name in ("a", "b", "mine")]
+    assert contents == [b"one", b"two", b"kept"]
 
 
 def test_an_archive_placed_by_the_user_is_used_and_kept(site: Site, tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ def test_progress_counts_every_byte_downloaded_and_unpacked(site: Site, tmp_path
     fetch([one(site.serve("/x"))], tmp_path, progress=progress)
     assert (progress.started, progress.counted) == ([("sub/data.bin", 5000)], 5000)
     packed = gzip.compress(CONTENT)
-    fetch([Download("a.gz", (site.serve("/y", content=packed),), unpack="gz")], tmp_path,
-          progress=progress)  # fmt: skip
+    download = Download("a.gz", (site.serve("/y", content=packed),), unpack="gz")
+    fetch([download], tmp_path, progress=progress)
     assert progress.started[1:] == [("a.gz", len(packed)), ("unpacking a.gz", None)]
     assert (progress.counted, progress.open) == (5000, 0)
 

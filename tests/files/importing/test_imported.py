@@ -36,7 +36,7 @@ def test_other_missing_and_damaged_data_have_different_errors(
     birds: Source, tmp_path: Path
 ) -> None:
     done = import_data("birds", birds, tmp_path)
-    with pytest.raises(DataError, match=r"holds other data .* leave dataset.digest out"):
+    with pytest.raises(DataError, match=r"contains other data .* leave out dataset.digest"):
         Imported(name="birds", digest="0" * 64).load(tmp_path)
     for name in ("birdz", "", "../birds"):
         with pytest.raises(DataError, match=r"No data set .* Imported: birds. If it is elsewhere"):
