@@ -41,7 +41,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 @data_root_option
 @debug_option
 def list_(data_root: Path) -> None:
-    """List data sets with the state and size of their files, their licence and their source."""
+    """List data sets with state, size, licence and source."""
     from tabulate import tabulate
 
     from debiasbench.files import task_cache
@@ -68,7 +68,7 @@ def list_(data_root: Path) -> None:
 @_options
 @debug_option
 def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
-    """Download the files of a data set if they are missing, and decode them once.
+    """Download the missing files of a data set, and decode them once.
 
     Existing files are used. For data that must be downloaded manually, the command says where to
     put the files.
@@ -93,10 +93,10 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
 @data_root_option
 @debug_option
 def check(names: tuple[str, ...], data_root: Path) -> None:
-    """Verify the checksums of decoded and imported data sets: of NAMES, or of all.
+    """Verify the checksums of decoded and imported data sets.
 
-    A damaged decoded data set is removed, because it can be decoded again. A damaged import is
-    kept; import it again.
+    Without NAMES, all data sets are checked. A damaged decoded data set is removed, because it can
+    be decoded again. A damaged import is kept; import it again.
     """
     import shutil
 
@@ -115,7 +115,7 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
     if missing := set(names) - {name for name, *_ in selected}:
         raise DataError(
             f"Not decoded or imported under {data_root}: {', '.join(sorted(missing))}. "
-            "`debiasbench data list` shows what is"
+            "`debiasbench data list` lists all data sets"
         )
     damaged = 0
     for name, folder, is_cached in selected:
@@ -154,7 +154,10 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
 def show(
     name: str, settings: tuple[str, ...], data_root: Path, split: str, out: Path | None
 ) -> None:
-    """Print the groups and draw a contact sheet of aligned and conflicting samples."""
+    """Print the groups of a data set and draw a contact sheet.
+
+    The sheet shows aligned and conflicting samples of each class.
+    """
     from io import BytesIO
 
     from debiasbench.common.options import as_dict

@@ -105,11 +105,11 @@ def import_(
     data_root: Path,
     quiet: bool,
 ) -> None:
-    """Import your own images as the data set NAME, for `debiasbench run --dataset NAME`.
+    """Import your own images as the data set NAME.
 
-    The images are decoded, checked and written once, with checksums. The originals are not needed
-    afterwards. If images are bad, all of them are listed and nothing is imported: fix them, or skip
-    them with --skip-bad.
+    Use it with `debiasbench run --dataset NAME`. The images are decoded, checked and written once,
+    with checksums. The originals are not needed afterwards. If images are bad, all of them are
+    listed and nothing is imported: fix them, or skip them with --skip-bad.
     """
     from contextlib import nullcontext
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BFFHQ(Dataset):
-    """Faces, young or old; in training nearly all young faces are women and old faces are men.
+    """Faces, young or old; in training nearly all young faces show women, old faces show men.
 
     Both attributes have the values 0 and 1, and equal values are aligned. The released files do not
     say which value means which age or gender.

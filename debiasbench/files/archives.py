@@ -58,7 +58,7 @@ def _targets(archive: Path, entries: Sequence[Member]) -> dict[str, Member]:
         name = normal_name(member.name)
         source = files.get(normal_name(member.link)) if member.kind == "link" else member
         if name is None:
-            problem = "which lies outside its folder"
+            problem = "which is outside its folder"
         elif member.kind == "other":
             problem = "which is not a file, folder or link"
         elif source is None:

@@ -1,4 +1,4 @@
-"""Download one file from one source over HTTP: resume, retry, refuse what is not the file."""
+"""Download a file from one source over HTTP, with resuming, retries and checks."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ class Reply:
     """The same number for every request."""
     to: str | None = None
     """Where the server redirects to."""
-    lies: str | None = None
-    """A false Content-Range header."""
+    false_range: str | None = None
+    """A Content-Range header that does not match the request."""
     hold: threading.Event | None = None
     """The body is sent only after this event."""
 
@@ -92,7 +92,7 @@ class Site:
         size = len(reply.content)
         body = reply.content[start:] if status in (200, 206) else b""
         if status == 206:
-            to.send_header("Content-Range", reply.lies or f"bytes {start}-{size - 1}/{size}")
+            to.send_header("Content-Range", reply.false_range or f"bytes {start}-{size - 1}/{size}")
         if status == 416:
             to.send_header("Content-Range", f"bytes */{size}")
         if reply.to is not None:

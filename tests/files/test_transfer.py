@@ -65,7 +65,7 @@ def test_a_server_that_ignores_ranges_is_read_from_the_start(site: Site, tmp_pat
 
 def test_a_range_that_was_not_requested_is_not_appended(site: Site, tmp_path: Path) -> None:
     left_over(tmp_path, CONTENT[:2000])
-    fetch([one(site.serve("/x", lies="bytes 1000-4999/5000"))], tmp_path)
+    fetch([one(site.serve("/x", false_range="bytes 1000-4999/5000"))], tmp_path)
     assert [a.range for a in site.requests] == ["bytes=2000-", None]
 
 

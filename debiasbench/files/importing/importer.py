@@ -125,7 +125,9 @@ def _check_free(root: Path, name: str, *, replace: bool) -> None:
 
 def _split_note() -> str:
     parts = "/".join(map(str, vetting.PERCENT.values()))
-    return f"Each group is split at random, {parts} % into train/val/test, by --seed."
+    return (
+        f"Each group is split at random into train/val/test, {parts} %. --seed gives another split."
+    )
 
 
 def _save(task: Task, whole: Path, source: Source, *, left_out: int) -> str:

@@ -70,7 +70,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as written, the problems of what is not a row, and notes for the user.
+    """Rows as written, problems of lines that are not rows, and notes for the user.
 
     `splits`: whether the rows have splits.
     """

@@ -40,10 +40,7 @@ def read_tree(folder: Path) -> Rows:
 def _misplaced(splits: bool) -> str:
     if splits:
         return "is not at SPLIT/CLASS/BIAS/FILE, as other images are"
-    return (
-        "is not at CLASS/BIAS/FILE, and not all images are at SPLIT/CLASS/BIAS/FILE in folders "
-        "train, val and test"
-    )
+    return "is not at CLASS/BIAS/FILE. Alternatively, move all images to SPLIT/CLASS/BIAS/FILE"
 
 
 def _walk(folder: Path) -> tuple[list[tuple[str, ...]], list[Problem]]:

@@ -78,7 +78,7 @@ def _no_split(value: str) -> str:
 
 
 def locate(base: Path, file: str) -> Path | str:
-    """Return the file of a row with links resolved, or a message about what is wrong with it.
+    """Return the file of a row with links resolved, or a message about its problem.
 
     `base`: the folder of images, with links resolved.
     """

@@ -32,7 +32,7 @@ def test_pixelate_makes_blocks_of_the_mean_they_cover(severity: int, side: int) 
     assert torch.equal(result, blocks[:, :, block][:, :, :, block])
     covers = torch.zeros(side, 32)
     middles = torch.arange(32) + 0.5
-    for b in range(side):  # Pillow's box takes the pixels whose centre lies in it
+    for b in range(side):  # Pillow's box takes the pixels with their centre in it
         covers[b] = ((middles >= b * 32 / side) & (middles < (b + 1) * 32 / side)).float()
     covers /= covers.sum(1, keepdim=True)
     torch.testing.assert_close(blocks, covers @ x.float() @ covers.T, atol=1.01, rtol=0)

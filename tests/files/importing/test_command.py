@@ -50,7 +50,7 @@ def test_the_command_shows_groups_alignment_and_the_next_command(
         == f"""\
 birds: 40 images of 8x8 pixels, 2 classes, 2 bias values
 Column 'img' contains the file names.
-Each group is split at random, 70/10/20 % into train/val/test, by --seed.
+Each group is split at random into train/val/test, 70/10/20 %. --seed gives another split.
 Aligned (more frequent with the class than by chance in training, P(bias | class) > P(bias)): \
 land with field; water with lake.
 

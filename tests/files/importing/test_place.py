@@ -192,14 +192,14 @@ clear()
 
 # at random moments
 rng = random.Random(0)
-torn = 0
+interrupted = 0
 for _ in range(4):
     child = forked(lambda: import_data("birds", source, root))
     time.sleep(rng.uniform(0.05, 0.95) * span)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if importing.find(root, "birds") is None:
-        torn += 1
+        interrupted += 1
         finished(lambda: import_data("birds", source, root))
     finished(lambda: Imported(name="birds", digest=undisturbed).load(root))
     assert tidy("birds"), os.listdir(root / "imported")
@@ -230,7 +230,7 @@ while True:
     assert tidy("birds"), os.listdir(root / "imported")
     if survived:
         break
-print(json.dumps({"torn": torn, "old": old, "seen": seen}))
+print(json.dumps({"interrupted": interrupted, "old": old, "seen": seen}))
 """
 
 
@@ -247,7 +247,7 @@ def test_a_kill_at_any_moment_does_not_disturb_the_next_import(
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
-    assert shown["torn"] > 0
+    assert shown["interrupted"] > 0
     seen = shown["seen"]
     assert len(seen) > 10  # steps
     # the old data until some step, then the new data, and always one of them
