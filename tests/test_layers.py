@@ -75,7 +75,7 @@ def test_imports_point_down(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["methods", "datasets", "models"])
 def test_builtin_plugins_use_what_strangers_use(kind: str) -> None:
-    for path in (PACKAGE / kind).glob("*.py"):
+    for path in (PACKAGE / kind).rglob("*.py"):
         assert imports(path) <= PLUGIN_API | {kind}, path
 
 

@@ -1,4 +1,4 @@
-"""`debiasbench data`: what data sets there are, fetch and decode them, check them, look at them."""
+"""`debiasbench data`: list, prepare, check, show and import data sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """Fetch, import, check and look at data sets."""
+    """List, prepare, check, show and import data sets."""
 
 
 data.add_command(import_)
@@ -29,9 +29,12 @@ data.add_command(import_)
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--set` and `--data-root`."""
     setting = click.option(
-        "--set", "settings", multiple=True, metavar="OPTION=VALUE",
-        help="Set an option of the data set. Repeatable; `debiasbench show NAME` lists them.",
-    )  # fmt: skip
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="OPTION=VALUE",
+        help="Set an option of the data set. Repeatable. `debiasbench show NAME` lists them.",
+    )
     return setting(data_root_option(command))
 
 
@@ -39,7 +42,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 @data_root_option
 @debug_option
 def list_(data_root: Path) -> None:
-    """List data sets: whether their files are there, what they weigh, where they come from."""
+    """List data sets with state, size, licence and source."""
     from tabulate import tabulate
 
     from debiasbench.files import task_cache
@@ -51,12 +54,12 @@ def list_(data_root: Path) -> None:
         if name.endswith(":"):
             continue
         cls = entry.load()
-        kept = sum(c.bytes for c in cached if c.name == name)
-        rows.append((name, *_state(cls(), data_root), _size(kept), cls.licence, cls.source))
+        decoded = sum(c.bytes for c in cached if c.name == name)
+        rows.append((name, *_state(cls(), data_root), _size(decoded), cls.licence, cls.source))
     rows += _imported(data_root)
-    heads = ("data set", "files", "weigh", "decoded", "licence", "source")
+    header = ("data set", "files", "size", "decoded", "licence", "source")
     click.echo(
-        tabulate(rows, heads, "simple", disable_numparse=True, maxcolwidths=[None] * 4 + [28, 52])
+        tabulate(rows, header, "simple", disable_numparse=True, maxcolwidths=[None] * 4 + [28, 52])
     )
     click.echo(f"\nData root: {data_root}")
 
@@ -66,10 +69,10 @@ def list_(data_root: Path) -> None:
 @_options
 @debug_option
 def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
-    """Fetch a data set's files if they are missing, and decode them once.
+    """Download the missing files of a data set, and decode them once.
 
-    Nothing is fetched that is there. What may not be fetched by a program is said, with where to
-    put it.
+    Existing files are used. For data that must be downloaded manually, the command says where to
+    put the files.
     """
     from debiasbench.cli.progress import Bytes
     from debiasbench.files import task_cache
@@ -91,10 +94,10 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
 @data_root_option
 @debug_option
 def check(names: tuple[str, ...], data_root: Path) -> None:
-    """Compare every byte of what was decoded or imported with its checksum; all, or NAMES.
+    """Verify the checksums of decoded and imported data sets.
 
-    A damaged decoded data set is removed, since it can be made again; a damaged import is left
-    where it is, and must be imported again.
+    Without NAMES, all data sets are checked. A damaged decoded data set is removed, because it can
+    be decoded again. A damaged import is kept; import it again.
     """
     import shutil
 
@@ -109,26 +112,26 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
         for name in imported(data_root)
         if (folder := where(data_root, name)) is not None
     ]
-    known = [place for place in places if not names or place[0] in names]
-    if missing := set(names) - {name for name, *_ in known}:
+    selected = [place for place in places if not names or place[0] in names]
+    if missing := set(names) - {name for name, *_ in selected}:
         raise DataError(
-            f"Nothing of {', '.join(sorted(missing))} lies decoded or imported under {data_root}: "
-            "debiasbench data list says what does"
+            f"Not decoded or imported under {data_root}: {', '.join(sorted(missing))}. "
+            "`debiasbench data list` lists all data sets"
         )
     damaged = 0
-    for name, folder, remade in known:
+    for name, folder, is_cached in selected:
         try:
             task_folder.load(folder)
         except DataError as error:
             damaged += 1
             click.echo(f"damaged  {name}: {error}")
-            if remade:
+            if is_cached:
                 shutil.rmtree(folder)
-                click.echo("         removed; it is made again when it is next needed")
+                click.echo("         removed; it will be decoded again when it is needed")
         else:
-            click.echo(f"sound    {name}: {folder}")
-    if not known:
-        click.echo(f"Nothing is decoded or imported under {data_root}")
+            click.echo(f"intact   {name}: {folder}")
+    if not selected:
+        click.echo(f"No data set is decoded or imported under {data_root}")
     if damaged:
         click.get_current_context().exit(DataError.exit_code)
 
@@ -136,25 +139,37 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
 @data.command()
 @click.argument("name")
 @_options
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="train",
-              show_default=True, help="Which samples to draw.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
-              help="The picture.  [default: NAME-SPLIT.png]")  # fmt: skip
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    default="train",
+    show_default=True,
+    help="Split to draw.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of the picture.  [default: NAME-SPLIT.png]",
+)
 @debug_option
 def show(
     name: str, settings: tuple[str, ...], data_root: Path, split: str, out: Path | None
 ) -> None:
-    """Print the groups and draw a contact sheet: aligned and conflicting samples of each class."""
+    """Print the groups of a data set and draw a contact sheet.
+
+    The sheet shows aligned and conflicting samples of each class.
+    """
     from io import BytesIO
 
+    from debiasbench.common.options import as_dict
     from debiasbench.files import task_cache
     from debiasbench.files.sheet import contact_sheet, group_table
     from debiasbench.records.store import write_bytes
 
     dataset = _dataset(load_plugins(), name, settings, data_root)
     task = task_cache.load(name, dataset, data_root)
-    words = " ".join(f"{k}={v}" for k, v in _written(dataset).items())
-    sheet = contact_sheet(task, dict(task.splits())[split], f"{name} {words}, {split}")  # type: ignore[index]
+    options = " ".join(f"{k}={v}" for k, v in as_dict(dataset).items())
+    sheet = contact_sheet(task, dict(task.splits())[split], f"{name} {options}, {split}")  # type: ignore[index]
     out = out or Path(f"{name.replace(':', '-')}-{split}.png")
     png = BytesIO()
     sheet.save(png, "PNG")
@@ -183,10 +198,10 @@ def _state(dataset: Dataset, root: Path) -> tuple[str, str]:
 
     sources = dataset.sources(root)
     if not sources:
-        return "carried along", ""
+        return "included", ""
     if all(source.exists() for source in sources):
-        return "there", _size(sum(weight(source) for source in sources))
-    return "to be fetched" if dataset.downloads else "missing", ""
+        return "present", _size(sum(weight(source) for source in sources))
+    return "not downloaded" if dataset.downloads else "manual download", ""
 
 
 def _imported(root: Path) -> list[tuple[str, str, str, str, str, str]]:

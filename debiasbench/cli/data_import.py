@@ -1,4 +1,4 @@
-"""`debiasbench data import`: your own images as a data set that `run` takes."""
+"""`debiasbench data import`: import your own images as a data set for `run`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from debiasbench.files.importing import Finished, Problem
 
-MOST_SHOWN = 50  # bad images that are printed; --report has all
+MOST_SHOWN = 50  # bad images that are printed; --report writes all
 
 
 @click.command("import")
@@ -24,62 +24,68 @@ MOST_SHOWN = 50  # bad images that are printed; --report has all
     "--images",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder with the images. Without --table a tree, CLASS/BIAS/FILE or "
+    help="Folder of images. Without --table it must be a tree, CLASS/BIAS/FILE or "
     "SPLIT/CLASS/BIAS/FILE.",
 )
 @click.option(
     "--table",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="CSV with a header and a row per image, UTF-8; parted by tabs if it ends in .tsv.",
+    help="CSV file in UTF-8 with a header and one row per image; separated by tabs if its name "
+    "ends in .tsv.",
 )
-@click.option("--label", metavar="COLUMN", help="The class.")
+@click.option("--label", metavar="COLUMN", help="Column of the class.")
 @click.option(
     "--bias",
     multiple=True,
     metavar="COLUMN",
-    help="The bias attribute. Repeatable: several make one, such as place=water,season=winter.",
+    help="Column of the bias attribute. Repeatable: the values of several columns are combined, "
+    "such as place=water,season=winter.",
 )
 @click.option(
-    "--file", metavar="COLUMN", help="The file, from FOLDER on.  [default: found by itself]"
+    "--file",
+    metavar="COLUMN",
+    help="Column of the file names, relative to the folder of images.  [default: detected]",
 )
 @click.option(
     "--split",
     metavar="COLUMN",
-    help="train, val or test, or 0, 1, 2.  [default: each group is split 70/10/20]",
+    help="Column of the split: train, val or test, or 0, 1, 2.  [default: each group is split at "
+    "random, 70/10/20 %]",
 )
 @click.option(
     "--size",
     metavar="N|HxW",
-    help="Scale to N x N or H x W pixels.  [default: as they are, all of one size]",
+    help="Scale to N x N pixels, or to height H and width W.  [default: the size of the images, "
+    "which must all have the same]",
 )
 @click.option(
     "--aligned",
     multiple=True,
     metavar="CLASS:BIAS,...",
-    help="Which bias values go with which class.  [default: those that training has with the "
-    "class more often than by chance, P(bias | class) > P(bias)]",
+    help="Bias values that are aligned with a class.  [default: those that are more frequent with "
+    "the class than by chance in training, P(bias | class) > P(bias)]",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Decides the splits where no column does.",
+    help="Seed of the random splits, if there is no column of splits.",
 )
-@click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be imported.")
+@click.option("--skip-bad", is_flag=True, help="Skip images that cannot be imported.")
 @click.option(
     "--convert",
     is_flag=True,
-    help="Take palette, CMYK, 16-bit and transparent images too, as 8-bit RGB.",
+    help="Also accept palette, CMYK, 16-bit and transparent images, and convert them to 8-bit RGB.",
 )
-@click.option("--replace", is_flag=True, help="Replace what was imported under this name.")
+@click.option("--replace", is_flag=True, help="Replace an existing import of this name.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"Write all bad images to this CSV file; {MOST_SHOWN} are printed.",
+    help=f"Write all bad images to this CSV file. At most {MOST_SHOWN} are printed.",
 )
 @data_root_option
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
 @debug_option
 def import_(
     name: str,
@@ -99,11 +105,11 @@ def import_(
     data_root: Path,
     quiet: bool,
 ) -> None:
-    """Make a data set NAME of your own images, for `debiasbench run --dataset NAME`.
+    """Import your own images as the data set NAME.
 
-    They are decoded, checked and written once, with checksums; the originals are not needed
-    afterwards. Images that are bad are listed all at once, and nothing is imported until they are
-    mended or left out with --skip-bad.
+    Use it with `debiasbench run --dataset NAME`. The images are decoded, checked and written once,
+    with checksums. The originals are not needed afterwards. If images are bad, all of them are
+    listed and nothing is imported: fix them, or skip them with --skip-bad.
     """
     from contextlib import nullcontext
 
@@ -111,9 +117,9 @@ def import_(
     from debiasbench.files.importing import BadRows, Source, import_data
 
     if table is None and (label or bias or file or split):
-        raise click.UsageError("--label, --bias, --file and --split name columns: give --table too")
+        raise click.UsageError("--label, --bias, --file and --split require --table")
     if table is not None and not (label and bias):
-        raise click.UsageError("--table needs --label COLUMN and --bias COLUMN")
+        raise click.UsageError("--table requires --label COLUMN and --bias COLUMN")
     source = Source(
         images=images,
         table=table,
@@ -129,7 +135,7 @@ def import_(
     plugins = load_plugins()
     try:
         with nullcontext() if quiet else Bar() as progress:
-            done = import_data(
+            finished = import_data(
                 name,
                 source,
                 data_root,
@@ -141,11 +147,11 @@ def import_(
     except BadRows as error:
         _list(error.problems, report)
         raise
-    _list(done.left_out, report)
-    for warning in done.warnings:
+    _list(finished.left_out, report)
+    for warning in finished.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    click.echo(_summary(name, done))
-    click.echo(f"Next: {_next(name, data_root)}")
+    click.echo(_summary(name, finished))
+    click.echo(f"Next: {_next_command(name, data_root)}")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -154,19 +160,21 @@ def _size(text: str | None) -> tuple[int, int] | None:
         return None
     sides = re.fullmatch(r"(\d{1,5})(?:[x×](\d{1,5}))?", text.strip().lower())
     if sides is None or "0" in {s.lstrip("0") or "0" for s in sides.groups() if s}:
-        raise click.UsageError(f"--size {text}: write N or HxW in pixels, such as 64 or 48x64")
+        raise click.UsageError(f"--size {text}: use N or HxW in pixels, such as 64 or 48x64")
     height = int(sides[1])
     return height, int(sides[2] or height)
 
 
 def _list(problems: Sequence[Problem], report: Path | None) -> None:
-    """Print bad images on stderr, the first of them, and write all to a file if asked."""
+    """Print the first bad images on stderr, and write all of them to a file if requested."""
     for problem in problems[:MOST_SHOWN]:
         click.echo(str(problem), err=True)
     if len(problems) > MOST_SHOWN:
         rest = len(problems) - MOST_SHOWN
-        way = f"{report} lists them" if report else "--report FILE lists them"
-        click.echo(f"and {rest:,} more: {way}", err=True)
+        advice = (
+            f"{report} lists all of them" if report else "Use --report FILE to list all of them"
+        )
+        click.echo(f"and {rest:,} more. {advice}", err=True)
     if report is not None:
         _write(problems, report)
 
@@ -180,29 +188,29 @@ def _write(problems: Sequence[Problem], report: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("line", "file", "problem"))
-    writer.writerows((p.line or "", p.file, p.what) for p in problems)
+    writer.writerows((p.line or "", p.file, p.message) for p in problems)
     write_text(report, text.getvalue())
 
 
-def _summary(name: str, done: Finished) -> str:
+def _summary(name: str, finished: Finished) -> str:
     from debiasbench.files.importing import bad_rows
     from debiasbench.files.sheet import group_table
 
-    task = done.task
+    task = finished.task
     total = sum(len(split) for split in task.splits().values())
     _, height, width = task.shape.input
     lines = [
         f"{name}: {total:,} images of {height}x{width} pixels, {len(task.classes)} classes, "
         f"{len(task.biases)} bias values"
     ]
-    if done.left_out:
-        lines.append(f"Left out as bad: {bad_rows(done.left_out):,}.")
-    where = f"Data: {done.folder}, checksum {done.digest[:16]}…"
-    return "\n".join([*lines, *done.notes, "", group_table(task), "", where])
+    if finished.left_out:
+        lines.append(f"Skipped bad images: {bad_rows(finished.left_out):,}.")
+    where = f"Data: {finished.folder}, checksum {finished.digest[:16]}…"
+    return "\n".join([*lines, *finished.notes, "", group_table(task), "", where])
 
 
-def _next(name: str, data_root: Path) -> str:
-    """The command that uses the data; a folder that was typed here must be typed there too."""
+def _next_command(name: str, data_root: Path) -> str:
+    """Return the command that uses the data; it repeats --data-root if the user typed it."""
     import shlex
 
     source = click.get_current_context().get_parameter_source("data_root")

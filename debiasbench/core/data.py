@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor
 
+    from debiasbench.core.download import Download
     from debiasbench.core.inputs import Inputs
-    from debiasbench.files.download import Download
 
     Augment = Callable[[Tensor, Generator], Tensor]
 

@@ -1,11 +1,11 @@
-"""The builtin data sets, offered like any plugin's."""
+"""Register the builtin data sets like those of any plugin."""
 
 from debiasbench.core.hooks import Register, hookimpl
 
 
 @hookimpl
 def debiasbench_register_datasets(register: Register) -> None:
-    """Offer the builtin data sets; each is imported only when used."""
+    """Register the builtin data sets; each is imported only when it is used."""
     register("digits", "debiasbench.datasets.digits:Digits")
     register("cmnist", "debiasbench.datasets.cmnist:CMNIST")
     register("cifar10c", "debiasbench.datasets.cifar10c:CIFAR10C")

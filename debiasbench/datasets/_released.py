@@ -1,11 +1,11 @@
-"""The folders in which DisEnt released CMNIST, CIFAR10-C and BFFHQ; DCWP and REST share them.
+"""The folders in which DisEnt released CMNIST, CIFAR10-C and BFFHQ, also used by DCWP and REST.
 
     0.5pct/align/<any>/<index>_<label>_<bias>.png        training, label = bias
     0.5pct/conflict/<any>/...                            training, label != bias
     0.5pct/valid/...  or, beside it,  valid/...
     test/...
 
-Images lie in a part or in folders of a part, and their names alone say what they show.
+Images are in a part, or in folders of a part. Their labels are in their names.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from debiasbench.files.images import Shape
 
 NAME = re.compile(r".+_([0-9]{1,9})_([0-9]{1,9})\.(?:png|jpg|jpeg)", re.IGNORECASE)
-LITTER = {"thumbs.db", "desktop.ini"}  # what file managers leave, as are names with a dot first
+LITTER = {"thumbs.db", "desktop.ini"}  # left by file managers, as are names that begin with a dot
 
 
 def released(
@@ -44,14 +44,14 @@ def released(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> Task:
-    """Read a released data set; bias value k goes with class k.
+    """Read a released data set; bias value k is aligned with class k.
 
     `ratio`: fraction of bias-conflicting training images, which names the folder: 0.005 is
-    `0.5pct`. `shared_valid`: validation images lie beside that folder, not in it. `shape`: changes
-    each image. Images come in the order of their paths, aligned before conflicting ones.
+    `0.5pct`. `shared_valid`: whether validation images are beside that folder instead of in it.
+    `shape`: changes each image. Images are in the order of their paths, aligned images first.
 
-    Raises `DataError` that names the first file which contradicts the layout, or the folder that
-    is missing, with what to put there.
+    Raises `DataError` with the first file that does not fit the layout, or with the missing folder
+    and what to put there.
     """
     layout = _Layout(folder, ratio, shared_valid)
     train, val, test = splits(
@@ -75,20 +75,20 @@ def released(
 
 
 def released_sources(folder: Path, ratio: float, *, shared_valid: bool = False) -> list[Path]:
-    """Return the folders that `released` reads, whether they are there or not."""
+    """Return the folders that `released` reads, whether they exist or not."""
     layout = _Layout(folder, ratio, shared_valid)
     valid = [layout.valid] if shared_valid else []
     return [layout.train, *valid, layout.test]
 
 
 def token(ratio: float) -> str:
-    """Return the folder's name for a ratio: `0.5pct` for 0.005, `1pct` for 0.01."""
+    """Return the name of the folder for a ratio: `0.5pct` for 0.005, `1pct` for 0.01."""
     return f"{100 * ratio:g}pct"
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the parts of a released data set lie."""
+    """The folders of a released data set."""
 
     folder: Path
     ratio: float
@@ -107,54 +107,64 @@ class _Layout:
         return self.folder / "test"
 
     def samples(self, num_classes: int, num_biases: int) -> list[Sample]:
-        """List every image with the labels of its name."""
+        """List all images with the labels in their names."""
         if not self.train.is_dir():
             raise DataError(self._missing(self.train) + self._others())
-        parts = ((self.train / "align", 0, True), (self._conflict(), 0, False),
-                 (self.valid, 1, None), (self.test, 2, None))  # fmt: skip
-        home, found = self.folder.resolve(), []
+        parts = (
+            (self.train / "align", 0, True),
+            (self._conflict(), 0, False),
+            (self.valid, 1, None),
+            (self.test, 2, None),
+        )
+        home, samples = self.folder.resolve(), []
         for part, split, aligned in parts:
             if not part.is_dir():
                 raise DataError(self._missing(part))
             _check_link(part, home)
             files = list(_files(part, home))
             if not files:
-                raise DataError(f"{part} holds no image. {self._what_to_put()}")
+                raise DataError(f"{part} contains no image. {self._advice()}")
             for file in files:
                 y, bias = _labels(file, num_classes, num_biases)
                 if aligned is not None and (y == bias) is not aligned:
                     raise DataError(
                         f"{file} has label {y} and bias {bias}, so it does not belong under "
-                        f"{part.name}. Move it, or fetch the data set again"
+                        f"{part.name}. Move it, or download the data set again"
                     )
-                found.append(Sample(file, split, y, bias))
-        return found
+                samples.append(Sample(file, split, y, bias))
+        return samples
 
     def _conflict(self) -> Path:
         right, misspelt = self.train / "conflict", self.train / "conlict"
         if right.exists() and misspelt.exists():
-            raise DataError(f"{right} and {misspelt} are both there: keep one")
-        # the READMEs of DisEnt and DCWP spell it so
+            raise DataError(f"{right} and {misspelt} both exist: keep one")
+        # the spelling in the READMEs of DisEnt and DCWP
         return misspelt if misspelt.exists() else right
 
     def _missing(self, path: Path) -> str:
-        return f"{path} is no folder. {self._what_to_put()}"
+        return f"{path} is not a folder. {self._advice()}"
 
-    def _what_to_put(self) -> str:
-        valid = "valid" if self.shared_valid else f"{token(self.ratio)}/valid"
+    def _advice(self) -> str:
+        name, ratio = self.folder.name, token(self.ratio)
+        valid = "valid" if self.shared_valid else f"{ratio}/valid"
         return (
-            f"Put the released folder {self.folder.name} there, with {token(self.ratio)}/align, "
-            f"{token(self.ratio)}/conflict, {valid} and test; the data root is chosen with "
-            "--data-root or DEBIASBENCH_DATA"
+            f"Save the released folder as {self.folder}, with {ratio}/align, {ratio}/conflict, "
+            f"{valid} and test (`debiasbench show {name}` names the source). To use another data "
+            "root, set --data-root or DEBIASBENCH_DATA"
         )
 
     def _others(self) -> str:
-        found = [re.fullmatch(r"[0-9]+(\.[0-9]+)?pct", path.name) for path in _folders(self.folder)]
-        names = sorted((match[0] for match in found if match), key=lambda name: float(name[:-3]))
+        tokens = (
+            re.fullmatch(r"[0-9]+(\.[0-9]+)?pct", path.name) for path in _folders(self.folder)
+        )
+        names = sorted((match[0] for match in tokens if match), key=lambda name: float(name[:-3]))
         if not names:
             return ""
         ratio = f"{float(names[0][:-3]) / 100:g}"
-        return f". There is {', '.join(names)}: --set dataset.ratio={ratio} chooses {names[0]}"
+        return (
+            f". Existing ratios: {', '.join(names)}. To use {names[0]}, add --set "
+            f"dataset.ratio={ratio}"
+        )
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -162,9 +172,9 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(part: Path, home: Path, *, depth: int = 0) -> Iterator[Path]:
-    """The files of a part and of its folders, in the order of their paths.
+    """Yield the files of a part and of its folders, in the order of their paths.
 
-    It goes no deeper, so that no loop of links is followed.
+    Deeper folders are refused, so a loop of links cannot hang.
     """
     with os.scandir(part) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
@@ -185,14 +195,14 @@ def _files(part: Path, home: Path, *, depth: int = 0) -> Iterator[Path]:
 
 
 def _check_link(path: Path, home: Path) -> None:
-    """Raise `DataError` if a path leads nowhere or out of the data set's folder."""
+    """Raise `DataError` if a link is broken or points outside the folder of the data set."""
     try:
         target = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # a loop of links is one or the other
-        raise DataError(f"{path} is a link that leads nowhere. Remove it") from error
+    except (OSError, RuntimeError) as error:  # a loop of links raises one or the other
+        raise DataError(f"{path} is a broken link. Remove it") from error
     if not target.is_relative_to(home):
         raise DataError(
-            f"{path} is a link to {target}, outside of {home}. Copy the images there instead"
+            f"{path} is a link to {target}, outside {home}. Replace the link with a copy"
         )
 
 
@@ -204,10 +214,10 @@ def _labels(file: Path, num_classes: int, num_biases: int) -> tuple[int, int]:
             "Rename or remove it"
         )
     y, bias = int(match[1]), int(match[2])
-    for what, value, count in (("label", y, num_classes), ("bias", bias, num_biases)):
+    for name, value, count in (("label", y, num_classes), ("bias", bias, num_biases)):
         if value >= count:
             raise DataError(
-                f"{file} has {what} {value}, must be 0 to {count - 1}. Rename or remove it"
+                f"{file} has {name} {value}, must be 0 to {count - 1}. Rename or remove it"
             )
     return y, bias
 

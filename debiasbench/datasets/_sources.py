@@ -1,8 +1,8 @@
-"""Where MNIST and CIFAR-10 are to be had, and the digests by which they are known."""
+"""Sources, sizes and digests of MNIST and CIFAR-10."""
 
 from __future__ import annotations
 
-from debiasbench.files.download import Download
+from debiasbench.core.download import Download
 
 
 def _mnist(name: str, *, sha256: str, size: int, unpacked: int) -> Download:
@@ -47,7 +47,7 @@ MNIST = (
         unpacked=10_008,
     ),
 )
-"""Unpacked idx files, where torchvision looks for them."""
+"""Unpacked idx files, in the folder that torchvision uses."""
 
 # Digest and size: tensorflow/datasets, tensorflow_datasets/url_checksums/cifar10.txt.
 CIFAR10 = (
@@ -61,7 +61,7 @@ CIFAR10 = (
         sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         size=170_052_171,
         unpack="tar",
-        unpacked=185_000_000,  # six files of 10,000 × 3,073 bytes, and a page of text
+        unpacked=185_000_000,  # six files of 10,000 × 3,073 bytes, and a text file
     ),
 )
-"""Six files of 10,000 records: a label byte, then 32 × 32 red, green and blue bytes."""
+"""Six files of 10,000 records each: a label byte, then 32 × 32 red, green and blue bytes."""

@@ -1,4 +1,4 @@
-"""Text tables, comma- or space-separated, read strictly: every error names file and line."""
+"""Read tables of text, separated by commas or spaces; every error names file and line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Lines = Iterator[tuple[int, list[str]]]
-"""Rows as (line number from 1, cells), read as they are asked for; empty lines are left out."""
+"""Rows as (line number from 1, cells), read lazily and without empty lines."""
 
-AGAIN = "Fetch the original file again"
+AGAIN = "Download the original file again"
 
 
 @dataclass(frozen=True)
 class Row:
-    """Cells by column, and where they stand."""
+    """Cells by column, with their file and line."""
 
     path: Path
     line: int
@@ -30,14 +30,14 @@ class Row:
 
     @property
     def where(self) -> str:
-        """The file and the line, as errors begin."""
+        """The file and the line, for error messages."""
         return f"{self.path}, line {self.line}"
 
     def __getitem__(self, column: str) -> str:
         return self.cells[column]
 
     def one_of(self, column: str, allowed: Mapping[str, int]) -> int:
-        """Return what a cell stands for; `DataError` if it is none of those allowed."""
+        """Return the number that a cell means; raises `DataError` if it is not allowed."""
         cell = self.cells[column]
         if cell not in allowed:
             raise DataError(
@@ -47,7 +47,7 @@ class Row:
 
 
 def comma_separated(path: Path) -> Lines:
-    """Read CSV of UTF-8, with or without a byte order mark and whatever the line ends."""
+    """Read CSV in UTF-8, with any line endings, with or without a byte order mark."""
     with _errors(path), path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         try:
@@ -59,7 +59,7 @@ def comma_separated(path: Path) -> Lines:
 
 
 def space_separated(path: Path) -> Lines:
-    """Read words of UTF-8, with or without a byte order mark and whatever the line ends."""
+    """Read words in UTF-8, with any line endings, with or without a byte order mark."""
     with _errors(path), path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if words := line.split():
@@ -67,36 +67,37 @@ def space_separated(path: Path) -> Lines:
 
 
 def rows(path: Path, lines: Lines, header: Sequence[str], wanted: Sequence[str]) -> Iterator[Row]:
-    """Yield rows with the wanted columns; each must have as many cells as the header.
+    """Yield rows with the wanted columns; each row must have as many cells as the header.
 
-    Raises `DataError` if a column is missing or stands there twice.
+    Raises `DataError` if a column is missing or occurs twice.
     """
     for column in wanted:
         if header.count(column) != 1:
-            many = "no" if column not in header else "more than one"
+            count = "no" if column not in header else "more than one"
             raise DataError(
-                f"{path} has {many} column {column!r}; its columns are "
+                f"{path} has {count} column {column!r}; its columns are "
                 f"{', '.join(header) or 'none'}. {AGAIN}"
             )
     places = {column: header.index(column) for column in wanted}
     for line, cells in lines:
         if len(cells) != len(header):
             raise DataError(
-                f"{path}, line {line}: {len(cells)} cells, the header has {len(header)}. {AGAIN}"
+                f"{path}, line {line}: {len(cells)} cells, but the header has {len(header)}. "
+                f"{AGAIN}"
             )
         yield Row(path, line, {column: cells[i] for column, i in places.items()})
 
 
 def by_id(table: Iterator[Row], column: str) -> dict[str, Row]:
-    """Return rows by a column; `DataError` if two have the same."""
-    found: dict[str, Row] = {}
+    """Return rows by the value of a column; raises `DataError` if two rows have the same."""
+    by_value: dict[str, Row] = {}
     for row in table:
-        first = found.setdefault(row[column], row)
+        first = by_value.setdefault(row[column], row)
         if first is not row:
             raise DataError(
-                f"{row.where}: {column} {row[column]!r} is in line {first.line} already. {AGAIN}"
+                f"{row.where}: {column} {row[column]!r} is already in line {first.line}. {AGAIN}"
             )
-    return found
+    return by_value
 
 
 @contextmanager
@@ -104,6 +105,6 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text. {AGAIN}") from error
+        raise DataError(f"{path} is not UTF-8 text. {AGAIN}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}). {AGAIN}") from error

@@ -1,4 +1,4 @@
-"""BFFHQ: faces whose gender gives their age away, as DisEnt released them."""
+"""BFFHQ: faces whose gender predicts their age, as released by DisEnt."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BFFHQ(Dataset):
-    """Faces, young or old; in training nearly all the young are women and the old are men.
+    """Faces, young or old; in training nearly all young faces show women, old faces show men.
 
-    The files number both attributes 0 and 1, equal for what goes together, and nothing released
-    with them says which number is which.
+    Both attributes have the values 0 and 1, and equal values are aligned. The released files do not
+    say which value means which age or gender.
     """
 
     citation: ClassVar[str] = (
@@ -29,11 +29,11 @@ class BFFHQ(Dataset):
         "ICCV 2021. Files: Lee et al., NeurIPS 2021. Faces: Karras, Laine, Aila. CVPR 2019 (FFHQ)."
     )
     source: ClassVar[str] = (
-        "the folder bffhq of the data linked in "
+        "manual download: the folder bffhq of the data linked in "
         "https://github.com/kakaoenterprise/Learning-Debiased-Disentangled, unzipped under the "
-        "data root by hand"
+        "data root"
     )
-    licence: ClassVar[str] = "CC BY-NC-SA 4.0 as FFHQ, each photograph its own; not commercial"
+    licence: ClassVar[str] = "CC BY-NC-SA 4.0 as FFHQ, one licence per photograph; non-commercial"
     training: ClassVar[Mapping[str, object]] = {
         "epochs": 100,
         "batch_size": 256,
@@ -43,18 +43,18 @@ class BFFHQ(Dataset):
     model: ClassVar[str] = "resnet18"
 
     ratio: float = option(
-        0.005, "fraction of bias-conflicting training images; its folder must be there", ge=0, le=1
+        0.005, "fraction of bias-conflicting training images; its folder must exist", ge=0, le=1
     )
     size: int = option(128, "pixels in height and width", ge=8, le=1024)
 
     def sources(self, root: Path) -> Sequence[Path]:
-        """Return the folder of the ratio, `valid` and `test`."""
+        """Return the folder of the ratio and the folders `valid` and `test`."""
         return released_sources(root / "bffhq", self.ratio, shared_valid=True)
 
     def load(self, root: Path) -> Task:
-        """Images of `size` pixels; half of the validation and of the test images conflict.
+        """Images of `size` pixels; half of the validation and test images are conflicting.
 
-        The published number is the accuracy on conflicting test images, `conflict`.
+        Published results are accuracies on conflicting test images, `conflict`.
         """
         from debiasbench.files.images import stretched
 
@@ -67,7 +67,7 @@ class BFFHQ(Dataset):
             shared_valid=True,
             metric="conflict",
             select="val_conflict",
-            # of CIFAR-10, as DisEnt, DCWP and REST have it
+            # of CIFAR-10, as in DisEnt, DCWP and REST
             mean=(0.4914, 0.4822, 0.4465),
             std=(0.2023, 0.1994, 0.2010),
         )

@@ -1,4 +1,4 @@
-"""CelebA: faces of which one attribute is the class and others are the bias."""
+"""CelebA: faces with one attribute as the class and others as the bias."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     from debiasbench.core.data import Augment, Split
 
-SIDE = 178  # pixels, the width of an image: what is cut out of its 178x218
+SIDE = 178  # pixels, the width of an image; the central square of 178x218 is used
 
 
 @dataclass(frozen=True)
 class CelebA(Dataset):
-    """Faces of celebrities; blond or not, where few of the blond are men, unless chosen otherwise.
+    """Faces of celebrities; by default the class is blond hair and the bias is gender.
 
-    A class and a bias value are aligned if they go together more often in training than if they
+    A class and a bias value are aligned if they occur together in training more often than if they
     were independent: P(class | bias) > P(class). With the defaults, blond men and women who are
-    not blond are conflicting; blond men are the worst group that is reported.
+    not blond are conflicting, and blond men are the worst group in published results.
     """
 
     citation: ClassVar[str] = (
@@ -35,11 +35,11 @@ class CelebA(Dataset):
         "As a benchmark of groups: Sagawa et al., ICLR 2020."
     )
     source: ClassVar[str] = (
-        "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (aligned and cropped images, attributes, "
-        "partition), under the data root by hand"
+        "manual download: http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (aligned and cropped "
+        "images, attributes, partition), into the folder celeba under the data root"
     )
     licence: ClassVar[str] = "non-commercial research only"
-    # group DRO's, with the weak penalty
+    # the settings of group DRO, with the weak penalty
     training: ClassVar[Mapping[str, object]] = {
         "epochs": 50,
         "batch_size": 128,
@@ -48,8 +48,8 @@ class CelebA(Dataset):
     }
     model: ClassVar[str] = "resnet50"
 
-    target: str = option("Blond_Hair", "attribute that is the class")
-    bias: str = option("Male", "attribute that is the bias; several, joined by +, are one bias")
+    target: str = option("Blond_Hair", "attribute used as the class")
+    bias: str = option("Male", "attribute used as the bias; several are combined with +")
     size: int = option(224, "pixels in height and width", ge=8, le=1024)
 
     def __post_init__(self) -> None:
@@ -66,15 +66,18 @@ class CelebA(Dataset):
         return tuple(name.strip() for name in self.bias.replace(",", "+").split("+"))
 
     def sources(self, root: Path) -> Sequence[Path]:
-        """Return attributes, partition and the folder of images."""
+        """Return the attributes, the partition and the folder of images."""
         folder = root / "celeba"
-        return [_either(folder, "list_attr_celeba"), _either(folder, "list_eval_partition"),
-                _images(folder)]  # fmt: skip
+        return [
+            _either(folder, "list_attr_celeba"),
+            _either(folder, "list_eval_partition"),
+            _images(folder),
+        ]
 
     def load(self, root: Path) -> Task:
-        """162,770 training, 19,867 validation and 19,962 test images, as the authors split them.
+        """162,770 training, 19,867 validation and 19,962 test images, split by the authors.
 
-        The central 178x178 of each 178x218 image, scaled to `size`, as in group DRO.
+        The central 178x178 pixels of each image are scaled to `size`, as in group DRO.
         """
         from debiasbench.datasets._samples import Sample, inside, splits
         from debiasbench.files.images import chained, cropped, stretched
@@ -84,8 +87,9 @@ class CelebA(Dataset):
             if not path.exists():
                 raise DataError(
                     f"{path} is missing. Put list_attr_celeba.txt, list_eval_partition.txt and "
-                    f"img_align_celeba of CelebA into {root / 'celeba'}; the data root is chosen "
-                    "with --data-root or DEBIASBENCH_DATA"
+                    f"img_align_celeba of CelebA into {root / 'celeba'} (`debiasbench show celeba` "
+                    "names the source). To use another data root, set --data-root or "
+                    "DEBIASBENCH_DATA"
                 )
         labels = read_attributes(attributes, (self.target, *self.bias_attributes))
         split_of = read_partition(partition)
@@ -120,9 +124,9 @@ class CelebA(Dataset):
         )
 
     def augmentation(self) -> Augment:
-        """Cut out 70 to 100 % of each training image and mirror half of them, as group DRO does.
+        """Crop 70 to 100 % of each training image and mirror half of them, as in group DRO.
 
-        There, the part is cut out of the whole 178x218 image.
+        Group DRO crops the whole image of 178x218 pixels instead of the central square.
         """
         from debiasbench.files.augment import ResizedCropFlip
 
@@ -132,8 +136,8 @@ class CelebA(Dataset):
 def read_attributes(path: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Read image -> 0 or 1 for each attribute in `names`, in the order of the file.
 
-    `path`: `list_attr_celeba.txt` as the authors have it, or `.csv` as Kaggle has it; -1 is 0.
-    Raises `OptionError` for an attribute that is not in it, `DataError` for what is wrong with it.
+    `path`: `list_attr_celeba.txt` of the authors, or `.csv` of Kaggle; -1 is read as 0.
+    Raises `OptionError` for an unknown attribute, `DataError` for an invalid file.
     """
     from debiasbench.datasets._table import by_id, comma_separated, rows, space_separated
 
@@ -143,7 +147,7 @@ def read_attributes(path: Path, names: Sequence[str]) -> dict[str, tuple[int, ..
     else:
         lines = space_separated(path)
         _, first = next(lines, (1, []))
-        if len(first) == 1:  # how many images there are
+        if len(first) == 1:  # the number of images
             _, first = next(lines, (2, []))
         header = ["image_id", *first]
     for name in names:
@@ -160,8 +164,8 @@ def read_attributes(path: Path, names: Sequence[str]) -> dict[str, tuple[int, ..
 def read_partition(path: Path) -> dict[str, int]:
     """Read image -> 0 training, 1 validation or 2 test, in the order of the file.
 
-    `path`: `list_eval_partition.txt` as the authors have it, or `.csv` as Kaggle has it. Raises
-    `DataError` for what is wrong with it.
+    `path`: `list_eval_partition.txt` of the authors, or `.csv` of Kaggle. Raises `DataError` for an
+    invalid file.
     """
     from debiasbench.datasets._table import by_id, comma_separated, rows, space_separated
 
@@ -177,19 +181,19 @@ def read_partition(path: Path) -> dict[str, int]:
 
 
 def together(split: Split, num_classes: int) -> Tensor:
-    """(C, B) bool: which classes and bias values go together more often than by chance.
+    """(C, B) bool: which classes and bias values occur together more often than by chance.
 
-    Counted in `split`, as P(class | bias) > P(class). What is exactly as frequent as by chance, or
-    absent, is not aligned.
+    This is P(class | bias) > P(class), counted in `split`. A group that is exactly as frequent as
+    by chance, or absent, is not aligned.
     """
     groups = split.group.bincount(minlength=num_classes * split.num_biases)
     counts = groups.view(num_classes, split.num_biases)  # (C, B)
-    by_chance = counts.sum(dim=1, keepdim=True) * counts.sum(dim=0, keepdim=True)  # times N
-    return counts * counts.sum() > by_chance
+    expected = counts.sum(dim=1, keepdim=True) * counts.sum(dim=0, keepdim=True)  # times N
+    return counts * counts.sum() > expected
 
 
 def _number(bits: Sequence[int]) -> int:
-    """Number the values of several attributes, the first varying slowest, as `_values` does."""
+    """Return the index of a combination of values; the first varies slowest, as in `_values`."""
     return int("".join(map(str, bits)), base=2)
 
 
@@ -209,18 +213,18 @@ def _check_same(
     ):
         if missing := [name for name in known if name not in other]:
             raise DataError(
-                f"{lacks} lacks {missing[0]}, which {has} has; {len(missing):,} of {len(known):,} "
-                "images in all. Fetch both files of the same release again"
+                f"{lacks} lacks {missing[0]}, which {has} contains; {len(missing):,} of "
+                f"{len(known):,} images in total. Download both files of the same release again"
             )
 
 
 def _either(folder: Path, stem: str) -> Path:
-    """Return the file as the authors name it, or as Kaggle does where only that is there."""
+    """Return the file of the authors, or that of Kaggle if only that exists."""
     original, kaggle = folder / f"{stem}.txt", folder / f"{stem}.csv"
     return kaggle if kaggle.exists() and not original.exists() else original
 
 
 def _images(folder: Path) -> Path:
     images = folder / "img_align_celeba"
-    nested = images / images.name  # as Kaggle's archive unpacks
+    nested = images / images.name  # the layout of Kaggle's archive
     return nested if nested.is_dir() else images

@@ -1,4 +1,4 @@
-"""Biased CIFAR10-C: CIFAR-10 whose corruption gives the class away in training."""
+"""Biased CIFAR10-C: CIFAR-10 images whose corruption predicts the class in training."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from debiasbench.core.data import Augment
-    from debiasbench.files.download import Download
+    from debiasbench.core.download import Download
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 FOLDER = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST_FILES = ("test_batch.bin",)
-RECORDS = 10_000  # in each file
-RECORD_BYTES = 1 + 3 * 32 * 32  # a label, then red, green and blue
+RECORDS = 10_000  # per file
+RECORD_BYTES = 1 + 3 * 32 * 32  # label, then red, green and blue
 VAL_PER_CLASS = 500
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # as the reference codes have them
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # as in the reference code
 CLASSES = (
     "airplane",
     "automobile",
@@ -44,7 +44,7 @@ CLASSES = (
 
 @dataclass(frozen=True)
 class CIFAR10C(Dataset):
-    """Biased CIFAR10-C: photographs whose corruption gives the class away in training."""
+    """Biased CIFAR10-C: photographs whose corruption predicts the class in training."""
 
     citation: ClassVar[str] = (
         "Nam et al. Learning from Failure. NeurIPS 2020. Lee et al. Learning Debiased "
@@ -54,13 +54,12 @@ class CIFAR10C(Dataset):
         "Tiny Images. 2009."
     )
     source: ClassVar[str] = (
-        "made from CIFAR-10's binary version (`debiasbench data prepare cifar10c`, or "
-        f"{FOLDER} under the data root); variant=released: the folder cifar10c as DisEnt released "
-        "it"
+        "made from the binary version of CIFAR-10 (run `debiasbench data prepare cifar10c`, or put "
+        f"{FOLDER} under the data root); variant=released: the folder cifar10c released by DisEnt"
     )
     downloads: ClassVar[Sequence[Download]] = CIFAR10
     licence: ClassVar[str] = "not stated; CIFAR-10 asks to cite Krizhevsky, 2009"
-    # DisEnt's batch size and learning rate, REST's epochs, which want a GPU
+    # batch size and learning rate of DisEnt, epochs of REST; needs a GPU
     training: ClassVar[Mapping[str, object]] = {
         "epochs": 100,
         "batch_size": 256,
@@ -69,19 +68,21 @@ class CIFAR10C(Dataset):
     model: ClassVar[str] = "resnet18"
 
     ratio: float = option(0.01, "fraction of bias-conflicting training images", ge=0, le=1)
-    severity: int = option(5, "of the corruptions; published results have 5", ge=1, le=5)
-    split_seed: int = option(0, "which images and corruptions go where", ge=0)
+    severity: int = option(5, "severity of the corruptions; published results use 5", ge=1, le=5)
+    split_seed: int = option(0, "seed of the splits and the corruptions", ge=0)
     augment: bool = option(True, "crop and mirror training images at random")
-    variant: Literal["made", "released"] = option("made", "from CIFAR-10, or the released images")
+    variant: Literal["made", "released"] = option(
+        "made", "made: from CIFAR-10; released: the released images"
+    )
 
     def sources(self, root: Path) -> Sequence[Path]:
-        """CIFAR-10's six files, or the released folders."""
+        """Return the six files of CIFAR-10, or the released folders."""
         if self.variant == "released":
             return released_sources(root / "cifar10c", self.ratio)
         return [root / FOLDER / name for name in (*TRAIN_FILES, *TEST_FILES)]
 
     def augmentation(self) -> Augment | None:
-        """Crops of images padded by 4 pixels, and mirror images, as published."""
+        """Crop images padded by 4 pixels and mirror half of them, as published."""
         from debiasbench.files.augment import CropFlip
 
         return CropFlip(padding=4) if self.augment else None
@@ -89,15 +90,15 @@ class CIFAR10C(Dataset):
     def load(self, root: Path) -> Task:
         """45,000 training images, 5,000 validation and 10,000 test images, 32x32.
 
-        Class k goes with corruption k in training; classes of the other splits have all
-        corruptions equally often. These splits are the same at every `ratio`. As released,
-        validation images are as biased as training ones.
+        In training, class k is aligned with corruption k. In the other splits, all corruptions are
+        equally frequent in every class; these splits are the same at every `ratio`. With
+        variant=released, the validation split is as biased as the training split.
         """
         import torch
 
-        from debiasbench.datasets._colour import (
-            balanced_colours,
-            biased_colours,
+        from debiasbench.datasets._assignment import (
+            balanced_values,
+            biased_values,
             generator,
             take_per_class,
         )
@@ -113,10 +114,13 @@ class CIFAR10C(Dataset):
 
         def split(name: str, index: Tensor, ratio: float | None = None) -> Split:
             rng = generator(self.split_seed, "corruptions", name)
-            own = y[index]
-            bias = balanced_colours(own, rng) if ratio is None else biased_colours(own, ratio, rng)
+            labels = y[index]
+            if ratio is None:
+                bias = balanced_values(labels, rng)
+            else:
+                bias = biased_values(labels, ratio, rng)
             x = self._corrupted(clean[index], bias, index)
-            return Split(x, own, bias, num_biases=len(NAMES))
+            return Split(x, labels, bias, num_biases=len(NAMES))
 
         return Task(
             train=split("train", train, self.ratio),
@@ -134,14 +138,14 @@ class CIFAR10C(Dataset):
     def _corrupted(self, x: Tensor, bias: Tensor, index: Tensor) -> Tensor:
         """Corrupt (N, 3, 32, 32) images in place, each by its (N,) bias.
 
-        `index`: (N,) numbers among all images, so that an image's corruption looks the same in
-        whatever split or company it is.
+        `index`: (N,) numbers among all images. The corruption of an image depends on its number,
+        not on its split or on other images.
         """
         from debiasbench.datasets._corruptions import NAMES, corrupt
 
         for k, name in enumerate(NAMES):
-            here = bias == k
-            x[here] = corrupt(name, x[here], self.severity, index[here], self.split_seed)
+            members = bias == k
+            x[members] = corrupt(name, x[members], self.severity, index[members], self.split_seed)
         return x
 
 
@@ -166,26 +170,27 @@ def _records(path: Path) -> Tensor:
 
     if not path.is_file():
         raise DataError(
-            f"{path} is missing. Fetch it with `debiasbench data prepare cifar10c`, or unpack "
-            f"{URL} under the data root, which is chosen with --data-root or DEBIASBENCH_DATA"
+            f"{path} is missing. Download it with `debiasbench data prepare cifar10c`, or unpack "
+            f"{URL} under the data root. To use another data root, set --data-root or "
+            "DEBIASBENCH_DATA"
         )
     remedy = (
-        "Remove it and fetch it again with `debiasbench data prepare cifar10c`, or unpack it from "
-        f"{URL} (the binary version)"
+        "Remove it and download it again with `debiasbench data prepare cifar10c`, or unpack it "
+        f"from {URL} (the binary version)"
     )
     size = path.stat().st_size
     if size != RECORDS * RECORD_BYTES:
         raise DataError(
-            f"{path} has {size} bytes, must have {RECORDS * RECORD_BYTES}: it is truncated or no "
-            f"file of CIFAR-10. {remedy}"
+            f"{path} has {size} bytes, must have {RECORDS * RECORD_BYTES}: it is truncated or not "
+            f"a file of CIFAR-10. {remedy}"
         )
     try:
         records = torch.from_numpy(np.fromfile(path, dtype=np.uint8)).view(RECORDS, RECORD_BYTES)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error}). {remedy}") from error
-    if (most := int(records[:, 0].max())) >= len(CLASSES):
+    if (largest := int(records[:, 0].max())) >= len(CLASSES):
         raise DataError(
-            f"{path} has the label {most}, must have 0 to {len(CLASSES) - 1}: it is no file of "
-            f"CIFAR-10. {remedy}"
+            f"{path} has the label {largest}, must have 0 to {len(CLASSES) - 1}: it is not a file "
+            f"of CIFAR-10. {remedy}"
         )
     return records

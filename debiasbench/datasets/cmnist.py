@@ -1,4 +1,4 @@
-"""Coloured MNIST: made from MNIST by DisEnt's rule or LfF's, or read as it was released."""
+"""Coloured MNIST: made from MNIST by the rule of DisEnt or LfF, or read as released."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from debiasbench.files.download import Download
+    from debiasbench.core.download import Download
 
 VAL_PER_CLASS = 500
 FILES = (
@@ -31,19 +31,19 @@ FILES = (
 
 @dataclass(frozen=True)
 class CMNIST(Dataset):
-    """Coloured MNIST: digits whose colour gives the class away in training."""
+    """Coloured MNIST: digits whose colour predicts the class in training."""
 
     citation: ClassVar[str] = (
         "Lee et al. Learning Debiased Representation via Disentangled Feature Augmentation. "
         "NeurIPS 2021. Digits: LeCun et al., 1998."
     )
     source: ClassVar[str] = (
-        "made from MNIST (`debiasbench data prepare cmnist`, or files in torchvision's layout "
-        "under the data root); variant=released: the folder cmnist as DisEnt released it"
+        "made from MNIST (run `debiasbench data prepare cmnist`, or put the files under the data "
+        "root in the layout of torchvision); variant=released: the folder cmnist released by DisEnt"
     )
     licence: ClassVar[str] = "CC BY-SA 3.0"
     downloads: ClassVar[Sequence[Download]] = MNIST_FILES
-    # REST's settings, with fewer epochs: what two cores can do
+    # the settings of REST, with fewer epochs for two CPU cores
     training: ClassVar[Mapping[str, object]] = {
         "epochs": 8,
         "batch_size": 256,
@@ -51,18 +51,22 @@ class CMNIST(Dataset):
     }
 
     ratio: float = option(0.01, "fraction of bias-conflicting training images", ge=0, le=1)
-    split_seed: int = option(0, "which digits and colours go where", ge=0)
+    split_seed: int = option(0, "seed of the splits and the colours", ge=0)
     variant: Literal["disent", "lff", "released"] = option(
         "disent",
-        "pure colours on black; LfF's palette, noise and shades; or the released images",
+        "disent: pure colours; lff: palette and noise of LfF; released: the released images",
         absent="disent",
     )
     severity: int = option(
-        4, "of lff: 1 to 5, from much to little noise in the colour", ge=1, le=5, absent=4
+        4,
+        "for variant=lff: noise of the colour, from 1 (most) to 5 (least)",
+        ge=1,
+        le=5,
+        absent=4,
     )
 
     def sources(self, root: Path) -> Sequence[Path]:
-        """MNIST's four files, or the released folders."""
+        """Return the four files of MNIST, or the released folders."""
         if self.variant == "released":
             return released_sources(root / "cmnist", self.ratio)
         return [root / "MNIST" / "raw" / name for name in FILES]
@@ -70,21 +74,19 @@ class CMNIST(Dataset):
     def load(self, root: Path) -> Task:
         """55,000 training images, 5,000 validation and 10,000 test images of balanced colour.
 
-        As released, validation images are as biased as training ones.
+        With variant=released, the validation split is as biased as the training split.
         """
-        from debiasbench.datasets._colour import (
-            COLOURS,
-            coloured_task,
-            generator,
-            lff_colour,
-            take_per_class,
-        )
+        from debiasbench.datasets._assignment import generator, take_per_class
+        from debiasbench.datasets._colour import COLOURS, lff_colour
+        from debiasbench.datasets._coloured import coloured_task
 
         if self.variant == "released":
             return released(
-                root / "cmnist", self.ratio, classes=tuple("0123456789"),
+                root / "cmnist",
+                self.ratio,
+                classes=tuple("0123456789"),
                 biases=tuple(name for name, _ in COLOURS),
-            )  # fmt: skip
+            )
         grey, y = _mnist(root, train=True)
         val, train = take_per_class(y, VAL_PER_CLASS, generator(self.split_seed, "val"))
         parts = {
@@ -104,15 +106,15 @@ def _mnist(root: Path, *, train: bool) -> tuple[Tensor, Tensor]:
     for name in FILES:
         if not (raw / name).is_file():
             raise DataError(
-                f"{raw / name} is missing. Fetch it with `debiasbench data prepare cmnist`, or "
-                "give the folder that holds MNIST/raw with --data-root or DEBIASBENCH_DATA"
+                f"{raw / name} is missing. Download it with `debiasbench data prepare cmnist`, or "
+                "give the folder that contains MNIST/raw with --data-root or DEBIASBENCH_DATA"
             )
     try:
         mnist = MNIST(str(root), train=train, download=False)
     except (AssertionError, EOFError, OSError, RuntimeError, TypeError, ValueError) as error:
         images, labels = FILES[:2] if train else FILES[2:]
         raise DataError(
-            f"{raw / images} or {labels} is truncated or no MNIST file ({error}). "
-            "Remove both and fetch them again"
+            f"{raw / images} or {labels} is truncated or not an MNIST file ({error}). Remove both "
+            "and download them again with `debiasbench data prepare cmnist`"
         ) from error
     return mnist.data, mnist.targets

@@ -1,4 +1,4 @@
-"""The user's own data, as `debiasbench data import` left them under the data root."""
+"""The user's own images, imported under the data root with `debiasbench data import`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from debiasbench.files.importing.folder import again, missing, where
 
 @dataclass(frozen=True)
 class Imported(Dataset):
-    """Your own images, as `debiasbench data import` left them."""
+    """Your own images, imported with `debiasbench data import`."""
 
-    citation: ClassVar[str] = "Your own data: cite where they come from."
+    citation: ClassVar[str] = "Your own data: cite their source."
     source: ClassVar[str] = "`debiasbench data import NAME --images FOLDER`"
 
-    name: str = option("", "the name under which the images were imported")
-    digest: str = option("", "checksum that the data must have; empty: whichever is there")
+    name: str = option("", "name of the import")
+    digest: str = option("", "expected checksum of the data; empty: not checked")
 
     def load(self, root: Path) -> Task:
-        """Images of the size and in the splits that the import wrote, mapped from the disk.
+        """The images and splits as they were imported, memory-mapped from the disk.
 
         Every byte is compared with its checksum. Raises `DataError` if nothing was imported under
-        the name, or it is damaged, or not what `digest` says.
+        this name, the data are damaged, or their checksum is not `digest`.
         """
         from debiasbench.files import task_folder
 
@@ -34,11 +34,12 @@ class Imported(Dataset):
         if folder is None:
             raise DataError(missing(root, self.name))
         try:
-            found = task_folder.facts(folder)["digest"]
-            if self.digest and found != self.digest:
+            digest = task_folder.facts(folder)["digest"]
+            if self.digest and digest != self.digest:
                 raise DataError(
-                    f"{folder} holds other data (checksum {found[:16]}…) than asked for "
-                    f"({self.digest[:16]}…): import those again, or leave dataset.digest out"
+                    f"{folder} contains other data (checksum {digest[:16]}…) than requested "
+                    f"({self.digest[:16]}…). Import the requested data again, or leave out "
+                    "dataset.digest"
                 )
             return task_folder.load(folder)
         except task_folder.DamagedTask as error:

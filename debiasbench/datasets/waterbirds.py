@@ -1,4 +1,4 @@
-"""Waterbirds: birds cut out and put before land or water, from the files of its authors."""
+"""Waterbirds: birds in front of land or water, from the files of the authors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from debiasbench.common.errors import DataError
 from debiasbench.common.options import option
 from debiasbench.core.data import Dataset, Task
-from debiasbench.files.download import Download
+from debiasbench.core.download import Download
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ URL = "https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.
 
 @dataclass(frozen=True)
 class Waterbirds(Dataset):
-    """Land birds and waterbirds; in training 95 % stand before the background that fits them."""
+    """Landbirds and waterbirds; in training 95 % are in front of the matching background."""
 
     citation: ClassVar[str] = (
         "Sagawa, Koh, Hashimoto, Liang. Distributionally Robust Neural Networks for Group Shifts. "
@@ -38,8 +38,8 @@ class Waterbirds(Dataset):
             unpack="tar",
         ),
     )
-    licence: ClassVar[str] = "not stated; made of CUB-200-2011 and Places, for research"
-    # group DRO's, with the weak penalty; three hundred epochs there
+    licence: ClassVar[str] = "not stated; made from CUB-200-2011 and Places, for research"
+    # the settings of group DRO, with the weak penalty and 300 epochs
     training: ClassVar[Mapping[str, object]] = {
         "epochs": 300,
         "batch_size": 128,
@@ -51,16 +51,16 @@ class Waterbirds(Dataset):
     size: int = option(224, "pixels in height and width", ge=8, le=1024)
 
     def sources(self, root: Path) -> Sequence[Path]:
-        """Return the data set's folder."""
+        """Return the folder of the data set."""
         return [_folder(root)]
 
     def load(self, root: Path) -> Task:
-        """4,795 training, 1,199 validation and 5,794 test images, as the authors split them.
+        """4,795 training, 1,199 validation and 5,794 test images, split by the authors.
 
-        Training has 3,498 land birds on land, 184 on water, 56 waterbirds on land and 1,057 on
-        water; each class of the other splits is half on land. Images are stretched to 8/7 of
-        `size` and lose their margin, as in group DRO. Average accuracies are published with
-        groups weighted as in training: `adjusted_average`.
+        Training has 3,498 landbirds on land, 184 on water, 56 waterbirds on land and 1,057 on
+        water. In the other splits, half of each class is on land. Images are stretched to 8/7 of
+        `size` and cropped in the centre, as in group DRO. Published average accuracies weight the
+        groups as in training: `adjusted_average`.
         """
         import torch
 
@@ -70,8 +70,9 @@ class Waterbirds(Dataset):
         metadata = _folder(root) / "metadata.csv"
         if not metadata.is_file():
             raise DataError(
-                f"{metadata} is missing. `debiasbench data prepare waterbirds` fetches {URL}, or "
-                f"unpack it under the data root {root} (--data-root or DEBIASBENCH_DATA)"
+                f"{metadata} is missing. Download it with `debiasbench data prepare waterbirds`, "
+                f"or unpack {URL} under the data root {root}. To use another data root, set "
+                "--data-root or DEBIASBENCH_DATA"
             )
         larger = int(self.size * 256 / 224)
         train, val, test = splits(
@@ -95,16 +96,16 @@ class Waterbirds(Dataset):
         )
 
     def augmentation(self) -> Augment:
-        """Cut out 70 to 100 % of each training image and mirror half of them, as group DRO does."""
+        """Crop 70 to 100 % of each training image and mirror half of them, as in group DRO."""
         from debiasbench.files.augment import ResizedCropFlip
 
         return ResizedCropFlip(scale=(0.7, 1.0), ratio=(3 / 4, 4 / 3))
 
 
 def samples(metadata: Path) -> list[Sample]:
-    """Read `metadata.csv`, in its order; whether the images are there is not looked at.
+    """Read `metadata.csv` in its order, without checking that the images exist.
 
-    Raises `DataError` with the line of what is wrong.
+    Raises `DataError` with the line of the first error.
     """
     from debiasbench.datasets._samples import Sample, inside
     from debiasbench.datasets._table import by_id, comma_separated, rows
@@ -127,5 +128,5 @@ def samples(metadata: Path) -> list[Sample]:
 
 
 def _folder(root: Path) -> Path:
-    there = [root / name for name in FOLDERS if (root / name).is_dir()]
-    return there[0] if there else root / FOLDERS[0]
+    existing = [root / name for name in FOLDERS if (root / name).is_dir()]
+    return existing[0] if existing else root / FOLDERS[0]

@@ -1,4 +1,4 @@
-"""Changes of training images, for a whole batch at once and on its device; each image its own."""
+"""Random changes of training images, for a whole batch at once and on its device."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CropFlip:
-    """A random crop of the image padded with black by `padding` pixels, mirrored half the time."""
+    """Pads with `padding` black pixels, crops at a random place, and mirrors half of the images."""
 
     padding: int = 4
     flip: bool = True
 
     def __call__(self, x: Tensor, rng: Generator) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape; `rng` lies on the device of `x`."""
+        """(B, C, H, W) in [0, 1] -> the same shape; `rng` is on the device of `x`."""
         if self.padding:
             x = _shifted(x, self.padding, rng)
         return _mirrored(x, rng) if self.flip else x
@@ -28,24 +28,24 @@ class CropFlip:
 
 @dataclass(frozen=True)
 class ResizedCropFlip:
-    """A random part of the image, stretched to its size, mirrored half the time.
+    """Stretches a random rectangle to the size of the image, and mirrors half of the images.
 
-    `scale`: the part's area, in (0, 1]; `ratio`: its width over its height, drawn log-uniformly.
-    As torchvision's RandomResizedCrop but for rectangles that would stick out, which are shrunk
-    to fit and not drawn again.
+    `scale`: range of its relative area, in (0, 1]; `ratio`: range of width divided by height, drawn
+    log-uniformly. Like RandomResizedCrop of torchvision, except that a rectangle larger than the
+    image is shrunk instead of drawn again.
     """
 
     scale: tuple[float, float] = (0.7, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __call__(self, x: Tensor, rng: Generator) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape; `rng` lies on the device of `x`."""
+        """(B, C, H, W) in [0, 1] -> the same shape; `rng` is on the device of `x`."""
         draws = torch.rand(4, len(x), generator=rng, device=x.device)
         area = self.scale[0] + draws[0] * (self.scale[1] - self.scale[0])  # (B,)
         low, high = torch.tensor(self.ratio, device=x.device).log()
         shape = (low + draws[1] * (high - low)).exp()  # (B,)
         width, height = (area * shape).sqrt().clamp(max=1), (area / shape).sqrt().clamp(max=1)
-        # in coordinates from -1 to 1, where a part of width w has its centre within 1 - w of 0
+        # in coordinates from -1 to 1, a part of width w has its centre between w - 1 and 1 - w
         theta = torch.zeros(len(x), 2, 3, device=x.device, dtype=x.dtype)
         theta[:, 0, 0], theta[:, 1, 1] = width, height
         theta[:, 0, 2] = (1 - width) * (2 * draws[2] - 1)
@@ -60,7 +60,7 @@ def _shifted(x: Tensor, padding: int, rng: Generator) -> Tensor:
     top, left = torch.randint(0, 2 * padding + 1, (2, b, 1), generator=rng, device=x.device)
     rows, columns = (torch.arange(n, device=x.device) for n in (h, w))
     padded = F.pad(x, [padding] * 4)
-    # two gathers take half the time of one index with both
+    # two gathers take half the time of one indexing with both
     part = padded.gather(2, (top + rows)[:, None, :, None].expand(b, c, h, padded.shape[3]))
     return part.gather(3, (left + columns)[:, None, None, :].expand(b, c, h, w))
 

@@ -1,4 +1,4 @@
-"""A contact sheet: what a data set's aligned and conflicting samples look like, and how many."""
+"""A contact sheet with aligned and conflicting samples of a data set, and a table of its groups."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ if TYPE_CHECKING:
     from debiasbench.core.data import Split, Task
 
 INK, PALE, PAPER = (20, 20, 20), (120, 120, 120), (255, 255, 255)
-LABEL, LINE, GAP = 13, 16, 4  # pixels: size of the letters, height of a line, space between
+LABEL, LINE, GAP = 13, 16, 4  # pixels: font size, line height, gap
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where things are: `side` of a sample, `left` margin, columns of each kind, in pixels."""
+    """Positions on the sheet in pixels.
+
+    `side`: size of a sample; `left`: left margin; `columns`: samples of each kind in a row.
+    """
 
     side: int
     left: int
     columns: int
 
     def x(self, kind: int, column: int) -> int:
-        """Return the left edge of a sample; kind 0 is aligned, 1 conflicting."""
+        """Return the left edge of a sample; kind 0 is aligned, 1 is conflicting."""
         return self.left + (kind * self.columns + column) * (self.side + GAP) + kind * 6 * GAP
 
     def y(self, row: int) -> int:
@@ -37,18 +40,19 @@ class Grid:
 
 
 def contact_sheet(task: Task, split: Split, title: str, *, columns: int = 6) -> Image.Image:
-    """Draw a picture with a row for each class: aligned samples left, conflicting ones right.
+    """Draw one row per class, with aligned samples on the left and conflicting ones on the right.
 
-    Under each sample stands its bias value, beside each row how many of the split are of either
-    kind, below how many have each bias value. Conflicting samples show as many different bias
-    values as there are. Raises `DataError` for a task that holds no images.
+    The bias value is below each sample, the number of samples of each kind is beside each row, and
+    the number of samples per bias value is at the bottom. Conflicting samples show as many
+    different bias values as possible. Raises `DataError` for a task without images.
     """
     x = single(split.x, "A contact sheet")
     channels = x.shape[1] if x.dim() == 4 else 0
     if x.dtype != torch.uint8 or channels not in {1, 3}:
         raise DataError(
-            f"There is nothing to look at: samples are {tuple(x.shape[1:])} "
-            f"{str(x.dtype).removeprefix('torch.')}, not images"
+            f"Samples of shape {tuple(x.shape[1:])} and type "
+            f"{str(x.dtype).removeprefix('torch.')} cannot be drawn: they are not uint8 "
+            "images with 1 or 3 channels"
         )
     side = max(64, min(128, x.shape[-1]))
     widest = max(len(name) for name in (*task.classes, "class"))
@@ -86,14 +90,15 @@ def contact_sheet(task: Task, split: Split, title: str, *, columns: int = 6) -> 
 
 
 def group_table(task: Task) -> str:
-    """Return samples per group of every split, classes by bias values; * marks aligned groups.
+    """Return a table of the samples per group in every split; * marks aligned groups.
 
-    Where biases are many, those that conflict are one column.
+    Rows are classes, columns are bias values. With more than ten bias values, there are only two
+    columns: aligned and conflicting.
     """
     from tabulate import tabulate
 
-    few = len(task.biases) <= 10
-    head = [*task.biases] if few else ["aligned", "conflicting"]
+    is_short = len(task.biases) <= 10
+    head = [*task.biases] if is_short else ["aligned", "conflicting"]
     rows = []
     for name, split in task.splits().items():
         counts = task.group_counts(split).view(len(task.classes), -1)
@@ -104,7 +109,7 @@ def group_table(task: Task) -> str:
                     f"{n:,}{' *' if a else '  '}"
                     for n, a in zip(counts[c].tolist(), flags, strict=True)
                 ]
-                if few
+                if is_short
                 else [f"{int(counts[c][part].sum()):,}" for part in (flags, ~flags)]
             )
             rows.append([name if c == 0 else "", label, *cells])
@@ -112,21 +117,22 @@ def group_table(task: Task) -> str:
         f"{name} {len(split):,} ({100 * task.conflict(split).double().mean().item():.3g} %)"
         for name, split in task.splits().items()
     ]
-    note = f"\n{'* bias-aligned; s' if few else 'S'}amples (conflicting): {', '.join(sums)}"
+    note = f"\n{'* bias-aligned; s' if is_short else 'S'}amples (conflicting): {', '.join(sums)}"
     align = ("left", "left", *["right"] * len(head))
-    table = tabulate(rows, ("split", "class", *head), "simple", disable_numparse=True,
-                     colalign=align)  # fmt: skip
+    table = tabulate(
+        rows, ("split", "class", *head), "simple", disable_numparse=True, colalign=align
+    )
     return table + note
 
 
 def _varied(bias: torch.Tensor, count: int) -> torch.Tensor:
-    """Return positions of at most `count` samples, the first of each bias value before the rest."""
+    """Return the positions of at most `count` samples, first one of each bias value."""
     order = torch.argsort(bias, stable=True)
     values = bias[order]
     first = torch.ones(len(values), dtype=torch.bool)
     first[1:] = values[1:] != values[:-1]
     ones = order[first]
-    if len(ones) > count:  # spread over the values there are
+    if len(ones) > count:  # spread evenly over the bias values
         return ones[torch.linspace(0, len(ones) - 1, count).round().long()]
     rest = torch.ones(len(bias), dtype=torch.bool)
     rest[ones] = False
@@ -142,14 +148,17 @@ def _picture(split: Split, index: int, side: int) -> Image.Image:
     picture = picture.convert("RGB")
     scale = side / max(picture.size)
     size = tuple(max(1, round(scale * edge)) for edge in picture.size)
-    how = Image.Resampling.NEAREST if enlarging else Image.Resampling.BILINEAR
-    return picture.resize((size[0], size[1]), how)
+    resampling = Image.Resampling.NEAREST if enlarging else Image.Resampling.BILINEAR
+    return picture.resize((size[0], size[1]), resampling)
 
 
 def _draw_biases(
-    draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, task: Task,
-    split: Split, top: int,
-) -> None:  # fmt: skip
+    draw: ImageDraw.ImageDraw,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    task: Task,
+    split: Split,
+    top: int,
+) -> None:
     counts = split.bias.bincount(minlength=len(task.biases)).tolist()
     words = [f"{name}: {n:,}" for name, n in zip(task.biases, counts, strict=True)]
     lines = ["   ".join(words[i : i + 6]) for i in range(0, len(words), 6)]
@@ -157,7 +166,7 @@ def _draw_biases(
 
 
 def _fitting(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """Shorten a text to so many pixels."""
+    """Shorten a text to a width in pixels."""
     while len(text) > 1 and font.getlength(text) > width:
         text = text[:-2] + "…" if len(text) > 2 else text[:-1]
     return text

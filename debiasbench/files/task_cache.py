@@ -1,4 +1,4 @@
-"""Tasks kept decoded under the data root, so that images are read once and then memory-mapped."""
+"""A cache of decoded tasks under the data root: images are decoded once, then memory-mapped."""
 
 from __future__ import annotations
 
@@ -27,28 +27,27 @@ FOLDER = "cache"
 
 @dataclass(frozen=True)
 class Cached:
-    """A task that lies in a cache."""
+    """A task in the cache."""
 
     folder: Path
-    name: str  # of the data set
+    name: str  # name of the data set
     options: Mapping[str, Any]
     bytes: int
 
 
 def load(name: str, dataset: Dataset, root: Path) -> Task:
-    """Return a data set's task: out of the cache if it is there, else made and put there.
+    """Return the task of a data set from the cache; load and cache it if it is not there.
 
-    What has no `sources` is made each time. Two processes that need the same task make it once;
-    one that dies leaves nothing that the next would take for a task. A damaged cache is made
-    again with a warning, and where none can be written the task is made in memory with one.
-    Raises `DataError`.
+    A data set without `sources` is loaded each time. Two processes that need the same task load it
+    once. A killed process leaves nothing that is taken for a task. If the cached task is damaged,
+    or the cache cannot be written, the data set is loaded again with a warning. Raises `DataError`.
     """
     sources = dataset.sources(root)
-    if not sources or not root.is_dir():  # `load` knows best what is missing
+    if not sources or not root.is_dir():  # `load` reports what is missing
         return _augmented(dataset.load(root), dataset)
     key = _key(name, dataset, root, sources)
     folder = root / FOLDER / f"{name.replace(':', '-')}-{digest(key)[:16]}"
-    task = _read(folder, dataset, tell=True)
+    task = _read(folder, dataset, warn=True)
     if task is not None:
         return task
     try:
@@ -56,29 +55,29 @@ def load(name: str, dataset: Dataset, root: Path) -> Task:
         lock = FileLock(folder.with_name(f".{folder.name}.lock"))
         lock.acquire()
     except OSError as error:
-        return _told(_augmented(dataset.load(root), dataset), root, error)
+        return _uncached(_augmented(dataset.load(root), dataset), root, error)
     try:
-        task = _read(folder, dataset)  # another process may have made it while this one waited
+        task = _read(folder, dataset)  # another process may have cached it meanwhile
         if task is not None:
             return task
-        made = dataset.load(root)
+        task = dataset.load(root)
         try:
-            _put(made, folder, {"dataset": name, "key": key})
+            _write(task, folder, {"dataset": name, "key": key})
         except OSError as error:
             _remove(folder)
-            return _told(_augmented(made, dataset), root, error)
-        del made
+            return _uncached(_augmented(task, dataset), root, error)
+        del task  # frees the memory before the file is mapped
         task = _read(folder, dataset)
         if task is None:
-            raise DataError(f"{folder} was damaged while it was written: is the disk sound?")
+            raise DataError(f"{folder} was damaged while it was written. Check the disk")
         return task
     finally:
         lock.release()
 
 
 def all_in(root: Path) -> list[Cached]:
-    """List the tasks in the cache of a data root, by name; damaged ones too."""
-    found = []
+    """List the tasks in the cache of a data root by name, including damaged ones."""
+    tasks = []
     for folder in sorted((root / FOLDER).glob("[!.]*")):
         if not folder.is_dir():
             continue
@@ -87,28 +86,28 @@ def all_in(root: Path) -> list[Cached]:
             name, options = more["dataset"], more["key"]["options"]
         except (task_folder.DamagedTask, KeyError, TypeError):
             name, options = folder.name, {}
-        found.append(Cached(folder, name, options, weight(folder)))
-    return found
+        tasks.append(Cached(folder, name, options, weight(folder)))
+    return tasks
 
 
 def weight(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
+    """Return the size in bytes of a file, or of all files in a folder."""
     return sum(file.stat().st_size for file in _files(path))
 
 
-def _read(folder: Path, dataset: Dataset, *, tell: bool = False) -> Task | None:
+def _read(folder: Path, dataset: Dataset, *, warn: bool = False) -> Task | None:
     if not folder.exists():
         return None
     try:
         return _augmented(task_folder.load(folder), dataset)
     except DataError as error:
-        if tell:
-            warnings.warn(f"{error}. It is made again", stacklevel=3)
+        if warn:
+            warnings.warn(f"{error}. The data set is decoded again", stacklevel=3)
         return None
 
 
-def _put(task: Task, folder: Path, more: Mapping[str, object]) -> None:
-    """Write a task under a name of its own and rename it; the lock is held."""
+def _write(task: Task, folder: Path, more: Mapping[str, object]) -> None:
+    """Write a task under a temporary name and rename it; the caller holds the lock."""
     _remove(folder)
     fresh = _fresh(folder)
     fresh.mkdir()
@@ -117,7 +116,7 @@ def _put(task: Task, folder: Path, more: Mapping[str, object]) -> None:
 
 
 def _remove(folder: Path) -> None:
-    for leftover in (folder, _fresh(folder)):  # the latter of a process that died
+    for leftover in (folder, _fresh(folder)):  # the second is left by a killed process
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -125,10 +124,11 @@ def _fresh(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.new")
 
 
-def _told(task: Task, root: Path, error: OSError) -> Task:
-    what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+def _uncached(task: Task, root: Path, error: OSError) -> Task:
+    reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
     warnings.warn(
-        f"Nothing can be kept in {root / FOLDER} ({what}), so the images are read each time",
+        f"The cache {root / FOLDER} cannot be written ({reason}), so the images are decoded again "
+        "in every run",
         stacklevel=3,
     )
     return task
@@ -141,7 +141,7 @@ def _augmented(task: Task, dataset: Dataset) -> Task:
 
 
 def _key(name: str, dataset: Dataset, root: Path, sources: Sequence[Path]) -> dict[str, object]:
-    """Everything that decides the bytes of a task, but for what files hold inside."""
+    """Return everything that determines the bytes of a task, except the contents of its files."""
     return {
         "dataset": name,
         "class": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
@@ -152,7 +152,7 @@ def _key(name: str, dataset: Dataset, root: Path, sources: Sequence[Path]) -> di
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """The files at a path, in order; links to folders are not followed, so that none loops."""
+    """Yield the files at a path, in order; links to folders are not followed, as they may loop."""
     if not path.is_dir():
         yield path
         return
@@ -164,8 +164,8 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _stamp(path: Path, root: Path) -> list[object]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
-        return [str(path), None]  # `load` will say that it is missing
-    where = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-    return [where, found.st_size, found.st_mtime_ns]
+        return [str(path), None]  # `load` reports that it is missing
+    name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+    return [name, status.st_size, status.st_mtime_ns]

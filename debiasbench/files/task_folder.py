@@ -1,4 +1,4 @@
-"""A task as a folder of arrays: written once, checksummed, read memory-mapped."""
+"""A task as a folder of arrays with checksums, written once and read memory-mapped."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FACTS = "task.json"
-CHUNK = 1 << 24  # bytes hashed and written at a time, so that nothing is in memory twice
+CHUNK = 1 << 24  # bytes hashed and written at a time, so that no array is copied as a whole
 
 
-class DamagedTask(DataError):  # noqa: N818 - it says what is wrong
-    """A folder that holds no whole task."""
+class DamagedTask(DataError):  # noqa: N818 - the name says what is wrong
+    """A folder does not contain a complete, unchanged task."""
 
 
 def save(task: Task, folder: Path, more: Mapping[str, object] | None = None) -> str:
     """Write a task into an empty folder and return its digest, a SHA-256 in hex.
 
-    `more`: facts of the writer's own, which `facts` gives back. `Task.augment` is not written.
-    The file that makes the folder a task is written last, so a torn folder never passes for one.
+    `more`: additional facts of the caller, returned by `facts`. `Task.augment` is not written. The
+    description is written last, so an incomplete folder is never taken for a task.
     """
     arrays = {}
     for name, split in task.splits().items():
-        for what in ("x", "y", "bias"):
-            file = f"{name}-{what}.npy"
-            arrays[file] = _write(getattr(split, what), folder / file)
+        for field in ("x", "y", "bias"):
+            file = f"{name}-{field}.npy"
+            arrays[file] = _write(getattr(split, field), folder / file)
     facts = {
         "format": FORMAT,
         "arrays": arrays,
@@ -61,10 +61,10 @@ def save(task: Task, folder: Path, more: Mapping[str, object] | None = None) -> 
 
 
 def load(folder: Path, *, verify: bool = True) -> Task:
-    """Read a task whose images stay on disk until they are looked at.
+    """Read a task; its images stay on the disk until they are used.
 
-    `verify`: compare every byte with its checksum, at about a gigabyte in a second.
-    Raises `DamagedTask` naming the first file that is not what was written.
+    `verify`: compare every byte with its checksum, at about one gigabyte per second.
+    Raises `DamagedTask` with the first file that differs from what was written.
     """
     known = facts(folder)
     splits = {
@@ -91,7 +91,7 @@ def load(folder: Path, *, verify: bool = True) -> Task:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """Return what is written of a task beside its arrays: names, checksums, `digest`, `more`.
+    """Return the description of a task: names, checksums, `digest` and `more`.
 
     Raises `DamagedTask`.
     """
@@ -99,9 +99,11 @@ def facts(folder: Path) -> dict[str, Any]:
         known: dict[str, Any] = json.loads((folder / FACTS).read_text("utf-8"))
         whole = known["format"] == FORMAT and known["digest"] == _digest(known)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedTask(f"{folder / FACTS} is no description of a task ({error})") from error
+        raise DamagedTask(f"{folder / FACTS} is not a description of a task ({error})") from error
     if not whole:
-        raise DamagedTask(f"{folder / FACTS} was changed, or written by another version")
+        raise DamagedTask(
+            f"{folder / FACTS} was changed, or was written by another version of debiasbench"
+        )
     return known
 
 
@@ -127,7 +129,9 @@ def _read(path: Path, known: Mapping[str, Any], *, verify: bool) -> Tensor:
     written = known["arrays"][path.name]
     try:
         if path.stat().st_size != written["bytes"]:
-            raise DamagedTask(f"{path} has {path.stat().st_size} bytes, not {written['bytes']}")
+            raise DamagedTask(
+                f"{path} has {path.stat().st_size} bytes instead of {written['bytes']}"
+            )
         array = _mapped(path)
     except (OSError, ValueError) as error:
         raise DamagedTask(f"{path} cannot be read ({error})") from error
@@ -136,14 +140,14 @@ def _read(path: Path, known: Mapping[str, Any], *, verify: bool) -> Tensor:
         for part in _parts(array):
             sha.update(part)
         if sha.hexdigest() != written["sha256"]:
-            raise DamagedTask(f"{path} was changed since it was written: its checksum differs")
+            raise DamagedTask(f"{path} was changed after it was written: its checksum differs")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
 
 
 def _mapped(path: Path) -> NDArray[Any]:
-    """Map a file so that writing changes a copy; one larger than the memory can only be read."""
+    """Map a file copy-on-write; a file larger than the memory is mapped read-only."""
     try:
         return np.load(path, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
     except OSError as error:
@@ -153,7 +157,7 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 
 def _parts(array: NDArray[Any]) -> Iterator[memoryview]:
-    """The bytes of an array, a little at a time and without a copy."""
+    """Yield the bytes of an array in chunks, without copying."""
     flat = array.reshape(-1).view(np.uint8)
     return (flat[at : at + CHUNK].data for at in range(0, len(flat), CHUNK))
 

@@ -1,11 +1,11 @@
-"""The builtin models, offered like any plugin's."""
+"""Register the builtin models like those of any plugin."""
 
 from debiasbench.core.hooks import Register, hookimpl
 
 
 @hookimpl
 def debiasbench_register_models(register: Register) -> None:
-    """Offer the builtin models; each is imported only when used."""
+    """Register the builtin models; each is imported only when it is used."""
     register("cnn", "debiasbench.models.cnn:CNN")
     register("mlp", "debiasbench.models.mlp:MLP")
     register("resnet18", "debiasbench.models.resnet:ResNet18")

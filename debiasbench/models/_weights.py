@@ -1,4 +1,4 @@
-"""Fetching pretrained weights, and what to say where they cannot be had."""
+"""Download pretrained weights, with a clear error if that fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def fetching(name: str, *, wanted: bool) -> Iterator[None]:
-    """Turn any failure inside into a `DataError`, if weights were `wanted`."""
+    """Turn any exception inside into a `DataError`, if weights are `wanted`."""
     try:
         yield
     except Exception as error:
@@ -21,6 +21,6 @@ def fetching(name: str, *, wanted: bool) -> Iterator[None]:
             raise
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise DataError(
-            f"The pretrained weights of {name} could not be had ({reason}). "
-            "Run once with a network, or leave model.pretrained out"
+            f"The pretrained weights of {name} could not be downloaded ({reason}). "
+            "Run once with a network connection, or leave out model.pretrained"
         ) from error

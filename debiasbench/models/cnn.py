@@ -22,12 +22,14 @@ class CNN(Model):
         "Park et al. Training Debiased Subnetworks with Contrastive Weight Pruning. CVPR 2023."
     )
 
-    width: int = option(64, "channels of the first convolution; the next have 2 and 4 times", ge=1)
+    width: int = option(
+        64, "channels of the first convolution; the others have 2 and 4 times as many", ge=1
+    )
 
     def build(self, shape: Shape) -> nn.Module:
-        """3 -> 64 -> 128 -> 256 channels at the default width: 660,992 weights that can be sparse.
+        """3 -> 64 -> 128 -> 256 channels by default, with 660,992 weights that can be sparse.
 
-        Raises `OptionError` for anything but images of at least 8x8.
+        Raises `OptionError` for anything except images of at least 8x8 pixels.
         """
         from torch import nn
 

@@ -1,4 +1,4 @@
-"""The multi-layer perceptron of DisEnt for CMNIST; takes samples of any shape."""
+"""The multi-layer perceptron of DisEnt for CMNIST; accepts samples of any shape."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MLP(Model):
-    """Linear layers with ReLU between them, over the flattened sample."""
+    """Linear layers with ReLU between them, applied to the flattened sample."""
 
     citation: ClassVar[str] = (
         "Lee et al. Learning Debiased Representation via Disentangled Feature Augmentation. "
         "NeurIPS 2021."
     )
 
-    hidden: tuple[int, ...] = option((100, 100, 16), "units of each hidden layer, as [100, 16]")
+    hidden: tuple[int, ...] = option(
+        (100, 100, 16), "units of each hidden layer, such as [100, 16]"
+    )
 
     def build(self, shape: Shape) -> nn.Module:
-        """Flatten, hidden layers each followed by ReLU, then a linear layer to the classes."""
+        """Flatten, hidden layers followed by ReLU, and a linear layer to the classes."""
         from torch import nn
 
         layers: list[nn.Module] = [nn.Flatten()]

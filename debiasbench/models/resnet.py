@@ -1,4 +1,4 @@
-"""torchvision's residual networks, with a width and a stem to choose."""
+"""Residual networks of torchvision with configurable width and stem."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ Stem = Literal["imagenet", "small"]
 
 _CITATION = "He et al. Deep Residual Learning for Image Recognition. CVPR 2016."
 _WIDTH = "channels of the first stage; 64 is the original"
-_STEM = "imagenet: 7x7 convolution of stride 2 and pooling; small: 3x3 of stride 1 for 32x32 images"
-_PRETRAINED = "start from ImageNet weights, which torchvision fetches"
+_STEM = (
+    "imagenet: 7x7 convolution of stride 2 and pooling; small: 3x3 of stride 1, for 32x32 images"
+)
+_PRETRAINED = "start from ImageNet weights, downloaded by torchvision"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ResNet18(Model):
     pretrained: bool = option(False, _PRETRAINED)
 
     def build(self, shape: Shape) -> nn.Module:
-        """Basic blocks, 2 to a stage."""
+        """Build 4 stages of 2 basic blocks each."""
         weights = resnet.ResNet18_Weights.DEFAULT if self.pretrained else None
         return _resnet(resnet.BasicBlock, (2, 2, 2, 2), shape, self.width, self.stem, weights)
 
@@ -48,7 +50,7 @@ class ResNet50(Model):
     pretrained: bool = option(False, _PRETRAINED)
 
     def build(self, shape: Shape) -> nn.Module:
-        """Bottleneck blocks, 3, 4, 6 and 3 to a stage."""
+        """Build stages of 3, 4, 6 and 3 bottleneck blocks."""
         weights = resnet.ResNet50_Weights.DEFAULT if self.pretrained else None
         return _resnet(resnet.Bottleneck, (3, 4, 6, 3), shape, self.width, self.stem, weights)
 
@@ -62,10 +64,12 @@ def _resnet(
     weights: Any,
 ) -> nn.Module:
     if len(shape.input) != 3:
-        raise OptionError(f"resnet takes images (C, H, W), not samples of shape {shape.input}")
+        raise OptionError(
+            f"resnet takes images (C, H, W), not samples of shape {shape.input}. Try --model mlp"
+        )
     original = width == 64 and stem == "imagenet" and shape.input[0] == 3
     if weights is not None and not original:
-        raise OptionError("Pretrained weights fit width=64, stem=imagenet and three channels only")
+        raise OptionError("Pretrained weights require width=64, stem=imagenet and three channels")
     net: Any = resnet.ResNet(block, list(layers))
     if weights is not None:
         with fetching(str(weights), wanted=True):
@@ -91,7 +95,7 @@ def _resnet(
 
 
 def _initialised(module: nn.Module) -> nn.Module:
-    """Give convolutions the initialisation that torchvision's constructor gives them."""
+    """Initialise convolutions as the constructor of torchvision does."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Any classifier of torchvision or timm, by its name there."""
+"""Any classification model of torchvision or timm, by its name."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Torchvision(Model):
     citation: ClassVar[str] = "TorchVision maintainers and contributors. github.com/pytorch/vision."
 
     name: str = option("resnet18", "the model's name in torchvision")
-    pretrained: bool = option(False, "start from its default weights, which torchvision fetches")
+    pretrained: bool = option(False, "start from its default weights, downloaded by torchvision")
 
     def build(self, shape: Shape) -> nn.Module:
-        """Three-channel images only; the last linear layer is made to fit the classes."""
+        """Build the model for three-channel images, with a last linear layer for the classes."""
         from torch import nn
         from torchvision import models
 
@@ -35,7 +35,7 @@ class Torchvision(Model):
         if len(shape.input) != 3 or shape.input[0] != 3:
             raise OptionError(f"torchvision:{self.name} takes three-channel images only")
         if not self.pretrained:
-            # these two would return auxiliary logits beside the logits while training
+            # these two would also return auxiliary logits in training
             auxiliary = self.name in {"googlenet", "inception_v3"}
             more = {"aux_logits": False, "init_weights": True} if auxiliary else {}
             network: nn.Module = models.get_model(self.name, num_classes=shape.classes, **more)
@@ -58,16 +58,18 @@ class Timm(Model):
     )
 
     name: str = option("resnet18", "the model's name in timm")
-    pretrained: bool = option(False, "start from pretrained weights, which timm fetches")
+    pretrained: bool = option(False, "start from pretrained weights, downloaded by timm")
 
     def build(self, shape: Shape) -> nn.Module:
-        """Make it for the task's channels and classes, and its image size where that matters."""
+        """Build the model for the channels, classes and, if needed, the image size of the task."""
         import timm
 
         if not timm.is_model(self.name):
             raise UnknownNameError("timm model", self.name, timm.list_models())
         if len(shape.input) != 3:
-            raise OptionError(f"timm:{self.name} takes images (C, H, W)")
+            raise OptionError(
+                f"timm:{self.name} takes images (C, H, W), not samples of shape {shape.input}"
+            )
         settings: dict[str, Any] = {
             "pretrained": self.pretrained,
             "num_classes": shape.classes,
@@ -78,13 +80,13 @@ class Timm(Model):
                 network: nn.Module = timm.create_model(
                     self.name, img_size=shape.input[1:], **settings
                 )
-            except TypeError:  # convolutional ones take any size and no such argument
+            except TypeError:  # convolutional networks accept any size and have no such argument
                 network = timm.create_model(self.name, **settings)
         return network
 
 
 def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` where `old` is."""
+    """Replace the module `old` by `new`."""
     for name, module in network.named_modules():
         if module is old:
             parent, _, last = name.rpartition(".")

@@ -22,7 +22,7 @@ from debiasbench.common import errors
 from debiasbench.records.record import from_json
 from debiasbench.records.store import Store, read
 from tests.conftest import Peek, PeekDeclared, offering
-from tests.datasets.test_datasets import write_mnist
+from tests.datasets.mnist import write_mnist
 from tests.runs.test_run import Diverges, Raises
 
 Cli = Callable[..., Result]
@@ -202,7 +202,7 @@ def test_a_truncated_data_file_is_named(debiasbench: Cli, tmp_path: Path) -> Non
     file.write_bytes(file.read_bytes()[:5000])
     line = only(debiasbench("run", "--method", "erm", "--dataset", "cmnist"), 4)
     assert "train-images-idx3-ubyte" in line
-    assert "fetch them again" in line
+    assert "download them again" in line
 
 
 def test_an_undeclared_label_ends_with_its_own_exit_code(debiasbench: Cli) -> None:

@@ -1,4 +1,4 @@
-"""`debiasbench data` as a user types it: what is there, made ready, checked, looked at."""
+"""`debiasbench data` as a user types it: list, prepare, check, show and import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from click.testing import Result
 from PIL import Image
 
 from debiasbench.files import task_cache
-from tests.datasets.test_datasets import write_mnist
+from tests.datasets.mnist import write_mnist
 from tests.files.test_task_cache import spoil_bit
 
 Debiasbench = Callable[..., Result]
@@ -27,48 +27,44 @@ def line(result: Result, name: str) -> str:
     return next(row for row in result.output.splitlines() if row.startswith(name))
 
 
-def test_list_says_of_each_data_set_whether_it_is_there(
-    debiasbench: Debiasbench, mnist: Path
-) -> None:
+def test_list_shows_the_state_of_each_data_set(debiasbench: Debiasbench, mnist: Path) -> None:
     before = debiasbench("data", "list")
     assert before.exit_code == 0, before.output
-    assert "carried along" in line(before, "digits")
-    assert "there" in line(before, "cmnist")
+    assert "included" in line(before, "digits")
+    assert "present" in line(before, "cmnist")
     assert "4 MB" in line(before, "cmnist")
-    assert "missing" in line(before, "bffhq")
-    assert "to be fetched" in line(before, "cifar10c")
+    assert "manual download" in line(before, "bffhq")
+    assert "not downloaded" in line(before, "cifar10c")
     assert debiasbench("data", "prepare", "cmnist").exit_code == 0
     assert "13 MB" in line(debiasbench("data", "list"), "cmnist")  # 5,400 images of 2,352 bytes
 
 
-def test_prepare_makes_a_data_set_ready_and_shows_its_groups(
+def test_prepare_decodes_a_data_set_and_shows_its_groups(
     debiasbench: Debiasbench, mnist: Path
 ) -> None:
     result = debiasbench("data", "prepare", "cmnist", "--set", "ratio=0.1")
     assert result.exit_code == 0, result.output
     assert "cmnist is ready: 3x28x28 samples" in result.output
     assert "train 200 (10 %)" in result.output
-    [made] = task_cache.all_in(mnist)
-    assert made.options["ratio"] == 0.1
-    stamp = (made.folder / "train-x.npy").stat().st_mtime_ns
+    [task] = task_cache.all_in(mnist)
+    assert task.options["ratio"] == 0.1
+    stamp = (task.folder / "train-x.npy").stat().st_mtime_ns
     assert debiasbench("data", "prepare", "cmnist", "--set", "ratio=0.1").exit_code == 0
-    assert (made.folder / "train-x.npy").stat().st_mtime_ns == stamp
+    assert (task.folder / "train-x.npy").stat().st_mtime_ns == stamp
 
 
-def test_what_may_not_be_fetched_is_said_with_where_to_put_it(debiasbench: Debiasbench) -> None:
+def test_a_manual_download_is_an_error_with_the_folder(debiasbench: Debiasbench) -> None:
     result = debiasbench("data", "prepare", "bffhq")
     assert result.exit_code == 4
     assert str(Path("data", "bffhq")) in result.output
 
 
-def test_check_finds_damage_and_what_it_removes_is_made_again(
-    debiasbench: Debiasbench, mnist: Path
-) -> None:
-    assert "Nothing is decoded" in debiasbench("data", "check").output
+def test_check_finds_and_removes_a_damaged_data_set(debiasbench: Debiasbench, mnist: Path) -> None:
+    assert "No data set is decoded" in debiasbench("data", "check").output
     debiasbench("data", "prepare", "cmnist")
-    assert "sound    cmnist" in debiasbench("data", "check").output
-    [made] = task_cache.all_in(mnist)
-    spoil_bit(made.folder / "val-y.npy")
+    assert "intact   cmnist" in debiasbench("data", "check").output
+    [task] = task_cache.all_in(mnist)
+    spoil_bit(task.folder / "val-y.npy")
     result = debiasbench("data", "check", "cmnist")
     assert result.exit_code == 4
     assert "damaged  cmnist" in result.output
@@ -79,19 +75,19 @@ def test_check_finds_damage_and_what_it_removes_is_made_again(
     assert debiasbench("data", "check", "celeba").exit_code == 4
 
 
-def test_a_damaged_cache_is_told_in_one_line_and_made_again(
+def test_a_damaged_data_set_is_reported_in_one_line_and_decoded_again(
     debiasbench: Debiasbench, mnist: Path
 ) -> None:
     debiasbench("data", "prepare", "cmnist")
-    [made] = task_cache.all_in(mnist)
-    spoil_bit(made.folder / "train-x.npy")
+    [task] = task_cache.all_in(mnist)
+    spoil_bit(task.folder / "train-x.npy")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         result = debiasbench("data", "prepare", "cmnist")
     assert result.exit_code == 0
-    [told] = [row for row in result.stderr.splitlines() if "made again" in row]
-    assert told.startswith("Warning: ")
-    assert told.endswith("its checksum differs. It is made again")
+    [warning] = [row for row in result.stderr.splitlines() if "decoded again" in row]
+    assert warning.startswith("Warning: ")
+    assert warning.endswith("its checksum differs. The data set is decoded again")
 
 
 def test_show_draws_a_contact_sheet_and_prints_the_groups(
@@ -108,7 +104,7 @@ def test_show_draws_a_contact_sheet_and_prints_the_groups(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("words", "code", "message"),
     [
         (("show", "digit"), 2, "Did you mean 'digits'"),
         (("show", "digits", "--set", "ration=1"), 2, "no option 'ration'. Did you mean 'ratio'"),
@@ -120,17 +116,17 @@ def test_show_draws_a_contact_sheet_and_prints_the_groups(
         (("prepare", "digits", "--set", "ratio=2"), 2, "ratio='2'"),
     ],
 )
-def test_what_is_mistyped_is_named(
-    debiasbench: Debiasbench, words: tuple[str, ...], code: int, says: str
+def test_typing_errors_are_named(
+    debiasbench: Debiasbench, words: tuple[str, ...], code: int, message: str
 ) -> None:
     result = debiasbench("data", *words)
     assert result.exit_code == code
-    assert says in result.output
+    assert message in result.output
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A table and a folder of images: squares and stripes on two grounds."""
+    """Write a table and a folder of images: squares and stripes on two backgrounds."""
     folder = tmp_path / "images"
     folder.mkdir()
     rows = ["file,label,ground"]
@@ -144,27 +140,17 @@ def own(tmp_path: Path) -> Path:
     return tmp_path
 
 
-IMPORT = ("data", "import", "shapes", "--images", "images", "--table", "own.csv",
-          "--label", "label", "--bias", "ground")  # fmt: skip
-RUN = (
-    "run",
-    "--dataset",
-    "shapes",
-    "--method",
-    "erm",
-    "--model",
-    "mlp",
-    "--epochs",
-    "1",
-    "--quiet",
-)
+TABLE = ("--table", "own.csv", "--label", "label", "--bias", "ground")
+IMPORT = ("data", "import", "shapes", "--images", "images", *TABLE)
+QUICK = ("--method", "erm", "--model", "mlp", "--epochs", "1", "--quiet")
+RUN = ("run", "--dataset", "shapes", *QUICK)
 
 
 def test_an_imported_data_set_runs_by_its_name(debiasbench: Debiasbench, own: Path) -> None:
     result = debiasbench(*IMPORT)
     assert result.exit_code == 0, result.output
     assert "shapes" in debiasbench("data", "list").output
-    assert "sound    shapes" in debiasbench("data", "check", "shapes").output
+    assert "intact   shapes" in debiasbench("data", "check", "shapes").output
     assert debiasbench("data", "show", "shapes").exit_code == 0
     ran = debiasbench(*RUN)
     assert ran.exit_code == 0, ran.output
@@ -176,9 +162,7 @@ def test_an_imported_data_set_runs_by_its_name(debiasbench: Debiasbench, own: Pa
     assert "Already done" in full.output
 
 
-def test_other_data_under_the_same_name_are_another_spec(
-    debiasbench: Debiasbench, own: Path
-) -> None:
+def test_other_data_of_the_same_name_are_another_spec(debiasbench: Debiasbench, own: Path) -> None:
     debiasbench(*IMPORT)
     debiasbench(*RUN)
     table = own / "own.csv"
@@ -189,4 +173,4 @@ def test_other_data_under_the_same_name_are_another_spec(
     assert debiasbench(*RUN).exit_code == 0
     assert len(list((own / "results").glob("*.json"))) == 2
     again = debiasbench("run", "--spec", first, "--results", "elsewhere")
-    assert again.exit_code == 4  # the record's data are gone
+    assert again.exit_code == 4  # the data of the record were replaced

@@ -77,12 +77,12 @@ def test_each_image_is_in_one_split_and_has_the_corruption_of_its_bias(
     seen = []
     for after, before in zip(task.splits().values(), clean.splits().values(), strict=True):
         file, record = before.x[:, 0, 0, :2].long().T
-        number = file * RECORDS + record  # (N,) places among all images
+        number = file * RECORDS + record  # (N,) position among all images
         assert torch.equal(before.y, record % 10)
         for k, name in enumerate(NAMES):
-            here = after.bias == k
-            wanted = corrupt(name, before.x[here], 3, number[here])
-            assert torch.equal(after.x[here], wanted)
+            members = after.bias == k
+            wanted = corrupt(name, before.x[members], 3, number[members])
+            assert torch.equal(after.x[members], wanted)
         seen += number.tolist()
     assert sorted(seen) == list(range(600))
     test_file = clean.test.x[:, 0, 0, 0]
@@ -99,19 +99,19 @@ def test_severity_and_split_seed_change_the_data(root: Path) -> None:
     assert not torch.equal(task.val.x[:, 0, 0, :2], other.val.x[:, 0, 0, :2])
 
 
-def test_training_images_are_cropped_and_mirrored_unless_told_otherwise() -> None:
+def test_training_images_are_cropped_and_mirrored_by_default() -> None:
     assert CIFAR10C().augmentation() == CropFlip(padding=4)
     assert CIFAR10C(augment=False).augmentation() is None
 
 
-def test_it_names_the_files_that_it_reads(root: Path) -> None:
+def test_the_sources_are_the_files_that_are_read(root: Path) -> None:
     sources = CIFAR10C().sources(root)
     assert len(sources) == 6
     assert all(path.is_file() for path in sources)
 
 
 @pytest.mark.parametrize("file", ["data_batch_3.bin", "test_batch.bin"])
-def test_a_missing_file_says_what_to_put_where(root: Path, file: str) -> None:
+def test_a_missing_file_is_named_with_advice(root: Path, file: str) -> None:
     (root / FOLDER / file).unlink()
     with pytest.raises(DataError, match="is missing") as error:
         CIFAR10C().load(root)
@@ -122,13 +122,13 @@ def test_a_missing_file_says_what_to_put_where(root: Path, file: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 3073 * RECORDS - 1, 3073 * (RECORDS - 1), 3074 * RECORDS])
 def test_a_file_of_another_size_is_named(root: Path, size: int) -> None:
-    # 3074 bytes have the records of CIFAR-100
+    # records of CIFAR-100 have 3074 bytes
     (root / FOLDER / "data_batch_2.bin").write_bytes(bytes(size))
     with pytest.raises(DataError, match=rf"data_batch_2.bin has {size} bytes, must have 307300"):
         CIFAR10C().load(root)
 
 
-def test_a_label_that_cifar10_lacks_is_named(root: Path) -> None:
+def test_a_label_that_is_out_of_range_is_named(root: Path) -> None:
     path = root / FOLDER / "data_batch_5.bin"
     path.write_bytes(b"\x0a" + path.read_bytes()[1:])
     with pytest.raises(DataError, match=r"data_batch_5.bin has the label 10, must have 0 to 9"):
@@ -157,18 +157,18 @@ def test_real_images_have_the_published_sizes(real: Task) -> None:
 
 
 @real_cifar10
-def test_real_deer_of_low_contrast_span_as_few_greys_as_the_released_ones(real: Task) -> None:
-    # a contrast of 0.15 leaves 255 * 0.15 = 38 levels; the released ones were seen to span 37
+def test_real_images_of_low_contrast_have_as_few_grey_levels_as_released_ones(real: Task) -> None:
+    # a contrast of 0.15 leaves 255 * 0.15 = 38 levels; released images span 37
     contrast = real.train.x[real.train.bias == NAMES.index("contrast")]
     span = contrast.amax((2, 3)).long() - contrast.amin((2, 3))
     assert 30 < span.max() <= 39
 
 
 @real_cifar10
-def test_real_images_have_the_channel_means_of_cifar10_where_corruption_keeps_them(
+def test_real_images_have_the_channel_means_of_cifar10(
     real: Task,
 ) -> None:
     kept = [NAMES.index(name) for name in ("contrast", "elastic", "jpeg", "pixelate")]
-    here = torch.isin(real.test.bias, torch.tensor(kept))
-    mean = real.test.x[here].float().mean((0, 2, 3)) / 255
+    members = torch.isin(real.test.bias, torch.tensor(kept))
+    mean = real.test.x[members].float().mean((0, 2, 3)) / 255
     assert mean.tolist() == pytest.approx(real.mean, abs=0.02)

@@ -1,4 +1,4 @@
-"""Changes of training images: each image its own, equal seeds equal changes, nothing invented."""
+"""Augmentation: different for each image, reproducible by seed, and without invented pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_crop_is_one_of_the_shifts_of_the_padded_image_mirrored_or_not() -> No
     every = torch.stack([s for shift in shifts for s in (shift, shift.flip(3))])  # (50, B, ...)
     same = (every == changed).flatten(2).all(2)  # (50, B)
     assert same.any(0).all()
-    assert len(same.int().argmax(0).unique()) > 20  # images of a batch are changed each its own way
+    assert len(same.int().argmax(0).unique()) > 20  # the images of a batch are changed differently
 
 
 def test_half_of_the_images_are_mirrored() -> None:
@@ -32,7 +32,7 @@ def test_half_of_the_images_are_mirrored() -> None:
 
 
 @pytest.mark.parametrize("augment", [CropFlip(), ResizedCropFlip()])
-def test_equal_generators_give_equal_changes_and_others_do_not(
+def test_the_changes_depend_on_the_generator(
     augment: CropFlip | ResizedCropFlip,
 ) -> None:
     x = torch.rand(8, 3, 16, 16, generator=rng())
@@ -49,7 +49,7 @@ def test_a_part_as_large_as_the_image_is_the_image() -> None:
         )
 
 
-def test_parts_have_the_areas_asked_for_and_lie_inside() -> None:
+def test_parts_have_the_requested_areas_and_are_inside() -> None:
     size = 64
     ramp = torch.linspace(0, 1, size)
     x = torch.stack([ramp.expand(size, size), ramp[:, None].expand(size, size)]).expand(
@@ -65,4 +65,4 @@ def test_parts_have_the_areas_asked_for_and_lie_inside() -> None:
     assert (width / height).max() > 1.2
     assert (width / height).min() < 0.85
     left = part[:, 0].amin((1, 2))
-    assert left.max() > 0.2  # it is not always the same corner
+    assert left.max() > 0.2  # not always the same corner

@@ -1,4 +1,4 @@
-"""The contact sheet: samples where they belong, counts that are right."""
+"""The contact sheet and the group table: positions and counts are right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from debiasbench.testing import toy_task
 
 
 def flat_task(classes: int = 2, biases: int = 2, side: int = 8) -> Task:
-    """A task whose images are one colour each: red says the class, green the bias value."""
+    """Make a task of plain images: red encodes the class, green the bias value."""
     y = torch.arange(classes).repeat_interleave(biases * 3)
     bias = torch.arange(biases).repeat(classes * 3)
     x = torch.zeros(len(y), 3, side, side, dtype=torch.uint8)
@@ -24,14 +24,12 @@ def flat_task(classes: int = 2, biases: int = 2, side: int = 8) -> Task:
     x[:, 2] = 77
     split = Split(x, y, bias, num_biases=biases)
     names = tuple("abcdefghijkl")
-    return Task(
-        split, split, split, names[:classes], names[:biases],
-        torch.eye(classes, biases, dtype=torch.bool),
-    )  # fmt: skip
+    aligned = torch.eye(classes, biases, dtype=torch.bool)
+    return Task(split, split, split, names[:classes], names[:biases], aligned)
 
 
 def colours(task: Task) -> list[tuple[int, int, int]]:
-    """(class, bias, x) of every sample that is drawn, by its colour."""
+    """Return (class, bias, x) of every drawn sample, decoded from its colour."""
     pixels = np.asarray(contact_sheet(task, task.train, "t"))
     drawn = []
     for y, x in zip(*np.nonzero(pixels[:, :, 2] == 77), strict=True):
@@ -41,7 +39,7 @@ def colours(task: Task) -> list[tuple[int, int, int]]:
     return drawn
 
 
-def test_aligned_samples_stand_left_of_conflicting_ones() -> None:
+def test_aligned_samples_are_left_of_conflicting_ones() -> None:
     drawn = colours(flat_task())
     assert len(drawn) == 12
     aligned = [x for y, b, x in drawn if y == b]
@@ -59,7 +57,7 @@ def test_conflicting_samples_show_as_many_bias_values_as_fit() -> None:
     assert {b for y, b, _ in few if y == 0 and b != 0} == {1, 2}
 
 
-def test_large_and_wide_images_are_fitted_and_grey_ones_shown() -> None:
+def test_large_images_are_scaled_down_and_grey_images_are_drawn() -> None:
     task = toy_task()
     big = replace(task.train, x=torch.zeros(len(task.train), 1, 300, 200, dtype=torch.uint8))
     sheet = contact_sheet(task, big, "grey")
@@ -67,10 +65,10 @@ def test_large_and_wide_images_are_fitted_and_grey_ones_shown() -> None:
     assert sheet.height < 3 * 300
 
 
-def test_what_is_no_image_cannot_be_looked_at() -> None:
+def test_samples_that_are_not_images_cannot_be_drawn() -> None:
     task = toy_task()
     rows = replace(task.train, x=torch.zeros(len(task.train), 5))
-    with pytest.raises(DataError, match="nothing to look at"):
+    with pytest.raises(DataError, match="cannot be drawn"):
         contact_sheet(task, rows, "rows")
 
 
@@ -84,7 +82,7 @@ def test_the_group_table_counts_every_group() -> None:
     assert f"test 200 ({100 * task.conflict(task.test).float().mean():.3g} %)" in table
 
 
-def test_where_biases_are_many_the_table_has_two_columns() -> None:
+def test_with_many_bias_values_the_table_has_two_columns() -> None:
     table = group_table(flat_task(classes=2, biases=12))
     assert "conflicting" in table
     assert "33 " in table or "33\n" in table  # 11 bias values, three samples of each

@@ -1,4 +1,4 @@
-"""Tasks kept decoded: equal after a round trip, made once, sound after any death of the maker."""
+"""Cached tasks: equal after a round trip, loaded once, never damaged by a killed process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from debiasbench.testing import toy_task
 
 @dataclass(frozen=True)
 class Files(Dataset):
-    """A toy task that says it is made from a file, and counts how often it is made."""
+    """A toy task with a source file, which counts how often it is loaded."""
 
     made: ClassVar[list[int]] = []
 
@@ -54,14 +54,14 @@ def root(tmp_path: Path) -> Path:
 
 
 def cached_folder(root: Path) -> Path:
-    [found] = task_cache.all_in(root)
-    return found.folder
+    [task] = task_cache.all_in(root)
+    return task.folder
 
 
 # --- a task as files ----------------------------------------------------------------------------
 
 
-def test_a_task_comes_back_from_its_files_as_it_was(tmp_path: Path) -> None:
+def test_a_task_is_equal_after_a_round_trip(tmp_path: Path) -> None:
     task = replace(toy_task(), mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), metric="worst_group")
     task_folder.save(task, tmp_path)
     again = task_folder.load(tmp_path)
@@ -71,7 +71,7 @@ def test_a_task_comes_back_from_its_files_as_it_was(tmp_path: Path) -> None:
         assert torch.equal(again.splits()[name].x, split.x)
 
 
-def test_writing_into_a_loaded_task_leaves_its_file_alone(tmp_path: Path) -> None:
+def test_writing_into_a_loaded_task_does_not_change_its_file(tmp_path: Path) -> None:
     task_folder.save(toy_task(), tmp_path)
     task_folder.load(tmp_path).train.x.zero_()
     assert task_folder.load(tmp_path).train.x.any()
@@ -97,7 +97,7 @@ def shorten(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [spoil_bit, shorten, Path.unlink])
 @pytest.mark.parametrize("file", ["train-x.npy", "test-bias.npy"])
-def test_damage_to_any_array_is_found_and_named(
+def test_a_damaged_array_is_found_and_named(
     tmp_path: Path, file: str, damage: Callable[[Path], None]
 ) -> None:
     task_folder.save(toy_task(), tmp_path)
@@ -117,16 +117,16 @@ def test_a_changed_description_is_found(tmp_path: Path) -> None:
 # --- the cache ----------------------------------------------------------------------------------
 
 
-def test_a_task_is_made_once_and_then_read_memory_mapped(root: Path) -> None:
+def test_a_task_is_loaded_once_and_then_memory_mapped(root: Path) -> None:
     first, second = (task_cache.load("files", Files(), root) for _ in range(2))
     assert first.fingerprint() == second.fingerprint() == toy_task().fingerprint()
     assert Files.made == [1]
 
 
-def test_a_data_set_without_sources_is_made_each_time_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_data_set_without_sources_is_not_cached(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Plain(Dataset):
-        """None."""
+        """A data set without files."""
 
         def load(self, root: Path) -> Task:
             return toy_task()
@@ -150,14 +150,14 @@ def add(root: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [touch, grow, add])
-def test_other_source_files_make_another_task(root: Path, change: Callable[[Path], None]) -> None:
+def test_other_source_files_are_another_task(root: Path, change: Callable[[Path], None]) -> None:
     task_cache.load("files", Files(), root)
     change(root)
     task_cache.load("files", Files(), root)
     assert Files.made == [1, 1]
 
 
-def test_other_options_and_another_revision_make_another_task(
+def test_other_options_and_another_revision_are_another_task(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task_cache.load("files", Files(), root)
@@ -168,19 +168,19 @@ def test_other_options_and_another_revision_make_another_task(
     assert Files.made == [1, 1, 1]
 
 
-def test_augmentation_is_not_lost_in_the_cache(root: Path) -> None:
+def test_augmentation_is_restored_from_the_cache(root: Path) -> None:
     for _ in range(2):
         assert task_cache.load("files", Files(flips=True), root).augment == CropFlip(padding=0)
     assert task_cache.load("files", Files(), root).augment is None
 
 
 @pytest.mark.parametrize("damage", [spoil_bit, shorten, Path.unlink])
-def test_a_damaged_cache_is_made_again_with_a_warning(
+def test_a_damaged_task_is_loaded_again_with_a_warning(
     root: Path, damage: Callable[[Path], None]
 ) -> None:
     task_cache.load("files", Files(), root)
     damage(cached_folder(root) / "train-x.npy")
-    with pytest.warns(UserWarning, match=r"train-x\.npy .* It is made again"):
+    with pytest.warns(UserWarning, match=r"train-x\.npy .* The data set is decoded again"):
         task = task_cache.load("files", Files(), root)
     assert task.fingerprint() == toy_task().fingerprint()
     assert task_cache.load("files", Files(), root).fingerprint() == task.fingerprint()
@@ -188,32 +188,32 @@ def test_a_damaged_cache_is_made_again_with_a_warning(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
-def test_where_nothing_can_be_kept_the_task_is_made_in_memory_with_a_warning(
+def test_without_a_writable_cache_the_task_is_loaded_with_a_warning(
     root: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def full(*_: Any) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(task_folder.os, "fsync", full)
-    with pytest.warns(UserWarning, match="Nothing can be kept in .*cache"):
+    with pytest.warns(UserWarning, match=r"The cache .*cache cannot be written"):
         task = task_cache.load("files", Files(), root)
     assert task.fingerprint() == toy_task().fingerprint()
     assert task_cache.all_in(root) == []
 
 
-def test_an_error_of_the_data_set_leaves_nothing(
+def test_an_error_of_the_data_set_leaves_nothing_in_the_cache(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*_: Any) -> Task:
-        raise DataError("put it there")
+        raise DataError("put the file there")
 
     monkeypatch.setattr(Files, "load", missing)
-    with pytest.raises(DataError, match="put it there"):
+    with pytest.raises(DataError, match="put the file there"):
         task_cache.load("files", Files(), root)
     assert task_cache.all_in(root) == []
 
 
-def test_two_that_need_the_same_task_make_it_once(
+def test_threads_that_need_the_same_task_load_it_once(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(self: Files, root: Path) -> Task:
@@ -238,24 +238,24 @@ from tests.files.test_task_cache import Files
 root, moments, killed = Path({root!r}), random.Random(0), 0
 write = task_folder._write
 def slowly(values, path):
-    time.sleep(0.05)  # nine arrays take longer than the latest moment
+    time.sleep(0.05)  # nine arrays take longer than the longest pause
     return write(values, path)
 task_folder._write = slowly
 for _ in range(10):
-    child = os.fork()  # of a process without threads, which has imported torch already
+    child = os.fork()  # this process has no threads and has already imported torch
     if child == 0:
         task_cache.load("files", Files(), root)
         os._exit(0)
     time.sleep(moments.uniform(0, 0.4))
     os.kill(child, signal.SIGKILL)
     killed += os.waitpid(child, 0)[1] == signal.SIGKILL
-    for found in task_cache.all_in(root):  # what is there is whole
-        task_folder.load(found.folder)
+    for task in task_cache.all_in(root):  # every cached task is complete
+        task_folder.load(task.folder)
 print(killed)
 """
 
 
-def test_killed_at_any_moment_the_next_start_makes_the_same_task(root: Path) -> None:
+def test_after_a_kill_at_any_moment_the_next_process_loads_the_same_task(root: Path) -> None:
     code = KILLS.format(root=str(root), tests=str(Path(__file__).parent.parent.parent))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Builtin models fit any task shape they claim to, and count what their papers count."""
+"""Builtin models fit their task shapes and have the published numbers of weights."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def test_resnet18_at_its_original_width_is_torchvisions() -> None:
+def test_resnet18_at_its_original_width_equals_torchvision() -> None:
     from torchvision.models import resnet18
 
     built = ResNet18().build(Shape(input=(3, 224, 224), classes=1000))
     assert parameters(built) == parameters(resnet18())
-    # the count of weights that can be sparse in REST's ResNet-18 for ten classes
+    # number of weights that can be sparse in the ResNet-18 of REST for ten classes
     ten = ResNet18().build(Shape(input=(3, 32, 32), classes=10))
     assert sum(p.numel() for p in maskable(ten).values()) == 11_172_032
 
@@ -60,44 +60,42 @@ def test_resnet_width_scales_every_stage() -> None:
 
 def test_the_small_stem_keeps_the_resolution() -> None:
     network = ResNet18(width=8, stem="small").build(SMALL)
-    seen: list[torch.Size] = []
-    network.get_submodule("layer1").register_forward_hook(lambda m, i, o: seen.append(o.shape))
+    shapes: list[torch.Size] = []
+    network.get_submodule("layer1").register_forward_hook(lambda m, i, o: shapes.append(o.shape))
     network(torch.zeros(1, 3, 32, 32))
-    assert seen == [(1, 8, 32, 32)]
+    assert shapes == [(1, 8, 32, 32)]
 
 
-def test_one_channel_images_are_taken_where_the_stem_allows() -> None:
+def test_one_channel_images_are_accepted() -> None:
     grey = Shape(input=(1, 28, 28), classes=10)
     for model in (CNN(), MLP(), ResNet18(width=8), Timm("resnet10t")):
         assert model.build(grey).eval()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 
-def test_a_transformer_of_timm_takes_the_tasks_image_size() -> None:
+def test_a_transformer_of_timm_gets_the_image_size_of_the_task() -> None:
     network = Timm("test_vit").build(Shape(input=(3, 32, 32), classes=4))
     assert network.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
 
 
-def test_the_mlp_takes_samples_of_any_shape() -> None:
+def test_the_mlp_accepts_samples_of_any_shape() -> None:
     assert MLP().build(Shape(input=(30,), classes=2))(torch.zeros(4, 30)).shape == (4, 2)
     sizes = [m.out_features for m in MLP().build(SMALL) if isinstance(m, nn.Linear)]  # type: ignore[attr-defined]
     assert sizes == [100, 100, 16, 5]
 
 
 @pytest.mark.parametrize(
-    ("model", "shape", "complaint"),
+    ("model", "shape", "message"),
     [
         (CNN(), Shape((30,), 2), "--model mlp"),
         (CNN(), Shape((3, 4, 4), 2), "at least 8x8"),
         (ResNet18(), Shape((30,), 2), "takes images"),
-        (ResNet18(width=32, pretrained=True), SMALL, "fit width=64"),
+        (ResNet18(width=32, pretrained=True), SMALL, "require width=64"),
         (Torchvision("resnet18"), Shape((1, 28, 28), 2), "three-channel"),
         (Timm("resnet18"), Shape((30,), 2), "takes images"),
     ],
 )
-def test_a_model_refuses_samples_that_it_cannot_take(
-    model: CNN, shape: Shape, complaint: str
-) -> None:
-    with pytest.raises(OptionError, match=complaint):
+def test_a_model_refuses_unsuitable_samples(model: CNN, shape: Shape, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         model.build(shape)
 
 
@@ -109,23 +107,23 @@ def test_a_model_refuses_samples_that_it_cannot_take(
         (ResNet18(pretrained=True), "torchvision.models._api.WeightsEnum.get_state_dict"),
     ],
 )
-def test_pretrained_weights_that_cannot_be_had_say_how_to_go_on(
+def test_weights_that_cannot_be_downloaded_are_an_error_with_advice(
     model: Timm, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_args: object, **_more: object) -> None:
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(library, offline)
-    with pytest.raises(DataError, match=r"ConnectionError.*leave model\.pretrained out"):
+    with pytest.raises(DataError, match=r"ConnectionError.*leave out model\.pretrained"):
         model.build(SMALL)
 
 
-def test_a_pretrained_network_gets_a_head_for_the_classes_and_keeps_the_rest(
+def test_a_pretrained_network_gets_a_new_head_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from torchvision import models
 
-    fetched = models.mobilenet_v2()  # stands in for one with fetched weights
+    fetched = models.mobilenet_v2()  # in place of one with downloaded weights
     first = next(fetched.parameters()).clone()
     monkeypatch.setattr(models, "get_model", lambda name, weights: fetched)
     network = Torchvision("mobilenet_v2", pretrained=True).build(SMALL)
@@ -133,7 +131,7 @@ def test_a_pretrained_network_gets_a_head_for_the_classes_and_keeps_the_rest(
     assert network.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
 
 
-def test_pretrained_residual_networks_load_what_torchvision_gives(
+def test_pretrained_residual_networks_load_the_weights_of_torchvision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from torchvision.models import ResNet18_Weights, resnet18
@@ -146,7 +144,7 @@ def test_pretrained_residual_networks_load_what_torchvision_gives(
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_networks_with_auxiliary_heads_return_logits_alone_while_training(name: str) -> None:
+def test_networks_with_auxiliary_heads_return_only_logits_in_training(name: str) -> None:
     network = Torchvision(name).build(Shape((3, 96, 96), 5)).train()
     assert network(torch.zeros(2, 3, 96, 96)).shape == (2, 5)
 
@@ -157,6 +155,6 @@ def test_an_unknown_name_of_a_library_is_refused_with_a_guess(model: Timm) -> No
         model.build(SMALL)
 
 
-def test_a_network_without_a_linear_layer_says_how_to_name_its_head() -> None:
+def test_a_network_without_a_linear_layer_is_an_error_with_advice() -> None:
     with pytest.raises(OptionError, match="give CNN a `head` method"):
         CNN().head(nn.Conv2d(3, 3, 1))

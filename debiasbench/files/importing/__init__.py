@@ -1,4 +1,4 @@
-"""A user's own images into a data set that `run` takes; importable without torch."""
+"""Import a user's own images as a data set for `run`; importable without torch."""
 
 from debiasbench.files.importing.folder import FOLDER as FOLDER
 from debiasbench.files.importing.folder import find as find

@@ -1,4 +1,4 @@
-"""Where imported data sets lie under the data root, and how they are found by name."""
+"""Where imported data sets are stored under the data root, and how to find one by name."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ FOLDER = "imported"
 
 
 def where(root: Path, name: str) -> Path | None:
-    """Return the folder of an imported data set, None if there is none of that name."""
+    """Return the folder of an imported data set, or None if there is none of that name."""
     if not name or name.startswith(".") or Path(name).name != name:
         return None
     whole = root / FOLDER / name
-    # a process that died while it replaced a data set may have left the old one set aside
+    # a process that was killed while replacing a data set may have left the old one set aside
     return next((f for f in (whole, aside(whole), whole) if f.is_dir()), None)
 
 
 def aside(whole: Path) -> Path:
-    """Return where an imported data set waits while a new one takes its place."""
+    """Return where an existing data set is kept while a new one replaces it."""
     return whole.with_name(f".{whole.name}.old")
 
 
 def names(root: Path) -> list[str]:
-    """List what is imported under a data root, sorted."""
+    """Return the names of the data sets imported under a data root, sorted."""
     try:
         entries = [entry.name for entry in (root / FOLDER).iterdir()]
     except OSError:
@@ -35,14 +35,14 @@ def names(root: Path) -> list[str]:
 
 
 def find(root: Path, name: str) -> str | None:
-    """Return the checksum of an imported data set, None if there is none of that name.
+    """Return the checksum of an imported data set, or None if there is none of that name.
 
-    Reads one small file, and imports nothing heavy. Raises `DataError` if that file is damaged.
+    Reads one small file, and imports no large package. Raises `DataError` if the file is damaged.
     """
     folder = where(root, name)
     if folder is None:
         return None
-    file = folder / "task.json"  # `task_folder`, which knows its name, imports torch
+    file = folder / "task.json"  # not through `task_folder`, which imports torch
     try:
         return str(json.loads(file.read_text("utf-8"))["digest"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -50,16 +50,16 @@ def find(root: Path, name: str) -> str | None:
 
 
 def missing(root: Path, name: str) -> str:
-    """Say that nothing was imported as `name`, what was, and how to import."""
+    """Return an error message for a name that was not imported."""
     known = names(root)
     return (
-        f"No data set {name!r} was imported under {root}.{suggestion(name, known)} "
-        f"Imported: {', '.join(known) or 'none'}. Give the folder that holds {FOLDER}/ with "
-        "--data-root or DEBIASBENCH_DATA, or import it: debiasbench data import "
-        f"{name or 'NAME'} --images FOLDER"
+        f"No data set {name!r} is imported under {root}.{suggestion(name, known)} "
+        f"Imported: {', '.join(known) or 'none'}. If it is elsewhere, set --data-root or "
+        f"DEBIASBENCH_DATA to the folder that contains {FOLDER}/. To import it: debiasbench data "
+        f"import {name or 'NAME'} --images FOLDER"
     )
 
 
 def again(name: str) -> str:
-    """Say how to import it once more."""
+    """Return the advice to import a data set again."""
     return f"Import it again: debiasbench data import {name} --replace --images FOLDER"

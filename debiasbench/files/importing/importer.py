@@ -1,4 +1,4 @@
-"""From a source to a data set under the data root, whole or not at all."""
+"""Import images as a data set under the data root, completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from debiasbench.files.importing import place, vetting
 from debiasbench.files.importing.folder import FOLDER, where
 from debiasbench.files.importing.groups import Plan, oddities, plan
 from debiasbench.files.importing.pixels import Reader
-from debiasbench.files.importing.rows import read
 from debiasbench.files.importing.source import BadRows, bad_rows
+from debiasbench.files.importing.table import read_table
+from debiasbench.files.importing.tree import read_tree
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from debiasbench.common.progress import Progress
     from debiasbench.core.data import Task
-    from debiasbench.files.importing.source import Problem, Row, Source
+    from debiasbench.files.importing.source import Problem, Row, Rows, Source
 
 LONGEST_NAME = 100  # characters
 SPLITS = ("train", "val", "test")
@@ -29,7 +30,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Finished:
-    """An import that is done. `task` is mapped from `folder`; `notes` say what was decided."""
+    """A finished import. `task` is memory-mapped from `folder`; `notes` are for the user."""
 
     folder: Path
     digest: str
@@ -49,21 +50,21 @@ def import_data(
     taken: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Finished:
-    """Write the images as the data set `name` under `root`, whole or not at all.
+    """Write the images as the data set `name` under `root`, completely or not at all.
 
-    Equal images, labels and options give an equal digest. `skip_bad`: leave out what cannot be
-    imported. `replace`: take the place of what `name` held; it stays until the new one is whole.
-    `taken`: names that are no longer free.
+    Equal images, labels and options give an equal digest. `skip_bad`: leave out images that cannot
+    be imported. `replace`: replace an existing import of that name, which is kept until the new one
+    is complete. `taken`: names that other data sets use.
 
-    Raises `BadRows` with everything that is wrong with single images, `OptionError` for a bad
-    name or column, `BusyError` while another process imports the same name, else `DataError`.
+    Raises `BadRows` with the problems of all images, `OptionError` for an invalid name or column,
+    `BusyError` while another process imports the same name, and `DataError` for anything else.
     """
     _check_name(name, taken)
     _check_free(root, name, replace=replace)
-    written = read(source)
+    written = _read(source)
     vetted = vetting.vet(written.rows, source, splits=written.splits)
     rows = vetted.good if written.splits else vetting.split(vetted.good, source.seed)
-    rows.sort(key=lambda row: SPLITS.index(row.split))  # stable, so a split is a slice of them all
+    rows.sort(key=lambda row: SPLITS.index(row.split))  # stable; each split is a slice
     problems = written.problems + vetted.problems
     labels = {row.label for row in written.rows if row.label}
 
@@ -71,64 +72,74 @@ def import_data(
         return plan(rows, source, labels, splits=written.splits)
 
     if not problems:
-        planned(rows)  # what is wrong as a whole shows before anything is decoded
+        planned(rows)  # finds errors of the whole before anything is decoded
     whole = root / FOLDER / name
     with place.claimed(whole):
-        _check_free(root, name, replace=replace)  # another process may have been faster
+        _check_free(root, name, replace=replace)  # another process may have imported it meanwhile
         place.fresh(whole).mkdir()
         reader = Reader(source, rows + vetted.doubtful, progress)
         with tempfile.TemporaryFile(dir=whole.parent) as pixels:
             if skip_bad or not problems:
                 rows = reader.write(rows, pixels.fileno(), whole.parent)
             else:
-                reader.look(rows)
+                reader.check(rows)
             if not skip_bad:
-                reader.look(vetted.doubtful)
+                reader.check(vetted.doubtful)
             problems = sorted(problems + reader.problems, key=lambda p: (p.line or 0, p.file))
             if problems and not skip_bad:
                 raise BadRows(problems, len(written.rows) + len(written.problems))
-            made = planned(rows)
-            task = made.task(reader.mapped(pixels.fileno()))
+            result = planned(rows)
+            task = result.task(reader.mapped(pixels.fileno()))
             digest = _save(task, whole, source, left_out=bad_rows(problems))
         place.swap(whole)
-        notes = [*written.notes, *([] if written.splits else [_split_note()]), made.note()]
+        notes = [*written.notes, *([] if written.splits else [_split_note()]), result.note()]
         return _finished(whole, digest, problems, notes, reader)
+
+
+def _read(source: Source) -> Rows:
+    if not source.images.is_dir():
+        raise DataError(f"{source.images} is not a folder. Give the folder of images with --images")
+    if source.table is None:
+        return read_tree(source.images)
+    return read_table(source, source.table)
 
 
 def _check_name(name: str, taken: Collection[str]) -> None:
     if not NAME.fullmatch(name) or name.endswith(":") or len(name) > LONGEST_NAME:
         raise OptionError(
-            f"{name!r} cannot name a data set: take lower-case letters, digits, '_', '.' and '-', "
-            f"{LONGEST_NAME} at most, a letter or digit first"
+            f"{name!r} is not a valid name for a data set. Use at most {LONGEST_NAME} lower-case "
+            "letters, digits, '_', '.' and '-', and begin with a letter or digit"
         )
     if name in taken:
-        raise OptionError(f"{name!r} names another data set already: choose another name")
+        raise OptionError(f"Another data set has the name {name!r}. Choose another name")
 
 
 def _check_free(root: Path, name: str, *, replace: bool) -> None:
     folder = where(root, name)
     if folder is not None and not replace:
         raise DataError(
-            f"{name!r} is imported already, in {folder}: choose another name, or replace it with "
+            f"{name!r} is already imported, in {folder}. Choose another name, or replace it with "
             "--replace"
         )
 
 
 def _split_note() -> str:
     parts = "/".join(map(str, vetting.PERCENT.values()))
-    return f"Split here, each group {parts} % into train/val/test; --seed decides which images."
+    return (
+        f"Each group is split at random into train/val/test, {parts} %. --seed gives another split."
+    )
 
 
 def _save(task: Task, whole: Path, source: Source, *, left_out: int) -> str:
     from debiasbench.files import task_folder
 
-    told = {
+    described = {
         **asdict(source),
         "images": str(source.images.resolve()),
         "table": None if source.table is None else str(source.table.resolve()),
     }
     counts = {name: len(split) for name, split in task.splits().items()}
-    more = {"source": told, "images": counts, "left_out": left_out}
+    more = {"source": described, "images": counts, "left_out": left_out}
     return task_folder.save(task, place.fresh(whole), more)
 
 
@@ -140,10 +151,10 @@ def _finished(
     task = task_folder.load(whole, verify=False)
     warnings = oddities(task)
     if reader.leaks:
-        one, other = reader.leaks[0]
+        earlier, later = reader.leaks[0]
         warnings.insert(
             0,
-            f"Images that other splits hold too, pixel by pixel: {len(reader.leaks):,}, such as "
-            f"{other} ({other.split}) and {one} ({one.split})",
+            f"Images with the same pixels as an image of another split: {len(reader.leaks):,}, "
+            f"such as {later} ({later.split}) and {earlier} ({earlier.split})",
         )
     return Finished(whole, digest, task, tuple(problems), tuple(notes), tuple(warnings))

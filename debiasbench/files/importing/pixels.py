@@ -1,4 +1,4 @@
-"""Decodes rows into one array, each image once, and finds the bad ones by halving."""
+"""Decode rows into one array, each image once, and find the bad ones by bisection."""
 
 from __future__ import annotations
 
@@ -26,50 +26,53 @@ if TYPE_CHECKING:
     from debiasbench.files.images import Shape
     from debiasbench.files.importing.source import Row, Source
 
-BLOCK_IMAGES, BLOCK_BYTES = 1024, 1 << 27  # decoded at a time, at most
-SAMPLE = 25  # images that tell which size is usual
-MARGIN = 1 << 26  # bytes that stay free on the disk
+BLOCK_IMAGES, BLOCK_BYTES = 1024, 1 << 27  # limits of what is decoded at a time
+SAMPLE = 25  # images that determine the usual size
+MARGIN = 1 << 26  # bytes to leave free on the disk
 
 
 class Reader:
-    """Decodes rows. `problems`: what was bad; `leaks`: rows that show what another split shows."""
+    """Decodes rows and collects what it notices.
+
+    `problems`: bad images; `leaks`: pairs of rows of different splits with the same pixels.
+    """
 
     def __init__(self, source: Source, rows: list[Row], progress: Progress | None = None) -> None:
         self.problems: list[Problem] = []
         self.leaks: list[tuple[Row, Row]] = []
         self._source, self._rows, self._progress = source, rows, progress
         self._shape = (0, 3, 0, 0)
-        self._first: dict[bytes, dict[str, Row]] = {}  # pixels -> split -> the first to show them
+        self._first: dict[bytes, dict[str, Row]] = {}  # digest of the pixels -> split -> first row
 
     def write(self, rows: list[Row], file: int, place: Path) -> list[Row]:
-        """Decode rows into an open file, one after the other, and return those that are there.
+        """Decode rows into an open file, one after the other, and return the good ones.
 
-        Raises `DataError` if the disk under `place` has too little room; `OSError` if it is full
-        all the same.
+        Raises `DataError` if the free space of `place` is too small, `OSError` if the disk becomes
+        full later.
         """
         if self._size is None:  # every image is bad
-            self.look(rows)
+            self.check(rows)
             return []
         height, width = self._size
         _check_space(place, 3 * height * width * len(rows))
         kept: list[Row] = []
-        for some, block in self._blocks(rows):
-            for row, pixels in zip(some, block, strict=True):
+        for good, block in self._blocks(rows):
+            for row, pixels in zip(good, block, strict=True):
                 self._compare(row, pixels)
             left = block.numpy().data.cast("B")
             while left:
                 left = left[os.write(file, left) :]
-            kept += some
+            kept += good
         self._shape = (len(kept), 3, height, width)
         return kept
 
-    def look(self, rows: list[Row]) -> None:
-        """Decode rows for what is wrong with them alone."""
+    def check(self, rows: list[Row]) -> None:
+        """Decode rows only to find their problems."""
         for _ in self._blocks(rows):
             pass
 
     def mapped(self, file: int) -> Tensor:
-        """Return what was written, (N, 3, H, W) uint8; the mapping keeps the file."""
+        """Return what was written, (N, 3, H, W) uint8; the mapping keeps the file open."""
         import torch
 
         size = math.prod(self._shape)
@@ -78,12 +81,12 @@ class Reader:
 
     @cached_property
     def _size(self) -> tuple[int, int] | None:
-        """(height, width) to bring images to: as asked, else the usual one of a few."""
+        """(height, width) of the result: the requested size, else the most frequent of a sample."""
         if self._source.size is not None:
             return self._source.size
-        few = self._rows[:: -(-len(self._rows) // SAMPLE) or 1]
-        sizes = Counter(self._sizes(few))
-        if not sizes:  # the few are all bad
+        sample = self._rows[:: -(-len(self._rows) // SAMPLE) or 1]
+        sizes = Counter(self._sizes(sample))
+        if not sizes:  # all of the sample are bad
             return next(self._sizes(self._rows), None)
         return sizes.most_common(1)[0][0]
 
@@ -96,14 +99,14 @@ class Reader:
                 yield image.height, image.width
 
     def _blocks(self, rows: list[Row]) -> Iterator[tuple[list[Row], Tensor]]:
-        """Go through rows: those that are sound, some at a time, and (n, 3, H, W) of them."""
+        """Yield the good rows, a block at a time, with their pixels (n, 3, H, W)."""
         from debiasbench.files import images
 
         shape, length = None, BLOCK_IMAGES
         if self._size is not None:
             height, width = self._size
-            asked = self._source.size is not None
-            shape = images.stretched(height, width) if asked else _only(height, width)
+            scaling = self._source.size is not None
+            shape = images.stretched(height, width) if scaling else _only(height, width)
             length = max(1, min(BLOCK_IMAGES, BLOCK_BYTES // (3 * height * width)))
         if self._progress is not None and rows:
             self._progress.start("decode", len(rows))
@@ -120,7 +123,7 @@ class Reader:
                 self._progress.advance()
 
     def _decode(self, rows: list[Row], shape: Shape | None) -> Iterator[tuple[list[Row], Tensor]]:
-        """Decode all rows; where one is bad, each half, down to the bad one."""
+        """Decode all rows; if one is bad, decode each half, down to the bad one."""
         from debiasbench.files import images
 
         try:
@@ -139,15 +142,16 @@ class Reader:
         yield from self._decode(rows[middle:], shape)
 
     def _compare(self, row: Row, pixels: Tensor) -> None:
-        shown = self._first.setdefault(blake2b(pixels.numpy().data, digest_size=16).digest(), {})
-        if others := [other for split, other in shown.items() if split != row.split]:
+        digest = blake2b(pixels.numpy().data, digest_size=16).digest()
+        same = self._first.setdefault(digest, {})
+        if others := [other for split, other in same.items() if split != row.split]:
             self.leaks.append((others[0], row))
-        shown.setdefault(row.split, row)
+        same.setdefault(row.split, row)
 
 
 def _problem(row: Row, error: DataError) -> Problem:
-    what = str(error).removeprefix(f"{row.path} ").replace("(convert)", "(--convert)")
-    return Problem(row.line, row.file, what)
+    message = str(error).removeprefix(f"{row.path} ").replace("(convert)", "(--convert)")
+    return Problem(row.line, row.file, message)
 
 
 def _only(height: int, width: int) -> Shape:
@@ -156,8 +160,8 @@ def _only(height: int, width: int) -> Shape:
     def check(image: Image.Image) -> Image.Image:
         if image.size != (width, height):
             raise ValueError(
-                f"is {image.height}x{image.width} (height x width), others are {height}x{width}: "
-                f"--size {height}x{width} scales all to one size"
+                f"is {image.height}x{image.width} (height x width), but others are "
+                f"{height}x{width}. Use --size {height}x{width} to scale all images"
             )
         return image
 
@@ -165,10 +169,10 @@ def _only(height: int, width: int) -> Shape:
 
 
 def _check_space(place: Path, size: int) -> None:
-    needed = 2 * size + MARGIN  # once as they are decoded, once in the data set
+    needed = 2 * size + MARGIN  # once while decoding, once in the data set
     free = shutil.disk_usage(place).free
     if free < needed:
         raise DataError(
-            f"The import needs {needed / 1e9:.1f} GB under {place}, and {free / 1e9:.1f} GB are "
-            "free: free some, or choose another --data-root or a smaller --size"
+            f"The import needs {needed / 1e9:.1f} GB under {place}, but only {free / 1e9:.1f} GB "
+            "are free. Free some space, or choose another --data-root or a smaller --size"
         )

@@ -1,4 +1,4 @@
-"""Where a data set is written: under a name of its own, renamed when it is whole."""
+"""Write a data set under a temporary name, and rename it when it is complete."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def claimed(whole: Path) -> Iterator[None]:
-    """Hold the right to write the data set `whole`, and clear away what dead processes left.
+    """Hold the lock for writing the data set `whole`, and remove what killed processes left.
 
-    The system gives the right back when the process dies. An `OSError` within is a `DataError`.
-    Raises `BusyError` if another process holds it.
+    The system releases the lock if the process dies. An `OSError` inside becomes a `DataError`.
+    Raises `BusyError` if another process holds the lock.
     """
     with _writing(whole.parent):
         (whole.parent / ".locks").mkdir(parents=True, exist_ok=True)
@@ -31,52 +31,51 @@ def claimed(whole: Path) -> Iterator[None]:
             lock.acquire()
         except Timeout as error:
             raise BusyError(
-                f"{whole.name!r} is being imported by another process: wait for it, or choose "
-                "another name"
+                f"Another process is importing {whole.name!r}. Wait for it, or choose another name"
             ) from error
         try:
-            _tidy(whole)
-            _tidy_others(whole.parent)
+            _clean_up(whole)
+            _clean_up_others(whole.parent)
             yield
         finally:
             with suppress(OSError):
-                _tidy(whole)
+                _clean_up(whole)
             lock.release()
 
 
 def fresh(whole: Path) -> Path:
-    """Return where a data set lies until it is whole; nothing there outlives its process."""
+    """Return the temporary folder of a data set; it is removed if its process dies."""
     return whole.with_name(f".{whole.name}.new")
 
 
 def swap(whole: Path) -> None:
-    """Give what was written its name; what has the name steps aside, and is removed after."""
+    """Rename the temporary folder to `whole`; an existing `whole` is set aside, then removed."""
     _sync(fresh(whole))
     if whole.exists():
         whole.rename(aside(whole))
     fresh(whole).rename(whole)
     _sync(whole.parent)
-    _tidy(whole)
+    _clean_up(whole)
 
 
-def _tidy(whole: Path) -> None:
-    """Bring back what stepped aside, if nothing took its place, and remove the rest."""
+def _clean_up(whole: Path) -> None:
+    """Restore a data set that was set aside if no other replaced it, and remove the rest."""
     if aside(whole).exists() and not whole.exists():
         aside(whole).rename(whole)
     if fresh(whole).exists():
         shutil.rmtree(fresh(whole))
     if aside(whole).exists():
-        # half of it must never stand where a whole one is looked for
+        # renamed first: a partly deleted folder must not have a name that is searched
         aside(whole).rename(fresh(whole))
         shutil.rmtree(fresh(whole))
 
 
-def _tidy_others(folder: Path) -> None:
-    """Do the same for other names, as they may not be imported again."""
+def _clean_up_others(folder: Path) -> None:
+    """Clean up the other names too, because they may never be imported again."""
     for leftover in (*folder.glob(".*.new"), *folder.glob(".*.old")):
         whole = folder / leftover.name[1:-4]
         with suppress(Timeout, OSError), _lock(whole):
-            _tidy(whole)
+            _clean_up(whole)
 
 
 def _lock(whole: Path) -> FileLock:
@@ -84,7 +83,7 @@ def _lock(whole: Path) -> FileLock:
 
 
 def _sync(folder: Path) -> None:
-    """Let the names in a folder survive a power cut."""
+    """Make the names in a folder survive a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -98,6 +97,6 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"Nothing was imported, as {folder} cannot be written: {error.strerror or error}. "
-            "Free space and permissions there, or choose another --data-root"
+            f"Nothing was imported, because {folder} cannot be written: {error.strerror or error}. "
+            "Check its free space and permissions, or choose another folder with --data-root"
         ) from error

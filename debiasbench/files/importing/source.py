@@ -1,4 +1,4 @@
-"""What is imported: the request, its rows, and what is wrong with them."""
+"""What to import, its rows, and the problems of single images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 class Source:
     """What to import, and how to read it.
 
-    `images`: a folder. With `table`, a CSV (or .tsv) file whose rows name files in it: `label`,
-    `bias`, `file` and `split` are columns; `file` is found if it is None, and without `split` the
-    rows are split by `seed`. Without `table` the folder is a tree, CLASS/BIAS/FILE or
-    SPLIT/CLASS/BIAS/FILE.
-    `size`: (height, width) to scale to; the images' own if None.
-    `aligned`: "class:bias,class:bias"; taken from the training split if None.
-    `convert`: take palette, CMYK, 16-bit and transparent images too, as 8-bit RGB.
+    `images`: a folder. With `table`, a CSV (or .tsv) file with one row per image in that folder;
+    `label`, `bias`, `file` and `split` are its columns. If `file` is None, the column is detected;
+    if `split` is None, the rows are split at random with `seed`. Without `table` the folder is a
+    tree, CLASS/BIAS/FILE or SPLIT/CLASS/BIAS/FILE.
+    `size`: (height, width) in pixels to scale to; the size of the images if None.
+    `aligned`: "class:bias,class:bias"; determined from the training split if None.
+    `convert`: also accept palette, CMYK, 16-bit and transparent images, as 8-bit RGB.
     """
 
     images: Path
@@ -39,10 +39,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """One image: as it is written, and where it was found.
+    """One image, as written in the table or the tree, with its location.
 
-    `line` counts from 1 and is None in a tree of folders; a value of `bias` per bias column;
-    `split` is as written until the row is vetted, then train, val, test or empty.
+    `line` counts from 1 and is None in a tree of folders. `bias` has one value per bias column.
+    `split` is the written text until the row is checked, then train, val, test or empty.
     """
 
     line: int | None
@@ -58,29 +58,42 @@ class Row:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one image; `line` counts from 1 and is None in a tree of folders."""
+    """A problem of one image; `line` counts from 1 and is None in a tree of folders."""
 
     line: int | None
     file: str
-    what: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{_place(self.line, self.file)}: {self.what}"
+        return f"{_place(self.line, self.file)}: {self.message}"
 
 
-class BadRows(DataError):  # noqa: N818 - it says what there is
-    """Images that cannot be imported, all of them in `problems`, by line."""
+@dataclass(frozen=True)
+class Rows:
+    """Rows as written, problems of lines that are not rows, and notes for the user.
 
-    def __init__(self, problems: Sequence[Problem], of: int) -> None:
+    `splits`: whether the rows have splits.
+    """
+
+    rows: list[Row]
+    problems: list[Problem]
+    notes: list[str]
+    splits: bool
+
+
+class BadRows(DataError):  # noqa: N818 - the name says what is wrong
+    """Some images cannot be imported; `problems` has all of them, sorted by line."""
+
+    def __init__(self, problems: Sequence[Problem], total: int) -> None:
         self.problems = tuple(problems)
         super().__init__(
-            f"{bad_rows(problems):,} of {of:,} images cannot be imported, the first: "
-            f"{problems[0]}. Nothing was imported: mend them, or leave them out with --skip-bad"
+            f"{bad_rows(problems):,} of {total:,} images cannot be imported. The first one: "
+            f"{problems[0]}. Nothing was imported. Fix these images, or skip them with --skip-bad"
         )
 
 
 def bad_rows(problems: Iterable[Problem]) -> int:
-    """Count images; one may have several problems."""
+    """Count the images with problems; one image may have several."""
     return len({(problem.line, problem.file) for problem in problems})
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with rows, as far as it shows without opening the images; and splits by chance."""
+"""Check rows without opening their images, and split them at random where no split is given."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from debiasbench.files.importing.source import Row, Source
 
 SPLITS = {
-    "train": "train", "training": "train", "0": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val", "1": "val",
-    "test": "test", "testing": "test", "2": "test",
-}  # fmt: skip
-"""What a split may be called, in any case; the numbers are those of Waterbirds' table."""
+    **dict.fromkeys(("train", "training", "0"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "1"), "val"),
+    **dict.fromkeys(("test", "testing", "2"), "test"),
+}
+"""Accepted names of a split, in any case; the numbers are those of the table of Waterbirds."""
 
-PERCENT = {"train": 70, "val": 10, "test": 20}  # of each group, where rows do not say their splits
+PERCENT = {"train": 70, "val": 10, "test": 20}  # of each group, where rows have no split
 
 
 @dataclass(frozen=True)
 class Vetted:
-    """`good` rows, with path and split; `doubtful`: bad ones whose images can be looked at."""
+    """`good` rows, with path and split; `doubtful`: bad rows whose images can still be opened."""
 
     good: list[Row]
     doubtful: list[Row]
@@ -36,33 +36,34 @@ class Vetted:
 
 
 def vet(rows: list[Row], source: Source, *, splits: bool) -> Vetted:
-    """Find each row's file and split, and everything that is wrong with either or its labels.
+    """Find the file and the split of each row, and all problems of file, split and labels.
 
-    `splits`: whether rows must say their splits.
+    `splits`: whether each row must have a split.
     """
     base = Path(os.path.realpath(source.images))
-    found = Vetted([], [], [])
+    vetted = Vetted([], [], [])
     first: dict[Path, Row] = {}
     for row in rows:
         path = locate(base, row.file)
-        again = first.setdefault(path, row) if isinstance(path, Path) else row
+        earlier = first.setdefault(path, row) if isinstance(path, Path) else row
         split = SPLITS.get(row.split.lower(), "")
-        wrong = [path] if isinstance(path, str) else []
-        if again is not row:
-            wrong.append(f"is the same file as {again}")
-        wrong += _labels(row, source)
+        messages = [path] if isinstance(path, str) else []
+        if earlier is not row:
+            messages.append(f"is the same file as {earlier}")
+        messages += _labels(row, source)
         if splits and not split:
-            wrong.append(_no_split(row.split))
-        found.problems.extend(Problem(row.line, row.file, what) for what in wrong)
-        if isinstance(path, Path) and again is row:
-            (found.doubtful if wrong else found.good).append(replace(row, path=path, split=split))
-    return found
+            messages.append(_no_split(row.split))
+        vetted.problems.extend(Problem(row.line, row.file, message) for message in messages)
+        if isinstance(path, Path) and earlier is row:
+            rest = vetted.doubtful if messages else vetted.good
+            rest.append(replace(row, path=path, split=split))
+    return vetted
 
 
 def _labels(row: Row, source: Source) -> list[str]:
-    wrong = [] if row.label else [f"has no label (column {source.label!r})"]
+    messages = [] if row.label else [f"has no label (column {source.label!r})"]
     columns = source.bias or ("bias",)
-    return wrong + [
+    return messages + [
         f"has no bias (column {column!r})"
         for column, value in zip(columns, row.bias, strict=True)
         if not value
@@ -71,45 +72,45 @@ def _labels(row: Row, source: Source) -> list[str]:
 
 def _no_split(value: str) -> str:
     if not value:
-        return "has no split: write train, val or test"
+        return "has no split: use train, val or test"
     guess = suggestion(value.lower(), SPLITS)
-    return f"has the unknown split {value!r}.{guess} Write train, val or test"
+    return f"has the unknown split {value!r}.{guess} Use train, val or test"
 
 
 def locate(base: Path, file: str) -> Path | str:
-    """Return the file that a row names, links resolved, or what is wrong with it.
+    """Return the file of a row with links resolved, or a message about its problem.
 
-    `base` is the folder of images, links resolved.
+    `base`: the folder of images, with links resolved.
     """
     if not file or "\0" in file:
-        return "names no file"
+        return "has no file name"
     if Path(file).is_absolute():
-        return f"is an absolute path: write it from {base} on"
+        return f"is an absolute path: write it relative to {base}"
     if Path(os.path.normpath(file)).parts[:1] == (os.pardir,):
-        return f"leads out of {base}"
+        return f"is outside {base}"
     try:
         real = Path(os.path.realpath(base / file, strict=True))
         regular = stat.S_ISREG(real.stat().st_mode)
     except OSError as error:
-        return _not_there(file, error)
+        return _not_found(file, error)
     if not real.is_relative_to(base):
-        return f"is a symbolic link out of {base}"
-    return real if regular else "is no file"
+        return f"is a symbolic link to a place outside {base}"
+    return real if regular else "is not a file"
 
 
-def _not_there(file: str, error: OSError) -> str:
+def _not_found(file: str, error: OSError) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return "is missing" + (": write / between folders" if "\\" in file else "")
+        return "is missing" + (": use / between folders" if "\\" in file else "")
     if error.errno == errno.ELOOP:
-        return "is a symbolic link that leads back to itself"
+        return "is a symbolic link that points back to itself"
     return f"cannot be read ({error.strerror or error})"
 
 
 def split(rows: list[Row], seed: int) -> list[Row]:
-    """Give each row a split, in each group by `PERCENT`.
+    """Assign each row to a split, in each group by `PERCENT`.
 
-    Which row goes where is decided by the names of files, not by the order of rows. A group of
-    three and more has a sample in every split, one of two in training and test.
+    The result depends on the file names and the seed, not on the order of rows. A group of three
+    or more has a sample in every split, a group of two in training and test.
     """
     groups: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
     for row in rows:
