@@ -1,17 +1,91 @@
 """debiasbench: compare debiasing methods honestly.
 
-What a plugin needs is importable here, without torch; a loss of its own derives from
-`debiasbench.core.objective.Objective`, its tests call `debiasbench.testing`.
+Everything that a plugin needs is importable from here, and so is what runs it: `compare`,
+`Session`. Names are imported when they are first used, so that `import debiasbench` is quick and
+needs no torch. Tests of plugins call `debiasbench.testing`; sparse training for other loops is
+`debiasbench.sparsity`.
 """
 
-from debiasbench.common.options import option as option
-from debiasbench.core.data import Batch as Batch
-from debiasbench.core.data import Dataset as Dataset
-from debiasbench.core.data import Split as Split
-from debiasbench.core.data import Task as Task
-from debiasbench.core.hooks import Register as Register
-from debiasbench.core.hooks import hookimpl as hookimpl
-from debiasbench.core.method import Method as Method
-from debiasbench.core.model import Model as Model
-from debiasbench.core.model import Shape as Shape
-from debiasbench.core.supervision import Supervision as Supervision
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from debiasbench.common.options import option as option
+    from debiasbench.core.batches import Batches as Batches
+    from debiasbench.core.component import Component as Component
+    from debiasbench.core.data import Batch as Batch
+    from debiasbench.core.data import Dataset as Dataset
+    from debiasbench.core.data import Split as Split
+    from debiasbench.core.data import Task as Task
+    from debiasbench.core.download import Download as Download
+    from debiasbench.core.hooks import Register as Register
+    from debiasbench.core.hooks import hookimpl as hookimpl
+    from debiasbench.core.inputs import Inputs as Inputs
+    from debiasbench.core.lab import Lab as Lab
+    from debiasbench.core.method import Method as Method
+    from debiasbench.core.model import Model as Model
+    from debiasbench.core.model import Shape as Shape
+    from debiasbench.core.objective import CrossEntropy as CrossEntropy
+    from debiasbench.core.objective import Objective as Objective
+    from debiasbench.core.prepare import Prepare as Prepare
+    from debiasbench.core.settings import Training as Training
+    from debiasbench.core.stage import Checkpoint as Checkpoint
+    from debiasbench.core.stage import Stage as Stage
+    from debiasbench.core.stage import StageCost as StageCost
+    from debiasbench.core.stage import Trained as Trained
+    from debiasbench.core.stage import Trainer as Trainer
+    from debiasbench.core.supervision import Supervision as Supervision
+    from debiasbench.core.view import HeldOut as HeldOut
+    from debiasbench.core.view import View as View
+    from debiasbench.core.weights import equal_groups as equal_groups
+    from debiasbench.core.weights import published_weight as published_weight
+    from debiasbench.core.weights import upweight_conflict as upweight_conflict
+    from debiasbench.leaderboard.frame import frame as frame
+    from debiasbench.runs.compare import compare as compare
+    from debiasbench.runs.session import Session as Session
+    from debiasbench.specs.plugins import Plugins as Plugins
+    from debiasbench.specs.resolve import make_spec as make_spec
+    from debiasbench.specs.spec import Spec as Spec
+
+_NAMES = {
+    "common.options": ["option"],
+    "core.batches": ["Batches"],
+    "core.component": ["Component"],
+    "core.data": ["Batch", "Dataset", "Split", "Task"],
+    "core.download": ["Download"],
+    "core.hooks": ["Register", "hookimpl"],
+    "core.inputs": ["Inputs"],
+    "core.lab": ["Lab"],
+    "core.method": ["Method"],
+    "core.model": ["Model", "Shape"],
+    "core.objective": ["CrossEntropy", "Objective"],
+    "core.prepare": ["Prepare"],
+    "core.settings": ["Training"],
+    "core.stage": ["Checkpoint", "Stage", "StageCost", "Trained", "Trainer"],
+    "core.supervision": ["Supervision"],
+    "core.view": ["HeldOut", "View"],
+    "core.weights": ["equal_groups", "published_weight", "upweight_conflict"],
+    "leaderboard.frame": ["frame"],
+    "runs.compare": ["compare"],
+    "runs.session": ["Session"],
+    "specs.plugins": ["Plugins"],
+    "specs.resolve": ["make_spec"],
+    "specs.spec": ["Spec"],
+}
+_MODULES = {name: f"debiasbench.{module}" for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_MODULES)  # noqa: PLE0605 - a list of texts
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'debiasbench' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value  # the next time it is found at once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -58,13 +58,13 @@ class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training
     """A loss, a gradient or a weight that became NaN or infinite.
 
     `step` counts from 0 within the stage. `last_loss` is the last finite loss, None if there was
-    none. `what` begins the message: "The loss", "A gradient" or "A weight".
+    none. `quantity` begins the message: "The loss", "A gradient" or "A weight".
     """
 
     exit_code = 6
 
     def __init__(
-        self, stage: str, step: int, last_loss: float | None, what: str = "The loss"
+        self, stage: str, step: int, last_loss: float | None, quantity: str = "The loss"
     ) -> None:
         self.stage, self.step, self.last_loss = stage, step, last_loss
         last = (
@@ -73,7 +73,7 @@ class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training
             else f"last finite loss {last_loss:.4g}"
         )
         super().__init__(
-            f"{what} of stage {stage!r} became NaN or infinite at step {step} ({last}). "
+            f"{quantity} of stage {stage!r} became NaN or infinite at step {step} ({last}). "
             "Try a smaller learning rate (--set train.lr=...) or gradient clipping "
             "(--set train.clip_norm=1)"
         )

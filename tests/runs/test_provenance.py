@@ -7,7 +7,7 @@ from pathlib import Path
 from debiasbench.methods.erm import ERM
 from debiasbench.models.mlp import MLP
 from debiasbench.runs import provenance
-from debiasbench.runs.run import run
+from tests.running import run
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from tests.conftest import Toy

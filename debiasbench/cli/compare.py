@@ -1,0 +1,99 @@
+"""`debiasbench compare`: run several methods on one data set, and print their leaderboard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.runs import Runs
+from debiasbench.cli.session import ALL, SessionOptions, session_options
+from debiasbench.cli.words import spec_options, training_settings
+from debiasbench.common.errors import Interrupted
+from debiasbench.common.processes import started_together
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from debiasbench.records.store import Overwrite
+
+
+@click.command()
+@click.argument("methods", nargs=-1, required=True, metavar="METHOD...")
+@spec_options("--method")
+@click.option(
+    "--seeds", default="0-2", show_default=True, help="Seeds, such as 0-4 or 1,3,7-9; one run each."
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
+@session_options(*ALL)
+@overwrite_option
+@click.option("--metric", help="Rank by this accuracy.  [default: the data set's]")
+@click.option("--select", help="Take the epoch this rule selects.  [default: the data set's]")
+@click.option("--baseline", help="Add the paired difference to this row, such as erm.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "latex", "csv", "json", "html-table"]),
+    default="markdown",
+    show_default=True,
+)
+@click.option("--quiet", is_flag=True, help="No progress bar, and no line for each run.")
+@debug_option
+def compare(
+    methods: tuple[str, ...],
+    dataset: str | None,
+    model: str | None,
+    settings: tuple[str, ...],
+    sparse: str | None,
+    batch_size: str | None,
+    precision: str | None,
+    seeds: str,
+    epochs: int | None,
+    where: SessionOptions,
+    overwrite: Overwrite,
+    metric: str | None,
+    select: str | None,
+    baseline: str | None,
+    form: str,
+    quiet: bool,
+) -> None:
+    """Run each METHOD with each seed on a data set, and print the leaderboard of these runs.
+
+    A run that has a record is not run again, so the same command continues where it was
+    interrupted. --set takes several values: rest.density=0.01,0.05 compares both densities, of
+    the method rest alone; a name without a method applies to all methods that have the option.
+    If runs failed, the exit code is that of the first.
+    """
+    from debiasbench.leaderboard import table_of
+    from debiasbench.runs.compare import Comparison
+    from debiasbench.specs.grid import read_lists, read_seeds
+
+    if started_together():
+        raise click.UsageError("torchrun trains one run at a time: use it with `debiasbench run`")
+    plugins = load_plugins()
+    short = training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
+    comparison = Comparison(
+        methods=methods,
+        seeds=read_seeds(seeds),
+        dataset=dataset or "digits",
+        model=model,
+        sparse=sparse,
+        settings=read_lists([*settings, *short]),
+    )
+    specs = comparison.specs(plugins, where.data_root, where.precision())
+    runs = Runs(plugins, where, overwrite, bar=not quiet, lines=not quiet, err=True)
+    try:
+        done = runs.all(specs)
+    except (KeyboardInterrupt, Interrupted) as error:
+        click.echo(f"Interrupted; finished runs are kept. {runs.tally}", err=True)
+        click.get_current_context().exit(getattr(error, "exit_code", 130))
+    finally:
+        runs.close()
+    if done:
+        text, problems = table_of(done, form, metric=metric, select=select, baseline=baseline)
+        for problem in problems:
+            click.echo(f"Warning: {problem}", err=True)
+        click.echo(text, nl=False)
+    if runs.tally.codes:
+        click.get_current_context().exit(runs.tally.codes[0])
