@@ -119,7 +119,8 @@ def _options(cls: type) -> str:
     rows = ["| option | type | default | range | meaning |", "|:--|:--|:--|:--|:--|"]
     for o in options:
         default = "none" if o.default is None else str(o.default)
-        kinds = o.kind.replace("'", '"').split(" | ")  # a pipe would end the table's cell
+        # a pipe would end the table's cell
+        kinds = re.sub(r"Literal\['(\w+)'\]", r"\1", o.kind).split(" | ")
         cells = [f"`{o.name}`", " or ".join(f"`{kind}`" for kind in kinds), f"`{default}`"]
         cells += [_prose(o.range), _prose(o.meaning).replace("|", "&#124;")]
         rows.append(f"| {' | '.join(cells)} |")
