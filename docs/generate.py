@@ -11,6 +11,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import json
@@ -257,17 +258,18 @@ def _annotation(annotation: object) -> str:
 
 def _value(value: object) -> str:
     """Write a default; raises `ValueError` for one that has no text of its own."""
-    if inspect.isclass(value) or inspect.isroutine(value):
-        return value.__name__
-    if isinstance(value, Path):
-        return f'Path("{value.as_posix()}")'
-    if isinstance(value, set | frozenset):
-        return "{" + ", ".join(sorted(map(repr, value))) + "}"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    text = repr(value)
-    if text == "<factory>":  # of a dataclass field, such as an empty dict
-        return "..."
+    if value is dataclasses.MISSING:  # an argument that was not given; its repr is an address
+        text = "MISSING"
+    elif inspect.isclass(value) or inspect.isroutine(value):
+        text = value.__name__
+    elif isinstance(value, Path):
+        text = f'Path("{value.as_posix()}")'
+    elif isinstance(value, set | frozenset):
+        text = "{" + ", ".join(sorted(map(repr, value))) + "}"
+    elif isinstance(value, str):
+        text = json.dumps(value, ensure_ascii=False)
+    else:
+        text = repr(value).replace("<factory>", "...")  # of a field, such as an empty dict
     if re.search(r" at 0x[0-9a-f]+", text):
         raise ValueError(f"{text} differs in every process: give it a repr")
     return text
