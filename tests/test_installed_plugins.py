@@ -160,7 +160,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
     folder, site = tmp_path / "tutorial", tmp_path / "site"
     folder.mkdir()
     outputs: dict[str, str] = {}
-    for block in BLOCK.finditer((PLUGINS / "README.md").read_text()):
+    for block in BLOCK.finditer((ROOT / "docs" / "plugins.md").read_text()):
         if block["file"]:
             (folder / block["file"]).write_text(block["text"])
         else:
@@ -173,6 +173,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
     assert "Record: results/digits-subg-0-" in outputs["debiasbench run --method subg --epochs 2"]
     assert "| subg" in outputs["debiasbench leaderboard"]
     assert "1 passed" in outputs["pytest -q test_subg.py"]
+    assert "4 passed" in outputs["pytest -q test_kinds.py"]
 
     # the page describes the error of a missing declaration
     module = site / "debiasbench_subg.py"

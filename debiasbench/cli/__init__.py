@@ -9,6 +9,7 @@ import click
 
 from debiasbench.cli.bench import bench
 from debiasbench.cli.cache import cache
+from debiasbench.cli.compare import compare
 from debiasbench.cli.data import data
 from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
@@ -24,18 +25,18 @@ from debiasbench.common.processes import speaks
 EPILOG = """\b
 Exit codes:
   0    done, or there was nothing to do
-  1    something unforeseen; --debug shows the traceback
-  2    an unknown name, or an option that is wrong
+  1    an unexpected error; --debug shows the traceback
+  2    an unknown name, or a wrong option
   3    a plugin that cannot be used
   4    data that are missing or damaged
   5    a method read labels that it does not declare
   6    training failed: the loss became NaN or infinite
   7    the results folder cannot be written
   8    the same spec is being run by another process
-  9    a record is damaged, or a page does not match its records
+  9    a record is damaged or contradicts itself, or a page does not match its records
   10   out of memory; the message says which batch would fit
-  75   interrupted while training: the same command goes on from there
-  130  interrupted before there was anything to keep
+  75   interrupted while training; run the same command again to continue
+  130  interrupted before anything was stored
 """
 
 
@@ -51,9 +52,9 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise  # click knows what to do
+            raise  # click handles these
         except KeyboardInterrupt:
-            click.echo("Interrupted: nothing was recorded", err=True)
+            click.echo("Interrupted: nothing was stored", err=True)
             ctx.exit(130)
         except DebiasbenchError as error:
             if ctx.meta.get("debug"):
@@ -90,5 +91,9 @@ def main() -> None:
     """Compare debiasing methods honestly."""
 
 
-for command in (run, list_, show, data, suite, sweep, leaderboard, verify, export, cache, bench):
+COMMANDS = (
+    run, compare, list_, show, data, suite, sweep, leaderboard, verify, export, cache, bench,
+)  # fmt: skip
+
+for command in COMMANDS:
     main.add_command(command)

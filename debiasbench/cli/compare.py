@@ -9,19 +9,17 @@ import click
 from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
-from debiasbench.cli.words import spec_options, training_settings
+from debiasbench.cli.words import comparison_options, training_settings
 from debiasbench.common.errors import Interrupted
 from debiasbench.common.processes import started_together
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from debiasbench.records.store import Overwrite
 
 
 @click.command()
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD...")
-@spec_options("--method")
+@comparison_options
 @click.option(
     "--seeds", default="0-2", show_default=True, help="Seeds, such as 0-4 or 1,3,7-9; one run each."
 )
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
     default="markdown",
     show_default=True,
 )
-@click.option("--quiet", is_flag=True, help="No progress bar, and no line for each run.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
 @debug_option
 def compare(
     methods: tuple[str, ...],
@@ -65,9 +63,10 @@ def compare(
     the method rest alone; a name without a method applies to all methods that have the option.
     If runs failed, the exit code is that of the first.
     """
-    from debiasbench.leaderboard import table_of
+    from debiasbench.leaderboard import table
     from debiasbench.runs.compare import Comparison
-    from debiasbench.specs.grid import read_lists, read_seeds
+    from debiasbench.specs.grid import read_lists
+    from debiasbench.specs.grid import seeds as read_seeds
 
     if started_together():
         raise click.UsageError("torchrun trains one run at a time: use it with `debiasbench run`")
@@ -82,16 +81,21 @@ def compare(
         settings=read_lists([*settings, *short]),
     )
     specs = comparison.specs(plugins, where.data_root, where.precision())
-    runs = Runs(plugins, where, overwrite, bar=not quiet, lines=not quiet, err=True)
+    runs = Runs(plugins, where, overwrite, len(specs), bar=not quiet, err=True)
     try:
-        done = runs.all(specs)
+        for number, (label, spec) in enumerate(specs.items(), 1):
+            if runs.is_done(spec):
+                runs.tally.done += 1
+            else:
+                runs.attempt(runs.head(number, label), spec)
     except (KeyboardInterrupt, Interrupted) as error:
         click.echo(f"Interrupted; finished runs are kept. {runs.tally}", err=True)
         click.get_current_context().exit(getattr(error, "exit_code", 130))
     finally:
         runs.close()
-    if done:
-        text, problems = table_of(done, form, metric=metric, select=select, baseline=baseline)
+    click.echo(runs.tally, err=True)
+    if records := runs.records(specs.values()):
+        text, problems = table(records, form, metric=metric, select=select, baseline=baseline)
         for problem in problems:
             click.echo(f"Warning: {problem}", err=True)
         click.echo(text, nl=False)

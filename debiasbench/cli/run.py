@@ -87,8 +87,8 @@ def _done(spec: Spec, where: SessionOptions, overwrite: Overwrite, weights: bool
     """Return the record that a spec has already; finding it takes no torch."""
     from debiasbench.records.store import Run, Store
 
-    if spec.training.get("micro_batch") == "auto":
-        return None  # the spec is not resolved yet
+    if spec.unresolved:
+        return None
     store = Store(where.results)
     record = store.finished(spec, overwrite, with_weights=weights)
     return None if record is None else Run(record, store.path(spec), fresh=False)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import traceback
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
 from debiasbench.common.errors import Interrupted
 from debiasbench.common.processes import started_together
-from debiasbench.runs.sweep import Attempt, Tally, attempt
+from debiasbench.runs.sweep import Tally
 from debiasbench.runs.workers import run_workers
 
 if TYPE_CHECKING:
-    from debiasbench.records.record import Record
     from debiasbench.records.store import Overwrite
-    from debiasbench.runs.session import Session
-    from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
 
 
@@ -73,11 +69,11 @@ def sweep(
     if jobs > 1 and not dry_run:
         _side_by_side(jobs, list(named.values()), where, overwrite, limit)
         return
-    runs = Runs(plugins, where, overwrite, speaks=not worker, bar=not quiet)
-    tally, begun = Tally(len(named)), 0
+    runs = Runs(plugins, where, overwrite, len(named), bar=not quiet, elsewhere=not worker)
+    tally, begun = runs.tally, 0
     try:
-        for n, (label, spec) in enumerate(named.items(), 1):
-            head = f"{n:>{len(str(len(named)))}}/{len(named)}  {label}"
+        for number, (label, spec) in enumerate(named.items(), 1):
+            head = runs.head(number, label)
             if begun == limit or (tally.codes and not keep_going):
                 break
             if runs.is_done(spec):
@@ -86,9 +82,7 @@ def sweep(
                 click.echo(head)
                 begun += 1
             else:
-                came = runs.attempt(head, spec)
-                tally.count(came)
-                begun += came.state != "elsewhere"
+                begun += runs.attempt(head, spec).state != "elsewhere"
     except (KeyboardInterrupt, Interrupted) as error:
         if not worker:
             click.echo(f"Interrupted; finished runs are kept. {tally}", err=True)
@@ -99,67 +93,6 @@ def sweep(
         click.echo(tally)
     if tally.codes:
         click.get_current_context().exit(tally.codes[0])
-
-
-class Runs:
-    """Runs specs in one session, which opens with the first, and reports each in a line."""
-
-    def __init__(
-        self,
-        plugins: Plugins,
-        where: SessionOptions,
-        overwrite: Overwrite,
-        *,
-        speaks: bool = True,
-        bar: bool = True,
-    ) -> None:
-        from debiasbench.records.store import Store
-
-        self._plugins, self._where, self._overwrite = plugins, where, overwrite
-        self._speaks, self._bar = speaks, bar
-        self._store = Store(where.results)
-        self._session: Session | None = None
-
-    def is_done(self, spec: Spec) -> bool:
-        """Return whether a spec has its record."""
-        if spec.training.get("micro_batch") == "auto":
-            return False  # the spec is not resolved yet
-        return self._store.finished(spec, self._overwrite) is not None
-
-    def attempt(self, head: str, spec: Spec) -> Attempt:
-        """Run a spec, and print a line that begins with `head`."""
-        from debiasbench.cli.progress import Bar
-
-        with Bar() if self._bar else nullcontext() as progress:
-
-            def session() -> Session:
-                opened = self._open()
-                opened.watch(progress)
-                return opened
-
-            came = attempt(session, spec, self._overwrite)
-        self._report(head, came)
-        return came
-
-    def close(self) -> None:
-        """Close the session, if it was opened."""
-        if self._session is not None:
-            self._session.close()
-
-    def _open(self) -> Session:
-        if self._session is None:
-            self._session = self._where.open(self._plugins, interruptible=True)
-        return self._session
-
-    def _report(self, head: str, came: Attempt) -> None:
-        if came.state == "elsewhere" and self._speaks:
-            click.echo(f"{head}  is being trained by another process")
-        elif came.state == "failed":
-            if came.error is not None and click.get_current_context().meta.get("debug"):
-                click.echo("".join(traceback.format_exception(came.error)), err=True)
-            click.echo(f"{head}  failed: {' '.join(came.problem.split())}", err=True)
-        elif came.state == "trained" and came.run is not None:
-            click.echo(f"{head}  {_result(came.run.record)}")
 
 
 def _side_by_side(
@@ -193,11 +126,3 @@ def _words(context: click.Context, **other: object) -> list[str]:
         elif value is not None:
             words += [parameter.opts[0], str(value)]
     return words
-
-
-def _result(record: Record) -> str:
-    """Return seconds, and the accuracy by which the data set is usually judged."""
-    rule = record.task.select if record.task.select in record.outcomes else "last"
-    value = record.outcomes[rule].test.metrics[record.task.metric]
-    seconds = 0.0 if record.cost is None else record.cost.wall_seconds
-    return f"{seconds:.0f} s  {record.task.metric.replace('_', ' ')} {100 * value:.1f} %"

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
 
+_METHOD = click.option("--method", help="Method; see `debiasbench list methods`.")
 _OPTIONS = [
-    click.option("--method", help="Method; see `debiasbench list methods`."),
     click.option("--dataset", help="Data set; see `debiasbench list datasets`.  [default: digits]"),
     click.option(
         "--model",
@@ -51,7 +51,12 @@ _OPTIONS = [
 
 
 def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that define what is run."""
+    """Add the options that define a run."""
+    return _METHOD(comparison_options(command))
+
+
+def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that define a run, except the method."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

@@ -47,9 +47,7 @@ class Comparison:
         """
         if not self.methods or not self.seeds:
             raise OptionError("A comparison needs at least one method and one seed")
-        grids = expand(
-            self.settings or {}, list(self.methods), plugins, repeats=len(self.seeds)
-        )
+        grids = expand(self.settings or {}, list(self.methods), plugins, repeats=len(self.seeds))
         names = {"dataset": self.dataset, "model": self.model, "sparse": self.sparse}
         common = {name: value for name, value in names.items() if value is not None}
         specs: dict[str, Spec] = {}

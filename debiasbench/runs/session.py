@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import DataError, DebiasbenchError, UnknownNameError
+from debiasbench.common.options import as_dict
 from debiasbench.common.progress import Silent
 from debiasbench.files import task_cache
 from debiasbench.records.metrics import METRICS
@@ -111,19 +112,23 @@ class Session:
         return self.resolve(spec)
 
     def resolve(self, spec: Spec) -> Spec:
-        """Return a spec whose batches are computed in parts of a known size.
+        """Return a spec that no longer depends on the machine.
 
-        `micro_batch="auto"` becomes the largest part that fits into this device's memory, found
-        by one step of each stage; nothing where whole batches fit.
+        `precision="auto"` becomes this device's precision. `micro_batch="auto"` becomes the largest
+        part of a batch that fits into this device's memory, found by one step of each stage, or
+        nothing where whole batches fit.
         """
-        if spec.training.get("micro_batch") != "auto":
+        if not spec.unresolved:
             return spec
-        sizing = Sizing(self.execution)
-        whole = {name: value for name, value in spec.training.items() if name != "micro_batch"}
-        self.rehearse(replace(spec, training=whole), sizing)
-        if sizing.micro_batch is None:
-            return replace(spec, training=whole)
-        return replace(spec, training={**whole, "micro_batch": sizing.micro_batch})
+        settings = training_of(spec)
+        if settings.precision == "auto":
+            settings = replace(settings, precision=self.execution.numerics().precision)
+        if settings.micro_batch == "auto":
+            settings = replace(settings, micro_batch=None)
+            sizing = Sizing(self.execution)
+            self.rehearse(replace(spec, training=as_dict(settings)), sizing)
+            settings = replace(settings, micro_batch=sizing.micro_batch)
+        return replace(spec, training=as_dict(settings))
 
     # --- runs ---------------------------------------------------------------------------------
 

@@ -30,14 +30,18 @@ class Spec(Strict):
     sparse: Choice | None = None  # the sparsifier of every stage of the method
 
     @property
+    def unresolved(self) -> list[str]:
+        """Names of settings that still depend on the machine; see `Session.resolve`."""
+        return [f"train.{name}" for name, value in self.training.items() if value == "auto"]
+
+    @property
     def id(self) -> str:
         """Return 16 hexadecimal digits of the SHA-256 of the canonical JSON, without None values.
 
         Raises `OptionError` for a spec whose training holds "auto": its id would stand for
         different computations on different machines.
         """
-        unresolved = [f"train.{name}" for name, value in self.training.items() if value == "auto"]
-        if unresolved:
+        if unresolved := self.unresolved:
             raise OptionError(
                 f"This spec is not resolved: {' and '.join(unresolved)} "
                 f"{'is' if len(unresolved) == 1 else 'are'} auto. Set a value that does not depend "

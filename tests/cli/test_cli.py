@@ -262,7 +262,7 @@ def test_an_interrupt_records_nothing_and_says_so(
 ) -> None:
     run_raises(KeyboardInterrupt())
     result = debiasbench(*RUN)
-    assert (result.exit_code, result.stderr) == (130, "Interrupted: nothing was recorded\n")
+    assert (result.exit_code, result.stderr) == (130, "Interrupted: nothing was stored\n")
 
 
 def test_a_broken_plugin_is_a_warning_and_the_rest_works(debiasbench: Cli) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from debiasbench.methods.erm import ERM
 from debiasbench.models.mlp import MLP
 from debiasbench.runs import provenance
-from tests.running import run
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from tests.conftest import Toy
+from tests.running import run
 
 
 def test_a_record_has_the_digest_of_all_the_code_that_made_it(

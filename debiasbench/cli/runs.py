@@ -1,0 +1,110 @@
+"""Runs of a command that trains several specs: one session, a line for each run."""
+
+from __future__ import annotations
+
+import traceback
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import click
+
+from debiasbench.runs.sweep import Attempt, Tally, attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from debiasbench.cli.session import SessionOptions
+    from debiasbench.records.record import Record
+    from debiasbench.records.store import Overwrite
+    from debiasbench.runs.session import Session
+    from debiasbench.specs.plugins import Plugins
+    from debiasbench.specs.spec import Spec
+
+
+class Runs:
+    """Runs specs in one session, which opens with the first, and prints a line for each.
+
+    `bar`: show progress bars. `elsewhere`: print a line also for a run that another process has.
+    `err`: print all lines on stderr. `tally` counts what came of them.
+    """
+
+    def __init__(
+        self,
+        plugins: Plugins,
+        where: SessionOptions,
+        overwrite: Overwrite,
+        total: int,
+        *,
+        bar: bool = True,
+        elsewhere: bool = True,
+        err: bool = False,
+    ) -> None:
+        from debiasbench.records.store import Store
+
+        self._plugins, self._where, self._overwrite = plugins, where, overwrite
+        self._bar, self._elsewhere, self._err = bar, elsewhere, err
+        self._store = Store(where.results)
+        self._session: Session | None = None
+        self._made: list[Path] = []
+        self.tally = Tally(total)
+
+    def is_done(self, spec: Spec) -> bool:
+        """Return whether a spec has its record."""
+        return not spec.unresolved and self._store.finished(spec, self._overwrite) is not None
+
+    def head(self, number: int, label: str) -> str:
+        """Return the beginning of the line of a run, such as " 3/12  density=0.05 seed=1"."""
+        total = self.tally.total
+        return f"{number:>{len(str(total))}}/{total}  {label}"
+
+    def attempt(self, head: str, spec: Spec) -> Attempt:
+        """Run a spec, print a line that begins with `head`, and count it."""
+        from debiasbench.cli.progress import Bar
+
+        with Bar() if self._bar else nullcontext() as progress:
+
+            def session() -> Session:
+                opened = self._open()
+                opened.watch(progress)
+                return opened
+
+            came = attempt(session, spec, self._overwrite)
+        self.tally.count(came)
+        self._made += [came.run.path] if came.run is not None else []
+        self._report(head, came)
+        return came
+
+    def records(self, specs: Iterable[Spec]) -> list[Path]:
+        """Return the records that specs have by now, also those that resolving a spec led to."""
+        paths = dict.fromkeys(self._store.path(spec) for spec in specs if not spec.unresolved)
+        paths |= dict.fromkeys(self._made)
+        return [path for path in paths if path.exists()]
+
+    def close(self) -> None:
+        """Close the session, if it was opened."""
+        if self._session is not None:
+            self._session.close()
+
+    def _open(self) -> Session:
+        if self._session is None:
+            self._session = self._where.open(self._plugins, interruptible=True)
+        return self._session
+
+    def _report(self, head: str, came: Attempt) -> None:
+        if came.state == "elsewhere" and self._elsewhere:
+            click.echo(f"{head}  is being trained by another process", err=self._err)
+        elif came.state == "failed":
+            if came.error is not None and click.get_current_context().meta.get("debug"):
+                click.echo("".join(traceback.format_exception(came.error)), err=True)
+            click.echo(f"{head}  failed: {' '.join(came.problem.split())}", err=True)
+        elif came.state == "trained" and came.run is not None:
+            click.echo(f"{head}  {_result(came.run.record)}", err=self._err)
+
+
+def _result(record: Record) -> str:
+    """Return seconds, and the accuracy by which the data set is usually judged."""
+    rule = record.task.select if record.task.select in record.outcomes else "last"
+    value = record.outcomes[rule].test.metrics[record.task.metric]
+    seconds = 0.0 if record.cost is None else record.cost.wall_seconds
+    return f"{seconds:.0f} s  {record.task.metric.replace('_', ' ')} {100 * value:.1f} %"
