@@ -15,6 +15,7 @@ import torch
 from debiasbench.common.atomic import write_whole
 from debiasbench.common.errors import DataError
 from debiasbench.core.data import Split, Task
+from debiasbench.core.inputs import is_mapping, tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,12 +39,13 @@ def save(task: Task, folder: Path, more: Mapping[str, object] | None = None) -> 
     `more`: additional facts of the caller, returned by `facts`. `Task.augment` is not written. The
     description is written last, so an incomplete folder is never taken for a task.
     """
+    inputs = list(tensors(task.train.x)) if is_mapping(task.train.x) else None
     arrays = {}
     for name, split in task.splits().items():
-        for field in ("x", "y", "bias"):
-            file = f"{name}-{field}.npy"
-            arrays[file] = _write(getattr(split, field), folder / file)
-    facts = {
+        values = [*tensors(split.x).values(), split.y, split.bias]
+        for file, value in zip(_files(name, inputs), values, strict=True):
+            arrays[file] = _write(value, folder / file)
+    facts: dict[str, object] = {
         "format": FORMAT,
         "arrays": arrays,
         "classes": task.classes,
@@ -54,6 +56,8 @@ def save(task: Task, folder: Path, more: Mapping[str, object] | None = None) -> 
         "mean": task.mean,
         "std": task.std,
     }
+    if inputs is not None:
+        facts["inputs"] = inputs  # names of the tensors of a mapping, in the order of their files
     digest = _digest(facts)
     text = json.dumps({**facts, "digest": digest, "more": dict(more or {})}, indent=1)
     write_whole(folder / FACTS, text.encode())
@@ -67,15 +71,13 @@ def load(folder: Path, *, verify: bool = True) -> Task:
     Raises `DamagedTask` with the first file that differs from what was written.
     """
     known = facts(folder)
-    splits = {
-        name: Split(
-            x=_read(folder / f"{name}-x.npy", known, verify=verify),
-            y=_read(folder / f"{name}-y.npy", known, verify=verify),
-            bias=_read(folder / f"{name}-bias.npy", known, verify=verify),
-            num_biases=len(known["biases"]),
-        )
-        for name in ("train", "val", "test")
-    }
+    inputs = known.get("inputs")
+    splits = {}
+    for name in ("train", "val", "test"):
+        files = _files(name, inputs)
+        *x, y, bias = (_read(folder / file, known, verify=verify) for file in files)
+        named = x[0] if inputs is None else dict(zip(inputs, x, strict=True))
+        splits[name] = Split(named, y, bias, num_biases=len(known["biases"]))
     return Task(
         train=splits["train"],
         val=splits["val"],
@@ -105,6 +107,15 @@ def facts(folder: Path) -> dict[str, Any]:
             f"{folder / FACTS} was changed, or was written by another version of debiasbench"
         )
     return known
+
+
+def _files(split: str, inputs: list[str] | None) -> list[str]:
+    """Return the files of a split: of its inputs, by number where they are a mapping, and labels.
+
+    Names of inputs are free text, so they do not become parts of file names.
+    """
+    fields = ["x"] if inputs is None else [f"x-{i}" for i in range(len(inputs))]
+    return [f"{split}-{field}.npy" for field in (*fields, "y", "bias")]
 
 
 def _digest(known: Mapping[str, object]) -> str:
