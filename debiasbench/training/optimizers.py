@@ -16,13 +16,20 @@ if TYPE_CHECKING:
     from debiasbench.core.settings import Training
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], training: Training) -> Optimizer:
-    """Return the optimizer that `training` names over the parameters that want gradients.
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], training: Training, *, tensor_lr: bool = False
+) -> Optimizer:
+    """Return the optimizer that `training` names, over the parameters that require gradients.
 
-    On an accelerator it is fused: one kernel moves all parameters.
+    On an accelerator it is fused: one kernel moves all parameters. `tensor_lr`: keep the learning
+    rate in a tensor beside the parameters, which schedules change in place, so that a step that
+    was captured sees the change.
     """
     wanted = [p for p in parameters if p.requires_grad]
-    lr, decay = training.lr, training.weight_decay
+    lr: Any = training.lr
+    if tensor_lr and wanted:
+        lr = torch.tensor(training.lr, device=wanted[0].device)
+    decay = training.weight_decay
     fused = True if wanted and all(p.device.type != "cpu" for p in wanted) else None
     match training.optimizer:
         case "sgd":
