@@ -30,7 +30,7 @@ class Comparison:
     """The runs of a comparison: methods, each with the grid of its options, and seeds.
 
     `settings`: names as `--set` takes them -> one value or several, such as
-    `{"rest.density": [0.01, 0.05], "train.epochs": 10}`.
+    `{"NAME.density": [0.01, 0.05], "train.epochs": 10}`.
     """
 
     methods: Sequence[str]
@@ -41,7 +41,7 @@ class Comparison:
     settings: Mapping[str, Sequence[object]] | None = None
 
     def specs(self, plugins: Plugins, root: Path, precision: Precision) -> dict[str, Spec]:
-        """Return the specs by what tells them apart, such as "rest density=0.05 seed=1".
+        """Return the specs by what tells them apart, such as "NAME density=0.05 seed=1".
 
         Seeds change fastest. Raises `OptionError` and `UnknownNameError`.
         """
@@ -78,10 +78,10 @@ def compare(
     """Run methods on a data set with several seeds, and return a row for each run.
 
     Records are stored; a run that has one is not run again, so the same call continues where it
-    was interrupted. `methods`: names, such as "erm". `model`: a network, by default the data
+    was interrupted. `methods`: registered names. `model`: a network, by default the data
     set's recommendation. `sparse`: an algorithm that makes every stage sparse. `settings`: names
     as `debiasbench run --set` takes them -> a value, or a list of values to compare, such as
-    `{"rest.density": [0.01, 0.05], "train.epochs": 10}`. `select`: the selection rule whose
+    `{"NAME.density": [0.01, 0.05], "train.epochs": 10}`. `select`: the selection rule whose
     outcome is returned, by default the data set's.
 
     `session`: the session to run in. Without one, a session is made of `places`: the arguments of
@@ -90,9 +90,6 @@ def compare(
     The rows have the columns of `debiasbench.leaderboard.frame`: method, options, seed, accuracies
     in [0, 1] ("unbiased", "worst_group", ...) and cost. A run that failed has a row with
     `failure`. Raises `OptionError`, `UnknownNameError`, and whatever else `Session.run` raises.
-
-    >>> frame = compare(["erm", "rest"], seeds=range(3))  # doctest: +SKIP
-    >>> frame.groupby("method")["unbiased"].mean()  # doctest: +SKIP
     """
     names = [methods] if isinstance(methods, str) else list(methods)
     lists = {name: _values(value) for name, value in (settings or {}).items()}

@@ -37,7 +37,12 @@ class NoWaiting(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        assert name not in self.READS, f"compute waits for the device in {name}"
+        by_mask = name.startswith("index") and any(
+            value is not None and value.dtype == torch.bool
+            for value in (args[1] if isinstance(args[1], (list, tuple)) else [])
+        )
+        waits = name in self.READS or by_mask
+        assert not waits, f"compute waits for the device in {name}"
         return func(*args, **(kwargs or {}))
 
 
