@@ -25,9 +25,14 @@ class Sparsify:
         self.training: SparseTraining | None = None
 
     @property
-    def identity(self) -> str:
-        """Text that determines what this component does: equal ones train equal stages."""
+    def identity(self) -> str | None:
+        """Text that determines what this component does; None if the updater is another package's.
+
+        Components with equal texts train equal stages. Nothing tells what other code does.
+        """
         cls = type(self.updater)
+        if cls.__module__.partition(".")[0] != "debiasbench":
+            return None
         return f"{cls.__module__}.{cls.__qualname__}: {self.updater}"
 
     def on_start(
