@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.sparsity.attach import SparseTraining
 from debiasbench.sparsity.errors import SparsityError
+from debiasbench.sparsity.params import select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +46,12 @@ class Sparsify:
         seed: int,
         masks: Mapping[str, Tensor],
     ) -> None:
-        """Make `module` sparse for a stage, from the masks of an earlier stage if there are any."""
+        """Make `module` sparse for a stage, from the masks of an earlier stage if they cover it.
+
+        A stage that trains more layers than the one before starts from new masks.
+        """
+        weights = select(module, include=self.updater.include, exclude=self.updater.exclude)
+        covered = bool(masks) and weights.keys() <= masks.keys()
         self.training = SparseTraining(
             self.updater,
             module,
@@ -53,7 +59,7 @@ class Sparsify:
             total_steps=steps,
             steps_per_epoch=steps_per_epoch,
             seed=seed,
-            masks=masks or None,
+            masks={name: masks[name] for name in weights} if covered else None,
             hooks=False,
         )
 
