@@ -82,6 +82,12 @@ def plugins() -> Plugins:
 
 
 @pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make an empty folder the current one."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def debiasbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Call the command line in an empty folder: `debiasbench("list", "methods")`."""
     from debiasbench.cli import main
