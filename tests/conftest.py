@@ -88,6 +88,12 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the benchmark multiply small matrices."""
+    monkeypatch.setattr("debiasbench.measure.bench.PRODUCTS", (16, 32))
+
+
+@pytest.fixture
 def debiasbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Call the command line in an empty folder: `debiasbench("list", "methods")`."""
     from debiasbench.cli import main

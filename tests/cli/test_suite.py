@@ -12,7 +12,7 @@ from debiasbench import Dataset, Task, hookimpl
 from debiasbench.common.errors import DataError
 from debiasbench.specs.suites import names
 from tests.conftest import offering
-from tests.runs.test_run import Diverges
+from tests.failing import Diverges
 from tests.suites import BASE, SEEDS, records, write
 
 Cli = Callable[..., Result]

@@ -18,7 +18,7 @@ from debiasbench.records.store import Store, read_all
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.suites import read
 from tests.conftest import offering
-from tests.runs.test_run import Diverges, Raises
+from tests.failing import Diverges, Raises
 from tests.suites import BASE, SEEDS, records, write
 
 Cli = Callable[..., Result]
