@@ -78,7 +78,8 @@ def compare(
     """Run methods on a data set with several seeds, and return a row for each run.
 
     Records are stored; a run that has one is not run again, so the same call continues where it
-    was interrupted. `methods`: registered names. `model`: a network, by default the data
+    was interrupted. `methods`: names, as `debiasbench list methods` prints them. `model`: a
+    network, by default the data
     set's recommendation. `sparse`: an algorithm that makes every stage sparse. `settings`: names
     as `debiasbench run --set` takes them -> a value, or a list of values to compare, such as
     `{"NAME.density": [0.01, 0.05], "train.epochs": 10}`. `select`: the selection rule whose
