@@ -1,4 +1,4 @@
-"""What decides a stage: equal identities, equal results."""
+"""The identity of a stage: stages with equal identities have equal results."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that decides a stage, given the data, the code and the machine of its run.
+    """Everything that decides a stage, except the data, the code and the machine of its run.
 
-    `content`: plain values. `shared`: whether nothing else can decide it, so that a stage of
-    another run with equal content is the same stage.
+    `content`: plain values. `shared`: whether the content is complete, so that a stage of another
+    run with equal content is the same stage.
     """
 
     content: Mapping[str, object]
@@ -31,9 +31,9 @@ class Identity:
 
 
 def identity(stage: Stage) -> Identity:
-    """Return the identity of a stage, from what it holds now; changes nothing."""
+    """Return the identity of a stage in its current state; changes nothing."""
     objective, components = stage.objective, stage.components
-    texts = [getattr(component, "identity", None) for component in components]
+    identities = [getattr(component, "identity", None) for component in components]
     content = {
         "objective": f"{type(objective).__module__}.{type(objective).__qualname__}",
         "modules": repr(objective),
@@ -46,18 +46,18 @@ def identity(stage: Stage) -> Identity:
         "extra": _digest(stage.extra),
         "masks": _digest(stage.masks),
         "components": [
-            text or type(component).__qualname__
-            for text, component in zip(texts, components, strict=True)
+            own or type(component).__qualname__
+            for own, component in zip(identities, components, strict=True)
         ],
     }
-    # what else might decide a stage is known of these alone
-    known = type(objective) is CrossEntropy and None not in texts
+    # other objectives, components and hooks may depend on something that is not in the content
+    known = type(objective) is CrossEntropy and None not in identities
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in objective.modules())
     return Identity(content, shared=known and not hooked)
 
 
 def _digest(tensors: Mapping[str, Tensor | None]) -> str:
-    """Return a digest of named tensors; equal tensors, equal digest."""
+    """Return a digest of named tensors."""
     sha = hashlib.sha256()
     for name, tensor in tensors.items():
         sha.update(f"{name} {None if tensor is None else (tensor.shape, tensor.dtype)}".encode())

@@ -406,7 +406,7 @@ def test_a_run_that_another_process_has_is_passed_over(debiasbench: Cli, plugins
     assert result.exit_code == 0, result.stderr
     said = result.stdout.splitlines()
     assert "2/3  seed=2  is being trained by another process" in said
-    assert said[-1] == "3 runs: 2 trained, 0 already done, 1 being trained elsewhere"
+    assert said[-1] == "3 runs: 2 trained, 0 already done, 1 running in other processes"
     assert "1 trained, 2 already done" in debiasbench("sweep", file).stdout
 
 
