@@ -7,15 +7,18 @@ from pathlib import Path
 import click
 
 from debiasbench.cli.common import debug_option
+from debiasbench.common.wording import counted
 
 PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 
 
 @click.command()
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--dataset", help="Only this data set.")
-@click.option("--metric", help="Rank by this accuracy.  [default: the data set's]")
-@click.option("--select", help="Use the epoch selected by this rule.  [default: the data set's]")
+@click.option("--dataset", help="Use only the records of this data set.")
+@click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")
+@click.option(
+    "--select", help="Use the epoch selected by this rule.  [default: that of the data set]"
+)
 @click.option("--baseline", help="Add the paired difference to this row, such as erm.")
 @click.option(
     "--pivot",
@@ -28,6 +31,7 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     type=click.Choice(["markdown", "latex", "csv", "json", "html-table"]),
     default="markdown",
     show_default=True,
+    help="Format of the tables.",
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
@@ -37,7 +41,7 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     help="Check that the tables in Markdown pages (RESULTS; default: leaderboard/README.md and "
     "README.md) are those of their records.",
 )
-@click.option("--update", is_flag=True, help="Write the tables in such pages again.")
+@click.option("--update", is_flag=True, help="Update the tables in these pages.")
 @debug_option
 def leaderboard(
     results: tuple[Path, ...],
@@ -54,7 +58,7 @@ def leaderboard(
 ) -> None:
     """Compare the records in RESULTS (files or folders; default: results).
 
-    Records that are damaged or contradict themselves are named on stderr and left out; see
+    Records that are damaged or contradict themselves are left out, with a warning on stderr; see
     `debiasbench verify`.
     """
     if check or update:
@@ -82,7 +86,7 @@ def leaderboard(
     else:
         write_text(out, text)
     if strict and problems:
-        raise RecordError(f"{len(problems)} bad records: see above")
+        raise RecordError(f"{counted(len(problems), 'bad record')}: see above")
 
 
 def _check_page(page: Path, *, write: bool) -> None:

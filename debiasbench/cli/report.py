@@ -1,4 +1,4 @@
-"""The report that a run prints: accuracies by group and by rule, and the path of the record."""
+"""The report of a run: accuracies by group and by selection rule, and the path of the record."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from debiasbench.records.record import Record, test_counts
 if TYPE_CHECKING:
     from debiasbench.records.store import Run
 
-MOST_BIASES = 5  # columns that fit into a terminal
+MOST_BIASES = 5  # largest number of columns that fit into a terminal
 COLUMNS = ("average", "unbiased", "worst_group", "conflict", "aligned")
 
 
 def report(done: Run) -> str:
-    """Write the report of a run."""
+    """Return the report of a run as text."""
     record = done.record
     spec = record.spec
     sparse = f", sparse by {spec.sparse.name}" if spec.sparse is not None else ""
@@ -34,14 +34,14 @@ def report(done: Run) -> str:
     if not done.fresh:
         parts.append(
             f"Already done on {record.provenance.started[:10]} with "
-            f"{record.provenance.plugins['method']}; --overwrite always runs it again"
+            f"{record.provenance.plugins['method']}; use --overwrite always to run it again"
         )
     parts.append(f"Record: {done.path}")
     return "\n\n".join(parts)
 
 
 def _groups(record: Record, rule: str) -> str:
-    """Write a table with a row for each class.
+    """Return a table with a row for each class.
 
     Its columns are the bias values, or aligned and conflicting if there are many bias values.
     """
@@ -66,7 +66,7 @@ def _groups(record: Record, rule: str) -> str:
             for c in range(len(task.classes))
         ]
         empty = int((counts.totals == 0).sum())
-        note = f"\n{empty} of {counts.totals.size} groups have no test sample" if empty else ""
+        note = f"\n{empty} of {counts.totals.size} groups have no test samples" if empty else ""
     table = tabulate(
         [[name, *row] for name, row in zip(task.classes, rows, strict=True)],
         headers=["class", *head],

@@ -12,6 +12,7 @@ from debiasbench.common.errors import (
     StoreError,
     TrainingFailed,
 )
+from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,4 +87,4 @@ class Tally:
         parts += [f"{self.elsewhere} running in other processes"] if self.elsewhere else []
         parts += [f"{len(self.codes)} failed"] if self.codes else []
         parts += [f"{self.left} left"] if self.left else []
-        return f"{self.total} runs: {', '.join(parts)}"
+        return f"{counted(self.total, 'run')}: {', '.join(parts)}"

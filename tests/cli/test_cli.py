@@ -139,7 +139,7 @@ def test_a_record_can_be_run_again_from_its_file(debiasbench: Cli) -> None:
         ((*RUN, "--set", "x=1"), 2, "method erm: no option 'x'"),
         ((*RUN, "--set", "train.lr=fast"), 2, "lr='fast': input should be a valid number"),
         ((*RUN, "--set", "dataset.ratio=1.5"), 2, "ratio='1.5': input should be less than"),
-        ((*RUN, "--device", "nonsense"), 2, "--device auto to take an available device"),
+        ((*RUN, "--device", "nonsense"), 2, "--device auto for an available device"),
         ((*RUN[:-2], "--results", "file/results"), 7, "Choose a folder with --results"),
         (("run", "--method", "erm", "--dataset", "cmnist"), 4, "--data-root or DEBIASBENCH_DATA"),
         (("show", "upwieght"), 2, "Did you mean 'upweight'?"),
@@ -181,7 +181,7 @@ def test_the_help_lists_the_exit_code_of_every_error() -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("run",), "Missing option '--method'. Try --method rest"),
+        (("run",), "Missing option '--method', for example --method rest"),
         ((*RUN, "--set", "lr"), "write NAME=VALUE"),
         ((*RUN, "--set", "optimizer.lr=1"), "dataset.OPTION, model.OPTION, train.OPTION"),
         ((*RUN, "--seed", "-1"), "-1 is not in the range"),
@@ -329,7 +329,7 @@ def test_leaderboard_names_bad_files_and_strict_ends_with_an_error(debiasbench: 
     assert "| erm" in result.stdout
     strict = debiasbench("leaderboard", "--strict")
     assert strict.exit_code == 9
-    assert strict.stderr.splitlines()[-1] == "Error: 1 bad records: see above"
+    assert strict.stderr.splitlines()[-1] == "Error: 1 bad record: see above"
     assert "| erm" in strict.stdout
 
 
