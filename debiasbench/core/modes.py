@@ -19,8 +19,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        # by `train`, which a module may override to act, as adapters that merge weights do;
+        # parents come before their parts
+        module.train(modes[0][1])
         for m, mode in modes:
-            m.training = mode
+            if m.training != mode:
+                m.train(mode)
 
 
 def train_mode(module: nn.Module) -> None:

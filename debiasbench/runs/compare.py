@@ -80,7 +80,7 @@ def compare(
     Records are stored, and a run with a record is not run again, so the same call continues after
     an interruption.
 
-    `methods`: names, such as "erm". `model`: the network; by default the recommendation of the
+    `methods`: names of methods. `model`: the network; by default the recommendation of the
     data set. `sparse`: a sparse training algorithm for all stages. `settings`: names as in
     `debiasbench run --set` -> a value, or a list of values to compare, such as
     `{"rest.density": [0.01, 0.05], "train.epochs": 10}`. `select`: the selection rule whose
@@ -92,9 +92,6 @@ def compare(
     The rows have the columns of `debiasbench.leaderboard.frame`: method, options, seed, accuracies
     in [0, 1] ("unbiased", "worst_group", ...) and cost. A run that failed has a row with
     `failure`. Raises `OptionError`, `UnknownNameError`, and all errors of `Session.run`.
-
-    >>> frame = compare(["erm", "rest"], seeds=range(3))  # doctest: +SKIP
-    >>> frame.groupby("method")["unbiased"].mean()  # doctest: +SKIP
     """
     names = [methods] if isinstance(methods, str) else list(methods)
     lists = {name: _values(value) for name, value in (settings or {}).items()}

@@ -16,13 +16,20 @@ if TYPE_CHECKING:
     from debiasbench.core.settings import Training
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], training: Training) -> Optimizer:
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], training: Training, *, tensor_lr: bool = False
+) -> Optimizer:
     """Return the optimizer of `training` for the parameters that require gradients.
 
-    On an accelerator it is fused: one kernel updates all parameters.
+    On an accelerator it is fused: one kernel updates all parameters. `tensor_lr`: whether the
+    learning rate is a tensor on the parameters' device, which schedules change in place, so that a
+    captured step uses the current value.
     """
     trainable = [p for p in parameters if p.requires_grad]
-    lr, decay = training.lr, training.weight_decay
+    lr: Any = training.lr
+    if tensor_lr and trainable:
+        lr = torch.tensor(training.lr, device=trainable[0].device)
+    decay = training.weight_decay
     fused = True if trainable and all(p.device.type != "cpu" for p in trainable) else None
     match training.optimizer:
         case "sgd":

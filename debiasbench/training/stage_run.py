@@ -115,13 +115,24 @@ class StageRun:
         checkpoints = {}
         if self._rules is not None and stage.select:
             checkpoints = self._rules.checkpoints(stage.objective)
+        kept = self._kept_masks()
         return Trained(
             stage.objective,
             checkpoints,
-            _merged(component.densities() for component in stage.components),
-            _merged(component.masks() for component in stage.components),
-            self._cost(),
+            densities={name: mask.float().mean().item() for name, mask in kept.items()}
+            | _merged(component.densities() for component in stage.components),
+            masks=kept | _merged(component.masks() for component in stage.components),
+            cost=self._cost(),
         )
+
+    def _kept_masks(self) -> dict[str, Tensor]:
+        """Return masks of an earlier stage that the weights still keep, as frozen layers do."""
+        weights = dict(self.stage.objective.named_parameters())
+        return {
+            name: mask
+            for name, mask in self.stage.masks.items()
+            if name in weights and not bool((weights[name].detach() * ~mask).any())
+        }
 
     def _cost(self) -> StageCost:
         stage, at, size = self.stage, self.at, self._execution.team.size
