@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,17 @@ os.environ["DEBIASBENCH_PLUGINS"] = "0"
 ACME = Origin("acme", "1.0")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let slow tests begin first, so that all workers end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector ignore what was imported: tests out of memory call it often."""
+    gc.collect()
+    gc.freeze()
+
+
 @dataclass(frozen=True)
 class Toy(Dataset):
     """Two classes, two biases, a second of training."""
@@ -42,7 +55,12 @@ class Toy(Dataset):
     ratio: float = option(0.15, "fraction of conflicting samples", ge=0, le=1)
 
     def load(self, root: Path) -> Task:
-        return toy_task(ratio=self.ratio)
+        return _toy_task(self.ratio)
+
+
+@cache
+def _toy_task(ratio: float) -> Task:
+    return toy_task(ratio=ratio)
 
 
 class ToyPlugin:
@@ -79,6 +97,18 @@ def builtins_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def plugins() -> Plugins:
     """Builtin plugins and the toy data set."""
     return Plugins([(ToyPlugin(), ACME)])
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make an empty folder the current one."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the benchmark multiply small matrices."""
+    monkeypatch.setattr("debiasbench.measure.bench.PRODUCTS", (16, 32))
 
 
 @pytest.fixture

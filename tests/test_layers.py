@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests.import_graph import graph, module_name
 
 PACKAGE = Path(__file__).parent.parent / "debiasbench"
 
@@ -18,13 +21,13 @@ LAYERS = [
     "files",
     "specs",
     "records",
+    "leaderboard",
     "training",
     "runs",
     "measure",
     "models",
     "datasets",
     "methods",
-    "leaderboard",
     "testing",
     "cli",
 ]
@@ -32,6 +35,9 @@ RANK = {name: rank for rank, name in enumerate(LAYERS)}
 
 # builtin plugins use what strangers use, so that each can move to a distribution of its own
 PLUGIN_API = {"common", "sparsity", "core", "files"}
+
+
+GRAPH = graph(PACKAGE)
 
 
 def modules() -> list[Path]:
@@ -45,23 +51,10 @@ def part(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Parts of debiasbench that a file imports when it runs, at its top or inside functions."""
-    found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            return
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("debiasbench"):
-            words = (node.module or "").split(".")
-            found.update([words[1]] if len(words) > 1 else [alias.name for alias in node.names])
-        if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-            found.update(n[1] for n in names if n[0] == "debiasbench" and len(n) > 1)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text("utf-8")))
-    return found
+    """Parts of debiasbench that a file imports: at its top, in functions, and for types only."""
+    targets = GRAPH[module_name(path, PACKAGE)]
+    assert "debiasbench" not in targets, f"{path}: import from the module that defines the name"
+    return {target.split(".")[1] for target in targets}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -71,6 +64,48 @@ def test_imports_point_down(path: Path) -> None:
         return
     for other in imports(path) - {own}:
         assert RANK[other] < RANK[own], f"{own} imports {other}, which stands no lower"
+
+
+def cycle(imported: dict[str, set[str]]) -> list[str]:
+    """Return modules of which each is imported by the next, and the first once more at the end."""
+    try:
+        TopologicalSorter(imported).prepare()
+    except CycleError as error:
+        modules_in_it: list[str] = error.args[1]
+        return modules_in_it
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    # the top of the package imports its names when they are used
+    assert cycle({name: targets for name, targets in GRAPH.items() if name != "debiasbench"}) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "import made.a",
+        "from made import a",
+        "from made.a import something",
+        "from . import a",
+        "from .a import something",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from made.a import something",
+        "def function():\n    from made.a import something",
+        "from made.deep import c",
+        "from .deep.c import something",
+    ],
+)
+def test_a_circle_is_found_however_it_is_imported(back: str, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    (made / "deep").mkdir(parents=True)
+    (made / "__init__.py").touch()
+    (made / "deep" / "__init__.py").touch()
+    (made / "deep" / "c.py").write_text("from .. import a\n")
+    (made / "a.py").write_text("import os\nfrom made import b\n")
+    (made / "b.py").write_text("from os import path\n")
+    assert cycle(graph(made)) == []
+    (made / "b.py").write_text(f"{back}\n")
+    assert {"made.a", "made.b"} <= set(cycle(graph(made)))
 
 
 @pytest.mark.parametrize("kind", ["methods", "datasets", "models"])

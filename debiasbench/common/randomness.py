@@ -39,5 +39,8 @@ def seeded(seed: int) -> Iterator[None]:
     devices = list(range(torch.accelerator.device_count())) if accelerator else []
     kind = {"device_type": accelerator.type} if accelerator else {}
     with torch.random.fork_rng(devices, **kind):
-        torch.manual_seed(seed)
+        if devices:
+            torch.manual_seed(seed)
+        else:  # the same, but torch would also keep a stack trace for every kind of device
+            torch.default_generator.manual_seed(seed)
         yield

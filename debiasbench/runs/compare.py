@@ -80,13 +80,13 @@ def compare(
     Records are stored, and a run with a record is not run again, so the same call continues after
     an interruption.
 
-    `methods`: names of methods. `model`: the network; by default the recommendation of the
-    data set. `sparse`: a sparse training algorithm for all stages. `settings`: names as in
-    `debiasbench run --set` -> a value, or a list of values to compare, such as
-    `{"rest.density": [0.01, 0.05], "train.epochs": 10}`. `select`: the selection rule whose
-    outcome is returned; by default that of the data set.
-
-    `session`: the session to use. By default a new one, with `session_arguments`: arguments of
+    `methods`: names; see `debiasbench list methods`.
+    `model`: the network; by default the recommendation of the data set.
+    `sparse`: a sparse training algorithm for all stages.
+    `settings`: names as in `debiasbench run --set` -> a value, or a list of values to compare, such
+    as `{"rest.density": [0.01, 0.05], "train.epochs": 10}`.
+    `select`: the selection rule whose outcome is returned; by default that of the data set.
+    `session`: the session to use; by default a new one with `session_arguments`, the arguments of
     `debiasbench.Session`, such as `results="results"`, `data_root="data"`, `device="auto"`.
 
     The rows have the columns of `debiasbench.leaderboard.frame`: method, options, seed, accuracies

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import os
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -119,6 +120,7 @@ class Plugins:
         self.broken.append(Broken(name, origin, f"{type(error).__name__}: {error}"))
 
 
+@cache
 def version(distribution: str) -> str:
     """Return the installed version, or "0+unknown" for a package that is not installed."""
     try:

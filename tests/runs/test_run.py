@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from debiasbench import Method, Task
+from debiasbench import Task
 from debiasbench.cli.report import report
 from debiasbench.common.errors import DataError, OptionError, PluginError, UnknownNameError
 from debiasbench.core.data import Dataset
@@ -29,6 +24,7 @@ from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.testing import toy_task
 from tests.conftest import ACME, Toy, ToyPlugin, offering
+from tests.failing import Diverges, Raises
 from tests.running import run
 
 
@@ -126,25 +122,6 @@ def test_the_record_says_with_what_it_was_made(plugins: Plugins, tmp_path: Path)
     assert "threads" in made.hardware
 
 
-@dataclass(frozen=True)
-class Diverges(Method):
-    """Becomes NaN in its second stage, at its third step."""
-
-    def fit(self, lab: Any) -> Any:
-        from debiasbench import Batch
-        from debiasbench.core.objective import CrossEntropy
-
-        class Exploding(CrossEntropy):
-            step = 0
-
-            def forward(self, batch: Batch) -> torch.Tensor:
-                self.step += 1
-                return super().forward(batch) / (self.step < 3)
-
-        lab.train(lab.model(), name="first")
-        return lab.train(Exploding(lab.model()), name="second")
-
-
 def test_a_loss_that_becomes_nan_is_a_failed_record(tmp_path: Path) -> None:
     plugins = Plugins([(ToyPlugin(), ACME), (offering(diverges=Diverges), ACME)])
     done = go(plugins, tmp_path, method="diverges")
@@ -157,14 +134,6 @@ def test_a_loss_that_becomes_nan_is_a_failed_record(tmp_path: Path) -> None:
     assert done.record.outcomes == {}
     assert go(plugins, tmp_path, method="diverges").fresh, "failed runs are made again"
     assert not go(plugins, tmp_path, method="diverges", overwrite="never").fresh
-
-
-@dataclass(frozen=True)
-class Raises(Method):
-    """Has a bug."""
-
-    def fit(self, lab: Any) -> Any:
-        raise IndexError("off by one")
 
 
 def test_a_method_with_a_bug_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -302,88 +271,6 @@ def test_a_stranger_data_sets_settings_are_checked(plugins: Plugins) -> None:
     with pytest.raises(OptionError, match="Did you mean 'epochs'"):
         make_spec(fresh, dataset="odd", method="erm")
     assert issubclass(Odd, Dataset)
-
-
-SLOW = """
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-sys.path.insert(0, {root!r})
-from debiasbench import Method
-from debiasbench.core.objective import CrossEntropy
-from debiasbench.specs.plugins import Plugins
-from debiasbench.specs.resolve import make_spec
-from tests.conftest import ACME, ToyPlugin, offering
-from tests.running import run
-
-class Speaks(CrossEntropy):
-    step = 0
-    def forward(self, batch: Any) -> Any:
-        self.step += 1
-        if self.step == 15:
-            print("training", flush=True)
-        return super().forward(batch)
-
-@dataclass(frozen=True)
-class Slow(Method):
-    "Trains until it is killed."
-    def fit(self, lab: Any) -> Any:
-        return lab.train(Speaks(lab.model()), epochs={epochs}, name="train")
-
-plugins = Plugins([(ToyPlugin(), ACME), (offering(slow=Slow), ACME)])
-spec = make_spec(plugins, dataset="toy", method="slow")
-done = run(spec, plugins, results=Path("results"), data_root=Path("."), device="cpu")
-print(done.path)
-"""
-
-
-@contextmanager
-def slow(folder: Path, epochs: int) -> Iterator[subprocess.Popen[str]]:
-    """Start a run of `epochs` epochs in another process; it says "training" after 15 steps."""
-    script = folder / f"slow_{epochs}.py"
-    script.write_text(SLOW.format(root=str(Path(__file__).parent.parent.parent), epochs=epochs))
-    process = subprocess.Popen(
-        [sys.executable, str(script)], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def wait_until_training(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline() == "training\n", process.communicate()
-
-
-def test_a_run_that_is_killed_leaves_no_record_and_nothing_in_the_way(tmp_path: Path) -> None:
-    with slow(tmp_path, epochs=100_000) as process:
-        wait_until_training(process)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    results = tmp_path / "results"
-    assert sorted(p.name for p in results.iterdir()) == [".locks", ".stages"]
-
-    with slow(tmp_path, epochs=2) as process:
-        out, err = process.communicate()
-    assert err == ""
-    record = Path(out.splitlines()[-1])
-    assert sorted(p.suffix for p in results.iterdir()) == ["", "", ".json", ".safetensors"]
-    assert json.loads((tmp_path / record).read_text())["status"] == "ok"
-
-
-def test_two_processes_on_one_spec_make_one_record(tmp_path: Path) -> None:
-    with slow(tmp_path, epochs=100_000) as first:
-        wait_until_training(first)
-        with slow(tmp_path, epochs=2) as second:
-            out, err = second.communicate()
-    assert out == ""
-    assert "BusyError" in err
-    assert "is being run by another process" in err
-    assert not list((tmp_path / "results").glob("*.json"))
 
 
 def test_equal_runs_keep_equal_weights_byte_for_byte(plugins: Plugins, tmp_path: Path) -> None:

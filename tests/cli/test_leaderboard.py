@@ -1,0 +1,67 @@
+"""`debiasbench leaderboard`: formats, bad files, and pages that are kept true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from tests.cli.calls import RUN, only
+
+Cli = Callable[..., Result]
+
+
+def test_leaderboard_names_bad_files_and_strict_ends_with_an_error(debiasbench: Cli) -> None:
+    debiasbench(*RUN)
+    Path("results/package.json").write_text('{"name": "left-pad"}')
+    result = debiasbench("leaderboard")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "Warning: results/package.json is not a debiasbench record (it has no schema or no spec)\n"
+    )
+    assert "| erm" in result.stdout
+    strict = debiasbench("leaderboard", "--strict")
+    assert strict.exit_code == 9
+    assert strict.stderr.splitlines()[-1] == "Error: 1 bad record: see above"
+    assert "| erm" in strict.stdout
+
+
+def test_leaderboard_takes_data_set_metric_rule_and_baseline(debiasbench: Cli) -> None:
+    debiasbench(*RUN)
+    debiasbench(*RUN, "--seed", 1)
+    debiasbench(*RUN[:2], "lff", *RUN[3:])
+    debiasbench("run", "--method", "erm", "--model", "mlp", "--epochs", 1)
+    both = debiasbench("leaderboard").stdout
+    assert both.count("### ") == 2
+    words = ("--dataset", "toy", "--metric", "conflict", "--select", "last", "--baseline", "erm")
+    table = debiasbench("leaderboard", *words).stdout
+    assert table.startswith("### toy")
+    assert table.count("### ") == 1
+    header = [cell.strip() for cell in table.splitlines()[2].split("|")[1:6]]
+    assert header == ["method", "conflict %", "95 % interval", "seeds", "minus erm, points"]
+    assert "over seeds, after the last epoch." in table
+    assert "Did you mean 'toy'" in only(debiasbench("leaderboard", "--dataset", "tooy"), 2)
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex", "csv", "json", "html-table"])
+def test_leaderboard_writes_every_format_to_a_file(debiasbench: Cli, form: str) -> None:
+    debiasbench(*RUN)
+    printed = debiasbench("leaderboard", "--format", form).stdout
+    assert debiasbench("leaderboard", "--format", form, "--out", "table").stdout == ""
+    assert Path("table").read_text() == printed
+    assert "erm" in printed
+
+
+def test_leaderboard_check_fails_until_the_page_is_updated(debiasbench: Cli) -> None:
+    debiasbench(*RUN)
+    page = Path("page.md")
+    page.write_text("<!-- debiasbench leaderboard results -->\n<!-- /debiasbench -->\n")
+    assert "run `debiasbench leaderboard --update page.md`" in only(
+        debiasbench("leaderboard", "--check", page), 9
+    )
+    assert debiasbench("leaderboard", "--update", page).stdout == "page.md is up to date\n"
+    assert debiasbench("leaderboard", "--check", page).stdout == "page.md matches its records\n"
+    page.write_text(page.read_text().replace("| erm", "| ern"))
+    assert debiasbench("leaderboard", "--check", page).exit_code == 9

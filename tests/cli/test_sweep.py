@@ -1,0 +1,195 @@
+"""`debiasbench sweep`: every run of a suite once, and what becomes of each."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from click.testing import Result
+
+from debiasbench import Method
+from debiasbench.common.errors import DataError
+from debiasbench.records.store import Store, read_all
+from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.suites import read
+from tests.conftest import offering
+from tests.failing import Diverges, Raises
+from tests.suites import BASE, SEEDS, records, write
+
+Cli = Callable[..., Result]
+
+
+def test_a_sweep_trains_every_run_and_the_second_none(debiasbench: Cli) -> None:
+    file = write(BASE + SEEDS)
+    first = debiasbench("sweep", file)
+    assert (first.exit_code, first.stderr) == (0, "")
+    lines = first.stdout.splitlines()
+    for n, line in enumerate(lines[:3], 1):
+        assert re.fullmatch(rf"{n}/3  seed={n}  \d+ s  unbiased \d+\.\d %", line)
+    assert lines[3:] == ["3 runs: 3 trained, 0 already done"]
+    before = {path: path.stat().st_mtime_ns for path in records()}
+    assert len(before) == 3
+    second = debiasbench("sweep", file)
+    assert (second.exit_code, second.stdout) == (0, "3 runs: 0 trained, 3 already done\n")
+    assert {path: path.stat().st_mtime_ns for path in records()} == before
+    assert "3 trained" in debiasbench("sweep", file, "--overwrite", "always").stdout
+
+
+def test_a_sweep_reports_the_accuracy_that_the_record_holds(debiasbench: Cli) -> None:
+    line = debiasbench("sweep", write(BASE)).stdout.splitlines()[0]
+    ((_, record),), _ = read_all([Path("results")])
+    value = record.outcomes["val_unbiased"].test.metrics["unbiased"]
+    assert line.startswith("1/1  mine  ")
+    assert line.endswith(f"unbiased {100 * value:.1f} %")
+
+
+def test_a_sweep_that_is_all_done_imports_no_torch(debiasbench: Cli, tmp_path: Path) -> None:
+    file = write(BASE.replace("toy", "digits") + 'model = "mlp"\n')
+    assert debiasbench("sweep", file).exit_code == 0
+    code = (
+        "import sys\nfrom debiasbench.cli import main\n"
+        f"try:\n    main(['sweep', {file!r}])\n"
+        "except SystemExit:\n    print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1 runs: 0 trained, 1 already done\nFalse\n"
+
+
+def test_a_run_that_fails_is_reported_and_the_others_go_on(debiasbench: Cli) -> None:
+    blocks = '[[runs]]\nmethod = "diverges"\n[[runs]]\nmethod = "raises"\n[[runs]]\n'
+    file = write(BASE + blocks)
+    extra = (offering(diverges=Diverges, raises=Raises),)
+    result = debiasbench("sweep", file, extra=extra)
+    assert result.exit_code == 6  # of the first
+    first, second = result.stderr.splitlines()
+    assert first.startswith("1/3  method=diverges  failed: The loss of stage 'second' became NaN")
+    assert second.startswith("2/3  method=raises  failed: method 'raises' of acme 1.0 raised Index")
+    third, summary = result.stdout.splitlines()
+    assert third.startswith("3/3  mine  ")
+    assert summary == "3 runs: 1 trained, 0 already done, 2 failed"
+    stopped = debiasbench("sweep", file, "--stop-at-first-error", extra=extra)
+    assert (stopped.exit_code, len(stopped.stderr.splitlines())) == (6, 1)
+    assert stopped.stdout == "3 runs: 0 trained, 0 already done, 1 failed, 2 left\n"
+
+
+@dataclass(frozen=True)
+class Fragile(Method):
+    """Fails for seed 2 while a file exists."""
+
+    def fit(self, lab: Any) -> Any:
+        if Path("broken").exists() and lab.seed == 2:
+            raise DataError("broken is there")
+        return lab.train(lab.model(), name="train")
+
+
+def test_a_run_that_failed_is_taken_up_by_the_next_sweep(debiasbench: Cli) -> None:
+    file = write(BASE.replace("erm", "fragile") + SEEDS)
+    extra = (offering(fragile=Fragile),)
+    Path("broken").touch()
+    failed = debiasbench("sweep", file, extra=extra)
+    assert (failed.exit_code, len(records())) == (4, 2)
+    assert failed.stderr == "2/3  seed=2  failed: broken is there\n"
+    Path("broken").unlink()
+    again = debiasbench("sweep", file, extra=extra)
+    assert again.exit_code == 0
+    assert again.stdout.splitlines()[-1] == "3 runs: 1 trained, 2 already done"
+    assert len(records()) == 3
+
+
+def test_a_run_that_another_process_has_is_passed_over(debiasbench: Cli, plugins: Plugins) -> None:
+    file = write(BASE + SEEDS)
+    with Store(Path("results")).claim(read(file).specs(plugins)[1]):
+        result = debiasbench("sweep", file)
+    assert result.exit_code == 0, result.stderr
+    said = result.stdout.splitlines()
+    assert "2/3  seed=2  is being trained by another process" in said
+    assert said[-1] == "3 runs: 2 trained, 0 already done, 1 running in other processes"
+    assert "1 trained, 2 already done" in debiasbench("sweep", file).stdout
+
+
+@dataclass(frozen=True)
+class Impatient(Method):
+    """Is interrupted for seed 2 while a file exists."""
+
+    def fit(self, lab: Any) -> Any:
+        if Path("waiting").exists() and lab.seed == 2:
+            raise KeyboardInterrupt
+        return lab.train(lab.model(), name="train")
+
+
+def test_an_interrupted_sweep_keeps_what_is_done_and_says_so(debiasbench: Cli) -> None:
+    file = write(BASE.replace("erm", "impatient") + SEEDS)
+    extra = (offering(impatient=Impatient),)
+    Path("waiting").touch()
+    result = debiasbench("sweep", file, extra=extra)
+    assert result.exit_code == 130
+    assert result.stderr == (
+        "Interrupted; finished runs are kept. 3 runs: 1 trained, 0 already done, 2 left\n"
+    )
+    assert len(records()) == 1
+    Path("waiting").unlink()
+    again = debiasbench("sweep", file, extra=extra)
+    assert again.stdout.splitlines()[-1] == "3 runs: 2 trained, 1 already done"
+
+
+def test_a_failed_run_shows_its_traceback_if_asked(debiasbench: Cli) -> None:
+    file = write(BASE.replace("erm", "raises"))
+    result = debiasbench("sweep", file, "--debug", extra=(offering(raises=Raises),))
+    assert result.exit_code == 3
+    assert "Traceback (most recent call last)" in result.stderr
+    assert "IndexError" in result.stderr
+
+
+def test_a_dry_run_names_what_is_left_and_trains_nothing(debiasbench: Cli) -> None:
+    file = write(BASE + SEEDS)
+    debiasbench("sweep", file, "--limit", 1)
+    result = debiasbench("sweep", file, "--dry-run")
+    assert result.stdout == (
+        "2/3  seed=2\n3/3  seed=3\n3 runs: 0 trained, 1 already done, 2 left\n"
+    )
+    assert len(records()) == 1
+
+
+def test_a_limit_counts_runs_that_are_begun_and_not_those_that_are_done(debiasbench: Cli) -> None:
+    file = write(BASE + SEEDS)
+    summaries = [debiasbench("sweep", file, "--limit", 1).stdout.splitlines()[-1] for _ in range(3)]
+    assert summaries == [
+        "3 runs: 1 trained, 0 already done, 2 left",
+        "3 runs: 1 trained, 1 already done, 1 left",
+        "3 runs: 1 trained, 2 already done",
+    ]
+
+
+def test_a_folder_that_cannot_be_written_ends_the_sweep_at_once(debiasbench: Cli) -> None:
+    Path("file").touch()
+    result = debiasbench("sweep", write(BASE + SEEDS), "--results", "file/results")
+    assert result.exit_code == 7
+    assert len(result.stderr.splitlines()) == 1
+    assert "Choose a folder with --results" in result.stderr
+
+
+def test_several_processes_train_every_run_once(tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text(
+        'name = "grid"\ndescription = "d"\nsource = "s"\n'
+        '[base]\ndataset = "digits"\nmodel = "mlp"\nmethod = "erm"\n"train.epochs" = 1\n'
+        "[grid]\nseed = [0, 1, 2, 3, 4]\n"
+    )
+    command = [sys.executable, "-m", "debiasbench", "sweep", "grid.toml", "--jobs", "2"]
+
+    def sweep() -> str:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = sweep()
+    assert "5 runs: 5 trained, 0 already done" in first
+    assert sum(line.endswith("%") for line in first.splitlines()) == 5  # each was said once
+    assert len(list((tmp_path / "results").glob("*.json"))) == 5
+    assert "5 runs: 0 trained, 5 already done" in sweep()
