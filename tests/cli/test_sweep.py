@@ -59,7 +59,7 @@ def test_a_sweep_that_is_all_done_imports_no_torch(debiasbench: Cli, tmp_path: P
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "1 runs: 0 trained, 1 already done\nFalse\n"
+    assert done.stdout == "1 run: 0 trained, 1 already done\nFalse\n"
 
 
 def test_a_run_that_fails_is_reported_and_the_others_go_on(debiasbench: Cli) -> None:
@@ -131,7 +131,7 @@ def test_an_interrupted_sweep_keeps_what_is_done_and_says_so(debiasbench: Cli) -
     result = debiasbench("sweep", file, extra=extra)
     assert result.exit_code == 130
     assert result.stderr == (
-        "Interrupted; finished runs are kept. 3 runs: 1 trained, 0 already done, 2 left\n"
+        "Interrupted. The records of finished runs are stored. 3 runs: 1 trained, 0 already done, 2 left\n"
     )
     assert len(records()) == 1
     Path("waiting").unlink()
