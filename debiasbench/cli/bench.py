@@ -58,7 +58,7 @@ RATIO = ["ratio", "min to max"]
     metavar="FILE",
     help="Write the measurements of all rounds to a file; - prints them instead of the tables.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
 def bench(
     method: str | None,
@@ -151,11 +151,11 @@ def _training(measured: Bench) -> str:
         rows.append([NAMES[name], f"{rate:,.0f}", f"{1000 * step:.2f}", *ratio, *memory])
     rounds = counted(len(measured.around), "round")
     return (
-        f"Training, medians of {rounds} with {counted(measured.steps, 'step')} each. The ratio is "
-        "the speed of debiasbench divided by the speed of the other loop.\n"
+        f"Training, medians of {rounds} with {counted(measured.steps, 'step')} each.\n"
+        "The ratio is the speed of debiasbench divided by the speed of the other loop.\n"
         + _table(rows, head)
-        + f"\nIn addition, debiasbench needed {1000 * median(measured.around):.0f} ms for the "
-        f"{WARM_UP} warm-up steps and for the start and the end of the stage."
+        + f"\nIn addition, debiasbench took {1000 * median(measured.around):.0f} ms for {WARM_UP} "
+        "warm-up steps, and the start and the end of the stage."
     )
 
 
@@ -189,8 +189,9 @@ def _arithmetic(measured: Bench) -> str:
     achieved = measured.flops_per_second()
     return (
         f"A step has {3 * measured.flops / 1e9:.4g} GFLOP, so debiasbench reaches "
-        f"{achieved / 1e9:,.1f} GFLOP/s: {100 * achieved / peak:.1f} % of the "
-        f"{peak / 1e9:,.1f} GFLOP/s of {measured.precision} products of {rows} x {rows} matrices."
+        f"{achieved / 1e9:,.1f} GFLOP/s. This is {100 * achieved / peak:.1f} % of\n"
+        f"{peak / 1e9:,.1f} GFLOP/s, the speed of {measured.precision} products of {rows} x {rows} "
+        "matrices."
     )
 
 

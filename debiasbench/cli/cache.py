@@ -30,7 +30,7 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
 
 @click.group()
 def cache() -> None:
-    """List trained stages that runs share, and remove the least recently used ones."""
+    """List and remove trained stages that runs share."""
 
 
 @cache.command()

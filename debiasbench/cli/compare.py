@@ -62,12 +62,14 @@ def compare(
     form: str,
     quiet: bool,
 ) -> None:
-    """Run each METHOD with each seed on a data set, and print the leaderboard of these runs.
+    """Compare methods on a data set, with several seeds.
 
-    A run that has a record is not run again. After an interruption, run the same command again to
-    continue. --set takes several values: rest.density=0.01,0.05 compares both densities of the
-    method rest. A name without a method, such as density, applies to all methods that have this
-    option. If runs fail, the exit code is that of the first failure.
+    Each METHOD is run with each seed. Then the leaderboard of these runs is printed. A run that
+    has a record is not run again. After an interruption, run the same command again to continue.
+    If runs fail, the exit code is that of the first failure.
+
+    --set takes several values: rest.density=0.01,0.05 compares both densities of the method rest.
+    A name without a method, such as density, applies to all methods that have this option.
     """
     from debiasbench.leaderboard import table
     from debiasbench.runs.compare import Comparison

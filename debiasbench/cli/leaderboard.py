@@ -38,8 +38,8 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 @click.option(
     "--check",
     is_flag=True,
-    help="Check that the tables in Markdown pages (RESULTS; default: leaderboard/README.md and "
-    "README.md) are those of their records.",
+    help="Check that the tables in Markdown pages match their records. Then RESULTS are pages; the "
+    "default is leaderboard/README.md and README.md.",
 )
 @click.option("--update", is_flag=True, help="Update the tables in these pages.")
 @debug_option
@@ -56,10 +56,10 @@ def leaderboard(
     check: bool,
     update: bool,
 ) -> None:
-    """Compare the records in RESULTS (files or folders; default: results).
+    """Print tables that compare the records in RESULTS.
 
-    Records that are damaged or contradict themselves are left out, with a warning on stderr; see
-    `debiasbench verify`.
+    RESULTS are files or folders; the default is the folder results. Records that are damaged or
+    contradict themselves are left out, with a warning on stderr; see `debiasbench verify`.
     """
     if check or update:
         for page in results or PAGES:

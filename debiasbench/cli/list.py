@@ -13,9 +13,10 @@ from debiasbench.cli.common import debug_option, load_plugins
 )
 @debug_option
 def list_(kinds: tuple[str, ...]) -> None:
-    """List data sets, models, methods and sparsifiers, builtin and from plugins.
+    """List data sets, models, methods and sparsifiers.
 
-    Sparsifiers are sparse training algorithms, for --sparse.
+    These are builtin or from installed plugins. Sparsifiers are sparse training algorithms, for
+    --sparse.
     """
     from tabulate import tabulate
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from debiasbench.records.record import Record, test_counts
+from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
     from debiasbench.records.store import Run
@@ -29,7 +30,7 @@ def report(done: Run) -> str:
     if record.cost is not None:
         parts.append(
             f"{record.cost.training_seconds:.1f} s of training on {record.provenance.hardware}; "
-            f"{record.cost.active_parameters:,} of {record.cost.parameters:,} parameters"
+            f"{record.cost.active_parameters:,} of {record.cost.parameters:,} parameters active"
         )
     if not done.fresh:
         parts.append(
@@ -79,19 +80,21 @@ def _groups(record: Record, rule: str) -> str:
 
 def _rules(record: Record, chosen: str) -> str:
     rows = []
-    for rule, outcome in record.outcomes.items():
+    for rule in (rule for rule in RULES if rule in record.outcomes):  # a file has another order
+        outcome = record.outcomes[rule]
         metrics = outcome.test.metrics
         epoch = "—" if outcome.epoch is None else str(outcome.epoch)
         mark = " *" if rule == chosen else ""
         rows.append([rule + mark, epoch, *(_percent(metrics[m]) for m in COLUMNS)])
     head = ("selected by", "epoch", *(c.replace("_", " ") for c in COLUMNS))
-    return tabulate(
+    table = tabulate(
         rows,
         headers=head,
         tablefmt="simple",
         disable_numparse=True,
         colalign=("left", *["right"] * (len(head) - 1)),
     )
+    return f"Test accuracy in % by selection rule (* used above):\n\n{table}"
 
 
 def _share(hits: int, total: int) -> str:

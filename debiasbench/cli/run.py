@@ -53,7 +53,10 @@ def run(
     keep_weights: bool,
     quiet: bool,
 ) -> None:
-    """Train a method on a data set, and store the record. A run with a record is not repeated."""
+    """Train a method on a data set, and store the record.
+
+    A run that has a record is not run again.
+    """
     from debiasbench.cli.report import report
 
     plugins = load_plugins()

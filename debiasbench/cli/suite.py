@@ -61,9 +61,10 @@ def list_() -> None:
 @click.option("--no-forecast", is_flag=True, help="Do not measure the time of the runs.")
 @debug_option
 def show(name: str, where: SessionOptions, no_forecast: bool) -> None:
-    """Show the runs of a suite, how many have a record, and a forecast of the remaining time.
+    """Show the runs of a suite, and a forecast of their time.
 
-    For the forecast, each kind of run is trained for about twenty steps on this machine.
+    The forecast is for the runs that have no record yet. For it, each kind of run is trained for
+    about twenty steps on this machine.
     """
     from debiasbench.records.store import Store
     from debiasbench.specs.resolve import find_dataset

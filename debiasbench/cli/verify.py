@@ -21,10 +21,11 @@ from debiasbench.common.wording import counted
 )
 @debug_option
 def verify(results: tuple[Path, ...], rewrite: bool) -> None:
-    """Verify the records in RESULTS (files or folders; default: results).
+    """Check that the records in RESULTS are consistent.
 
-    Ids are computed from specs, hits and group counts from predictions, and metrics from hits, and
-    compared with the record. If a record is damaged or contradicts itself, the exit code is 9.
+    RESULTS are files or folders; the default is the folder results. Ids are computed from specs,
+    hits and group counts from predictions, and metrics from hits, and compared with the record. If
+    a record is damaged or contradicts itself, the exit code is 9.
     """
     from debiasbench.common.errors import RecordError
     from debiasbench.records.reading import read_all

@@ -28,7 +28,8 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise OptionError(
-            f"--device {name}: {reason}. Use --device auto for an available device"
+            f"--device {name} is not available ({reason}). Use --device auto for an available "
+            "device"
         ) from error
     return device
 

@@ -86,15 +86,14 @@ def test_the_table_by_its_exact_words() -> None:
         == """\
 mlp on toy with erm, sparse by static: batches of 50, fp32; torch 2.7.0, Python 3.11.7, abacus
 
-Training, medians of 3 rounds with 4 steps each. The ratio is the speed of debiasbench divided by \
-the speed of the other loop.
+Training, medians of 3 rounds with 4 steps each.
+The ratio is the speed of debiasbench divided by the speed of the other loop.
                images/s    ms/step    ratio    min to max    peak MB
 -----------  ----------  ---------  -------  ------------  ---------
 debiasbench         100     500.00                                 3
 bare loop           100     500.00    1.000  0.50 to 1.50          2
 DataLoader           50    1000.00    2.000  1.00 to 4.00          2
-In addition, debiasbench needed 500 ms for the 3 warm-up steps and for the start and the end of \
-the stage.
+In addition, debiasbench took 500 ms for 3 warm-up steps, and the start and the end of the stage.
 
 Evaluation of 100 test images:
                images/s    ratio    min to max
@@ -112,8 +111,8 @@ optimizer   100.00   10.0
 sparsity    100.00   10.0
 step       1000.00  100.0
 
-A step has 3 GFLOP, so debiasbench reaches 6.0 GFLOP/s: 75.0 % of the 8.0 GFLOP/s of fp32 products \
-of 1000 x 1000 matrices.
+A step has 3 GFLOP, so debiasbench reaches 6.0 GFLOP/s. This is 75.0 % of
+8.0 GFLOP/s, the speed of fp32 products of 1000 x 1000 matrices.
 
 A note."""
     )

@@ -32,7 +32,7 @@ Cli = Callable[..., Result]
         ((*RUN, "--set", "train.lr=fast"), 2, "lr='fast': input should be a valid number"),
         ((*RUN, "--set", "dataset.ratio=1.5"), 2, "ratio='1.5': input should be less than"),
         ((*RUN, "--device", "nonsense"), 2, "--device auto for an available device"),
-        ((*RUN[:-2], "--results", "file/results"), 7, "Choose a folder with --results"),
+        ((*RUN[:-2], "--results", "file/results"), 7, "Choose another folder with --results"),
         (("run", "--method", "erm", "--dataset", "cmnist"), 4, "--data-root or DEBIASBENCH_DATA"),
         (("show", "upwieght"), 2, "Did you mean 'upweight'?"),
         ((*RUN, "--sparse", "rigel"), 2, "Unknown sparsifier 'rigel'. Did you mean 'rigl'?"),

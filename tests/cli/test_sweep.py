@@ -131,7 +131,8 @@ def test_an_interrupted_sweep_keeps_what_is_done_and_says_so(debiasbench: Cli) -
     result = debiasbench("sweep", file, extra=extra)
     assert result.exit_code == 130
     assert result.stderr == (
-        "Interrupted. The records of finished runs are stored. 3 runs: 1 trained, 0 already done, 2 left\n"
+        "Interrupted. The records of finished runs are stored. "
+        "3 runs: 1 trained, 0 already done, 2 left\n"
     )
     assert len(records()) == 1
     Path("waiting").unlink()
@@ -172,7 +173,7 @@ def test_a_folder_that_cannot_be_written_ends_the_sweep_at_once(debiasbench: Cli
     result = debiasbench("sweep", write(BASE + SEEDS), "--results", "file/results")
     assert result.exit_code == 7
     assert len(result.stderr.splitlines()) == 1
-    assert "Choose a folder with --results" in result.stderr
+    assert "Choose another folder with --results" in result.stderr
 
 
 def test_several_processes_train_every_run_once(tmp_path: Path) -> None:
