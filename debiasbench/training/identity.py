@@ -1,8 +1,8 @@
-"""What decides a stage: equal identities, equal results.
+"""The identity of a stage: stages with equal identities have equal results.
 
-A stage is shared among runs only if everything that decides it is known. That takes a positive
-check: builtin objectives and components, networks whose modules are all of known packages, plain
-attributes, and no hook anywhere. Anything else makes the stage one of its own run.
+A stage is shared between runs only if everything that decides it is known. This holds if its
+objective and components are builtin, all modules of its network are from known packages and have
+plain attributes, and there is no hook. All other stages can only be used by their own run.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from debiasbench.core.stage import Stage
 
 KNOWN = {"torch", "torchvision", "timm", "debiasbench"}
-"""Packages whose code and version a record names, so that a class stands for what it does."""
+"""Packages whose code or version is in a record, so that the name of a class is sufficient."""
 
 _STRUCTURE = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
-"""Attributes of a module that its state shows."""
+"""Attributes of a module that its state dict contains."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that decides a stage, given the data, the code and the machine of its run.
+    """Everything that decides a stage, except the data, the code and the machine of its run.
 
-    `content`: plain values. `shared`: whether nothing else can decide it, so that a stage of
-    another run with equal content is the same stage.
+    `content`: plain values. `shared`: whether the content is complete, so that a stage of another
+    run with equal content is the same stage.
     """
 
     content: Mapping[str, object]
@@ -48,11 +48,11 @@ class Identity:
 
 
 class _Unknown(Exception):  # noqa: N818 - it never leaves this file
-    """Something that decides a stage in ways that cannot be told."""
+    """Something in a stage has an unknown effect on its result."""
 
 
 def identity(stage: Stage) -> Identity:
-    """Return the identity of a stage, from what it holds now; changes nothing."""
+    """Return the identity of a stage in its current state; changes nothing."""
     objective = stage.objective
     content: dict[str, object] = {
         "objective": f"{type(objective).__module__}.{type(objective).__qualname__}",
@@ -91,7 +91,7 @@ def _component(component: Component) -> str:
 
 
 def _check_hooks(objective: nn.Module) -> None:
-    """Refuse replaced forwards, and hooks: global ones, those of modules and of parameters."""
+    """Raise `_Unknown` for hooks, global or of modules and parameters, and replaced `forward`s."""
     for library in (torch_module, torch_optimizer):
         for name, hooks in vars(library).items():
             if name.startswith("_global_") and "hooks" in name and hooks:
@@ -117,14 +117,14 @@ def _modules(objective: nn.Module) -> Iterator[object]:
 
 
 def _parameters(objective: nn.Module) -> Iterator[object]:
-    """Yield which parameters train, and which are one parameter under several names."""
+    """Yield for each parameter the first of its names, and whether it is trained."""
     first: dict[int, str] = {}
     for name, p in objective.named_parameters(remove_duplicate=False):
         yield [name, first.setdefault(id(p), name), p.requires_grad, str(p.dtype)]
 
 
 def _plain(value: object) -> object:
-    """Return a value as JSON holds it; raises `_Unknown` for what it cannot hold."""
+    """Return a value as plain JSON; raises `_Unknown` if that is not possible."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value if not isinstance(value, float) else repr(value)
     if isinstance(value, (list, tuple, torch.Size)):
@@ -141,7 +141,7 @@ def _plain(value: object) -> object:
 
 
 def _class_name(value: Any) -> str:
-    """Return the full name of a class or function of a known package that has the name."""
+    """Return the full name of a class or function; raises `_Unknown` outside known packages."""
     module, name = getattr(value, "__module__", None) or "", getattr(value, "__qualname__", "")
     known = module.partition(".")[0] in {*KNOWN, "builtins"}
     local = not name or "<" in name  # an instance, a lambda, or a function within another
@@ -151,7 +151,7 @@ def _class_name(value: Any) -> str:
 
 
 def _digest(tensors: Mapping[str, Tensor | None]) -> str:
-    """Return a digest of named tensors; equal tensors, equal digest."""
+    """Return a digest of named tensors."""
     sha = hashlib.sha256()
     for name, tensor in tensors.items():
         sha.update(f"{name} {None if tensor is None else (tensor.shape, tensor.dtype)}".encode())

@@ -330,7 +330,7 @@ def test_auto_takes_the_accelerator_if_there_is_one(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_device_that_is_not_there_is_refused_with_the_way_out() -> None:
-    with pytest.raises(OptionError, match="Use --device auto to take an available device"):
+    with pytest.raises(OptionError, match="Use --device auto for an available device"):
         resolve_device("nonsense")
     assert resolve_device("cpu") == CPU
 
