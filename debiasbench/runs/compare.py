@@ -30,7 +30,7 @@ class Comparison:
     """The runs of a comparison: methods, each with a grid of options, and seeds.
 
     `settings`: names as in `--set` -> list of values, such as
-    `{"rest.density": [0.01, 0.05], "train.epochs": [10]}`.
+    `{"NAME.density": [0.01, 0.05], "train.epochs": [10]}`.
     """
 
     methods: Sequence[str]
@@ -41,7 +41,7 @@ class Comparison:
     settings: Mapping[str, Sequence[object]] | None = None
 
     def specs(self, plugins: Plugins, root: Path, precision: Precision) -> dict[str, Spec]:
-        """Return the specs by a title that distinguishes them, such as "rest density=0.05 seed=1".
+        """Return the specs by a title that distinguishes them, such as "NAME density=0.05 seed=1".
 
         Seeds change fastest. Raises `OptionError` and `UnknownNameError`.
         """
