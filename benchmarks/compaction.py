@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from debiasbench.training.engine import Engine
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +24,7 @@ from debiasbench.common.randomness import generator, seeded
 from debiasbench.core.data import Task
 from debiasbench.sparsity import REST, SET, Updater, compact
 from debiasbench.specs.plugins import Plugins
+from debiasbench.training.execution import Execution
 
 DENSITIES = (0.05, 0.01, 0.005, 0.002, 0.0005)
 BATCH = 128
@@ -85,7 +85,9 @@ def largest_error(before: nn.Module, after: nn.Module, x: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--models", nargs="+", default=["cnn", "resnet18"])
     parser.add_argument("--steps", type=int, default=400)
@@ -96,7 +98,7 @@ def main() -> None:
     x = task.test.x[:TIMED].float().div_(255)
     print(
         f"{args.steps} steps of {BATCH} images; forward passes of {TIMED}; torch "
-        f"{torch.__version__}, Python {platform.python_version()}, {Engine('cpu').hardware()}\n"
+        f"{torch.__version__}, Python {platform.python_version()}, {Execution.on('cpu').hardware}\n"
     )
     print("| model | density | growth | unbiased % | parameters left | speed-up | ms | error |")
     print("|:--|--:|:--|--:|--:|--:|--:|--:|")

@@ -71,7 +71,9 @@ def pillow(files: Sequence[str], way: str, workers: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--format", choices=["png", "jpg"], default="png")
     parser.add_argument("--workers", type=int, default=2)

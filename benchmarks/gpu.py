@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py --data-root DATA --out OUT [--small]
 
-Writes the tables to OUT/gpu.md and the raw seconds to OUT/gpu.json. DATA holds MNIST (as downloaded
-by `debiasbench data prepare cmnist`); without it random images are used, and the accuracy has no
-meaning. `--small` runs all parts in a minute on any machine, to check that they work.
+Writes the tables to OUT/gpu.md and the raw seconds to OUT/gpu.json. If DATA has no MNIST (see
+`debiasbench data prepare cmnist`), random images are used, and the accuracy has no meaning.
+`--small` runs all parts in a few minutes on any machine, to check that they work.
 """
 
 from __future__ import annotations
@@ -24,23 +24,21 @@ from statistics import median
 from typing import Any
 
 import torch
-from debiasbench.training.engine import Engine
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 from torch.nn import functional as F
 
-from debiasbench import Dataset, Task, hookimpl, option
+from debiasbench import Dataset, Session, Task, hookimpl, option
 from debiasbench.common.errors import DebiasbenchError
 from debiasbench.core.data import Split
 from debiasbench.core.model import Shape
 from debiasbench.measure.bench import bench
 from debiasbench.measure.forecast import forecast
-from debiasbench.runs.run import run
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.registry import Origin
-from debiasbench.specs.resolve import make_spec
 from debiasbench.specs.suites import read
+from debiasbench.training.execution import Execution
 
 SUITES = ("rest-cmnist", "rest-cifar10c", "rest-bffhq")
 SMALL = {"train": 300, "test": 64}
@@ -48,7 +46,7 @@ SMALL = {"train": 300, "test": 64}
 
 @dataclass(frozen=True)
 class Noise(Dataset):
-    """Random images: the speed does not depend on what they show."""
+    """Random images; the speed does not depend on their content."""
 
     side: int = option(32, "width and height in pixels", ge=8)
     train: int = option(20_000, "training images", ge=10)
@@ -91,7 +89,7 @@ class NoisePlugin:
 
 
 class Report:
-    """The measurements so far; written to files after each part, so that nothing is lost."""
+    """The measurements so far, written to files after each part so that none is lost."""
 
     def __init__(self, out: Path) -> None:
         self._out, self._begun = out, time.perf_counter()
@@ -108,8 +106,8 @@ class Report:
         print(f"[{time.perf_counter() - self._begun:.0f} s]\n{self._parts[-1]}", flush=True)
 
 
-def engine_table(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> tuple[str, Any]:
-    """Compare the engine with a bare loop, in each precision, with and without compilation."""
+def training_loop(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> tuple[str, Any]:
+    """Compare debiasbench with a bare loop, in each precision, with and without compilation."""
     steps, rounds = (2, 1) if small else (30, 3)
     accelerated = torch.accelerator.is_available()
     precisions = ("fp32", "tf32", "bf16") if accelerated else ("fp32",)
@@ -126,19 +124,17 @@ def engine_table(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> 
             for mode in ("off", "on", "graphs") if accelerated else ("off",):
                 if mode != "off" and (precision != "bf16" or method == "rest"):
                     continue
-                spec = make_spec(
-                    plugins,
-                    method=method,
-                    model=model,
-                    dataset=dataset,
-                    dataset_options=options,
-                    method_options={"update_every": 16} if method == "rest" else None,
-                    training={"batch_size": 16 if small else batch, "precision": precision},
-                )
+                session = Session(plugins, data_root=data, compile=mode)
                 try:
-                    report = bench(
-                        spec, plugins, data_root=data, steps=steps, rounds=rounds, compile=mode
+                    spec = session.spec(
+                        method,
+                        dataset,
+                        dataset_options=options,
+                        model=model,
+                        method_options={"update_every": 16} if method == "rest" else None,
+                        training={"batch_size": 16 if small else batch, "precision": precision},
                     )
+                    report = bench(session, spec, steps=steps, rounds=rounds)
                 except (DebiasbenchError, RuntimeError) as error:
                     rows.append([method, model, dataset, precision, mode, str(error)[:60]])
                     continue
@@ -178,25 +174,26 @@ def whole_run(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> tup
     if small:
         dataset, options = "noise", {"side": 28, **SMALL}
     rows, raw = [], {}
-    usual = Engine().arithmetic.precision
+    usual = Execution.on().numerics().precision
     for method in ("rest", "erm"):
         for precision in dict.fromkeys((usual, "fp32")):
-            spec = make_spec(
-                plugins,
-                method=method,
-                dataset=dataset,
-                dataset_options=options,
-                model="cnn",
-                training={
-                    "epochs": 1 if small else 100,
-                    "batch_size": 256,
-                    "lr": 0.01,
-                    "precision": precision,
-                },
-            )
             with tempfile.TemporaryDirectory() as folder:
                 begun = time.perf_counter()
-                record = run(spec, plugins, results=Path(folder), data_root=data).record
+                # a session for each run: a run's time includes loading its data
+                session = Session(plugins, results=folder, data_root=data)
+                spec = session.spec(
+                    method,
+                    dataset,
+                    dataset_options=options,
+                    model="cnn",
+                    training={
+                        "epochs": 1 if small else 100,
+                        "batch_size": 256,
+                        "lr": 0.01,
+                        "precision": precision,
+                    },
+                )
+                record = session.run(spec).record
                 seconds = time.perf_counter() - begun
             assert record.cost is not None
             unbiased = record.outcomes["val_unbiased"].test.metrics["unbiased"]
@@ -217,20 +214,22 @@ def whole_run(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> tup
 def grid(plugins: Plugins, data: Path, small: bool) -> tuple[str, Any]:
     """Forecast the whole grid of REST, with one run at a time."""
     rows, total, raw = [], 0.0, {}
+    session = Session(plugins, data_root=data)
+    precision = session.execution.numerics().precision
     for name in SUITES[:1] if small else SUITES:
         suite = read(name)
-        specs = suite.specs(plugins, precision=Engine().arithmetic.precision)
-        for f in forecast(specs, plugins, data_root=data, stand_ins=suite.stand_ins):
+        specs = suite.specs(plugins, precision=precision)
+        for f in forecast(session, specs, stand_ins=suite.stand_ins):
             hours = f.runs * f.seconds / 3600
             total += hours
             rows.append([name, f.runs, f"{f.seconds:.1f}", f"{hours:.2f}", f.problem or f.stand_in])
             raw[name] = asdict(f)
     table = tabulate(rows, ["suite", "runs", "seconds per run", "hours", "note"], tablefmt="pipe")
-    return f"{table}\n\nTotal: {total:.2f} GPU-hours.", raw
+    return f"{table}\n\nTotal: {total:.2f} hours on this device.", raw
 
 
 def packed(small: bool, out: Path) -> tuple[str, Any]:
-    """Time many small runs of the `cnn` on one device, in parallel processes."""
+    """Time many small runs of the `cnn` on one device, with a varying number of processes."""
     suite = out / "packed.toml"
     epochs, seeds, jobs = (1, 2, (1, 2)) if small else (10, 8, (1, 2, 4, 8))
     suite.write_text(
@@ -253,14 +252,14 @@ def packed(small: bool, out: Path) -> tuple[str, Any]:
         rows.append([n, f"{seconds:.1f}", f"{seeds / seconds:.2f}"])
         raw[str(n)] = seconds
     return (
-        f"{seeds} runs of ERM on digits, {epochs} epochs, including the start of processes\n\n"
+        f"{seeds} runs of ERM on digits, epochs={epochs}, including the start of processes\n\n"
         + tabulate(rows, ["processes", "seconds", "runs/s"], tablefmt="pipe")
     ), raw
 
 
 def stacked(plugins: Plugins, small: bool) -> tuple[str, Any]:
-    """Time several seeds of the `cnn`: stacked into one network by `torch.func`, and one by one."""
-    device = Engine().device
+    """Time several seeds of the `cnn`, stacked by `torch.func` and one after the other."""
+    device = Execution.on().device
     steps, counts = (2, (1, 2)) if small else (50, (1, 2, 4, 8, 16))
     x = torch.rand(64, 3, 28, 28, device=device)
     y = torch.arange(64, device=device) % 10
@@ -326,10 +325,16 @@ def stacked(plugins: Plugins, small: bool) -> tuple[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--out", type=Path, default=Path("gpu"))
-    parser.add_argument("--small", action="store_true")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data-root", type=Path, default=Path("data"), help="folder of data sets (default: data)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("gpu"), help="folder to write (default: gpu)"
+    )
+    parser.add_argument("--small", action="store_true", help="few steps, small data: only a check")
     args = parser.parse_args()
     data, small = args.data_root, args.small
 
@@ -342,12 +347,12 @@ def main() -> None:
     report = Report(args.out)
     report.add(
         "Machine",
-        f"{Engine().hardware()}, torch {torch.__version__}, Python "
+        f"{Execution.on().hardware}, torch {torch.__version__}, Python "
         f"{sys.version.split()[0]}; `python benchmarks/gpu.py {' '.join(sys.argv[1:])}`",
         {},
     )
     report.add("A whole run", *whole_run(plugins, data, has_mnist, small))
-    report.add("The engine", *engine_table(plugins, data, has_mnist, small))
+    report.add("The training loop", *training_loop(plugins, data, has_mnist, small))
     report.add("REST's grid", *grid(plugins, data, small))
     report.add("Seeds in one network", *stacked(plugins, small))
     report.add("Parallel processes", *packed(small, args.out))

@@ -16,7 +16,6 @@ from copy import deepcopy
 from statistics import median
 
 import torch
-from debiasbench.training.engine import Engine
 from torch import nn
 from torch.nn import functional as F
 
@@ -24,6 +23,7 @@ from debiasbench.common.randomness import generator, seeded
 from debiasbench.core.model import Shape
 from debiasbench.sparsity import REST, SET, RigL, Updater
 from debiasbench.specs.plugins import Plugins
+from debiasbench.training.execution import Execution
 
 UPDATERS: dict[str, type[Updater]] = {"REST": REST, "RigL": RigL, "SET": SET}
 # steps between updates: the default of 5 % of a training, on digits and on CMNIST; and RigL's 100
@@ -31,7 +31,9 @@ INTERVALS = (16, 86, 100)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="cnn")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=120)
@@ -48,7 +50,7 @@ def main() -> None:
 
     print(
         f"{args.model}, batches of {args.batch_size}, {args.steps} steps; torch "
-        f"{torch.__version__}, Python {platform.python_version()}, {Engine('cpu').hardware()}\n"
+        f"{torch.__version__}, Python {platform.python_version()}, {Execution.on('cpu').hardware}\n"
     )
     intervals = "".join(f" every {n} |" for n in INTERVALS)
     print(f"| updater | between updates | at an update |{intervals}")

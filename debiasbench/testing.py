@@ -1,6 +1,7 @@
-"""Checks for plugin authors: what methods, models, data sets and updaters must hold to.
+"""Checks for plugin authors: of methods, models, data sets, updaters and distributions.
 
-`check_method(MyMethod())` raises `AssertionError` saying which promise is broken.
+For example, `check_method(MyMethod())` raises `AssertionError` if the method does not meet a
+requirement; the message says which one, and what to do.
 """
 
 from __future__ import annotations
@@ -52,20 +53,21 @@ SHAPE = Shape(input=(3, 32, 32), classes=5)
 def toy_task(
     *, samples: int = 160, ratio: float = 0.15, absent: tuple[int, int] | None = None
 ) -> Task:
-    """Make a task of two classes and two biases that any method learns in a second.
+    """Return a task with two classes and two bias values that any method learns in a second.
 
-    (N, 3, 8, 8) uint8 images: the class is the brighter half, the bias is red or blue.
-    Training has `ratio` of conflicting samples, the other splits have balanced groups.
-    `absent`: a (class, bias) group that training and validation lack.
+    The images are (N, 3, 8, 8) uint8. The class is the brighter half, the bias is red or blue.
+    `samples`: size of the training split. `ratio`: fraction of conflicting training samples; the
+    other splits have balanced groups. `absent`: a (class, bias) group without training and
+    validation samples.
     """
     rng = torch.Generator().manual_seed(0)
 
-    def split(n: int, conflicting: float, *, lacks: tuple[int, int] | None) -> Split:
+    def split(n: int, conflicting: float, *, without: tuple[int, int] | None) -> Split:
         y = torch.arange(n) % 2
         bias = torch.where(torch.rand(n, generator=rng) < conflicting, 1 - y, y)
         bias[:4], y[:4] = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
-        if lacks is not None:
-            keep = (y != lacks[0]) | (bias != lacks[1])
+        if without is not None:
+            keep = (y != without[0]) | (bias != without[1])
             y, bias = y[keep], bias[keep]
         x = torch.randint(0, 60, (len(y), 3, 8, 8), generator=rng)
         for i, (c, b) in enumerate(zip(y.tolist(), bias.tolist(), strict=True)):
@@ -74,9 +76,9 @@ def toy_task(
         return Split(x.to(torch.uint8), y, bias, num_biases=2)
 
     return Task(
-        train=split(samples, ratio, lacks=absent),
-        val=split(40, 0.5, lacks=absent),
-        test=split(200, 0.5, lacks=None),
+        train=split(samples, ratio, without=absent),
+        val=split(40, 0.5, without=absent),
+        test=split(200, 0.5, without=None),
         classes=("left", "right"),
         biases=("red", "blue"),
         aligned=torch.eye(2, dtype=torch.bool),
@@ -84,11 +86,11 @@ def toy_task(
 
 
 def check_method(method: Method) -> None:
-    """Check a method by training it about ten times on toy tasks; a few seconds.
+    """Check a method by training it six times on toy tasks, which takes a few seconds.
 
-    It learns; equal seeds give equal weights whatever the global generators hold; labels that it
-    does not declare do not change a bit of the result; a batch of one, an absent group and a
-    sparse component are no obstacle.
+    The method must learn. Equal seeds must give equal weights, also with other states of the
+    global generators. Labels that the method does not declare must not change the result. It must
+    work with batches of one sample, with an absent group, and with a sparse component.
     """
     task = toy_task()
     first = _fit(method, task)
@@ -96,30 +98,31 @@ def check_method(method: Method) -> None:
     _check_same(
         first,
         _fit(method, task, global_seed=1),
-        "Equal seeds gave different weights under another global seed: take randomness from "
-        "lab.generator(...), not from numpy's or Python's global generator",
+        "Equal seeds gave different weights under another global seed: draw random numbers from "
+        "lab.generator(...), not from the global generators of NumPy or Python",
     )
     _check_same(
         first,
         _fit(method, _without_undeclared_labels(method, task)),
-        f"Labels that are not declared changed the result; it declares {method.supervision}",
+        "Labels that the method does not declare changed the result. It declares "
+        f"{method.supervision}",
     )
     _check_finite(
         _fit(method, toy_task(samples=12), training=replace(TRAINING, epochs=1, batch_size=1)),
         "batches of one sample",
     )
     _check_finite(_fit(method, toy_task(absent=(1, 0))), "a group without training samples")
-    if not first.densities:  # one that is sparse by itself takes no second mask
+    if not first.densities:  # a method that makes networks sparse cannot have a second mask
         sparse = _fit(method, task, components=lambda: [Sparsify(RigL(density=0.1))])
         _check_finite(sparse, "a sparse component")
         assert _active(sparse) < _active(first), (
-            "A component did not reach the network that the method returned: "
-            "train it with lab.train, which attaches components"
+            "The network that the method returned was trained without the sparse component: "
+            "train it with lab.train, which adds components"
         )
 
 
 def check_model(model: Model, shape: Shape = SHAPE) -> None:
-    """Check that a model fits `shape`, can be trained, shows its head and is reproducible."""
+    """Check that networks of a model fit `shape`, train, have a head and are reproducible."""
     with seeded(0):
         network = model.build(shape)
     with seeded(0):
@@ -131,37 +134,39 @@ def check_model(model: Model, shape: Shape = SHAPE) -> None:
     x = torch.rand(4, *shape.input, generator=torch.Generator().manual_seed(0))
     logits = network(x)
     assert logits.shape == (4, shape.classes), (
-        f"The network returned {tuple(logits.shape)} for 4 samples, must be (4, {shape.classes})"
+        f"The network returned shape {tuple(logits.shape)} for 4 samples, "
+        f"must be (4, {shape.classes})"
     )
     logits.sum().backward()
-    untouched = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
-    assert not untouched, f"Parameters without gradient: {', '.join(untouched)}"
+    unused = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert not unused, f"Parameters without gradient: {', '.join(unused)}"
     head = model.head(network)
     assert head.out_features == shape.classes, (
-        f"head() gives a layer of {head.out_features} outputs for {shape.classes} classes"
+        f"head() returned a layer with {head.out_features} outputs, must be {shape.classes}, "
+        "the number of classes"
     )
 
 
 def check_dataset(dataset: Dataset, root: Path = Path("data")) -> Task:
-    """Check that a data set loads, alike each time, in the documented types; return its task.
+    """Check that a data set loads the same valid task each time, and return the task.
 
-    Also that files it says it reads are there, and that what changes training images keeps their
-    shape and draws from its generator alone.
+    All files in `sources` must exist. The augmentation must keep the shape of images and draw
+    random numbers only from the generator that it is given.
     """
     with _global_seeds(0):
         task = dataset.load(root)
     with _global_seeds(1):
         again = dataset.load(root)
     assert task.fingerprint() == again.fingerprint(), (
-        "Two loads gave different bytes: seed every random choice by an option"
+        "Two calls of load returned different data: seed every random choice with an option"
     )
     assert task.aligned.any(), "No (class, bias) pair is aligned"
     parse(Training, dataset.training, owner=f"data set {type(dataset).__name__}")
     sources = dataset.sources(root)
     if missing := [str(source) for source in sources if not source.exists()]:
-        raise AssertionError(f"sources names {missing[0]}, which is not there")
+        raise AssertionError(f"sources returned {missing[0]}, which does not exist")
     assert not (sources and task.augment is not None), (
-        "A task made from files is cached without its `augment`: return that from augmentation()"
+        "A task made from files is cached without `augment`: return it from augmentation() instead"
     )
     if (augment := task.augment or dataset.augmentation()) is not None:
         _check_augment(augment, task)
@@ -171,39 +176,46 @@ def check_dataset(dataset: Dataset, root: Path = Path("data")) -> Task:
 def _check_augment(augment: Augment, task: Task) -> None:
     x = Prepare(replace(task, mean=None, std=None))(single(task.train.x, "augment")[:8])
     assert isinstance(x, torch.Tensor)
-    changed = []
+    augmented = []
     for seed in (0, 1):
         with _global_seeds(seed):
-            changed.append(augment(x.clone(), torch.Generator().manual_seed(0)))
-    assert changed[0].shape == x.shape, f"augment makes {tuple(changed[0].shape)} of {x.shape}"
-    assert torch.equal(*changed), "augment depends on global generators: draw from the one given"
+            augmented.append(augment(x.clone(), torch.Generator().manual_seed(0)))
+    assert augmented[0].shape == x.shape, (
+        f"augment changed the shape from {tuple(x.shape)} to {tuple(augmented[0].shape)}"
+    )
+    assert torch.equal(*augmented), (
+        "augment depends on global generators: draw only from the generator that it is given"
+    )
 
 
 def check_updater(updater: Updater) -> None:
-    """Check a sparse training algorithm by training a small network under it for 40 steps.
+    """Check a sparse training algorithm by training a small network with it for 40 steps.
 
-    Masks fit, weights off them stay 0, the density at the end is the one asked for, nothing
-    depends on global generators, and a state taken up in fresh objects goes on bit for bit.
+    Masks must fit the weights, and masked weights must stay 0. The final density must be the
+    requested one. Nothing may depend on global generators. Training that resumes from a saved
+    state, with new objects, must continue bit for bit.
     """
     first = _sparse_run(updater, global_seed=0)
-    kept = sum(int(mask.sum()) for mask in first.masks.values())
-    most = round(updater.density * sum(mask.numel() for mask in first.masks.values()))
-    assert first.settled, "The density is not reached within the training"
-    free = updater.pattern == "unstructured"
-    assert kept == most if free else kept <= max(most, sum(len(m) for m in first.masks.values())), (
-        f"{kept} weights are active in the end, {most} were asked for"
-    )
+    masks = first.masks.values()
+    active = sum(int(mask.sum()) for mask in masks)
+    requested = round(updater.density * sum(mask.numel() for mask in masks))
+    assert first.settled, "The requested density is not reached within the training"
+    if updater.pattern == "unstructured":
+        has_density = active == requested
+    else:
+        has_density = active <= max(requested, sum(len(mask) for mask in masks))
+    assert has_density, f"{active} weights are active at the end, {requested} were requested"
     again = _sparse_run(updater, global_seed=1)
     resumed = _sparse_run(updater, global_seed=2, restart_at=18)
-    for other, otherwise in (
+    for other, message in (
         (again, "Masks depend on global generators: draw from layer.random()"),
-        (resumed, "Going on from a saved state gives other masks: keep nothing in the updater"),
+        (resumed, "Resuming from a saved state gives other masks: keep no state in the updater"),
     ):
-        assert digest(other.masks) == digest(first.masks), otherwise
+        assert digest(other.masks) == digest(first.masks), message
 
 
 def check_distribution(distribution: Distribution) -> None:
-    """Check that a distribution wishes for every layer, and that its budgets come out exact."""
+    """Check that a distribution covers every layer, and that budgets add up to the density."""
     networks = (
         {"a": (64, 3, 4, 4), "b": (128, 64, 4, 4), "c": (256, 128, 4, 4), "d": (10, 256)},
         {"only": (10, 20)},
@@ -213,9 +225,15 @@ def check_distribution(distribution: Distribution) -> None:
         sizes = {name: math.prod(shape) for name, shape in shapes.items()}
         for density in (0.01, 0.1, 0.5, 0.9, 1.0):
             wish = distribution(shapes, density).wish
-            assert set(wish) == set(shapes), f"It wishes for {set(wish)}, not {set(shapes)}"
+            assert set(wish) == set(shapes), (
+                f"The distribution has values for the layers {', '.join(sorted(wish))}, must have "
+                f"them for {', '.join(sorted(shapes))}"
+            )
             bad = [name for name, value in wish.items() if not 0 < value < math.inf]
-            assert not bad, f"Wishes must be positive and finite; {bad[0]}: {wish[bad[0]]}"
+            assert not bad, (
+                f"The distribution has {wish[bad[0]]} for layer {bad[0]}, must be positive and "
+                "finite"
+            )
             try:
                 budgets = allocate(shapes, density, distribution)
             except SparsityTooHigh:
@@ -228,14 +246,19 @@ def check_distribution(distribution: Distribution) -> None:
 def _sparse_run(
     updater: Updater, *, global_seed: int, restart_at: int | None = None
 ) -> SparseTraining:
-    """Train a small network under an updater for 40 steps; return the attached training."""
+    """Train a small network with an updater for 40 steps; return the sparse training."""
 
     def begin() -> tuple[nn.Module, torch.optim.Optimizer, SparseTraining]:
         with seeded(0):
             network = nn.Sequential(
-                nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),
-                nn.Linear(8 * 16, 20), nn.ReLU(), nn.Linear(20, 4),
-            )  # fmt: skip
+                nn.Conv2d(4, 8, 3),
+                nn.BatchNorm2d(8),
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(8 * 16, 20),
+                nn.ReLU(),
+                nn.Linear(20, 4),
+            )
         optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
         sparse = updater.attach(network, optimizer, total_steps=40, steps_per_epoch=10, seed=0)
         return network, optimizer, sparse
@@ -289,7 +312,7 @@ def _fit(
 
 @contextmanager
 def _global_seeds(seed: int) -> Iterator[None]:
-    """Set every global generator, and put them back."""
+    """Seed every global generator, and restore their states afterwards."""
     python, legacy = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)
@@ -302,7 +325,7 @@ def _global_seeds(seed: int) -> Iterator[None]:
 
 
 def _without_undeclared_labels(method: Method, task: Task) -> Task:
-    """Replace all labels that the method may not see; the conflict bit stays if it is declared."""
+    """Change all labels that the method does not declare; a declared conflict label is kept."""
     declared = method.supervision
     train, val = task.train, task.val
     if declared.train == "none":
@@ -315,16 +338,16 @@ def _without_undeclared_labels(method: Method, task: Task) -> Task:
 def _check_learns(trained: Trained, task: Task) -> None:
     view = PlacedTask(task, torch.device("cpu")).view("test", "none")
     logits = Predictor(Execution.on("cpu")).predict(trained.objective, view)
-    right = logits.argmax(1) == task.test.y
-    aligned = right[~task.conflict(task.test)].float().mean().item()
-    assert aligned >= 0.8, (
-        f"It got {aligned:.2f} of the aligned toy samples right, at least 0.8 is due"
+    correct = logits.argmax(1) == task.test.y
+    accuracy = correct[~task.conflict(task.test)].float().mean().item()
+    assert accuracy >= 0.8, (
+        f"The accuracy on aligned toy samples is {accuracy:.2f}, must be at least 0.8"
     )
 
 
-def _check_same(first: Trained, second: Trained, otherwise: str) -> None:
+def _check_same(first: Trained, second: Trained, message: str) -> None:
     for name, value in _weights(first).items():
-        assert torch.equal(value, _weights(second)[name]), f"{otherwise} (first at {name})"
+        assert torch.equal(value, _weights(second)[name]), f"{message} (first difference: {name})"
 
 
 def _check_finite(trained: Trained, condition: str) -> None:
@@ -337,5 +360,5 @@ def _active(trained: Trained) -> int:
 
 
 def _weights(trained: Trained) -> dict[str, Tensor]:
-    """The network that predicts; buffers of a loss may hold labels that it may see."""
+    """Return the state of the network, without buffers of the loss, which may contain labels."""
     return dict(trained.objective.network.state_dict())

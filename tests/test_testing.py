@@ -103,12 +103,12 @@ class Peeks(Method):
 @pytest.mark.parametrize(
     ("method", "complaint"),
     [
-        (Untrained(), "aligned toy samples right"),
-        (NumpySeeded(), "not from numpy's or Python's global generator"),
-        (OwnLoop(), "A component did not reach the network"),
+        (Untrained(), "accuracy on aligned toy samples"),
+        (NumpySeeded(), "not from the global generators of NumPy or Python"),
+        (OwnLoop(), "was trained without the sparse component"),
         (NeedsTwo(), "NaN or infinite"),
         (EveryGroup(), "AssertionError"),
-        (Peeks(), "Labels that are not declared changed the result"),
+        (Peeks(), "Labels that the method does not declare changed the result"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -150,10 +150,10 @@ class Skipping(nn.Sequential):
 @pytest.mark.parametrize(
     ("flaw", "complaint"),
     [
-        ("wide", r"returned \(4, 6\) for 4 samples, must be \(4, 5\)"),
+        ("wide", r"returned shape \(4, 6\) for 4 samples, must be \(4, 5\)"),
         ("random", "different initial values"),
         ("unused", "Parameters without gradient: 1.spare"),
-        ("head", "a layer of 7 outputs for 5 classes"),
+        ("head", "a layer with 7 outputs, must be 5"),
     ],
 )
 def test_check_model_refuses_a_model_with_a_flaw(flaw: str, complaint: str) -> None:
@@ -180,7 +180,10 @@ class Flawed(Dataset):
 
 @pytest.mark.parametrize(
     ("flaw", "complaint"),
-    [("unseeded", "Two loads gave different bytes"), ("conflict", "No .* pair is aligned")],
+    [
+        ("unseeded", "Two calls of load returned different data"),
+        ("conflict", "No .* pair is aligned"),
+    ],
 )
 def test_check_dataset_refuses_a_data_set_with_a_flaw(flaw: str, complaint: str) -> None:
     check_dataset(Flawed())
@@ -221,7 +224,7 @@ class Remembering(RigL):
 @pytest.mark.parametrize(
     ("updater", "says"),
     [
-        (Shrinking(every="4"), "weights are active in the end"),
+        (Shrinking(every="4"), "weights are active at the end"),
         (GloballyRandom(every="4"), "global generators"),
         (Remembering(every="4"), "global generators|saved state"),
     ],
@@ -239,7 +242,7 @@ def test_check_updater_passes_what_is_sound(updater: Updater) -> None:
 def test_check_distribution_passes_the_builtin_ones_and_finds_what_is_wrong() -> None:
     for distribution in DISTRIBUTIONS.values():
         check_distribution(distribution)
-    with pytest.raises(AssertionError, match="It wishes for"):
+    with pytest.raises(AssertionError, match="has values for the layers a, must have them for"):
         check_distribution(lambda shapes, density: Shares({"a": 1.0}))
     with pytest.raises(AssertionError, match="positive and finite"):
         check_distribution(lambda shapes, density: Shares(dict.fromkeys(shapes, 0.0)))
@@ -254,14 +257,14 @@ def test_a_data_set_that_names_a_missing_source_is_found_out(tmp_path: Path) -> 
         def sources(self, root: Path) -> list[Path]:
             return [root / "gone"]
 
-    with pytest.raises(AssertionError, match=r"sources names .*gone, which is not there"):
+    with pytest.raises(AssertionError, match=r"sources returned .*gone, which does not exist"):
         check_dataset(Missing(), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("augment", "says"),
     [
-        (lambda x, rng: x[:, :, 1:], "augment makes"),
+        (lambda x, rng: x[:, :, 1:], "augment changed the shape"),
         (lambda x, rng: x + torch.rand(1), "depends on global generators"),
     ],
 )
@@ -287,5 +290,5 @@ def test_a_cached_data_set_must_not_say_its_augmentation_in_the_task(tmp_path: P
         def sources(self, root: Path) -> list[Path]:
             return [root]
 
-    with pytest.raises(AssertionError, match="return that from augmentation"):
+    with pytest.raises(AssertionError, match="return it from augmentation"):
         check_dataset(Lost(), tmp_path)

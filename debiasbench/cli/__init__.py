@@ -1,4 +1,4 @@
-"""The command line: one command a file, heavy imports inside the bodies."""
+"""The command line: one file per command, with heavy imports inside the functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from debiasbench.common.processes import speaks
 
 EPILOG = """\b
 Exit codes:
-  0    done, or there was nothing to do
+  0    success, or there was nothing to do
   1    an unexpected error; --debug shows the traceback
   2    an unknown name, or a wrong option
   3    a plugin that cannot be used
@@ -34,14 +34,14 @@ Exit codes:
   7    the results folder cannot be written
   8    the same spec is being run by another process
   9    a record is damaged or contradicts itself, or a page does not match its records
-  10   out of memory; the message says which batch would fit
+  10   out of memory; the message gives a batch size that fits
   75   interrupted while training; run the same command again to continue
   130  interrupted before anything was stored
 """
 
 
 class _Group(click.Group):
-    """Turns every error and warning into one line on stderr, an error into its exit code too."""
+    """Prints each error and warning as one line on stderr, and exits with the error's code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with warnings.catch_warnings():
@@ -63,23 +63,23 @@ class _Group(click.Group):
         except Exception as error:
             if ctx.meta.get("debug"):
                 raise
-            what = f"{type(error).__name__}: {error}"
-            raise _one_line(f"{what} (--debug shows the traceback)", 1) from error
+            text = f"{type(error).__name__}: {error}"
+            raise _one_line(f"{text} (--debug shows the traceback)", 1) from error
 
 
-def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
+def _show_warning(message: Warning | str, *_location: Any, **_options: Any) -> None:
     if speaks():
         click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 def _one_line(message: str, code: int) -> click.ClickException:
-    """Make what click prints as one line on stderr, ending with `code`."""
+    """Return an exception that click prints as one line on stderr, with the exit code `code`."""
 
     class OneLine(click.ClickException):
         exit_code = code
 
         def show(self, file: IO[Any] | None = None) -> None:
-            if speaks():  # once, however many processes meet it
+            if speaks():  # only one of several processes prints the error
                 super().show(file)
 
     return OneLine(" ".join(message.split()))

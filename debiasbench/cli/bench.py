@@ -1,4 +1,4 @@
-"""`debiasbench bench`: how fast the engine trains on this machine, beside what one would write."""
+"""`debiasbench bench`: measure the training speed on this machine, and compare it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from debiasbench.cli.common import (
 from debiasbench.cli.session import SessionOptions, session_options
 from debiasbench.cli.words import spec_of, spec_options, training_settings
 from debiasbench.common.processes import started_together
+from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from debiasbench.measure.bench import Bench
 
 NAMES = {"engine": "debiasbench", "bare": "bare loop", "loader": "DataLoader"}
+RATIO = ["ratio", "min to max"]
 
 
 @click.command()
@@ -34,13 +36,19 @@ NAMES = {"engine": "debiasbench", "bare": "bare loop", "loader": "DataLoader"}
     type=click.IntRange(min=1),
     default=40,
     show_default=True,
-    help="Steps of a round that are timed.",
+    help="Timed steps in each round.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="Number of rounds; results are medians over rounds.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Processes of the DataLoader.  [default: one per core, 4 at most]",
+    help="Processes of the DataLoader.  [default: one per core, at most 4]",
 )
 @session_options(device_option, arithmetic_options, data_root_option)
 @click.option(
@@ -48,9 +56,9 @@ NAMES = {"engine": "debiasbench", "bare": "bare loop", "loader": "DataLoader"}
     "file",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help="Write what was measured, every round of it; - prints it in place of the table.",
+    help="Write the measurements of all rounds to a file; - prints them instead of the tables.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
 def bench(
     method: str | None,
@@ -67,10 +75,12 @@ def bench(
     file: Path | None,
     quiet: bool,
 ) -> None:
-    """Measure how fast a method trains here, beside a bare loop and a DataLoader over files.
+    """Measure how fast a method trains on this machine.
 
-    They take turns in one process, since timings drift; a ratio of 1.00 means no overhead. Without
-    --method it is the first of `debiasbench list methods`.
+    The same network is also trained by a bare loop without a library, and with a DataLoader that
+    reads image files. The three are measured alternately in one process. A ratio of 1.00 to the
+    bare loop means that debiasbench has no overhead. The default method is the first in
+    `debiasbench list methods`.
     """
     import json
     from contextlib import nullcontext
@@ -80,10 +90,10 @@ def bench(
     from debiasbench.measure.bench import bench as measure
 
     if file is not None and not file.parent.is_dir():
-        raise click.UsageError(f"--json {file}: there is no folder {file.parent}")
+        raise click.UsageError(f"--json {file}: the folder {file.parent} does not exist")
     plugins = load_plugins()
     if started_together():
-        raise click.UsageError("bench measures one process: start it without torchrun")
+        raise click.UsageError("bench measures a single process: start it without torchrun")
     settings = (*settings, *training_settings(batch_size=batch_size, precision=precision))
     method = method or next(iter(plugins.methods))
     spec = spec_of(plugins, where, method, dataset or "digits", model, 0, settings, sparse)
@@ -104,7 +114,7 @@ def bench(
 
 
 def report(measured: Bench) -> str:
-    """Write what follows from a measurement: speeds, ratios, parts of a step, FLOPs."""
+    """Return the report of a benchmark: speeds, ratios, parts of a step, FLOPs."""
     return "\n\n".join(
         [
             _heading(measured),
@@ -131,20 +141,21 @@ def _heading(measured: Bench) -> str:
 def _training(measured: Bench) -> str:
     from debiasbench.measure.stopwatch import WARM_UP
 
-    head = ["", "images/s", "ms a step", "debiasbench has", "min to max"]
-    head += ["MB at most"] if measured.memory else []
+    head = ["", "images/s", "ms/step", *RATIO]
+    head += ["peak MB"] if measured.memory else []
     rows = []
     for name, seconds in measured.training.items():
         rate, step = measured.images_per_second(name), median(seconds) / measured.steps
         ratio = ["", ""] if name == "engine" else _ratio(measured.ratios(name))
         memory = [f"{median(measured.memory[name]) / 1e6:,.0f}"] if measured.memory else []
         rows.append([NAMES[name], f"{rate:,.0f}", f"{1000 * step:.2f}", *ratio, *memory])
-    rounds = len(measured.around)
+    rounds = counted(len(measured.around), "round")
     return (
-        f"Training, {measured.steps} steps in each of {rounds} rounds, medians:\n"
+        f"Training, medians of {rounds} with {counted(measured.steps, 'step')} each.\n"
+        "The ratio is the speed of debiasbench divided by the speed of the other loop.\n"
         + _table(rows, head)
-        + f"\nThe {WARM_UP} steps before, and beginning and ending a stage, took debiasbench "
-        f"{1000 * median(measured.around):.0f} ms more."
+        + f"\nIn addition, debiasbench took {1000 * median(measured.around):.0f} ms for {WARM_UP} "
+        "warm-up steps, and the start and the end of the stage."
     )
 
 
@@ -158,7 +169,7 @@ def _evaluation(measured: Bench) -> str:
         for name, seconds in measured.evaluation.items()
     ]
     return f"Evaluation of {measured.evaluated:,} test images:\n" + _table(
-        rows, ["", "images/s", "debiasbench has", "min to max"]
+        rows, ["", "images/s", *RATIO]
     )
 
 
@@ -168,21 +179,24 @@ def _parts(measured: Bench) -> str:
         [part, f"{1000 * fmean(seconds):.2f}", f"{100 * fmean(seconds) / step:.1f}"]
         for part, seconds in measured.split.items()
     ]
-    return "A step with a halt after each part, means:\n" + _table(rows, ["", "ms", "%"])
+    return "Mean time of the parts of a step, with a wait for the device after each part:\n" + (
+        _table(rows, ["", "ms", "%"])
+    )
 
 
 def _arithmetic(measured: Bench) -> str:
     rows, peak = measured.peak()
     achieved = measured.flops_per_second()
     return (
-        f"{3 * measured.flops / 1e9:.4g} GFLOP a step make {achieved / 1e9:,.1f} GFLOP/s, "
-        f"{100 * achieved / peak:.1f} % of the {peak / 1e9:,.1f} GFLOP/s of {measured.precision} "
-        f"products of {rows} x {rows} matrices."
+        f"A step has {3 * measured.flops / 1e9:.4g} GFLOP, so debiasbench reaches "
+        f"{achieved / 1e9:,.1f} GFLOP/s. This is {100 * achieved / peak:.1f} % of\n"
+        f"{peak / 1e9:,.1f} GFLOP/s, the speed of {measured.precision} products of {rows} x {rows} "
+        "matrices."
     )
 
 
 def _ratio(ratios: Sequence[float]) -> list[str]:
-    return [f"{median(ratios):.3f} of it", f"{min(ratios):.2f} to {max(ratios):.2f}"]
+    return [f"{median(ratios):.3f}", f"{min(ratios):.2f} to {max(ratios):.2f}"]
 
 
 def _table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:

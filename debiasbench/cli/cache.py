@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from debiasbench.cli.common import debug_option, results_option
+from debiasbench.common.wording import counted
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -29,7 +30,7 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
 
 @click.group()
 def cache() -> None:
-    """List trained stages that runs share, and remove the least recently used ones."""
+    """List and remove trained stages that runs share."""
 
 
 @cache.command()
@@ -54,7 +55,8 @@ def ls(results: Path) -> None:
         for stage in stages
     ]
     click.echo(tabulate(rows, ("stage", "trained by run", "size", "last used"), "simple"))
-    click.echo(f"\n{len(stages)} stages, {sum(s.bytes for s in stages) / 1e6:,.1f} MB")
+    size = sum(s.bytes for s in stages) / 1e6
+    click.echo(f"\n{counted(len(stages), 'stage')}, {size:,.1f} MB")
 
 
 @cache.command()
@@ -64,13 +66,13 @@ def ls(results: Path) -> None:
     type=_Bytes(),
     default="4G",
     show_default=True,
-    help="Total size to keep; 0 removes all stages.",
+    help="Largest total size to keep, such as 500M or 4G; 0 removes all stages.",
 )
 @debug_option
 def gc(results: Path, limit: int) -> None:
-    """Remove the least recently used stages until the rest fits the limit.
+    """Remove the least recently used stages until the others fit the limit.
 
-    Records are kept. A removed stage is trained again when a run needs it.
+    Records are kept. A removed stage is trained again if a run needs it.
     """
     from debiasbench.training.stage_store import FOLDER, collect, weight
 
@@ -78,5 +80,6 @@ def gc(results: Path, limit: int) -> None:
     removed = collect(results / FOLDER, limit)
     left = weight(results / FOLDER)
     click.echo(
-        f"{len(removed)} stages removed, {(before - left) / 1e6:,.1f} MB; {left / 1e6:,.1f} MB left"
+        f"{counted(len(removed), 'stage')} removed ({(before - left) / 1e6:,.1f} MB), "
+        f"{left / 1e6:,.1f} MB left"
     )

@@ -37,7 +37,7 @@ def data_root_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         envvar="DEBIASBENCH_DATA",
         show_envvar=True,
-        help="Folder with data files.",
+        help="Folder of data files.",
     )(command)
 
 
@@ -48,7 +48,7 @@ def results_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         default=Path("results"),
         show_default=True,
-        help="Folder for records.",
+        help="Folder of records.",
     )(command)
 
 
@@ -60,7 +60,8 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         envvar="DEBIASBENCH_DEVICE",
         show_envvar=True,
-        help="Device to train on; auto is an accelerator if there is one, else the CPU.",
+        help="Device to use, such as cpu or cuda:1; auto is an accelerator if there is one, "
+        "otherwise the CPU.",
     )(command)
 
 
@@ -69,7 +70,7 @@ def arithmetic_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--deterministic",
         is_flag=True,
-        help="Use deterministic algorithms on an accelerator, which are slower. Results on a CPU "
+        help="Use deterministic algorithms on an accelerator, which are slower. On a CPU, results "
         "are always deterministic.",
     )(command)
     return click.option(
@@ -77,8 +78,8 @@ def arithmetic_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(["off", "on", "graphs"]),
         default="off",
         show_default=True,
-        help="Compile networks with torch.compile; graphs also replays CUDA graphs, which speeds "
-        "up small networks on a GPU.",
+        help="Compile networks with torch.compile; graphs also uses CUDA graphs, which makes small "
+        "networks faster on a GPU.",
     )(command)
 
 
@@ -89,7 +90,7 @@ def overwrite_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(["never", "failed", "always"]),
         default="failed",
         show_default=True,
-        help="Which existing records to replace by a new run.",
+        help="Which existing records to replace with a new run.",
     )(command)
 
 

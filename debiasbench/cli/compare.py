@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD...")
 @comparison_options
 @click.option(
-    "--seeds", default="0-2", show_default=True, help="Seeds, such as 0-4 or 1,3,7-9; one run each."
+    "--seeds",
+    default="0-2",
+    show_default=True,
+    help="Seeds, such as 0-4 or 1,3,7-9. Each method is run with each seed.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @session_options(*ALL)
 @overwrite_option
-@click.option("--metric", help="Rank by this accuracy.  [default: the data set's]")
-@click.option("--select", help="Take the epoch this rule selects.  [default: the data set's]")
+@click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")
+@click.option(
+    "--select", help="Use the epoch selected by this rule.  [default: that of the data set]"
+)
 @click.option("--baseline", help="Add the paired difference to this row, such as erm.")
 @click.option(
     "--format",
@@ -35,8 +40,9 @@ if TYPE_CHECKING:
     type=click.Choice(["markdown", "latex", "csv", "json", "html-table"]),
     default="markdown",
     show_default=True,
+    help="Format of the leaderboard.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
 def compare(
     methods: tuple[str, ...],
@@ -56,12 +62,14 @@ def compare(
     form: str,
     quiet: bool,
 ) -> None:
-    """Run each METHOD with each seed on a data set, and print the leaderboard of these runs.
+    """Compare methods on a data set, with several seeds.
 
-    A run that has a record is not run again, so the same command continues where it was
-    interrupted. --set takes several values: rest.density=0.01,0.05 compares both densities, of
-    the method rest alone; a name without a method applies to all methods that have the option.
-    If runs failed, the exit code is that of the first.
+    Each METHOD is run with each seed. Then the leaderboard of these runs is printed. A run that
+    has a record is not run again. After an interruption, run the same command again to continue.
+    If runs fail, the exit code is that of the first failure.
+
+    --set takes several values: rest.density=0.01,0.05 compares both densities of the method rest.
+    A name without a method, such as density, applies to all methods that have this option.
     """
     from debiasbench.leaderboard import table
     from debiasbench.runs.compare import Comparison
@@ -71,14 +79,14 @@ def compare(
     if started_together():
         raise click.UsageError("torchrun trains one run at a time: use it with `debiasbench run`")
     plugins = load_plugins()
-    short = training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
+    settings += training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
     comparison = Comparison(
         methods=methods,
         seeds=read_seeds(seeds),
         dataset=dataset or "digits",
         model=model,
         sparse=sparse,
-        settings=read_lists([*settings, *short]),
+        settings=read_lists(settings),
     )
     specs = comparison.specs(plugins, where.data_root, where.precision())
     runs = Runs(plugins, where, overwrite, len(specs), bar=not quiet, err=True)
@@ -89,7 +97,7 @@ def compare(
             else:
                 runs.attempt(runs.head(number, label), spec)
     except (KeyboardInterrupt, Interrupted) as error:
-        click.echo(f"Interrupted; finished runs are kept. {runs.tally}", err=True)
+        click.echo(f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True)
         click.get_current_context().exit(getattr(error, "exit_code", 130))
     finally:
         runs.close()

@@ -33,7 +33,8 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         "settings",
         multiple=True,
         metavar="OPTION=VALUE",
-        help="Set an option of the data set. Repeatable. `debiasbench show NAME` lists them.",
+        help="Set an option of the data set. Can be used several times. `debiasbench show NAME` "
+        "lists the options.",
     )
     return setting(data_root_option(command))
 
@@ -115,7 +116,7 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
     selected = [place for place in places if not names or place[0] in names]
     if missing := set(names) - {name for name, *_ in selected}:
         raise DataError(
-            f"Not decoded or imported under {data_root}: {', '.join(sorted(missing))}. "
+            f"No decoded or imported data under {data_root}: {', '.join(sorted(missing))}. "
             "`debiasbench data list` lists all data sets"
         )
     damaged = 0

@@ -38,7 +38,7 @@ MOST_SHOWN = 50  # bad images that are printed; --report writes all
     "--bias",
     multiple=True,
     metavar="COLUMN",
-    help="Column of the bias attribute. Repeatable: the values of several columns are combined, "
+    help="Column of the bias attribute. Can be used several times: the values are combined, "
     "such as place=water,season=winter.",
 )
 @click.option(
@@ -85,7 +85,7 @@ MOST_SHOWN = 50  # bad images that are printed; --report writes all
     help=f"Write all bad images to this CSV file. At most {MOST_SHOWN} are printed.",
 )
 @data_root_option
-@click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
 def import_(
     name: str,

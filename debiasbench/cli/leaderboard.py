@@ -7,15 +7,18 @@ from pathlib import Path
 import click
 
 from debiasbench.cli.common import debug_option
+from debiasbench.common.wording import counted
 
 PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 
 
 @click.command()
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--dataset", help="Only this data set.")
-@click.option("--metric", help="Rank by this accuracy.  [default: the data set's]")
-@click.option("--select", help="Use the epoch selected by this rule.  [default: the data set's]")
+@click.option("--dataset", help="Use only the records of this data set.")
+@click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")
+@click.option(
+    "--select", help="Use the epoch selected by this rule.  [default: that of the data set]"
+)
 @click.option("--baseline", help="Add the paired difference to this row, such as erm.")
 @click.option(
     "--pivot",
@@ -28,16 +31,17 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     type=click.Choice(["markdown", "latex", "csv", "json", "html-table"]),
     default="markdown",
     show_default=True,
+    help="Format of the tables.",
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
 @click.option(
     "--check",
     is_flag=True,
-    help="Check that the tables in Markdown pages (RESULTS; default: leaderboard/README.md and "
-    "README.md) are those of their records.",
+    help="Check that the tables in Markdown pages match their records. Then RESULTS are pages; the "
+    "default is leaderboard/README.md and README.md.",
 )
-@click.option("--update", is_flag=True, help="Write the tables in such pages again.")
+@click.option("--update", is_flag=True, help="Update the tables in these pages.")
 @debug_option
 def leaderboard(
     results: tuple[Path, ...],
@@ -52,10 +56,10 @@ def leaderboard(
     check: bool,
     update: bool,
 ) -> None:
-    """Compare the records in RESULTS (files or folders; default: results).
+    """Print tables that compare the records in RESULTS.
 
-    Records that are damaged or contradict themselves are named on stderr and left out; see
-    `debiasbench verify`.
+    RESULTS are files or folders; the default is the folder results. Records that are damaged or
+    contradict themselves are left out, with a warning on stderr; see `debiasbench verify`.
     """
     if check or update:
         for page in results or PAGES:
@@ -82,7 +86,7 @@ def leaderboard(
     else:
         write_text(out, text)
     if strict and problems:
-        raise RecordError(f"{len(problems)} bad records: see above")
+        raise RecordError(f"{counted(len(problems), 'bad record')}: see above")
 
 
 def _check_page(page: Path, *, write: bool) -> None:

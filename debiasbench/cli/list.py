@@ -1,4 +1,4 @@
-"""`debiasbench list`: all registered names and where they come from."""
+"""`debiasbench list`: list all registered names and their origin."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from debiasbench.cli.common import debug_option, load_plugins
 )
 @debug_option
 def list_(kinds: tuple[str, ...]) -> None:
-    """List data sets, models, methods and sparsifiers, builtin and from plugins.
+    """List data sets, models, methods and sparsifiers.
 
-    A sparsifier is a sparse training algorithm.
+    These are builtin or from installed plugins. Sparsifiers are sparse training algorithms, for
+    --sparse.
     """
     from tabulate import tabulate
 

@@ -1,4 +1,4 @@
-"""Progress bars of runs and downloads; silent where stderr is no terminal."""
+"""Progress bars of runs and downloads on stderr; shown only if it is a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class _Display:
-    """A bar on stderr for each thing that goes on, one after the other."""
+    """One progress bar after the other on stderr."""
 
     columns: tuple[Callable[[], ProgressColumn], ...]
 
@@ -53,33 +53,33 @@ class _Display:
     ) -> None:
         self._progress.stop()
 
-    def start(self, what: str, total: int | None) -> None:
-        """Begin a bar."""
-        self._task = self._progress.add_task(what, total=total)
+    def start(self, title: str, total: int | None) -> None:
+        """Begin a new bar."""
+        self._task = self._progress.add_task(title, total=total)
 
     def advance(self, count: int = 1) -> None:
-        """Move it on."""
+        """Advance the current bar."""
         if self._task is not None:
             self._progress.advance(self._task, count)
 
     def finish(self) -> None:
-        """Leave it as it stands."""
+        """Stop changing the current bar; it stays visible."""
         self._task = None
 
 
 class Bar(_Display):
-    """Counts steps of training."""
+    """Counts training steps."""
 
     columns = (MofNCompleteColumn, partial(TextColumn, "steps"))
 
 
 class Turns(_Display):
-    """Counts turns of those that are measured beside each other."""
+    """Counts the measurements of a benchmark."""
 
-    columns = (MofNCompleteColumn, partial(TextColumn, "turns"))
+    columns = (MofNCompleteColumn, partial(TextColumn, "measurements"))
 
 
 class Bytes(_Display):
-    """Counts bytes that arrive."""
+    """Counts downloaded bytes."""
 
     columns = (DownloadColumn, TransferSpeedColumn)

@@ -1,4 +1,4 @@
-"""The report that a run prints: accuracies by group and by rule, and the path of the record."""
+"""The report of a run: accuracies by group and by selection rule, and the path of the record."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from debiasbench.records.record import Record, test_counts
+from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
     from debiasbench.records.store import Run
 
-MOST_BIASES = 5  # columns that fit into a terminal
+MOST_BIASES = 5  # largest number of columns that fit into a terminal
 COLUMNS = ("average", "unbiased", "worst_group", "conflict", "aligned")
 
 
 def report(done: Run) -> str:
-    """Write the report of a run."""
+    """Return the report of a run as text."""
     record = done.record
     spec = record.spec
     sparse = f", sparse by {spec.sparse.name}" if spec.sparse is not None else ""
@@ -29,19 +30,19 @@ def report(done: Run) -> str:
     if record.cost is not None:
         parts.append(
             f"{record.cost.training_seconds:.1f} s of training on {record.provenance.hardware}; "
-            f"{record.cost.active_parameters:,} of {record.cost.parameters:,} parameters"
+            f"{record.cost.active_parameters:,} of {record.cost.parameters:,} parameters active"
         )
     if not done.fresh:
         parts.append(
             f"Already done on {record.provenance.started[:10]} with "
-            f"{record.provenance.plugins['method']}; --overwrite always runs it again"
+            f"{record.provenance.plugins['method']}; use --overwrite always to run it again"
         )
     parts.append(f"Record: {done.path}")
     return "\n\n".join(parts)
 
 
 def _groups(record: Record, rule: str) -> str:
-    """Write a table with a row for each class.
+    """Return a table with a row for each class.
 
     Its columns are the bias values, or aligned and conflicting if there are many bias values.
     """
@@ -66,7 +67,7 @@ def _groups(record: Record, rule: str) -> str:
             for c in range(len(task.classes))
         ]
         empty = int((counts.totals == 0).sum())
-        note = f"\n{empty} of {counts.totals.size} groups have no test sample" if empty else ""
+        note = f"\n{empty} of {counts.totals.size} groups have no test samples" if empty else ""
     table = tabulate(
         [[name, *row] for name, row in zip(task.classes, rows, strict=True)],
         headers=["class", *head],
@@ -79,19 +80,21 @@ def _groups(record: Record, rule: str) -> str:
 
 def _rules(record: Record, chosen: str) -> str:
     rows = []
-    for rule, outcome in record.outcomes.items():
+    for rule in (rule for rule in RULES if rule in record.outcomes):  # a file has another order
+        outcome = record.outcomes[rule]
         metrics = outcome.test.metrics
         epoch = "—" if outcome.epoch is None else str(outcome.epoch)
         mark = " *" if rule == chosen else ""
         rows.append([rule + mark, epoch, *(_percent(metrics[m]) for m in COLUMNS)])
     head = ("selected by", "epoch", *(c.replace("_", " ") for c in COLUMNS))
-    return tabulate(
+    table = tabulate(
         rows,
         headers=head,
         tablefmt="simple",
         disable_numparse=True,
         colalign=("left", *["right"] * (len(head) - 1)),
     )
+    return f"Test accuracy in % by selection rule (* used above):\n\n{table}"
 
 
 def _share(hits: int, total: int) -> str:

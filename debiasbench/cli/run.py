@@ -1,4 +1,4 @@
-"""`debiasbench run`: train one method on one data set and keep the record."""
+"""`debiasbench run`: train a method on a data set, and store the record."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ if TYPE_CHECKING:
 
 @click.command()
 @spec_options
-@click.option("--seed", type=click.IntRange(min=0), help="Decides all randomness.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness.  [default: 0]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @click.option(
     "--spec",
     "spec_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Run the spec of this record again, instead of naming its parts.",
+    help="Use the spec of this record file, instead of --method and other spec options.",
 )
 @session_options(*ALL)
 @overwrite_option
 @click.option(
-    "--keep-weights", is_flag=True, help="Keep the network's weights, for `debiasbench export`."
+    "--keep-weights",
+    is_flag=True,
+    help="Store the network's weights too, for `debiasbench export`.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
 def run(
     method: str | None,
@@ -51,25 +53,27 @@ def run(
     keep_weights: bool,
     quiet: bool,
 ) -> None:
-    """Run one method and keep its record; a spec that has a record is not run again."""
+    """Train a method on a data set, and store the record.
+
+    A run that has a record is not run again.
+    """
     from debiasbench.cli.report import report
 
     plugins = load_plugins()
-    short = training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
-    named = (method, dataset, model, seed, sparse, *settings, *short)
+    settings += training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
     if spec_file is not None:
-        if any(value is not None for value in named):
+        spec_values = (method, dataset, model, seed, sparse, *settings)
+        if any(value is not None for value in spec_values):
             raise click.UsageError(
                 "--spec cannot be combined with --method, --set or other spec options"
             )
         spec = _read_spec(spec_file)
     elif method is None:
-        raise click.UsageError("Missing option '--method'. Try --method rest")
+        raise click.UsageError("Missing option '--method', for example --method rest")
     else:
         spec = spec_of(
-            plugins, where, method, dataset or "digits", model, seed or 0,
-            (*settings, *short), sparse,
-        )  # fmt: skip
+            plugins, where, method, dataset or "digits", model, seed or 0, settings, sparse
+        )
     done = _done(spec, where, overwrite, keep_weights) or _trained(
         spec, plugins, where, overwrite, keep_weights, quiet
     )
@@ -84,7 +88,7 @@ def run(
 
 
 def _done(spec: Spec, where: SessionOptions, overwrite: Overwrite, weights: bool) -> Run | None:
-    """Return the record that a spec has already; finding it takes no torch."""
+    """Return the existing record of a spec, without importing torch, or None."""
     from debiasbench.records.store import Run, Store
 
     if spec.unresolved:

@@ -1,4 +1,4 @@
-"""Runs of a command that trains several specs: one session, a line for each run."""
+"""The runs of a command that trains several specs, in one session and with one line each."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 class Runs:
-    """Runs specs in one session, which opens with the first, and prints a line for each.
+    """Runs specs in one session and prints a line for each; the first run opens the session.
 
-    `bar`: show progress bars. `elsewhere`: print a line also for a run that another process has.
-    `err`: print all lines on stderr. `tally` counts what came of them.
+    `bar`: whether to show progress bars. `elsewhere`: whether to print a line for a run that
+    another process is training. `err`: whether to print all lines on stderr. `tally`: the number
+    of runs by outcome.
     """
 
     def __init__(
@@ -46,11 +47,11 @@ class Runs:
         self._bar, self._elsewhere, self._err = bar, elsewhere, err
         self._store = Store(where.results)
         self._session: Session | None = None
-        self._made: list[Path] = []
+        self._paths: list[Path] = []  # of the records of all attempted runs
         self.tally = Tally(total)
 
     def is_done(self, spec: Spec) -> bool:
-        """Return whether a spec has its record."""
+        """Return whether a spec has a record that is not to be replaced."""
         return not spec.unresolved and self._store.finished(spec, self._overwrite) is not None
 
     def head(self, number: int, label: str) -> str:
@@ -69,16 +70,19 @@ class Runs:
                 opened.watch(progress)
                 return opened
 
-            came = attempt(session, spec, self._overwrite)
-        self.tally.count(came)
-        self._made += [came.run.path] if came.run is not None else []
-        self._report(head, came)
-        return came
+            outcome = attempt(session, spec, self._overwrite)
+        self.tally.count(outcome)
+        self._paths += [outcome.run.path] if outcome.run is not None else []
+        self._report(head, outcome)
+        return outcome
 
     def records(self, specs: Iterable[Spec]) -> list[Path]:
-        """Return the records that specs have by now, also those that resolving a spec led to."""
+        """Return the paths of all existing records of the specs.
+
+        The path of a spec that is not resolved is only known after its attempt.
+        """
         paths = dict.fromkeys(self._store.path(spec) for spec in specs if not spec.unresolved)
-        paths |= dict.fromkeys(self._made)
+        paths |= dict.fromkeys(self._paths)
         return [path for path in paths if path.exists()]
 
     def close(self) -> None:
@@ -91,19 +95,19 @@ class Runs:
             self._session = self._where.open(self._plugins, interruptible=True)
         return self._session
 
-    def _report(self, head: str, came: Attempt) -> None:
-        if came.state == "elsewhere" and self._elsewhere:
+    def _report(self, head: str, outcome: Attempt) -> None:
+        if outcome.state == "elsewhere" and self._elsewhere:
             click.echo(f"{head}  is being trained by another process", err=self._err)
-        elif came.state == "failed":
-            if came.error is not None and click.get_current_context().meta.get("debug"):
-                click.echo("".join(traceback.format_exception(came.error)), err=True)
-            click.echo(f"{head}  failed: {' '.join(came.problem.split())}", err=True)
-        elif came.state == "trained" and came.run is not None:
-            click.echo(f"{head}  {_result(came.run.record)}", err=self._err)
+        elif outcome.state == "failed":
+            if outcome.error is not None and click.get_current_context().meta.get("debug"):
+                click.echo("".join(traceback.format_exception(outcome.error)), err=True)
+            click.echo(f"{head}  failed: {' '.join(outcome.problem.split())}", err=True)
+        elif outcome.state == "trained" and outcome.run is not None:
+            click.echo(f"{head}  {_result(outcome.run.record)}", err=self._err)
 
 
 def _result(record: Record) -> str:
-    """Return seconds, and the accuracy by which the data set is usually judged."""
+    """Return the seconds of a run, and its accuracy by the metric of the data set."""
     rule = record.task.select if record.task.select in record.outcomes else "last"
     value = record.outcomes[rule].test.metrics[record.task.metric]
     seconds = 0.0 if record.cost is None else record.cost.wall_seconds

@@ -1,4 +1,4 @@
-"""The session that a command opens, from options that several commands share."""
+"""The options of a session, which several commands share, and the session that they open."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """What a command was told of the session that it needs; see `Session`."""
+    """The options of a session that a command was given; see `Session`."""
 
     data_root: Path
     results: Path = Path("results")
@@ -37,7 +37,7 @@ class SessionOptions:
     def open(
         self, plugins: Plugins, *, progress: Progress | None = None, interruptible: bool = False
     ) -> Session:
-        """Open the session. Importing torch takes seconds, so only when it is needed."""
+        """Open the session; this imports torch, which takes seconds."""
         from debiasbench.runs.session import Session
 
         return Session(
@@ -52,7 +52,7 @@ class SessionOptions:
         )
 
     def precision(self) -> Precision:
-        """Return what precision=auto stands for on the device; a CPU needs no torch to tell."""
+        """Return the precision that "auto" means on the device; for a CPU without torch."""
         if self.device == "cpu":
             return "fp32"
         from debiasbench.training.execution import Execution
@@ -61,7 +61,7 @@ class SessionOptions:
 
 
 def session_options(*options: Callable[..., Any]) -> Callable[..., Any]:
-    """Add options of a session, and hand them to the command as its argument `where`."""
+    """Add options of a session, and pass them to the command as its argument `where`."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 @click.argument("name")
 @debug_option
 def show(name: str) -> None:
-    """Describe a data set, model, method or sparsifier, and list its options.
+    """Describe a name, and list its options.
 
-    `show training` lists the training settings that all methods share.
+    NAME is a data set, model, method or sparsifier. `debiasbench show training` lists the training
+    settings that all methods share.
     """
     from debiasbench.common.errors import UnknownNameError
     from debiasbench.core.settings import Training

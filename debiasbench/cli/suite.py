@@ -1,4 +1,4 @@
-"""`debiasbench suite`: which grids of runs there are, what is done of one, what the rest takes."""
+"""`debiasbench suite`: list suites, and show the runs of a suite and their expected time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from debiasbench.cli.common import (
     results_option,
 )
 from debiasbench.cli.session import SessionOptions, session_options
+from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
     from debiasbench.measure.forecast import Forecast
@@ -23,9 +24,23 @@ if TYPE_CHECKING:
     from debiasbench.specs.suite import Block, Suite
 
 
+COLUMNS = (
+    "runs",
+    "method",
+    "data set",
+    "model",
+    "batch",
+    "steps",
+    "ms/step",
+    "s/validation",
+    "hours/run",
+    "hours",
+)
+
+
 @click.group()
 def suite() -> None:
-    """List and show suites: grids of runs, for `debiasbench sweep`."""
+    """List and show suites: grids of runs for `debiasbench sweep`."""
 
 
 @suite.command("list")
@@ -37,18 +52,19 @@ def list_() -> None:
     from debiasbench.specs.suites import names, read
 
     rows = [(name, read(name).description) for name in names()]
-    click.echo(tabulate(rows, headers=("suite", ""), tablefmt="plain"))
+    click.echo(tabulate(rows, headers=("suite", "description"), tablefmt="plain"))
 
 
 @suite.command()
 @click.argument("name", metavar="NAME|FILE.toml")
 @session_options(results_option, data_root_option, device_option)
-@click.option("--no-forecast", is_flag=True, help="Measure nothing.")
+@click.option("--no-forecast", is_flag=True, help="Do not measure the time of the runs.")
 @debug_option
 def show(name: str, where: SessionOptions, no_forecast: bool) -> None:
-    """Show the runs of a suite, how many have a record, and what the rest will take.
+    """Show the runs of a suite, and a forecast of their time.
 
-    The forecast trains each kind of run for about twenty steps.
+    The forecast is for the runs that have no record yet. For it, each kind of run is trained for
+    about twenty steps on this machine.
     """
     from debiasbench.records.store import Store
     from debiasbench.specs.resolve import find_dataset
@@ -63,15 +79,15 @@ def show(name: str, where: SessionOptions, no_forecast: bool) -> None:
     failed = sum(store.load(spec) is not None for spec in left)
     click.echo(describe(chosen))
     click.echo(
-        f"\n{len(specs)} runs, {len(specs) - len(left)} of them done in {where.results}"
-        + (f", {failed} to be run again because they failed" if failed else "")
+        f"\n{counted(len(specs), 'run')}, {len(specs) - len(left)} of them done in {where.results}"
+        + (f", {failed} to run again after a failure" if failed else "")
     )
     if left and not no_forecast:
         click.echo("\n" + _forecast(chosen, left, plugins, where))
 
 
 def describe(suite: Suite) -> str:
-    """Write what a suite is: what its runs share, and a line for each line of a grid."""
+    """Return the description of a suite, its common options and its grids as text."""
     from tabulate import tabulate
 
     parts = [f"{suite.name}: {suite.description}", f"Source: {suite.source}"]
@@ -102,54 +118,57 @@ def _forecast(suite: Suite, left: list[Spec], plugins: Plugins, where: SessionOp
         return report(forecast(session, left, stand_ins=suite.stand_ins))
 
 
-def report(found: list[Forecast]) -> str:
-    """Write a forecast: a row for each kind of run, the sum, and what it rests on."""
+def report(forecasts: list[Forecast]) -> str:
+    """Return forecasts as text: a row for each kind of run, the total, and the assumptions."""
     from tabulate import tabulate
 
     from debiasbench.measure.rehearsal import STEPS
 
-    known = [f for f in found if not f.problem]
+    measured = [f for f in forecasts if not f.problem]
     parts = []
-    if known:
-        head = ("runs", "method", "data set", "model", "batch", "steps", "ms a step",
-                "s a validation", "hours a run", "hours")  # fmt: skip
+    if measured:
         table = tabulate(
-            [_row(f) for f in known], headers=head, tablefmt="simple", disable_numparse=True,
+            [_row(f) for f in measured],
+            headers=COLUMNS,
+            tablefmt="simple",
+            disable_numparse=True,
             colalign=("right", "left", "left", "left", *["right"] * 6),
-        )  # fmt: skip
-        runs, seconds = sum(f.runs for f in known), sum(f.runs * f.seconds for f in known)
-        memory = max(f.memory for f in known)
+        )
+        runs, seconds = sum(f.runs for f in measured), sum(f.runs * f.seconds for f in measured)
+        memory = max(f.memory for f in measured)
         parts = [
-            f"Forecast for {known[0].hardware}, runs one after the other:",
+            f"Forecast for {measured[0].hardware}, with one run at a time:",
             table,
-            f"{runs} runs take about {_hours(seconds)} hours ({seconds / 86400:.1f} days) and at "
-            f"most some {memory / 1e9:.1f} GB of memory.",
-            f"It is a forecast: {STEPS} steps and a validation of the first run of each row, "
-            "multiplied. Left out: the first steps, updates of the topology that did not fall into "
-            "those steps, and whatever else the machine does. Masked weights cost what dense ones "
-            f"do. {_alike(known)}",
+            f"{counted(runs, 'run')} will take about {_hours(seconds)} hours "
+            f"({seconds / 86400:.1f} days) and up to {memory / 1e9:.1f} GB of memory.",
+            f"The forecast multiplies the time of {STEPS} steps and one validation of the first "
+            "run of each row. It does not include the first steps, topology updates outside of "
+            "these steps, and other load on the machine. Masked weights take as much time as dense "
+            f"weights. {_assumption(measured)}",
         ]
-    for f in found:
-        what = f"{f.runs} runs of {f.spec.method.name} on {f.spec.dataset.name}"
+    for f in forecasts:
+        runs_of = f"{counted(f.runs, 'run')} of {f.spec.method.name} on {f.spec.dataset.name}"
         if f.problem:
-            parts.append(f"No forecast for {what}: {f.problem}")
+            parts.append(f"No forecast for {runs_of}: {f.problem}")
         elif f.stand_in:
-            parts.append(f"Random images stood in for {what}, without augmentation: {f.stand_in}")
+            parts.append(
+                f"Random images without augmentation were used for {runs_of}: {f.stand_in}"
+            )
     return "\n\n".join(parts)
 
 
-def _alike(known: list[Forecast]) -> str:
-    """Say which options are taken to make no difference."""
-    differ = dict.fromkeys(name for f in known for name in f.differ)
-    return f"Runs of a row are taken to cost alike, whatever their {', '.join([*differ, 'seed'])}."
+def _assumption(forecasts: list[Forecast]) -> str:
+    """Return a sentence with the options that are assumed not to change the time."""
+    differ = dict.fromkeys(name for f in forecasts for name in f.differ)
+    names = ", ".join([*differ, "seed"])
+    return f"Runs of a row are assumed to take the same time for all values of {names}."
 
 
 def _row(f: Forecast) -> tuple[str, ...]:
     spec = f.spec
     steps, looks = sum(s.steps for s in f.stages), sum(s.looks for s in f.stages)
-    stepping, looking = (
-        sum(s.steps * s.step for s in f.stages), sum(s.looks * s.look for s in f.stages)
-    )  # fmt: skip
+    stepping = sum(s.steps * s.step for s in f.stages)  # seconds
+    looking = sum(s.looks * s.look for s in f.stages)  # seconds
     sparse = "" if spec.sparse is None else f" + {spec.sparse.name}"
     return (
         str(f.runs),

@@ -28,19 +28,20 @@ if TYPE_CHECKING:
     "--keep-going/--stop-at-first-error",
     default=True,
     show_default=True,
-    help="Whether to continue with other runs after one that failed.",
+    help="Whether to continue with other runs after a failure.",
 )
-@click.option("--dry-run", is_flag=True, help="List what would be trained, and train nothing.")
-@click.option("--limit", type=click.IntRange(min=1), help="Start at most this many runs.")
+@click.option("--dry-run", is_flag=True, help="Only list the runs that would be trained.")
+@click.option("--limit", type=click.IntRange(min=1), help="Largest number of runs to start.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes that train at once, on the same device; on a CPU they share its cores.",
+    help="Number of processes that train at once, on the same device. On a CPU, they share its "
+    "cores.",
 )
 @click.option("--worker", is_flag=True, hidden=True, help="This is one of several processes.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
 def sweep(
     name: str,
@@ -53,10 +54,11 @@ def sweep(
     worker: bool,
     quiet: bool,
 ) -> None:
-    """Train the runs of a suite that have no record yet, one after the other or several at once.
+    """Train the runs of a suite that have no record yet.
 
-    The same command again continues where it stopped. Several of them, on any machines that share
-    the results folder, train no run twice. If runs failed, the exit code is that of the first.
+    After an interruption, run the same command again to continue. The command can run on several
+    machines at once; if they share the results folder, no run is trained twice. If runs fail, the
+    exit code is that of the first failure.
     """
     from debiasbench.specs.resolve import find_dataset
     from debiasbench.specs.suites import read
@@ -70,22 +72,22 @@ def sweep(
         _side_by_side(jobs, list(named.values()), where, overwrite, limit)
         return
     runs = Runs(plugins, where, overwrite, len(named), bar=not quiet, elsewhere=not worker)
-    tally, begun = runs.tally, 0
+    tally, started = runs.tally, 0
     try:
         for number, (label, spec) in enumerate(named.items(), 1):
             head = runs.head(number, label)
-            if begun == limit or (tally.codes and not keep_going):
+            if started == limit or (tally.codes and not keep_going):
                 break
             if runs.is_done(spec):
                 tally.done += 1
             elif dry_run:
                 click.echo(head)
-                begun += 1
+                started += 1
             else:
-                begun += runs.attempt(head, spec).state != "elsewhere"
+                started += runs.attempt(head, spec).state != "elsewhere"
     except (KeyboardInterrupt, Interrupted) as error:
         if not worker:
-            click.echo(f"Interrupted; finished runs are kept. {tally}", err=True)
+            click.echo(f"Interrupted. The records of finished runs are stored. {tally}", err=True)
         click.get_current_context().exit(getattr(error, "exit_code", 130))
     finally:
         runs.close()
@@ -98,7 +100,7 @@ def sweep(
 def _side_by_side(
     jobs: int, specs: list[Spec], where: SessionOptions, overwrite: Overwrite, limit: int | None
 ) -> None:
-    """Let several processes of this command take the runs that have no record."""
+    """Start several processes of this command, which share the runs that have no record."""
     from debiasbench.records.store import Store
 
     if overwrite == "always" or limit is not None:
@@ -114,7 +116,7 @@ def _side_by_side(
 
 
 def _words(context: click.Context, **other: object) -> list[str]:
-    """Return the command's arguments, from the command line or the environment, some changed."""
+    """Return the arguments of the current command as words, with `other` instead of some."""
     words: list[str] = []
     for parameter in context.command.params:
         value = {**context.params, **other}.get(parameter.name or "")

@@ -1,4 +1,4 @@
-"""`debiasbench verify`: whether records agree with themselves and with their predictions."""
+"""`debiasbench verify`: check that records are consistent with themselves and their predictions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from debiasbench.cli.common import debug_option
+from debiasbench.common.wording import counted
 
 
 @click.command()
@@ -15,15 +16,16 @@ from debiasbench.cli.common import debug_option
     "--migrate",
     "rewrite",
     is_flag=True,
-    help="First rewrite records of older schemas in the current schema, under their current "
-    "names. Predictions and provenance are kept.",
+    help="First convert records of older schemas to the current schema and file names. "
+    "Predictions and provenance are kept.",
 )
 @debug_option
 def verify(results: tuple[Path, ...], rewrite: bool) -> None:
-    """Verify the records in RESULTS (files or folders; default: results).
+    """Check that the records in RESULTS are consistent.
 
-    Computes ids from specs, hits and group counts from predictions, and metrics from hits. Names
-    every record that contradicts itself, and ends with exit code 9 if there is one.
+    RESULTS are files or folders; the default is the folder results. Ids are computed from specs,
+    hits and group counts from predictions, and metrics from hits, and compared with the record. If
+    a record is damaged or contradicts itself, the exit code is 9.
     """
     from debiasbench.common.errors import RecordError
     from debiasbench.records.reading import read_all
@@ -47,10 +49,10 @@ def verify(results: tuple[Path, ...], rewrite: bool) -> None:
         "contradictory": len(checked.contradictions),
         "unreadable": len(problems),
     }
-    named = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n or kind == "verified")
-    click.echo(f"{len(records) + len(problems)} records: {named}")
+    summary = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n or kind == "verified")
+    click.echo(f"{counted(len(records) + len(problems), 'record')}: {summary}")
     if bad := len(checked.contradictions) + len(problems):
-        raise RecordError(f"{bad} bad records: see above")
+        raise RecordError(f"{counted(bad, 'bad record')}: see above")
 
 
 def _migrate(places: tuple[Path, ...]) -> None:
@@ -60,7 +62,7 @@ def _migrate(places: tuple[Path, ...]) -> None:
 
     for path, _ in read_all(places)[0]:
         if not path.exists() or is_current(path):
-            continue  # it made way for another record
+            continue  # it was replaced when another record was migrated
         try:
             click.echo(f"{path} -> {migrate(path).name}")
         except RecordError as error:

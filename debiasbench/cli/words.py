@@ -1,4 +1,4 @@
-"""The options of a command line that define a run, and the spec that they stand for."""
+"""The command-line options that define a run, and the spec that they define."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OPTIONS = [
     click.option("--dataset", help="Data set; see `debiasbench list datasets`.  [default: digits]"),
     click.option(
         "--model",
-        help="Network; see `debiasbench list models`.  [default: what the data set recommends]",
+        help="Network; see `debiasbench list models`.  [default: recommended by the data set]",
     ),
     click.option(
         "--set",
@@ -26,8 +26,8 @@ _OPTIONS = [
         multiple=True,
         metavar="NAME=VALUE",
         help="Set an option of the method, or of the data set (dataset.NAME), the model "
-        "(model.NAME), the training (train.NAME) or the sparsifier (sparse.NAME). Repeatable. "
-        "`debiasbench show` lists the options.",
+        "(model.NAME), the training (train.NAME) or the sparsifier (sparse.NAME). Can be used "
+        "several times. `debiasbench show` lists the options.",
     ),
     click.option(
         "--sparse",
@@ -38,14 +38,14 @@ _OPTIONS = [
     click.option(
         "--batch-size",
         metavar="N|auto",
-        help="Short for --set train.batch_size=N; auto keeps the batch size and computes a batch "
-        "in parts that fit into memory.",
+        help="Short for --set train.batch_size=N; auto keeps the batch size and computes each "
+        "batch in parts that fit into memory.",
     ),
     click.option(
         "--precision",
         type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
         help="Short for --set train.precision=PRECISION; auto is bf16 on a GPU that supports it, "
-        "else fp32.",
+        "otherwise fp32.",
     ),
 ]
 
@@ -64,16 +64,16 @@ def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def training_settings(
     *, batch_size: str | None, precision: str | None, epochs: int | None = None
-) -> list[str]:
-    """Return options that are short for settings of the training as values of `--set`."""
+) -> tuple[str, ...]:
+    """Return the short options of training settings as values of `--set`."""
     auto = batch_size == "auto"
-    given = {
+    options = {
         "epochs": epochs,
         "micro_batch": "auto" if auto else None,
         "batch_size": None if auto else batch_size,
         "precision": precision,
     }
-    return [f"train.{name}={value}" for name, value in given.items() if value is not None]
+    return tuple(f"train.{name}={value}" for name, value in options.items() if value is not None)
 
 
 def spec_of(
@@ -86,7 +86,7 @@ def spec_of(
     settings: tuple[str, ...],
     sparse: str | None,
 ) -> Spec:
-    """Return the spec that names and settings define, in the precision of the device."""
+    """Return the spec that names and settings define, with the precision of the device."""
     from debiasbench.specs.resolve import find_dataset, make_spec
     from debiasbench.specs.words import arguments, combined, read_settings, read_sparse
 
@@ -94,5 +94,5 @@ def spec_of(
     if model is not None:
         names["model"] = model
     words = combined([names, read_sparse(sparse), read_settings(settings)])
-    made = arguments(words, plugins, lambda name: find_dataset(plugins, name, where.data_root))
-    return make_spec(plugins, **made, precision=where.precision())
+    keywords = arguments(words, plugins, lambda name: find_dataset(plugins, name, where.data_root))
+    return make_spec(plugins, **keywords, precision=where.precision())

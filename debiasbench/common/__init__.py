@@ -1,1 +1,1 @@
-"""What every package rests on: errors, options, canonical JSON, files, processes."""
+"""Basics that all packages use: errors, options, canonical JSON, files, processes."""

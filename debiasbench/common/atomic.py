@@ -1,4 +1,4 @@
-"""A file that is written whole or not at all."""
+"""Write a file atomically: completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def write_whole(path: Path, content: bytes, *, before: Path | None = None) -> None:
-    """Write to a hidden neighbour, sync, rename: no reader ever sees half a file.
+    """Write a hidden file in the same folder, sync it and rename it to `path`.
 
-    `before`: where the file that is there goes once the new one is whole. Raises `OSError`, and
-    then everything is as it was.
+    No reader ever sees an incomplete file. `before`: an existing file is renamed to this path when
+    the new one is complete. Raises `OSError`; then the folder is unchanged.
     """
     temporary = path.with_name(f".{path.name}.new")
     try:
@@ -29,6 +29,6 @@ def write_whole(path: Path, content: bytes, *, before: Path | None = None) -> No
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name itself must survive a power cut
+        os.fsync(folder)  # so that the rename survives a power failure
     finally:
         os.close(folder)

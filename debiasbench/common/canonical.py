@@ -1,4 +1,4 @@
-"""The one JSON text of a value, its digest, and strict reading of dataclasses."""
+"""The canonical JSON of a value, its digest, and strict reading of dataclasses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import ClassVar
 
 
 class Strict:
-    """What is read back must have no field that it had not when written."""
+    """A base class of dataclasses that are read from JSON: unknown fields are an error."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
 def canonical(value: object) -> str:
-    """Return the one JSON text of a value: keys sorted, no spaces, no NaN."""
+    """Return the canonical JSON of a value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

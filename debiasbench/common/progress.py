@@ -1,4 +1,4 @@
-"""What a long computation tells whoever watches it."""
+"""`Progress`: the object to which a long computation reports its progress."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What the loop tells whoever watches it."""
+    """Receives the progress of stages; a progress bar, for example."""
 
     def start(self, stage: str, steps: int) -> None:
-        """A stage of `steps` steps begins."""
+        """Begin a stage of `steps` steps."""
 
     def advance(self) -> None:
-        """A step is done."""
+        """Count one finished step."""
 
     def finish(self) -> None:
-        """The stage is over."""
+        """End the stage."""
 
 
 class Silent:
-    """Nobody watches."""
+    """A `Progress` that shows nothing."""
 
     def start(self, stage: str, steps: int) -> None:
         """Do nothing."""

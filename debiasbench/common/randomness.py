@@ -1,4 +1,4 @@
-"""Randomness is an argument: every number comes from the run's seed and what it is for."""
+"""Seeds and generators, derived from the seed of a run and a purpose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def derive(seed: int, *purpose: str | int) -> int:
-    """Return a seed in [0, 2**63) for one purpose; equal arguments give equal seeds everywhere."""
+    """Return a seed in [0, 2**63) for one purpose.
+
+    Equal arguments give equal seeds on all machines.
+    """
     key = "\x1f".join(map(str, (seed, *purpose))).encode()
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") >> 1
 
@@ -25,9 +28,10 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Let code that only knows torch's global generator (initialisation, dropout) draw from `seed`.
+    """Seed torch's global generators inside the context.
 
-    The global generators of the surrounding program, on every device, are put back afterwards.
+    For code that takes no generator, such as initialisation and dropout. The states of the global
+    generators of all devices are restored afterwards.
     """
     accelerator = (
         torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

@@ -1,4 +1,4 @@
-"""A request to stop, made by a signal and honoured between two training steps."""
+"""A request to stop, which a signal makes and training follows between two steps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is for Slu
 
 
 class Stop:
-    """Whether somebody asked to stop.
+    """Whether a stop was requested.
 
-    Inside `postponed`, a request is noted for whoever looks at `requested`. Elsewhere `request`
-    raises `Interrupted` at once. `resumable`: whether the same command would continue.
+    Inside `postponed`, `request` only sets `requested`, which the code inside must check. Elsewhere
+    it raises `Interrupted` at once. `resumable`: whether the same command can continue the work.
     """
 
     def __init__(self, *, resumable: bool = False) -> None:
@@ -27,14 +27,14 @@ class Stop:
         self._postponed = False
 
     def request(self) -> None:
-        """Ask to stop."""
+        """Request a stop."""
         if not self._postponed:
             raise Interrupted(resumable=self.resumable)
         self.requested = True
 
     @contextmanager
     def postponed(self) -> Iterator[None]:
-        """Note requests instead of raising."""
+        """Inside the context, let `request` set `requested` instead of raising."""
         self._postponed = True
         try:
             yield
@@ -44,20 +44,20 @@ class Stop:
 
 @contextmanager
 def stopped_by_signals(stop: Stop) -> Iterator[None]:
-    """Let the first signal request a stop; a second one acts as it did before.
+    """Let the first signal request a stop; a second signal has its original effect.
 
-    For a program's main thread.
+    Only the main thread of a program can use this.
     """
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    original = {number: signal.getsignal(number) for number in SIGNALS}
 
     def handle(number: int, _frame: object) -> None:
-        signal.signal(number, before[signal.Signals(number)])
+        signal.signal(number, original[signal.Signals(number)])
         stop.request()
 
-    for number in before:
+    for number in original:
         signal.signal(number, handle)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in original.items():
             signal.signal(number, handler)

@@ -1,1 +1,1 @@
-"""What a plugin author reads, and nothing else: the contracts of data sets, models and methods."""
+"""The interfaces for plugin authors: data sets, models, methods, and what methods work with."""

@@ -1,4 +1,4 @@
-"""In which batches the samples of a split are visited, epoch by epoch."""
+"""The batches of an epoch: which samples of a split, in which order."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Batches:
-    """Orders samples into batches: a permutation, or draws with replacement by weight.
+    """Divides the samples of an epoch into batches: all in random order, or drawn by weight.
 
-    `size`: samples of the split. `weights`: (N,) sampling weights. `subset`: (M,) int64 indices
-    of the samples that are used; None uses all.
+    `size`: samples of the split. `weights`: (N,) sampling weights, with which samples are drawn
+    with replacement. `subset`: (M,) int64 indices of the samples that are used; None uses all.
     """
 
     def __init__(
@@ -26,9 +26,9 @@ class Batches:
         self.pool = torch.arange(size) if subset is None else subset  # (M,)
         self._pool_weights = None if weights is None else weights[self.pool]
         n = len(self.pool)
-        # BatchNorm cannot train on a single sample, so a lone last one is left out of the epoch
-        lone = n % batch_size == 1 and n > 1 and batch_size > 1
-        self.epoch_size = n - lone
+        # BatchNorm cannot train on a single sample, so an epoch has no last batch of one sample
+        single = n % batch_size == 1 and n > 1 and batch_size > 1
+        self.epoch_size = n - single
 
     def __len__(self) -> int:
         return math.ceil(self.epoch_size / self.batch_size)

@@ -1,4 +1,4 @@
-"""What a component is: something beside the loss that acts around the optimizer step."""
+"""`Component`: constrains gradients and weights around the optimizer step."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 class Component(Protocol):
     """A component sees parameters, gradients and the optimizer's state, but no data.
 
-    `constrain_gradients` and `constrain_weights` run within every step, which a GPU may replay:
-    they change tensors in place, and neither wait for the device nor keep Python state. `update`
-    runs between steps, after those that `due` names, and is free to do both.
+    `constrain_gradients` and `constrain_weights` run in every step. A GPU may replay a step, so
+    they change tensors in place, do not wait for the device and keep no Python state. `update`
+    runs between two steps, after each step for which `due` returned True, and has no such limits.
 
-    A component that also has an `identity`, a text that determines what it does, lets a stage be
-    shared with other runs that train the same.
+    A component may also have an `identity`: a string that fully determines what the component
+    does. Then other runs can reuse stages that were trained with it.
     """
 
     def on_start(
@@ -34,33 +34,34 @@ class Component(Protocol):
     ) -> None:
         """Begin a stage of `steps` optimizer steps; all randomness comes from `seed`.
 
-        `masks`: what an earlier stage left on the same module, by parameter name; empty at first.
+        `masks`: the masks that an earlier stage left on the same module, by parameter name. Empty
+        for a stage that does not continue another one.
         """
 
     def due(self, step: int) -> bool:
-        """Return whether `update` must follow this step; called before each step (from 0)."""
+        """Return whether `update` must follow step `step` (from 0); called before each step."""
 
     @property
     def update_replaces_step(self) -> bool:
-        """Whether the optimizer does not move weights in a step that `update` follows."""
+        """Whether the optimizer leaves weights unchanged in a step that `update` follows."""
 
     def constrain_gradients(self, *, update_follows: bool) -> None:
         """Change gradients in place, before clipping and the optimizer.
 
-        `update_follows`: keep a copy of what `update` will read.
+        `update_follows`: whether `update` follows this step; then keep a copy of what it reads.
         """
 
     def constrain_weights(self) -> None:
-        """Change weights in place, after the optimizer has moved them."""
+        """Change weights in place, after the optimizer has updated them."""
 
     def update(self, step: int) -> None:
-        """Change what is constrained, after the step that was due; tensors in place."""
+        """Change the constraint after a step for which `due` returned True; tensors in place."""
 
     def on_epoch_end(self, epoch: int) -> None:
-        """Act after the last step of an epoch, before validation (from 0)."""
+        """Act after the last step of epoch `epoch` (from 0), before validation."""
 
     def on_end(self) -> None:
-        """Release module and optimizer: the stage is over, or has failed."""
+        """Release the module and the optimizer; called when the stage is over or has failed."""
 
     def state_dict(self) -> dict[str, object]:
         """Return everything that resuming needs."""
@@ -69,19 +70,19 @@ class Component(Protocol):
         """Restore a state, after `on_start`."""
 
     def settled(self) -> bool:
-        """Return whether the network may be a result as it is, at the density asked for.
+        """Return whether the network has reached the requested density.
 
-        Selection rules ignore epochs that end before.
+        Selection rules ignore epochs that end earlier.
         """
 
     def masks(self) -> dict[str, Tensor]:
-        """Return which weights are active, by parameter name of `module`, where not all are."""
+        """Return masks of active weights by parameter name of `module`, without dense weights."""
 
     def densities(self) -> dict[str, float]:
         """Return the fraction of active weights by parameter name, where it is below 1."""
 
     def saved_flops(self, forward: Mapping[str, float]) -> float:
-        """Return the training FLOPs per sample saved against dense, averaged over the steps.
+        """Return the training FLOPs per sample that sparsity saves, averaged over the steps.
 
         `forward`: dense forward FLOPs per sample by parameter name of `module`.
         """

@@ -1,4 +1,4 @@
-"""The data contract: `Split`, `Task`, `Batch` and `Dataset`, and the one definition of a group."""
+"""The interface for data: `Split`, `Task`, `Batch` and `Dataset`, and the definition of a group."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class Split:
     """Samples with their class and their bias attribute.
 
     `x`: (N, C, H, W) uint8 images, (N, ...) float32 for other data, or a mapping of named tensors
-    (N, ...) that may also be int64, int32 or bool, such as token ids and their mask; `y`: (N,)
-    int64 classes; `bias`: (N,) int64 values of the bias attribute, in [0, num_biases).
+    (N, ...) that may also be int64, int32 or bool, such as token ids and their mask.
+    `y`: (N,) int64 classes.
+    `bias`: (N,) int64 values of the bias attribute, in [0, num_biases).
     """
 
     x: Inputs
@@ -43,23 +44,24 @@ class Split:
 
     @property
     def group(self) -> Tensor:
-        """(N,) int64: class-major index of the (class, bias) group."""
+        """(N,) int64: index of the (class, bias) group, y * num_biases + bias."""
         return self.y * self.num_biases + self.bias
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Three splits and what is needed to read them.
+    """Three splits, the names of their classes and bias values, and how to use them.
 
-    `aligned`: (classes, biases) bool; which bias values are aligned with which class. Every other
-    combination is bias-conflicting.
-    `metric`, `select`: the accuracy and the selection rule by which this data set is usually
-    judged; the defaults of tables.
-    `mean`, `std`: per channel, subtracted and divided after images are scaled to [0, 1].
+    `aligned`: (classes, biases) bool; which bias values are aligned with which class. All other
+    combinations are bias-conflicting.
+    `metric`, `select`: the accuracy and the selection rule that are usually reported for this data
+    set; tables use them by default.
+    `mean`, `std`: one value per channel. After images are scaled to [0, 1], `mean` is subtracted
+    and the result is divided by `std`.
     `augment`: changes a training batch (B, *input) of float inputs in [0, 1], before
     normalisation; never called at evaluation.
 
-    Raises `DataError` for a contradiction. A group without samples is allowed; a class without
+    Raises `DataError` for inconsistent data. A group without samples is allowed; a class without
     training samples is not.
     """
 
@@ -78,22 +80,22 @@ class Task:
     def __post_init__(self) -> None:
         if tuple(self.aligned.shape) != (len(self.classes), len(self.biases)):
             raise DataError(
-                f"aligned is {tuple(self.aligned.shape)}, "
-                f"must be (classes, biases) = {(len(self.classes), len(self.biases))}"
+                f"aligned has shape {tuple(self.aligned.shape)}, "
+                f"must have shape (classes, biases) = {(len(self.classes), len(self.biases))}"
             )
         if "bool" not in str(self.aligned.dtype):
             raise DataError(f"aligned is {self.aligned.dtype}, must be bool")
-        for name, split in self.splits().items():
-            self._check(name, split)
-        for what, values in (("mean", self.mean), ("std", self.std)):
-            channels = 0 if values is None else single(self.train.x, what).shape[1]
+        for split_name, split in self.splits().items():
+            self._check(split_name, split)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            channels = 0 if values is None else single(self.train.x, name).shape[1]
             if values is not None and len(values) != channels:
-                raise DataError(f"{what} has {len(values)} values for {channels} channels")
+                raise DataError(f"{name} has {len(values)} values for {channels} channels")
         if self.augment is not None:
             single(self.train.x, "augment")
         present = self.train.y.bincount(minlength=len(self.classes))  # (C,)
         if missing := [c for c, n in zip(self.classes, present.tolist(), strict=True) if n == 0]:
-            raise DataError(f"Class {missing[0]!r} has no training sample: remove it or add data")
+            raise DataError(f"Class {missing[0]!r} has no training samples: remove it or add data")
 
     def _check(self, name: str, split: Split) -> None:
         n = len(split.y)
@@ -106,31 +108,31 @@ class Task:
         if is_mapping(split.x):
             allowed = ["float32", "uint8", "int64", "int32", "bool"]
         types = {**dict.fromkeys(inputs, allowed), "y": ["int64"], "bias": ["int64"]}
-        for what, values in {**inputs, "y": split.y, "bias": split.bias}.items():
+        for field, values in {**inputs, "y": split.y, "bias": split.bias}.items():
             dtype = _dtype(values)
-            if dtype not in types[what]:
-                raise DataError(f"The {name} split's {what} is {dtype}, must be {types[what][0]}")
-        for what, values in {**inputs, "bias": split.bias}.items():
+            if dtype not in types[field]:
+                raise DataError(f"The {name} split's {field} is {dtype}, must be {types[field][0]}")
+        for field, values in {**inputs, "bias": split.bias}.items():
             if len(values) != n:
-                raise DataError(f"The {name} split has {len(values)} {what} and {n} y values")
+                raise DataError(f"The {name} split has {len(values)} {field} and {n} y values")
         if self._kind(split) != self._kind(self.train):
             raise DataError(
                 f"The {name} split's samples differ from the training samples in shape or type"
             )
         if split.num_biases != len(self.biases):
             raise DataError(
-                f"The {name} split counts {split.num_biases} biases, the task names "
-                f"{len(self.biases)}"
+                f"The {name} split has num_biases={split.num_biases}, but the task has "
+                f"{len(self.biases)} biases"
             )
-        for what, values, names in (
+        for field, values, names in (
             ("y", split.y, self.classes),
             ("bias", split.bias, self.biases),
         ):
             low, high = int(values.min()), int(values.max())
             if low < 0 or high >= len(names):
                 raise DataError(
-                    f"The {name} split has {what} values from {low} to {high}, "
-                    f"must lie in 0 to {len(names) - 1}"
+                    f"The {name} split has {field} values from {low} to {high}, "
+                    f"must be in 0 to {len(names) - 1}"
                 )
 
     @staticmethod
@@ -163,7 +165,7 @@ class Task:
         return split.group.bincount(minlength=self.num_groups)
 
     def fingerprint(self) -> str:
-        """Return a hash of all samples, labels and their normalisation."""
+        """Return a hash of all samples, labels, names and normalisation values."""
         from hashlib import blake2b
 
         digest = blake2b(digest_size=16)
@@ -178,10 +180,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Dataset(ABC):
-    """A data set: a frozen dataclass whose fields are its options, and a `load`.
+    """A data set: a frozen dataclass whose fields are its options, with a method `load`.
 
-    `training` recommends training settings (fields of `Training`) and `model` a model for runs
-    that do not choose their own; `source` and `licence` say where the data come from.
+    `training`: recommended training settings (fields of `Training`). `model`: recommended model.
+    A run can choose others. `source`, `licence`: the origin of the data and its licence.
     """
 
     citation: ClassVar[str] = ""
@@ -190,7 +192,7 @@ class Dataset(ABC):
     training: ClassVar[Mapping[str, object]] = {}
     model: ClassVar[str] = "cnn"
     downloads: ClassVar[Sequence[Download]] = ()
-    """What `debiasbench data prepare` fetches; empty for data that must be downloaded manually."""
+    """Files for `debiasbench data prepare`; empty if data must be downloaded manually."""
     revision: ClassVar[int] = 1
     """Increase it when `load` returns different data, so that old caches are ignored."""
 
@@ -198,7 +200,8 @@ class Dataset(ABC):
     def load(self, root: Path) -> Task:
         """Read or make the task; files are under `root`.
 
-        Equal options give equal bytes. Raises `DataError` that says which file belongs where.
+        Equal options must give equal data. Raises `DataError` that names a missing file, and where
+        to put it.
         """
 
     def sources(self, root: Path) -> Sequence[Path]:
@@ -217,9 +220,9 @@ class Dataset(ABC):
 class Batch:
     """B samples as an objective sees them: x, y, index, and the labels its method declares.
 
-    `x`: (B, *input) float, or a mapping of such tensors; `y`: (B,) int64; `index`: (B,) int64
-    positions in the split; `group`, `bias`: (B,) int64 and `conflict`: (B,) bool, only if
-    declared; and the stage's `extra` tensors by name.
+    `x`: (B, *input) float, or a mapping of named tensors. `y`: (B,) int64. `index`: (B,) int64
+    positions in the split. `group`, `bias`: (B,) int64 and `conflict`: (B,) bool, only if the
+    method declares them. The stage's `extra` tensors are further attributes.
     """
 
     x: Inputs
@@ -229,25 +232,25 @@ class Batch:
     bias: Tensor
     conflict: Tensor
 
-    def __init__(self, x: Inputs, y: Tensor, index: Tensor, **more: Tensor) -> None:
+    def __init__(self, x: Inputs, y: Tensor, index: Tensor, **columns: Tensor) -> None:
         self.x, self.y, self.index = x, y, index
-        self.__dict__.update(more)
+        self.__dict__.update(columns)
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def part(self, where: slice) -> Batch:
-        """Return a part of the samples."""
+    def part(self, samples: slice) -> Batch:
+        """Return the samples of a slice."""
         parts: dict[str, Any] = {
-            name: mapped(lambda values: values[where], x) for name, x in vars(self).items()
+            name: mapped(lambda values: values[samples], x) for name, x in vars(self).items()
         }
         return Batch(**parts)
 
     def parts(self, size: int | None, at_least: int = 1) -> Iterator[Batch]:
         """Yield all samples in order, in nearly equal parts of at most `size` samples.
 
-        A part has `at_least` samples, even where that is more than `size`. With `size` None there
-        is one part.
+        A part has at least `at_least` samples, even if that is more than `size`. If `size` is
+        None, there is one part.
         """
         n = len(self)
         count = 1 if size is None else max(1, min(-(-n // size), n // at_least))
@@ -267,11 +270,11 @@ class Batch:
 
 
 NEEDED = {"conflict": "conflict", "group": "groups", "bias": "groups"}
-"""Label name -> the lowest level of `Supervision(train=...)` that shows it."""
+"""Label name -> the lowest level of `Supervision(train=...)` that includes it."""
 
 
 def undeclared(asked: str, label: str) -> str:
-    """Return an error text: what a method must declare to read the training split's `label`."""
+    """Return the error message for a method that reads a training `label` without declaring it."""
     return (
         f"The method reads {asked} without declaring it. If it should see these labels, "
         f'write `supervision = Supervision(train="{NEEDED[label]}")` in its class'

@@ -23,7 +23,7 @@ class Download:
     Paths are relative to the data root, use forward slashes and contain no `..`.
     `path`: where the downloaded file is stored. An archive is deleted after it is unpacked, unless
     the user put it there.
-    `urls`: sources of identical bytes, tried in order; https://, or file:// on this machine.
+    `urls`: sources of the same file, tried in order; https://, or file:// on this machine.
     `gives`: files that exist afterwards; nothing is downloaded if all of them exist. Required for
     "tar" and "zip". By default the file itself, without its `.gz` if it is unpacked.
     `sha256`: digest of the downloaded file, in lower-case hex. `size`: its exact size in bytes.
@@ -52,7 +52,7 @@ class Download:
             object.__setattr__(self, "gives", (posixpath.join(self.into or "", self.stem),))
         if not self.gives:
             raise DataError(
-                f"Download {self.path!r} does not name the files in the archive: set gives=(...)"
+                f"Download {self.path!r} does not list the files in the archive: set gives=(...)"
             )
         for name in (self.path, *self.gives, *([self.into] if self.into else [])):
             if not name or normal_name(name) != name:
@@ -92,7 +92,7 @@ def normal_name(name: str) -> str | None:
 
 
 def is_trusted(url: str) -> bool:
-    """Return whether a source is protected against changes in transit."""
+    """Return whether a file from this source cannot be changed in transit."""
     parts = urlsplit(url)
     return parts.scheme in ("https", "file") or (
         parts.scheme == "http" and parts.hostname in LOOPBACK

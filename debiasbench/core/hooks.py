@@ -1,4 +1,4 @@
-"""The whole extension surface: four hooks, by which builtins register too."""
+"""The four plugin hooks; builtin classes are registered through them too."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Register(Protocol):
-    """What a hook is handed: `register(name, target)`."""
+    """The callback that each hook receives: `register(name, target)`."""
 
     def __call__(self, name: str, target: type[Dataset | Model | Method | Updater] | str) -> None:
-        """Offer a class under a name; "module:Class" is imported only when it is used."""
+        """Register a class, or a string "module:Class" that is imported when it is first used."""
 
 
 @hookspec
 def debiasbench_register_datasets(register: Register) -> None:
-    """Offer data sets: `register(name, DatasetClass)`."""
+    """Register data sets: `register(name, DatasetClass)`."""
 
 
 @hookspec
 def debiasbench_register_models(register: Register) -> None:
-    """Offer models: `register(name, ModelClass)`; a name ending in ":" is a family.
+    """Register models: `register(name, ModelClass)`.
 
-    `timm:` serves `timm:resnet18`; its class gets the rest as its option `name`.
+    A name that ends in ":" registers a family of models. For example, a class that is registered
+    as `timm:` provides `timm:resnet18`, and gets "resnet18" as its option `name`.
     """
 
 
 @hookspec
 def debiasbench_register_methods(register: Register) -> None:
-    """Offer methods: `register(name, MethodClass)`."""
+    """Register methods: `register(name, MethodClass)`."""
 
 
 @hookspec
 def debiasbench_register_sparsifiers(register: Register) -> None:
-    """Offer sparse training algorithms for `--sparse`: `register(name, UpdaterClass)`."""
+    """Register sparse training algorithms for `--sparse`: `register(name, UpdaterClass)`."""

@@ -1,4 +1,4 @@
-"""What a network takes: one tensor, or several by name."""
+"""The inputs of a network: one tensor, or several named tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Inputs: TypeAlias = "Tensor | Mapping[str, Tensor]"
-"""Samples along the first dimension: (N, ...) each. A mapping suits token ids with their mask."""
+"""One tensor (N, ...), or a mapping of named tensors (N, ...), such as token ids and their mask."""
 
 
 def is_mapping(x: Inputs) -> bool:
@@ -21,7 +21,7 @@ def is_mapping(x: Inputs) -> bool:
 
 
 def tensors(x: Inputs) -> dict[str, Tensor]:
-    """Return all tensors by name; a single one is called ""."""
+    """Return all tensors by name; the name of a single tensor is ""."""
     return dict(cast("Mapping[str, Tensor]", x)) if is_mapping(x) else {"": cast("Tensor", x)}
 
 
@@ -38,12 +38,12 @@ def length(x: Inputs) -> int:
 
 
 def nbytes(x: Inputs) -> int:
-    """Return the bytes of all tensors together."""
+    """Return the total size of all tensors in bytes."""
     return sum(value.nbytes for value in tensors(x).values())
 
 
 def single(x: Inputs, purpose: str) -> Tensor:
     """Return inputs that are one tensor, as `purpose` needs; raises `DataError` for a mapping."""
     if is_mapping(x):
-        raise DataError(f"{purpose} needs inputs that are one tensor, and these are a mapping")
+        raise DataError(f"{purpose} needs inputs that are one tensor, but x is a mapping")
     return cast("Tensor", x)

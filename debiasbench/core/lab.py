@@ -1,4 +1,4 @@
-"""What a method may do: make networks, train stages, predict, and read the labels it declares."""
+"""`Lab`: lets a method make networks, train stages, predict, and read the labels it declares."""
 
 from __future__ import annotations
 
@@ -29,27 +29,28 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """What a lab hands its work to."""
+    """Trains and predicts for a lab."""
 
     @property
     def device(self) -> torch.device:
         """The device that networks are trained on."""
 
     def train(self, stage: Stage) -> Trained:
-        """Train a stage, with the run's validation split added to it."""
+        """Train a stage, after adding the run's validation split to it."""
 
     def predict(self, objective: Objective, view: View) -> Tensor:
-        """Return logits (N, C) over a view."""
+        """Return logits (N, C) for a view."""
 
     def features(self, objective: Objective, head: nn.Linear, view: View) -> Tensor:
-        """Return the head's inputs (N, D) over a view."""
+        """Return the head's inputs (N, D) for a view."""
 
 
 class Lab:
-    """A method's workplace: networks, training, predictions, and the labels that it declared.
+    """Networks, training, predictions and declared labels, for one method in one run.
 
-    `shape`: what the networks must fit; `num_biases`, `num_groups`: counts, group = y * num_biases
-    + bias; `training`: the settings that stages start from; `seed`: the run's.
+    `shape`: the inputs and classes that networks must fit. `num_biases`, `num_groups`: the number
+    of bias values and of groups, where group = y * num_biases + bias. `training`: the settings of
+    the run, which a stage may change. `seed`: the seed of the run.
     """
 
     def __init__(
@@ -73,14 +74,17 @@ class Lab:
         self._stages: list[str] = []
 
     def model(self) -> nn.Module:
-        """Return an initialised network; the n-th of a run starts equal in every method."""
+        """Return an initialised network.
+
+        The n-th network of a run has the same initial weights in every method.
+        """
         with seeded(derive(self.seed, "init", self._networks)):
             try:
                 network = self._model.build(self.shape).to(self._backend.device)
                 if self._networks == 0:
                     _check_fits(network, self.shape, self._views["train"])
             except Exception as error:
-                # of named inputs, which many models do not take, the shapes say most
+                # many models do not accept named inputs; their shapes then explain the error
                 if isinstance(error, DebiasbenchError) and not self.shape.inputs:
                     raise
                 raise PluginError(
@@ -92,7 +96,7 @@ class Lab:
 
     def train(
         self,
-        what: nn.Module | Trained,
+        start: nn.Module | Trained,
         *,
         name: str,
         steps: int | None = None,
@@ -104,19 +108,20 @@ class Lab:
         select: bool = True,
         **settings: object,
     ) -> Trained:
-        """Train a stage and return it; `what` is a network, an `Objective` or an earlier stage.
+        """Train a stage and return it; `start` is a network, an `Objective` or an earlier stage.
 
         A network is trained with mean cross-entropy. An earlier stage is copied, and training
         continues from its last weights and masks.
 
-        `steps`: optimizer steps, instead of the settings' epochs.
-        `weights`: (N,) sampling weights over the split; batches are drawn with replacement.
+        `name`: unique name of the stage within the method.
+        `steps`: number of optimizer steps, instead of the epochs in the settings.
+        `weights`: (N,) sampling weights of the split; batches are drawn with replacement.
         `subset`: (M,) indices; only these samples are used.
-        `extra`: (N, ...) tensors over the split that batches carry by name.
-        `components`: act around the optimizer step.
+        `extra`: (N, ...) tensors of the split; batches have them as attributes by name.
+        `components`: constrain gradients and weights, in addition to `--sparse`.
         `data`: "train", or "val" with `Supervision(val="fit")`.
-        `select`: follow the selection rules on the validation split after each epoch; pass False
-        where the stage cannot be the result.
+        `select`: whether selection rules are followed on the validation split after each epoch;
+        pass False for a stage that cannot be the result.
         `settings`: fields of `Training` to change for this stage, such as `epochs=1` or `lr=1e-4`.
 
         Raises `TrainingFailed` if the loss becomes NaN or infinite.
@@ -124,7 +129,7 @@ class Lab:
         if steps is not None and steps < 1:
             raise OptionError(f"steps={steps}: a stage needs at least one step")
         if name in self._stages:
-            raise OptionError(f"Two stages are called {name!r}; names must differ within a method")
+            raise OptionError(f"Two stages are called {name!r}: give each stage its own name")
         view = self._view(data, fit=True)
         self._stages.append(name)
         training = parse(Training, dataclasses.asdict(self.training) | settings, owner="training")
@@ -134,10 +139,10 @@ class Lab:
             _checked_weights(weights, len(view)),
             _checked_subset(subset, len(view)),
         )
-        if isinstance(what, Trained):
-            objective, masks = copy.deepcopy(what.objective), what.masks
+        if isinstance(start, Trained):
+            objective, masks = copy.deepcopy(start.objective), start.masks
         else:
-            objective, masks = as_objective(what), {}
+            objective, masks = as_objective(start), {}
         return self._backend.train(
             Stage(
                 name=name,
@@ -146,7 +151,7 @@ class Lab:
                 batches=batches,
                 settings=training,
                 steps=steps or training.epochs * len(batches),
-                # the ordinal, not the name: equal first stages of two methods are then equal
+                # the number, not the name, so that equal first stages of two methods are shared
                 seed=derive(self.seed, "stage", len(self._stages) - 1),
                 extra=_checked_extra(extra, view),
                 components=[*components, *self._components()],
@@ -155,13 +160,16 @@ class Lab:
             )
         )
 
-    def predict(self, what: nn.Module | Trained, split: str) -> Tensor:
-        """Return (N, C) logits over a split, on the CPU; of a stage, by its last weights."""
-        return self._backend.predict(_objective_of(what), self._view(split)).cpu()
+    def predict(self, model: nn.Module | Trained, split: str) -> Tensor:
+        """Return (N, C) logits for a split, on the CPU.
 
-    def features(self, what: nn.Module | Trained, split: str) -> Tensor:
-        """Return (N, D) inputs of the network's last linear layer over a split, on the CPU."""
-        objective = _objective_of(what)
+        `model`: a network, an `Objective`, or a stage, which predicts with its last weights.
+        """
+        return self._backend.predict(_objective_of(model), self._view(split)).cpu()
+
+    def features(self, model: nn.Module | Trained, split: str) -> Tensor:
+        """Return (N, D) inputs of the network's last linear layer for a split, on the CPU."""
+        objective = _objective_of(model)
         head = self._model.head(objective.network)
         return self._backend.features(objective, head, self._view(split)).cpu()
 
@@ -172,8 +180,8 @@ class Lab:
     def labels(self, split: str = "train", label: str = "y") -> Tensor:
         """Return (N,) labels of a split on the CPU.
 
-        "y", "group", "bias" (int64) or "conflict" (bool). Raises `SupervisionError` for labels
-        that the method does not declare.
+        `label`: "y", "group", "bias" (int64) or "conflict" (bool). Raises `SupervisionError` for
+        labels that the method does not declare.
         """
         labels = self._view(split).labels
         if label not in labels:
@@ -183,13 +191,13 @@ class Lab:
         return labels[label].to("cpu", copy=True)  # a method may change the tensor it gets
 
     def generator(self, purpose: str) -> torch.Generator:
-        """Return a CPU generator for the method, equal in every run of the same spec."""
+        """Return a CPU generator for the method, the same in every run of the same spec."""
         return generator(self.seed, "method", purpose)
 
     def _view(self, split: str, *, fit: bool = False) -> View:
         if split == "test":
             raise SupervisionError(
-                "A method cannot read the test split: it is read once, after `fit`"
+                "A method cannot read the test split, which is only read after `fit`"
             )
         if split not in {"train", "val"}:
             raise OptionError(f"Unknown split {split!r}; a method may use train and val")
@@ -208,7 +216,7 @@ def _described(shape: Shape) -> str:
 
 @torch.no_grad()
 def _check_fits(network: nn.Module, shape: Shape, view: View) -> None:
-    """Predict two samples, so that a wrong shape is the model's error and not the method's."""
+    """Predict two samples, so that a wrong shape is reported as an error of the model."""
     n = min(2, len(view))
     with evaluating(network):
         logits = network(view.inputs(slice(n)))
@@ -218,8 +226,8 @@ def _check_fits(network: nn.Module, shape: Shape, view: View) -> None:
         )
 
 
-def _objective_of(what: nn.Module | Trained) -> Objective:
-    return what.objective if isinstance(what, Trained) else as_objective(what)
+def _objective_of(model: nn.Module | Trained) -> Objective:
+    return model.objective if isinstance(model, Trained) else as_objective(model)
 
 
 def _checked_weights(weights: Tensor | None, n: int) -> Tensor | None:
@@ -248,7 +256,7 @@ def _checked_extra(extra: Mapping[str, Tensor] | None, view: View) -> dict[str, 
     taken = {"x", "y", "index", *NEEDED}
     for name, values in (extra or {}).items():
         if name in taken:
-            raise OptionError(f"extra {name!r} would hide what a batch already has by that name")
+            raise OptionError(f"extra {name!r}: a batch already has {name!r}, so use another name")
         if len(values) != len(view):
             raise OptionError(f"extra {name!r} has {len(values)} rows for {len(view)} samples")
     return dict(extra or {})

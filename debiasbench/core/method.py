@@ -1,4 +1,4 @@
-"""What a method is: options, a declaration of the labels it sees, and `fit`."""
+"""`Method`: options, a declaration of the labels that the method sees, and `fit`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """A debiasing method: a frozen dataclass whose fields are its options, and a `fit`.
+    """A debiasing method: a frozen dataclass whose fields are its options, with a method `fit`.
 
-    The first line of the docstring describes the method in `debiasbench list`; `citation` says
-    where it comes from.
+    `debiasbench list` shows the first line of the docstring. `citation`: the paper to cite.
     """
 
     citation: ClassVar[str] = ""
@@ -32,8 +31,8 @@ class Method(ABC):
 
     @abstractmethod
     def fit(self, lab: Lab) -> Trained | nn.Module:
-        """Train a classifier with what `lab` offers.
+        """Train a classifier and return it.
 
-        Returns what `lab.train` returned, and then every selection rule chooses among that
-        stage's epochs; or a network or objective, which all rules take as it is.
+        Return the result of `lab.train`, and each selection rule selects one of its epochs. Or
+        return a network or an objective, and all selection rules use it unchanged.
         """

@@ -1,4 +1,4 @@
-"""What a model is: options, and `build`, which makes an initialised network."""
+"""`Model`: options, and `build`, which returns an initialised network."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a network must fit: the shape of one sample, and the number of classes.
+    """The shape of one sample, and the number of classes, which a network must fit.
 
-    `input`: shape of one sample, (C, H, W) for images. `inputs`: where a task's inputs are a
-    mapping, the shape of each of its tensors by name; `input` is () then.
+    `input`: shape of one sample, (C, H, W) for images. `inputs`: for a task whose inputs are a
+    mapping, the shape of each tensor of a sample by name; then `input` is ().
     """
 
     input: tuple[int, ...]
@@ -28,28 +28,28 @@ class Shape:
 
     @property
     def features(self) -> int:
-        """Numbers in one sample."""
+        """Number of values in one sample."""
         return sum(math.prod(shape) for shape in (self.inputs or {"": self.input}).values())
 
 
 @dataclass(frozen=True)
 class Model(ABC):
-    """A kind of network: a frozen dataclass whose fields are its options, and a `build`."""
+    """A kind of network: a frozen dataclass whose fields are its options, with `build`."""
 
     citation: ClassVar[str] = ""
 
     @abstractmethod
     def build(self, shape: Shape) -> nn.Module:
-        """Make a network that maps (B, *shape.input) float to logits (B, shape.classes).
+        """Return a network that maps (B, *shape.input) float to logits (B, shape.classes).
 
-        Where `shape.inputs` is not empty, the network is called with a mapping of tensors.
-        `build` is called under a seeded generator, so the usual initialisation is reproducible.
+        If `shape.inputs` is not empty, the network is called with a mapping of tensors. torch's
+        global generator is seeded before the call, so the usual initialisation is reproducible.
         """
 
     def head(self, network: nn.Module) -> nn.Linear:
-        """Return the last linear layer; its input (B, D) is what `lab.features` returns.
+        """Return the last linear layer, whose input (B, D) `lab.features` returns.
 
-        The default is the last `nn.Linear` of the network; override it where that is wrong.
+        By default the last `nn.Linear` of the network. Override it if that is the wrong layer.
         """
         from torch import nn
 
@@ -58,5 +58,5 @@ class Model(ABC):
                 return module
         raise OptionError(
             f"{type(network).__name__} has no nn.Linear whose input could be the features: "
-            f"give {type(self).__name__} a `head` method"
+            f"override `head` in {type(self).__name__}"
         )

@@ -1,4 +1,4 @@
-"""Training and evaluation mode of modules."""
+"""Training mode and evaluation mode of modules."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode, and every submodule back into its mode afterwards."""
+    """Put a module into evaluation mode, and restore the mode of every submodule afterwards."""
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
         yield
     finally:
+        # by `train`, which a module may override to act, as adapters that merge weights do;
+        # parents come before their parts
+        module.train(modes[0][1])
         for m, mode in modes:
-            m.training = mode
+            if m.training != mode:
+                m.train(mode)
 
 
 def train_mode(module: nn.Module) -> None:
-    """Put a module into training mode, except frozen parts: BatchNorm keeps its statistics there.
+    """Put a module into training mode, except frozen parts, where BatchNorm keeps its statistics.
 
     A part is frozen if it has parameters and none of them requires a gradient.
     """
@@ -36,7 +40,7 @@ def train_mode(module: nn.Module) -> None:
 
 
 def normalises(module: nn.Module) -> bool:
-    """Return whether BatchNorm is being trained, so that one sample alone is not a batch."""
+    """Return whether a BatchNorm layer is in training mode, where it needs two samples or more."""
     from torch.nn.modules.batchnorm import _NormBase
 
     return any(isinstance(m, _NormBase) and m.training for m in module.modules())

@@ -1,4 +1,4 @@
-"""What is minimised: a module that maps a batch to a loss, and predicts."""
+"""`Objective`: a module that maps a batch to the loss to minimise, and predicts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 
 class Objective(nn.Module):
-    """A loss over batches around the network that classifies.
+    """A loss of batches, with the network that classifies.
 
-    State of the loss (moving averages, group weights) belongs in buffers that change in place, and
-    further networks in submodules: the trainer moves, saves and optimises them.
+    Keep the state of the loss (moving averages, group weights) in buffers that change in place,
+    and further networks in submodules: the trainer moves, saves and optimises them.
 
-    `additive`: the loss is the mean of its samples' losses, independent of the rest of the batch.
-    Such a batch may be computed in parts, one after the other or by several processes.
+    `additive`: whether the loss is a mean over samples, and the loss of a sample does not depend
+    on the other samples. Then a batch can be computed in parts, one after the other or by several
+    processes.
     """
 
     additive: ClassVar[bool] = False
@@ -52,5 +53,5 @@ class CrossEntropy(Objective):
 
 
 def as_objective(module: nn.Module) -> Objective:
-    """Return an objective as it is, a network under mean cross-entropy."""
+    """Return an objective unchanged, and a network as an objective with mean cross-entropy."""
     return module if isinstance(module, Objective) else CrossEntropy(module)

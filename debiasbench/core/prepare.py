@@ -1,4 +1,4 @@
-"""From stored samples to what a network takes: scaled, augmented in training, normalised."""
+"""Prepare stored samples for a network: scale, augment in training, normalise."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Prepare:
-    """The one place that scales, augments and normalises the samples of a task.
+    """Scales, augments and normalises the samples of a task.
 
-    8-bit tensors become float32 in [0, 1]; others stay as they are. Then training batches are
-    augmented, and the task's `mean` is subtracted and its `std` divided by, channel by channel.
-    A task whose inputs are a mapping has neither.
+    8-bit tensors become float32 in [0, 1]; others are not scaled. Then training batches are
+    augmented. Then the task's `mean` is subtracted and the result is divided by its `std`, per
+    channel. Inputs that are a mapping are neither augmented nor normalised.
     """
 
     def __init__(self, task: Task, device: torch.device | str = "cpu") -> None:
@@ -38,7 +38,7 @@ class Prepare:
         return self._augment is not None
 
     def __call__(self, x: Inputs, augment: Generator | None = None) -> Inputs:
-        """Prepare samples (B, ...), with random augmentation if given a generator."""
+        """Prepare samples (B, ...); with a generator, also augment them at random."""
         x = mapped(_scaled, x)
         if augment is not None and self._augment is not None:
             x = self._augment(cast("Tensor", x), augment)

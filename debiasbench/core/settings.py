@@ -1,4 +1,4 @@
-"""How networks are trained: the settings every method of a comparison shares."""
+"""`Training`: how networks are trained, the same for all methods of a comparison."""
 
 from __future__ import annotations
 
@@ -13,35 +13,37 @@ AnyPrecision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class Training:
-    """Optimizer, schedule and budget of a training stage.
+    """Optimizer, schedule and length of a training stage.
 
-    Data sets recommend values, `--set train.NAME=VALUE` chooses, and `lab.train(net, lr=...)`
-    overrides for one stage.
+    Data sets recommend values. `--set train.NAME=VALUE` replaces them for a run, and
+    `lab.train(network, NAME=VALUE)` for one stage.
     """
 
     epochs: int = option(20, "passes over the training split", ge=1)
-    batch_size: int = option(128, "samples a step", ge=1)
-    optimizer: Literal["sgd", "adam", "adamw"] = option("sgd", "update rule")
+    batch_size: int = option(128, "samples per step", ge=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = option("sgd", "optimization algorithm")
     lr: float = option(0.01, "learning rate", gt=0)
-    momentum: float = option(0.9, "momentum; sgd only", ge=0, lt=1)
-    weight_decay: float = option(0.0, "weight decay, on all parameters", ge=0)
+    momentum: float = option(0.9, "momentum; used by sgd only", ge=0, lt=1)
+    weight_decay: float = option(0.0, "weight decay of all parameters", ge=0)
     schedule: Literal["constant", "cosine", "step", "plateau"] = option(
         "constant",
-        "learning rate over time: cosine falls to 0 each step; step divides by 10 after each "
-        "third of the epochs; plateau divides by 10 when more than 5 epochs did not lower the "
-        "validation loss",
+        "learning rate over time; cosine: decreases to 0, at every step; step: divided by 10 after "
+        "each third of the epochs; plateau: divided by 10 when the validation loss has not "
+        "decreased for more than 5 epochs",
     )
-    clip_norm: float | None = option(None, "largest gradient norm; none: no clipping", gt=0)
+    clip_norm: float | None = option(
+        None, "gradients of larger norm are scaled down to this norm; none: no clipping", gt=0
+    )
     precision: AnyPrecision = option(
         "auto",
         "precision of matrix products and convolutions; auto: bf16 on an accelerator that supports "
-        "it, else fp32",
+        "it, otherwise fp32",
         absent="fp32",
     )
     micro_batch: int | Literal["auto"] | None = option(
         None,
-        "samples computed at a time; their gradients add up to that of the batch; auto: as many as "
-        "fit into memory; none: the whole batch",
+        "samples computed at a time, with gradients summed over the batch; auto: as many as fit "
+        "into memory; none: the whole batch",
         ge=1,
         absent=None,
     )

@@ -1,6 +1,6 @@
-"""What a training stage is and what it leaves: `Stage`, `Trained`, and who makes one of the other.
+"""A training stage and its result: `Stage`, `Trained`, and `Trainer`, which trains stages.
 
-A `Stage` is complete: whoever holds it can train it, hash it or time it.
+A `Stage` is complete: it can be trained, hashed or timed without any other information.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Stage:
-    """A training stage, before anything is trained.
+    """A training stage, before it is trained.
 
-    `objective`: trained in place, from its present weights. `steps`: optimizer steps, in total.
-    `extra`: (N, ...) tensors over the split that batches carry by name. `masks`: what an earlier
-    stage left, by parameter name. `select`: whether the selection rules are followed.
-    `validation`: the split that they, and the plateau schedule, read after each epoch.
+    `objective`: trained in place, from its current weights. `steps`: total number of optimizer
+    steps. `extra`: (N, ...) tensors of the split; batches have them as attributes by name.
+    `masks`: the masks that an earlier stage left, by parameter name. `select`: whether selection
+    rules are followed. `validation`: the split that selection rules and the plateau schedule read
+    after each epoch.
     """
 
     name: str
@@ -50,41 +51,42 @@ class Stage:
         return self.select or self.settings.schedule == "plateau"
 
     def copied(self) -> Stage:
-        """Return the same stage with a copy of everything that training changes."""
+        """Return this stage with copies of everything that training changes."""
         objective, components = copy.deepcopy((self.objective, self.components))
         return replace(self, objective=objective, components=components)
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The weights a selection rule keeps."""
+    """The weights that a selection rule keeps."""
 
-    epoch: int  # passes over the data when it was taken, from 1
+    epoch: int  # after this many epochs, from 1
     value: float  # the rule's validation metric at that epoch; NaN for `last`
     state: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage took."""
+    """What the training of a stage cost."""
 
     name: str
     epochs: int
     steps: int
     samples: int
     seconds: float
-    flops: float  # of training, validation not counted
-    reused: bool = False  # trained by another run, whose seconds these are
+    flops: float  # of training, without validation
+    reused: bool = False  # trained by another run; then `seconds` are those of that run
     micro_batch: int | None = None  # samples computed at a time; None: the whole batch
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Everything a stage leaves: the objective with its last weights, and what every rule keeps.
+    """The result of a stage: the objective with its last weights, and the checkpoints.
 
-    `densities`: fraction of active weights by parameter name of the objective, where below 1.
-    `masks`: which weights were active after the last step, for a stage that continues. `cost`:
-    None for an objective that no stage trained.
+    `checkpoints`: the weights that each selection rule keeps, by name of the rule. `densities`:
+    fraction of active weights by parameter name of the objective, where it is below 1. `masks`:
+    the active weights after the last step, for a stage that continues. `cost`: None for an
+    objective that no stage trained.
     """
 
     objective: Objective
@@ -95,7 +97,7 @@ class Trained:
 
 
 class Trainer(Protocol):
-    """Whoever turns stages into what they leave; see `debiasbench.training.trainer`."""
+    """Trains stages; the default is `debiasbench.training.trainer.Sequential`."""
 
     def train(self, stages: Sequence[Stage]) -> list[Trained]:
-        """Train stages that do not depend on each other; return what each left, in order."""
+        """Train stages that do not depend on each other; return their results in order."""

@@ -1,4 +1,4 @@
-"""Which labels a method declares that it sees."""
+"""`Supervision`: the labels that a method declares to see."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ValUse = Literal["none", "select", "fit"]
 
 @dataclass(frozen=True)
 class Supervision:
-    """The labels a method sees beside the class labels of the training split.
+    """The labels that a method sees in addition to the class labels of the training split.
 
-    `train`: "none"; "conflict", the one bit aligned/conflicting; or "groups", bias and group
-    (and so the conflict bit as well).
-    `val`: "none", the method never looks at validation data; "select", it may read predictions
-    and group labels there to choose between models; "fit", it may train on them.
+    `train`: "none"; "conflict", whether a sample is aligned or conflicting; or "groups", bias,
+    group and conflict labels.
+    `val`: "none", the method does not read validation data; "select", it may read predictions
+    and group labels of the validation split to choose between models; "fit", it may train on it.
     """
 
     train: TrainLabels = "none"
@@ -28,5 +28,6 @@ class Supervision:
         for name, allowed in (("train", get_args(TrainLabels)), ("val", get_args(ValUse))):
             if getattr(self, name) not in allowed:
                 raise OptionError(
-                    f"Supervision({name}={getattr(self, name)!r}): must be one of {allowed}"
+                    f"Supervision({name}={getattr(self, name)!r}): {name} must be one of "
+                    f"{', '.join(map(repr, allowed))}"
                 )

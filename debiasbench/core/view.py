@@ -1,4 +1,4 @@
-"""A split as its reader may see it: placed samples, and the labels that were declared."""
+"""`View`: the samples of a split on a device, and the labels that its reader may see."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Samples(Protocol):
-    """The samples of a split, placed where a device can read them."""
+    """The samples of a split, returned on a device."""
 
     @property
     def device(self) -> torch.device:
@@ -26,12 +26,12 @@ class Samples(Protocol):
 
     @property
     def resident(self) -> bool:
-        """Whether all samples are in the device's memory; if not, they are copied by batch."""
+        """Whether all samples are in the device's memory; otherwise each batch is copied."""
 
     def __len__(self) -> int: ...
 
     def take(self, index: Tensor | slice) -> Inputs:
-        """Return stored samples (B, ...) on the device, in memory that may be written to."""
+        """Return stored samples (B, ...) on the device; the caller may change them in place."""
 
     def expect(self, batches: Sequence[Tensor]) -> None:
         """Prepare for batches to be taken in this order."""
@@ -39,7 +39,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A split with exactly the labels that its reader may see.
+    """A split with only the labels that its reader may see.
 
     `labels`: name -> (N,), on the device.
     """
@@ -52,7 +52,7 @@ class View:
         return len(self.samples)
 
     def inputs(self, index: Tensor | slice) -> Inputs:
-        """Return what a network takes (B, ...) at `index`, without augmentation."""
+        """Return prepared inputs (B, ...) of the samples at `index`, without augmentation."""
         return self.prepare(self.samples.take(index))
 
     def batch(
@@ -62,9 +62,10 @@ class View:
         extra: Mapping[str, Tensor],
         augment: torch.Generator | None,
     ) -> Batch:
-        """Return the training batch of `stored` samples, those at `index` (B,).
+        """Return the training batch of the samples at `index` (B,).
 
-        `extra`: (N, ...) tensors by name, whose rows are added.
+        `stored`: these samples before preparation. `extra`: (N, ...) tensors by name; their rows
+        at `index` become attributes of the batch. `augment`: see `Prepare`.
         """
         columns = {name: values[index] for name, values in {**self.labels, **extra}.items()}
         return Batch(self.prepare(stored, augment), index=index, **columns)
@@ -72,7 +73,7 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What the harness, and only the harness, sees of the validation or test split."""
+    """The validation or test split as it is used for evaluation; methods never get it."""
 
     view: View  # labels: y, group
     aligned: Sequence[Sequence[bool]]  # (C, B)

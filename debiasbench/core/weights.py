@@ -1,6 +1,6 @@
-"""Sampling weights that several methods share: upweight conflicting samples, balance groups.
+"""Sampling weights for methods: upweight conflicting samples, or balance groups.
 
-Pass them to `Lab.train(..., weights=...)`; only the ratios between them matter.
+Pass them to `Lab.train(..., weights=...)`. Only the ratios between weights matter.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-# conflicting fraction of the training split -> lambda (Park et al., CVPR 2023, released defaults)
+# conflicting fraction of the training split -> lambda (Park et al., CVPR 2023; their code's values)
 PUBLISHED = {0.005: 80.0, 0.01: 50.0, 0.02: 30.0, 0.05: 10.0}
 
 
@@ -38,7 +38,7 @@ def published_weight(ratio: float) -> float:
 
     `ratio`: conflicting fraction of the training split, in [0, 1]. The published values (Park et
     al., CVPR 2023) apply within a factor of 1.25 of their ratio. For all other ratios the weight
-    is (1 - ratio) / (2 * ratio), so that a third of the draws is conflicting.
+    is (1 - ratio) / (2 * ratio), so that a third of the drawn samples is conflicting.
     """
     for published, weight in PUBLISHED.items():
         if ratio > 0 and abs(math.log(ratio / published)) < math.log(1.25):

@@ -57,7 +57,7 @@ def boards(
     names = {r.spec.dataset.name for r in records}
     if dataset is not None:
         if dataset not in names:
-            raise UnknownNameError("data set among the records", dataset, names)
+            raise UnknownNameError("data set", dataset, names)
         records = [r for r in records if r.spec.dataset.name == dataset]
     if not records:
         return []
@@ -123,7 +123,7 @@ def _with_differences(rows: list[Row], baseline: str | None) -> list[Row]:
         return rows
     named = {row.name: row for row in rows}
     if baseline not in named:
-        raise UnknownNameError("baseline among the rows", baseline, named)
+        raise UnknownNameError("baseline", baseline, named)
     values = named[baseline].values
     return [
         row

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from debiasbench.records.record import Provenance, Record, TaskFacts
 
 
+LISTED = 8  # groups that a note names
+
+
 def conditions(rows: Sequence[Row], records: Sequence[Record]) -> str:
     """Describe the samples, the training that all rows share, and the machines."""
     return f"Samples: {samples([records[0].task])}. {training(rows)} {made_on(records)}"
@@ -56,11 +59,12 @@ def notes(
 ) -> list[str]:
     """Name what limits a comparison of the rows.
 
-    That is: seeds without a result, rows of one seed, a validation split that was balanced with
-    bias labels, different versions and machines, and records that were not verified.
+    That is: groups without test samples, seeds without a result, rows of one seed, a validation
+    split that was balanced with bias labels, different versions and machines, and records that
+    were not verified.
     """
     task = records[0].task
-    sentences = _seeds(rows)
+    sentences = [*_untested_groups(task), *_seeds(rows)]
     if rule not in USES_GROUPS | {"last"} and _conflicting(task, "val") > 2 * _conflicting(
         task, "train"
     ):
@@ -70,6 +74,21 @@ def notes(
     if single := [row.name for row in rows if len(row.values) == 1]:
         sentences.append(f"One seed each, so no interval and no comparison: {', '.join(single)}.")
     return [*sentences, *_differences(records), *_not_verified(records, unverified)]
+
+
+def _untested_groups(task: TaskFacts) -> list[str]:
+    """Name the groups without test samples, which metrics cannot judge."""
+    groups = [f"{c} with {b}" for c in task.classes for b in task.biases]
+    counts = task.group_counts["test"]
+    empty = [group for group, count in zip(groups, counts, strict=True) if count == 0]
+    if not empty:
+        return []
+    more = f" and {len(empty) - LISTED} more" if len(empty) > LISTED else ""
+    return [
+        f"The test split has no sample of {', '.join(empty[:LISTED])}{more}: unbiased, balanced "
+        "groups and worst group leave these groups out, so their values are too favourable if a "
+        "classifier fails there."
+    ]
 
 
 def _seeds(rows: Sequence[Row]) -> list[str]:

@@ -79,7 +79,7 @@ def pivots(
             by_value.setdefault(canonical(options[option]), []).append(record)
     if not by_value:
         known = {name for record in records for name in _options(record.spec)}
-        raise UnknownNameError("option of the records", option, known)
+        raise UnknownNameError("option", option, known)
     tables: dict[tuple[str, str], list[Column]] = {}
     for members in sorted(by_value.values(), key=lambda group: _rank(group[0], option)):
         value = _options(members[0].spec)[option]

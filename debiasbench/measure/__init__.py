@@ -1,1 +1,1 @@
-"""How fast it is here: benchmark, baselines, step profile and forecast."""
+"""Measure speed on this machine: benchmark, baselines, step profile and forecast."""

@@ -1,4 +1,4 @@
-"""Who trains a stage when its speed is measured: the engine, a bare loop, and one over files."""
+"""The training loops that a benchmark compares: debiasbench, a bare loop, and a `DataLoader`."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from debiasbench.training.execution import Execution
     from debiasbench.training.placed import Placed
 
-    Loaded = Iterator[tuple[Inputs, Tensor]]  # x: (B, ...) as a network takes it, y: (B,)
+    Loaded = Iterator[tuple[Inputs, Tensor]]  # x: (B, ...), prepared; y: (B,)
 
 
 def for_timing(stage: Stage) -> Stage:
-    """Return a stage whose steps are all alike: whole batches, and no look at validation."""
+    """Return a stage whose steps all cost the same: equal batches, and no validation."""
     batches = stage.batches
     pool = batches.pool
-    if batches.weights is not None:  # the samples left out must not be all that are drawn
+    if batches.weights is not None:  # keep the samples of largest weight, so that some are drawn
         pool = pool[batches.weights[pool].argsort(descending=True)]
     size = min(stage.settings.batch_size, len(pool))
     pool = pool[: len(pool) // size * size]
@@ -52,16 +52,16 @@ def for_timing(stage: Stage) -> Stage:
 
 
 class Lap(NamedTuple):
-    """What a baseline took in one round."""
+    """The time and memory of a loop in one round."""
 
     seconds: float  # of the timed steps
-    samples: int  # of all steps, the first ones included
-    memory: int | None  # peak bytes beyond those in use before; None: the device counts none
-    around: float  # seconds beside the timed steps
+    samples: int  # of all steps, including the warm-up
+    memory: int | None  # peak bytes in addition to those in use before; None: unknown
+    around: float  # seconds in addition to the timed steps
 
 
 class Baselines:
-    """Trainers of one stage on one device, timed by one clock."""
+    """The training loops of one stage on one device, timed by one clock."""
 
     def __init__(self, stage: Stage, task: Task, execution: Execution, clock: Stopwatch) -> None:
         self._stage, self._execution, self._clock = stage, execution, clock
@@ -70,7 +70,7 @@ class Baselines:
         self._numerics = replace(execution, compile="off").numerics(stage.settings.precision)
 
     def engine(self, steps: int) -> Lap:
-        """Train as a run does."""
+        """Train as a run of debiasbench does."""
         execution = self._execution
         predictor = Predictor(execution, self._stage.settings.precision)
         trainer = Sequential(execution, predictor, progress=self._clock)
@@ -83,7 +83,7 @@ class Baselines:
         return self._lap(train)
 
     def bare(self, steps: int) -> Lap:
-        """Train as one does without a library, from the same memory."""
+        """Train with a loop as one writes it without a library, on the same data in memory."""
         stage, device = self._stage, self._execution.device
         samples, y = cast("Placed", stage.view.samples), stage.view.labels["y"]
         order = orders(stage.batches.pool.to(device), stage.batches.batch_size)
@@ -96,7 +96,7 @@ class Baselines:
         return self._lap(partial(self._train, batches(), steps))
 
     def loader(self, loader: DataLoader[Any], order: Shuffled, steps: int) -> Lap:
-        """Train on batches that a `DataLoader` reads from files in an `order`."""
+        """Train with the bare loop, on batches that a `DataLoader` reads from files in `order`."""
         stage, device = self._stage, self._execution.device
         order.steps = WARM_UP + steps
 
@@ -104,14 +104,14 @@ class Baselines:
             rng = torch.Generator(device).manual_seed(stage.seed)
             for x, y in loader:
                 images = x.to(device, non_blocking=True)
-                if self._augment is not None:  # of normalised values, which takes as long
+                if self._augment is not None:  # after normalisation, which takes the same time
                     images = self._augment(images, rng)
                 yield images, y.to(device, non_blocking=True)
 
         return self._lap(partial(self._train, batches(), steps))
 
     def _train(self, batches: Loaded, steps: int) -> int:
-        """Take a step on each batch; return how many samples they had."""
+        """Take a step on each batch; return the number of samples in all batches."""
         stage, numerics, device = self._stage, self._numerics, self._execution.device
         network = copy.deepcopy(stage.objective.network).train()
         numerics.lay_out(network)
@@ -135,7 +135,7 @@ class Baselines:
         return samples
 
     def _lap(self, train: Callable[[], int]) -> Lap:
-        """Let a baseline train; measure its memory where the device counts it."""
+        """Time a training function, and measure its memory if the device counts allocations."""
         device = self._execution.device
         module: Any = torch.get_device_module(device)
         peak = getattr(module, "max_memory_allocated", None)

@@ -1,4 +1,4 @@
-"""How fast this engine trains here: beside a bare loop, and beside a `DataLoader` over files."""
+"""Benchmark the training speed: debiasbench, a bare loop, and a `DataLoader` over files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from debiasbench.common.errors import OptionError
 from debiasbench.common.processes import cores
 from debiasbench.common.randomness import seeded
+from debiasbench.common.wording import counted
 from debiasbench.core.data import Split
 from debiasbench.core.inputs import mapped
 from debiasbench.core.prepare import Prepare
@@ -40,50 +41,50 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FILES = 2000  # images that are written for the DataLoader, at most
-WORKERS = 4  # processes that read them, at most
-EVALUATED = 4 * BATCH  # samples of the test split that are predicted, at most
+FILES = 2000  # largest number of images that are written for the DataLoader
+WORKERS = 4  # largest default number of processes that read them
+EVALUATED = 4 * BATCH  # largest number of test samples that are predicted
 PRODUCTS = (1024, 2048)  # rows of the square matrices that are multiplied
 LARGE_PRODUCTS = (4096, 8192)  # the same on an accelerator
-REPEATS = 3  # products of each size, at each of three times
+REPEATS = 3  # products of each size in each of three measurements
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured, as `--json` writes it: raw seconds, from which everything shown follows.
+    """The raw measurements of a benchmark, as `--json` writes them; the report is computed from it.
 
-    Baselines are called "engine", "bare" and, where samples are images, "loader". The i-th values
-    of two baselines come from one round, so that ratios are taken in pairs.
+    The three training loops are called "engine", "bare" and, for image data, "loader". The i-th
+    values of two loops are from the same round, so ratios are computed in pairs.
 
-    `engine` trains the last stage of the method as the method asks for it. `bare` trains the same
-    network with plain cross-entropy, the same optimizer and numerics, from the same memory. It
-    draws every sample equally often and has no masks, so the ratio shows what a method adds.
-    `loader` takes the steps of `bare` on batches of PNG files that Pillow opens and torchvision
-    turns into tensors; batches that its processes read before the clock starts are in its favour.
-    Each takes `WARM_UP` steps before the clock starts; `around` is what the engine took for these,
-    for beginning and for ending.
+    "engine" is debiasbench: it trains the last stage of the method. "bare" trains the same network
+    with plain cross-entropy, the same optimizer and numerics, and the same data in memory. It draws
+    every sample equally often and has no masks, so the ratio shows the cost of the method.
+    "loader" takes the steps of "bare" on batches of PNG files, which Pillow opens and torchvision
+    converts to tensors. Batches that its processes read before the clock starts are an advantage
+    for "loader". Each loop takes `WARM_UP` steps before the clock starts. `around` is the time that
+    "engine" takes for these steps, and to start and to end the stage.
 
-    `split` comes from further steps that wait for the device after each part, so their sum is
-    more than an uninterrupted step. What components do counts as "sparsity".
+    `split` is measured in additional steps that wait for the device after each part, so the sum of
+    the parts is more than an uninterrupted step. The time of components is "sparsity".
 
-    `memory` is known where the device counts allocations; a CPU does not.
+    `memory` is only known if the device counts allocations, which a CPU does not.
     """
 
-    spec: dict[str, Any]  # of the run whose stage this is: see `record.Spec`
-    stage: str  # its name in the method
-    batch_size: int  # samples a step; fewer than were asked for where there are not as many
-    steps: int  # timed ones of a round
-    training: dict[str, list[float]]  # baseline -> seconds of the timed steps, each round
-    samples: dict[str, int]  # baseline -> samples of a round, timed or not
-    around: list[float]  # seconds of the engine beside the timed steps, each round
-    memory: dict[str, list[int]]  # baseline -> peak bytes beyond the data, each round
+    spec: dict[str, Any]  # of the run that the stage belongs to: see `debiasbench.Spec`
+    stage: str  # the name of the stage in the method
+    batch_size: int  # samples per step; less than in the spec if there are fewer samples
+    steps: int  # timed steps per round
+    training: dict[str, list[float]]  # loop -> seconds of the timed steps, each round
+    samples: dict[str, int]  # loop -> samples per round, including the warm-up
+    around: list[float]  # seconds of "engine" in addition to the timed steps, each round
+    memory: dict[str, list[int]]  # loop -> peak bytes in addition to the data, each round
     evaluation: dict[str, list[float]]  # "engine", "bare" -> seconds, each round
     evaluated: int  # samples of the test split
-    split: dict[str, list[float]]  # part, or "step" for their sum -> seconds, each step
-    flops: float  # of the objective's forward pass over a batch, dense; a multiply-add is two
+    split: dict[str, list[float]]  # part, or "step" for the whole step -> seconds, each step
+    flops: float  # of the objective's dense forward pass on a batch; a multiply-add is two
     products: dict[str, list[float]]  # rows of square matrices -> seconds of each product
     precision: str  # of products and convolutions: see `Training`
-    compile: str  # see `Numerics`; of the engine's training alone
+    compile: str  # see `Numerics`; only "engine" is compiled
     deterministic: bool
     workers: int  # processes of the DataLoader
     hardware: str
@@ -92,25 +93,25 @@ class Bench:
     notes: list[str] = field(default_factory=list)
 
     def ratios(self, baseline: str) -> list[float]:
-        """Return images/s of the engine over those of a baseline, each round of training."""
+        """Return the speed of debiasbench divided by that of a loop, for each round of training."""
         return _ratios(self.training, baseline)
 
     def evaluation_ratios(self) -> list[float]:
-        """Return the same of evaluation, over bare forward passes."""
+        """Return the speed of evaluation divided by that of bare forward passes, by round."""
         return _ratios(self.evaluation, "bare")
 
     def images_per_second(self, baseline: str) -> float:
-        """Return the median over rounds of training."""
+        """Return the median speed of a training loop over all rounds."""
         return self.steps * self.batch_size / median(self.training[baseline])
 
     def flops_per_second(self) -> float:
-        """Return what the engine achieves; a step counts as three dense forward passes."""
+        """Return the FLOPs per second of debiasbench; a step counts as 3 dense forward passes."""
         return 3 * self.flops * self.steps / median(self.training["engine"])
 
     def peak(self) -> tuple[int, float]:
-        """Return the rows of the matrices multiplied fastest, and FLOPs per second of these."""
+        """Return the matrix size with the fastest products, and their FLOPs per second."""
         speeds = {int(n): 2 * int(n) ** 3 / min(seconds) for n, seconds in self.products.items()}
-        return max(speeds.items(), key=lambda found: found[1])
+        return max(speeds.items(), key=lambda pair: pair[1])
 
 
 def _ratios(seconds: Mapping[str, Sequence[float]], baseline: str) -> list[float]:
@@ -127,10 +128,11 @@ def bench(
 ) -> Bench:
     """Measure the last training stage of a spec's method, and evaluation, on this machine.
 
-    Baselines train in this process, one after the other in each round, every time from the same
-    weights; a first, short round does not count. `workers`: processes of the DataLoader; by
-    default one per core and `WORKERS` at most. The bare loop is never compiled. Raises whatever
-    `Session.run` raises.
+    In each round, all loops train in this process, one after the other, and always from the same
+    weights. A short first round is not counted. The bare loop is never compiled.
+
+    `steps`: timed steps per round. `workers`: processes of the DataLoader; by default one per core,
+    but at most `WORKERS`. Raises the errors of `Session.run`.
     """
     execution, progress = session.execution, session.progress
     if workers is None:
@@ -145,8 +147,8 @@ def bench(
             loader = stack.enter_context(loading(stage, task, files, workers))
             baselines["loader"] = partial(timed.loader, *loader)
             notes.append(
-                f"The DataLoader reads {files:,} PNG files with {workers} processes; the system "
-                "has the files in memory."
+                f"The DataLoader reads {counted(files, 'PNG file')} with {workers} processes; the "
+                "files are in the memory of the operating system."
             )
         else:
             notes.append("No DataLoader: samples are not 8-bit images of one or three channels.")
@@ -154,7 +156,7 @@ def bench(
         products = _Products(stage.objective, numerics, execution.device)
         products.compute()
         laps = _in_turn(baselines, "training", steps, rounds, progress)
-        products.compute()  # several times, since a shared machine is not always equally fast
+        products.compute()  # three times in total, since the speed of a shared machine varies
         view_size, readers = _evaluation(stage, task, execution)
         predicted = _in_turn(readers, "evaluation", steps, rounds, progress)
         split, flops = step_profile(stage, execution, steps)
@@ -164,13 +166,13 @@ def bench(
         stage=stage.name,
         batch_size=stage.batches.batch_size,
         steps=steps,
-        training={name: [lap.seconds for lap in own] for name, own in laps.items()},
-        samples={name: own[0].samples for name, own in laps.items()},
+        training={name: [lap.seconds for lap in loop_laps] for name, loop_laps in laps.items()},
+        samples={name: loop_laps[0].samples for name, loop_laps in laps.items()},
         around=[lap.around for lap in laps["engine"]],
         memory={
             name: peaks
-            for name, own in laps.items()
-            if (peaks := [lap.memory for lap in own if lap.memory is not None])
+            for name, loop_laps in laps.items()
+            if (peaks := [lap.memory for lap in loop_laps if lap.memory is not None])
         },
         evaluation=predicted,
         evaluated=view_size,
@@ -195,12 +197,12 @@ def _in_turn(
     rounds: int,
     progress: Progress,
 ) -> dict[str, list[T]]:
-    """Let all take `steps` in every round, in a different order each round."""
+    """Call each loop with `steps` in every round, in a different order each round."""
     results: dict[str, list[T]] = {name: [] for name in baselines}
     progress.start(title, (1 + rounds) * len(baselines))
     for number, names in zip(range(1 + rounds), cycle(permutations(baselines)), strict=False):
         for name in names:
-            lap = baselines[name](steps if number else 1)  # the first round finds kernels
+            lap = baselines[name](steps if number else 1)  # the first round selects kernels
             if number:
                 results[name].append(lap)
             progress.advance()
@@ -208,26 +210,26 @@ def _in_turn(
     return results
 
 
-# --- what is measured -------------------------------------------------------------------------
+# --- the stage, evaluation and products that are measured -------------------------------------
 
 
 def _measured_stage(session: Session, spec: Spec) -> tuple[Stage, list[str]]:
-    """Return the last stage that a method asks for, and notes for the reader."""
+    """Return the last stage of a method, and notes for the reader."""
     listening = Listening()
     session.rehearse(spec, listening)
     if not listening.stages:
         raise OptionError(
-            f"Method {spec.method.name} trains no stage, so there is nothing to measure: try "
+            f"Method {spec.method.name} trains no stage, so there is nothing to measure: use "
             "another --method"
         )
     last, notes = listening.stages[-1], []
     if len(listening.stages) > 1:
         names = ", ".join(stage.name for stage in listening.stages)
-        notes.append(f"Of the method's stages ({names}) the last is measured.")
+        notes.append(f"The method has the stages {names}; the last one is measured.")
     if last.components:
         notes.append(
-            "An interval that is a fraction of the training, such as every=5%, is a fraction of "
-            "these few steps here; an interval in steps stays as it is."
+            "An update interval such as every=5% is a fraction of the steps of the benchmark, not "
+            "of a training. An interval in steps is the same as in a training."
         )
     return for_timing(last), notes
 
@@ -235,7 +237,7 @@ def _measured_stage(session: Session, spec: Spec) -> tuple[Stage, list[str]]:
 def _evaluation(
     stage: Stage, task: Task, execution: Execution
 ) -> tuple[int, dict[str, Callable[[int], float]]]:
-    """Return the size of a part of the test split, and who predicts it."""
+    """Return how many test samples are predicted, and the two functions that predict them."""
     test, part = task.test, slice(EVALUATED)
     split = Split(mapped(lambda x: x[part], test.x), test.y[part], test.bias[part], test.num_biases)
     view = PlacedTask(replace(task, test=split), execution.device).view("test", "none")
@@ -263,7 +265,7 @@ def _evaluation(
 
 
 class _Products:
-    """Multiplies square matrices, in the numerics that a stage is trained in."""
+    """Measures products of square matrices, with the numerics of a stage."""
 
     def __init__(self, objective: Objective, numerics: Numerics, device: torch.device) -> None:
         weight = next(objective.parameters())
@@ -273,11 +275,11 @@ class _Products:
 
     @torch.no_grad()
     def compute(self) -> None:
-        """Multiply matrices of each size, and note the seconds."""
+        """Multiply matrices of each size, and store the seconds."""
         for n in self._sizes:
             a, b = torch.rand(2, n, n, device=self._device, dtype=self._dtype)
             with self._numerics.applied(), self._numerics.autocast(self._device):
-                a @ b  # chooses its kernel
+                a @ b  # the first product selects a kernel
                 for _ in range(REPEATS):
                     begun = now()
                     torch.matmul(a, b)

@@ -1,4 +1,4 @@
-"""What runs will take: a few steps of each kind of run, timed, and multiplied."""
+"""Forecast the time of runs, from a few timed steps of each kind of run."""
 
 from __future__ import annotations
 
@@ -25,46 +25,47 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
     from debiasbench.specs.suite import StandIn
 
-FREE = {"lr", "momentum", "weight_decay"}  # settings that cost nothing
+FREE = {"lr", "momentum", "weight_decay"}  # settings that do not change the time of a run
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What runs of one kind will take, by a measurement of the first of them."""
+    """The expected time and memory of runs of one kind, measured with the first of them."""
 
-    spec: Spec  # the one measured
+    spec: Spec  # the run that was measured
     runs: int
-    differ: tuple[str, ...]  # names of options in which they differ
+    differ: tuple[str, ...]  # names of the options in which the runs differ
     hardware: str
     stages: tuple[StageTime, ...] = ()
-    around: float = 0.0  # seconds per run beside its stages: data, the method's rest, evaluation
+    around: float = 0.0  # seconds per run outside of stages: data, method, evaluation
     memory: int = 0  # bytes: see `debiasbench.training.device.peak_memory`
-    stand_in: str = ""  # why images were random
-    problem: str = ""  # why there is no forecast
+    stand_in: str = ""  # why random images were used; empty if the data were used
+    problem: str = ""  # why there is no forecast; empty if there is one
 
     @property
     def seconds(self) -> float:
-        """Seconds of one run, NaN without a forecast."""
+        """Seconds of one run; NaN if there is no forecast."""
         return math.nan if self.problem else self.around + sum(s.seconds for s in self.stages)
 
 
 def forecast(
     session: Session, specs: Iterable[Spec], *, stand_ins: Mapping[str, StandIn] | None = None
 ) -> list[Forecast]:
-    """Measure each kind of run on the session's device, and say what one run of it will take.
+    """Measure each kind of run on the session's device; return a forecast for each kind.
 
     Runs are of one kind if their data set, network with its options, method, sparsifier and
-    training are the same, except learning rate, momentum and decay; the options in which they
-    `differ` are assumed to cost nothing.
-    `stand_ins`: by data set; where its files are missing, random images of that shape are used.
-    What cannot be measured comes back with a `problem`.
+    training settings are the same, except learning rate, momentum and weight decay. All runs of a
+    kind are assumed to take the same time, whatever the options in which they `differ`.
+
+    `stand_ins`: by data set. If files are missing, random images of these sizes are used. A kind
+    that cannot be measured has a `problem`.
     """
     kinds: dict[str, list[Spec]] = {}
     for spec in specs:
         kinds.setdefault(_kind(spec), []).append(spec)
     forecasts = []
-    for alike in kinds.values():
-        empty = Forecast(alike[0], len(alike), _differing(alike), session.execution.hardware)
+    for runs in kinds.values():
+        empty = Forecast(runs[0], len(runs), _differing(runs), session.execution.hardware)
         try:
             forecasts.append(_measured(empty, session, stand_ins or {}))
         except DebiasbenchError as error:
@@ -79,7 +80,7 @@ def _kind(spec: Spec) -> str:
 
 
 def _differing(specs: list[Spec]) -> tuple[str, ...]:
-    """Return names of options, as `debiasbench run --set` takes them, in which specs differ."""
+    """Return the options in which specs differ, with names as in `debiasbench run --set`."""
     values: dict[str, set[str]] = {}
     for spec in specs:
         options = {f"dataset.{name}": value for name, value in spec.dataset.options.items()}
@@ -89,33 +90,33 @@ def _differing(specs: list[Spec]) -> tuple[str, ...]:
             options |= {f"sparse.{name}": value for name, value in spec.sparse.options.items()}
         for name, value in options.items():
             values.setdefault(name, set()).add(canonical(value))
-    return tuple(name for name, seen in values.items() if len(seen) > 1)
+    return tuple(name for name, distinct in values.items() if len(distinct) > 1)
 
 
 def _measured(empty: Forecast, session: Session, stand_ins: Mapping[str, StandIn]) -> Forecast:
     spec, execution = empty.spec, session.execution
-    placed, loading, why = _task(session, spec, stand_ins)
+    placed, loading, reason = _task(session, spec, stand_ins)
     reset_peak_memory(execution.device)
     rehearsal = Rehearsal(execution, session.predictor(spec), session.progress)
     begun = now()
     session.rehearse(spec, rehearsal, placed)
-    besides = now() - begun - rehearsal.seconds
+    between_stages = now() - begun - rehearsal.seconds
     return replace(
         empty,
         stages=tuple(rehearsal.times),
-        around=loading + besides + _evaluation(rehearsal.times, placed.task),
+        around=loading + between_stages + _evaluation(rehearsal.times, placed.task),
         memory=peak_memory(execution.device) + rehearsal.kept,
-        stand_in=why,
+        stand_in=reason,
     )
 
 
 def _task(
     session: Session, spec: Spec, stand_ins: Mapping[str, StandIn]
 ) -> tuple[PlacedTask, float, str]:
-    """Return the task, the seconds that a run takes to load it, and why it is random if it is."""
+    """Return the task, the seconds to load it, and the reason if its images are random."""
     name = spec.dataset.name
     try:
-        placed = session.task(spec.dataset)  # the first run fills the cache
+        placed = session.task(spec.dataset)  # this fills the cache, as the first run does
         begun = now()
         load_task(session.plugins, spec.dataset, session.data_root)
         return placed, now() - begun, ""
@@ -126,28 +127,31 @@ def _task(
         return random, 0.0, str(error)
 
 
-def _random_task(like: StandIn) -> Task:
+def _random_task(sizes: StandIn) -> Task:
     rng = torch.Generator().manual_seed(0)
 
     def split(n: int) -> Split:
-        x = torch.randint(0, 256, (n, *like.input), dtype=torch.uint8, generator=rng)
-        bias = torch.randint(like.biases, (n,), generator=rng)
-        return Split(x, torch.arange(n) % like.classes, bias, like.biases)
+        x = torch.randint(0, 256, (n, *sizes.input), dtype=torch.uint8, generator=rng)
+        bias = torch.randint(sizes.biases, (n,), generator=rng)
+        return Split(x, torch.arange(n) % sizes.classes, bias, sizes.biases)
 
     return Task(
-        train=split(like.train),
-        val=split(like.val),
-        test=split(like.test),
-        classes=tuple(map(str, range(like.classes))),
-        biases=tuple(map(str, range(like.biases))),
-        aligned=torch.eye(like.classes, like.biases, dtype=torch.bool),
+        train=split(sizes.train),
+        val=split(sizes.val),
+        test=split(sizes.test),
+        classes=tuple(map(str, range(sizes.classes))),
+        biases=tuple(map(str, range(sizes.biases))),
+        aligned=torch.eye(sizes.classes, sizes.biases, dtype=torch.bool),
     )
 
 
 def _evaluation(stages: list[StageTime], task: Task) -> float:
-    """Return seconds at the end of a run, at most: each rule may have kept different weights."""
+    """Return the largest time of the final evaluation, in seconds.
+
+    It is reached if each selection rule keeps different weights.
+    """
     if not stages:
         return 0.0
     last = stages[-1]
-    kept = len(RULES) if last.looks else 1
-    return kept * last.look * (len(task.val) + len(task.test)) / len(task.val)
+    evaluations = len(RULES) if last.looks else 1
+    return evaluations * last.look * (len(task.val) + len(task.test)) / len(task.val)

@@ -1,4 +1,4 @@
-"""Images of a stage as PNG files, read by a `DataLoader`."""
+"""Write the images of a stage to PNG files, and read them with a `DataLoader`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 class Shuffled(Sampler[list[int]]):
-    """Orders `size` samples into `steps` whole batches, newly each epoch."""
+    """Divides `size` samples into `steps` complete batches, in a new order each epoch."""
 
     def __init__(self, size: int, batch_size: int) -> None:
-        pool = torch.arange(max(size, batch_size)) % size  # a batch may have more samples
+        pool = torch.arange(max(size, batch_size)) % size  # a batch may be larger than `size`
         self._pool, self._batch_size = pool[: len(pool) // batch_size * batch_size], batch_size
         self.steps = 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield batches of indices; nothing is read ahead of the last."""
+        """Yield batches of indices; there is no batch after the last step."""
         for index in islice(orders(self._pool, self._batch_size), self.steps):
             yield index.tolist()
 
@@ -43,7 +43,7 @@ class Shuffled(Sampler[list[int]]):
 
 
 def is_image(task: Task) -> bool:
-    """Return whether samples are 8-bit images of one or three channels, as files hold."""
+    """Return whether samples are 8-bit images of one or three channels, as in image files."""
     x = task.train.x
     if is_mapping(x):
         return False
@@ -55,7 +55,7 @@ def is_image(task: Task) -> bool:
 def loading(
     stage: Stage, task: Task, files: int, workers: int
 ) -> Iterator[tuple[DataLoader[Any], Shuffled]]:
-    """Write the first images of a stage as PNG files, and read them as tutorials do."""
+    """Write the first images of a stage as PNG files, and yield a usual `DataLoader` for them."""
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
@@ -66,7 +66,7 @@ def loading(
         steps.append(transforms.Normalize(mean, std))
     order = Shuffled(files, stage.batches.batch_size)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # of forking beside threads, as every DataLoader does
+        # Python warns about a fork in a process with threads, which every DataLoader does
         warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
         _write(stage, task, files, Path(folder))
         dataset = ImageFolder(
@@ -85,31 +85,31 @@ def loading(
         try:
             yield loader, order
         finally:
-            loader._iterator = None  # ends its processes before their files go
+            loader._iterator = None  # ends its processes before their files are removed
 
 
 def _write(stage: Stage, task: Task, files: int, folder: Path) -> None:
     y = stage.view.labels["y"].cpu()
     digits = len(str(len(task.classes)))
-    for c in range(len(task.classes)):  # sorted by name, as ImageFolder counts
+    for c in range(len(task.classes)):  # ImageFolder numbers the classes in the order of names
         (folder / f"{c:0{digits}}").mkdir()
-    for at in stage.batches.pool[:files].tolist():
-        stored = stage.view.samples.take(torch.tensor([at], device=stage.view.samples.device))
+    for index in stage.batches.pool[:files].tolist():
+        stored = stage.view.samples.take(torch.tensor([index], device=stage.view.samples.device))
         pixels = single(stored, "An image file")[0].cpu()  # (C, H, W)
         image = Image.fromarray(
             (pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy()
         )
-        image.save(folder / f"{int(y[at]):0{digits}}" / f"{at}.png")
+        image.save(folder / f"{int(y[index]):0{digits}}" / f"{index}.png")
 
 
 def _open(path: str, mode: str) -> Image.Image:
-    """Read an image as torchvision's own loader does, which knows RGB alone."""
+    """Read an image like torchvision's default loader, which only supports RGB."""
     with Path(path).open("rb") as file:
         return Image.open(file).convert(mode)
 
 
 def orders(pool: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Yield batches of indices (B,) without end, in a new order each epoch."""
+    """Yield batches of indices (B,) forever, in a new order each epoch."""
     while True:
         order = torch.randperm(len(pool), device=pool.device)
         yield from torch.split(pool[order], batch_size)

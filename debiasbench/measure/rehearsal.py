@@ -1,4 +1,4 @@
-"""Trainers for measuring: one takes the first steps of each stage, one only listens."""
+"""Trainers for measurements: one only takes the first steps of stages, one trains nothing."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ STEPS = 20  # steps that are timed
 
 @dataclass(frozen=True)
 class StageTime:
-    """One of a method's stages: how long it is, and what a part of it took."""
+    """The time of one stage of a method."""
 
     name: str
-    steps: int  # as many as it will have
-    looks: int  # evaluations of the validation split
+    steps: int  # of the whole stage
+    looks: int  # evaluations on the validation split, in the whole stage
     step: float  # seconds of one step
     look: float  # seconds of one evaluation
 
@@ -43,10 +43,10 @@ class StageTime:
 
 
 class Rehearsal:
-    """A trainer that takes the first steps of each stage, and times them.
+    """A trainer that only takes the first steps of each stage, and times them.
 
-    `times`: of each stage so far; `seconds`: spent in stages; `kept`: bytes of the weights that
-    selection rules would keep, at most.
+    `times`: of each stage so far. `seconds`: total time in stages. `kept`: the largest number of
+    bytes that the weights of all selection rules would take.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Rehearsal:
         self.kept = 0
 
     def train(self, stages: Sequence[Stage]) -> list[Trained]:
-        """Take some steps of each stage; return what these left."""
+        """Take the first steps of each stage; return the results after these steps."""
         return [self._rehearse(stage) for stage in stages]
 
     def _rehearse(self, stage: Stage) -> Trained:
@@ -73,7 +73,7 @@ class Rehearsal:
         assert stage.validation is not None
         epoch = len(stage.batches)
         looks = math.ceil(stage.steps / epoch) if stage.follows else 0
-        for _ in range(2):  # the first one finds kernels and memory
+        for _ in range(2):  # the first one is a warm-up
             started = now()
             self._predictor.predict(stage.objective, stage.validation.view)
         self.times.append(StageTime(stage.name, stage.steps, looks, step, now() - started))
@@ -84,7 +84,7 @@ class Rehearsal:
         return trained
 
     def _timed(self, stage: Stage) -> tuple[float, Trained]:
-        """Return the seconds of a step, and what the steps left."""
+        """Return the seconds of a step, and the result after the steps."""
         first = min(WARM_UP, stage.steps - 1)
         last = min(stage.steps, first + STEPS)
         parts = stage.settings.micro_batch
@@ -112,12 +112,12 @@ class Rehearsal:
 
 
 class Listening:
-    """A trainer that notes which stages a method asks for, and trains none."""
+    """A trainer that collects the stages of a method, and trains none."""
 
     def __init__(self) -> None:
         self.stages: list[Stage] = []
 
     def train(self, stages: Sequence[Stage]) -> list[Trained]:
-        """Return the objectives as they are; note copies, since a method may go on with its own."""
+        """Return the objectives untrained; keep copies, since a method may change them later."""
         self.stages += [stage.copied() for stage in stages]
         return [Trained(stage.objective) for stage in stages]

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: data, passes, optimizer and sparsity."""
+"""Profile a training step: the time of data, forward, backward, optimizer and sparsity."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def step_profile(
 ) -> tuple[dict[str, list[float]], float]:
     """Take `steps` steps of a copy of a stage, and wait for the device after each part.
 
-    Returns the seconds of each part, and of all parts together as "step", and the FLOPs of the
-    objective's forward pass over a batch.
+    Returns the seconds of each part, and of the whole step as "step", for each step; and the FLOPs
+    of the objective's forward pass on a batch.
     """
     copied = replace(stage.copied(), steps=WARM_UP + steps, select=False)
     numerics = execution.numerics(stage.settings.precision)
@@ -42,7 +42,7 @@ def step_profile(
 
 
 class _Watch:
-    """Charges the time since it was last read to one part or another of a step."""
+    """Adds the time since its last call to one of the parts of a step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {part: [] for part in (*PARTS, "step")}
@@ -55,11 +55,11 @@ class _Watch:
         self._begun = self._last = now()
 
     def take(self, part: str) -> None:
-        """Charge the time that has passed to `part`."""
+        """Add the time since the last call to `part`."""
         time = now()
         self.seconds[part][-1] += time - self._last
         self._last = time
 
     def end(self) -> None:
-        """End the step where its last part ended."""
+        """End the step at the end of its last part."""
         self.seconds["step"].append(self._last - self._begun)

@@ -1,4 +1,4 @@
-"""Clocks that wait for the device: of a moment, and of the steps of a stage."""
+"""Clocks that wait for the device: the current time, and the time of the steps of a stage."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from debiasbench.common.progress import Silent
 if TYPE_CHECKING:
     from debiasbench.common.progress import Progress
 
-WARM_UP = 3  # steps before the clock starts: kernels are chosen, memory is allocated
+WARM_UP = 3  # steps before the clock starts, in which kernels are selected and memory allocated
 
 
 def now() -> float:
-    """Return seconds by a clock that waits until the device has finished its work."""
+    """Return the time in seconds, after waiting until the device has finished its work."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter()
 
 
 class Stopwatch:
-    """Times the steps of a stage that follow the warm-up; a `Progress` that reports to another.
+    """A `Progress` that times the steps of a stage after the warm-up.
 
-    `seconds`: of all timed steps of the last stage that finished.
+    `watcher`: another `Progress` to report to. `seconds`: the time of all timed steps of the last
+    stage that finished.
     """
 
     def __init__(self, watcher: Progress | None = None) -> None:
@@ -35,14 +36,14 @@ class Stopwatch:
         self._begun = 0.0
 
     def start(self, stage: str, steps: int) -> None:
-        """A stage of `steps` steps begins."""
+        """Begin a stage of `steps` steps."""
         self._done, self._last = 0, steps
         self._first = min(WARM_UP, steps - 1)
         self._watcher.start(stage, steps)
         self._begun = now()
 
     def advance(self) -> None:
-        """A step is done."""
+        """Count one finished step."""
         self._done += 1
         self._watcher.advance()
         if self._done == self._first:
@@ -51,5 +52,5 @@ class Stopwatch:
             self.seconds = now() - self._begun
 
     def finish(self) -> None:
-        """The stage is over."""
+        """End the stage."""
         self._watcher.finish()

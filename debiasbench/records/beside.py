@@ -66,7 +66,7 @@ def read_weights(path: Path, record: Record) -> bytes:
     """
     if record.weights is None:
         raise RecordError(
-            f"{path} was made without keeping weights: run it again with --keep-weights"
+            f"The weights of {path} were not stored: run its spec again with --keep-weights"
         )
     return content(path, record.weights)
 

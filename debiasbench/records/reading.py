@@ -18,7 +18,9 @@ def read(path: Path) -> Record:
         return from_json(path.read_text("utf-8"))
     except RecordError as error:
         raise RecordError(f"{path} {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
         raise RecordError(f"{path} cannot be read: {error}") from error
 
 

@@ -164,6 +164,10 @@ def from_json(text: str) -> Record:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise RecordError(f"is damaged at {place}: {first['msg'].lower()}") from error
+    if unresolved := record.spec.unresolved:
+        raise RecordError(
+            f"has a spec that depends on the machine: {' and '.join(unresolved)} must not be auto"
+        )
     if record.spec.id != record.id:
         raise RecordError(
             f"was changed by hand: its spec hashes to {record.spec.id}, not to its id"

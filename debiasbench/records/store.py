@@ -209,7 +209,7 @@ class Store:
     def _unwritable(self, error: OSError) -> StoreError:
         return StoreError(
             f"Cannot write to {self.folder}: {error.strerror or error}. "
-            "Choose a folder with --results, or free space and permissions there"
+            "Choose another folder with --results, or check its permissions and the free disk space"
         )
 
 

@@ -1,4 +1,4 @@
-"""Several methods on one data set: what has no record is run, and a data frame compares them."""
+"""Compare methods on one data set: run what has no record, and return a data frame."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs of a comparison: methods, each with the grid of its options, and seeds.
+    """The runs of a comparison: methods, each with a grid of options, and seeds.
 
-    `settings`: names as `--set` takes them -> one value or several, such as
-    `{"rest.density": [0.01, 0.05], "train.epochs": 10}`.
+    `settings`: names as in `--set` -> list of values, such as
+    `{"rest.density": [0.01, 0.05], "train.epochs": [10]}`.
     """
 
     methods: Sequence[str]
@@ -41,7 +41,7 @@ class Comparison:
     settings: Mapping[str, Sequence[object]] | None = None
 
     def specs(self, plugins: Plugins, root: Path, precision: Precision) -> dict[str, Spec]:
-        """Return the specs by what tells them apart, such as "rest density=0.05 seed=1".
+        """Return the specs by a title that distinguishes them, such as "rest density=0.05 seed=1".
 
         Seeds change fastest. Raises `OptionError` and `UnknownNameError`.
         """
@@ -73,32 +73,30 @@ def compare(
     settings: Mapping[str, object] | None = None,
     select: str | None = None,
     session: Session | None = None,
-    **places: Any,
+    **session_arguments: Any,
 ) -> pd.DataFrame:
     """Run methods on a data set with several seeds, and return a row for each run.
 
-    Records are stored; a run that has one is not run again, so the same call continues where it
-    was interrupted. `methods`: names, as `debiasbench list methods` prints them. `model`: a
-    network, by default the data
-    set's recommendation. `sparse`: an algorithm that makes every stage sparse. `settings`: names
-    as `debiasbench run --set` takes them -> a value, or a list of values to compare, such as
-    `{"rest.density": [0.01, 0.05], "train.epochs": 10}`. `select`: the selection rule whose
-    outcome is returned, by default the data set's.
+    Records are stored, and a run with a record is not run again, so the same call continues after
+    an interruption.
 
-    `session`: the session to run in. Without one, a session is made of `places`: the arguments of
+    `methods`: names; see `debiasbench list methods`.
+    `model`: the network; by default the recommendation of the data set.
+    `sparse`: a sparse training algorithm for all stages.
+    `settings`: names as in `debiasbench run --set` -> a value, or a list of values to compare, such
+    as `{"NAME.density": [0.01, 0.05], "train.epochs": 10}`.
+    `select`: the selection rule whose outcome is returned; by default that of the data set.
+    `session`: the session to use; by default a new one with `session_arguments`, the arguments of
     `debiasbench.Session`, such as `results="results"`, `data_root="data"`, `device="auto"`.
 
     The rows have the columns of `debiasbench.leaderboard.frame`: method, options, seed, accuracies
     in [0, 1] ("unbiased", "worst_group", ...) and cost. A run that failed has a row with
-    `failure`. Raises `OptionError`, `UnknownNameError`, and whatever else `Session.run` raises.
-
-    >>> frame = compare(Plugins().methods, dataset="digits", seeds=range(3))  # doctest: +SKIP
-    >>> frame.groupby("method")["unbiased"].mean()  # doctest: +SKIP
+    `failure`. Raises `OptionError`, `UnknownNameError`, and all errors of `Session.run`.
     """
     names = [methods] if isinstance(methods, str) else list(methods)
     lists = {name: _values(value) for name, value in (settings or {}).items()}
     chosen = Comparison(names, list(seeds), dataset, model, sparse, lists)
-    with _session(session, places) as open_session:
+    with _session(session, session_arguments) as open_session:
         precision = open_session.execution.numerics().precision
         specs = chosen.specs(open_session.plugins, open_session.data_root, precision)
         records = [open_session.run(spec).record for spec in specs.values()]
@@ -110,17 +108,20 @@ def _values(value: object) -> list[object]:
 
 
 @contextmanager
-def _session(session: Session | None, places: Mapping[str, Any]) -> Iterator[Session]:
-    """Yield the session that was given, or a new one with a progress bar on a terminal."""
+def _session(session: Session | None, arguments: Mapping[str, Any]) -> Iterator[Session]:
+    """Yield the given session, or a new one with `arguments`."""
     from debiasbench.runs.session import Session
 
     if session is not None:
-        if places:
-            raise OptionError(f"compare: {next(iter(places))} belongs to the session that is given")
+        if arguments:
+            name = next(iter(arguments))
+            raise OptionError(
+                f"compare: {name} cannot be combined with session: set it in that session"
+            )
         yield session
         return
     try:
-        opened = Session(**places)
+        opened = Session(**arguments)
     except TypeError as error:
         raise OptionError(f"compare: {error}") from error
     with opened:

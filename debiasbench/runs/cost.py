@@ -1,4 +1,4 @@
-"""What a run took: seconds, memory, parameters, and FLOPs at the density that was reached."""
+"""The cost of a run: seconds, memory, parameters, and FLOPs at the final density."""
 
 from __future__ import annotations
 

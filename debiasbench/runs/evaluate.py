@@ -1,4 +1,4 @@
-"""What a trained network gets right: the test split is read once, under every selection rule."""
+"""Evaluate a trained network on validation and test data, for every selection rule."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Outcomes by selection rule, and the labels and predicted classes they follow from."""
+    """Outcomes by selection rule, and the labels and predicted classes behind them."""
 
     outcomes: dict[str, Outcome]
     predictions: dict[str, NDArray[np.integer]]
 
 
 def evaluate(trained: Trained, splits: Mapping[str, HeldOut], predictor: Predictor) -> Evaluation:
-    """Predict "val" and "test", once for each set of weights that some rule kept."""
+    """Predict all splits, once for each set of weights that a selection rule keeps."""
     predictions = {
         f"{name}.{label}": _compact(values)
         for name, split in splits.items()
@@ -48,7 +48,7 @@ def evaluate(trained: Trained, splits: Mapping[str, HeldOut], predictor: Predict
     for rule in RULES:
         kept = trained.checkpoints.get(rule)
         if trained.checkpoints and kept is None:
-            continue  # its metric was undefined throughout
+            continue  # the metric of this rule was undefined in all epochs
         weights = id(kept.state) if kept else 0
         if weights not in results:
             if kept:
@@ -56,9 +56,9 @@ def evaluate(trained: Trained, splits: Mapping[str, HeldOut], predictor: Predict
             results[weights] = {}
             for name, split in splits.items():
                 logits = predictor.predict(trained.objective, split.view)
-                right = hits(logits, split.view, len(split.totals))
-                metrics = accuracies(group_counts(split, right))
-                results[weights][name] = SplitResult(right, metrics)
+                correct = hits(logits, split.view, len(split.totals))
+                metrics = accuracies(group_counts(split, correct))
+                results[weights][name] = SplitResult(correct, metrics)
                 key = prediction_key(kept.epoch if kept else None)
                 predictions[f"{name}.{key}"] = _compact(logits.argmax(1))
         outcomes[rule] = Outcome(
@@ -70,18 +70,21 @@ def evaluate(trained: Trained, splits: Mapping[str, HeldOut], predictor: Predict
 
 
 def serialised_weights(trained: Trained, task: Task) -> bytes:
-    """Return the network under the data set's selection rule, with its shape, as safetensors."""
+    """Return the weights that the data set's selection rule keeps, with the shape of inputs.
+
+    The format is safetensors.
+    """
     from safetensors.torch import save
 
     if task.select in trained.checkpoints:
         trained.objective.load_state_dict(trained.checkpoints[task.select].state)
     state = trained.objective.network.state_dict()
-    # one entry: safetensors writes several in any order, and equal runs give equal files
+    # a single entry, since safetensors writes several in random order, and files would differ
     shape = {"shape": json.dumps({"input": task.shape.input, "classes": task.shape.classes})}
     return save({n: v.detach().cpu().clone().contiguous() for n, v in state.items()}, shape)
 
 
 def _compact(values: Tensor) -> NDArray[np.integer]:
-    """Return labels in the smallest type that holds them."""
+    """Return labels in the smallest sufficient integer type."""
     array = values.cpu().numpy()
     return array.astype(np.min_scalar_type(int(array.max())))

@@ -1,4 +1,4 @@
-"""From a record whose weights were kept to a smaller model: compacted, packed, or CSR."""
+"""Export the network of a record in a smaller form: compacted, packed, or with CSR layers."""
 
 from __future__ import annotations
 
@@ -43,32 +43,33 @@ ROUNDS = 9
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and what it saves; pairs are (before, after)."""
+    """The file that was written, and what it saves; pairs are (before, after)."""
 
     path: Path
     parameters: tuple[int, int]
     bytes: tuple[int, int]
     milliseconds: tuple[float, float]  # of a forward pass of `BATCH` samples, medians
-    difference: float  # largest of any logit, relative to the largest logit
-    layers: tuple[str, ...] = ()  # with "csr": those that are faster so
+    difference: float  # largest difference of a logit, relative to the largest logit
+    layers: tuple[str, ...] = ()  # with "csr": those that are faster as sparse matrices
 
 
-def export(place: Path, plugins: Plugins, *, to: Kind, out: Path | None = None) -> Exported:
-    """Write the network of the record at `place` in a smaller form, checked before it is written.
+def export(record_path: Path, plugins: Plugins, *, to: Kind, out: Path | None = None) -> Exported:
+    """Write the network of a record in a smaller form, after checking its outputs.
 
-    "compact": without the channels that its sparsity made useless, as a program that
-    `torch.export.load(...).module()` runs without debiasbench. "packed": weights that are not 0
-    and where they are, for `debiasbench.sparsity.unpack_state`. "csr": the same, and timed with
-    the layers that are faster here as sparse matrices, which `debiasbench.sparsity.to_csr` makes
-    of the unpacked network where it is to run. `out`: instead of a name beside the record.
+    `to`: "compact": without the channels that sparsity made useless, as a program that
+    `torch.export.load(...).module()` runs without debiasbench. "packed": only the weights that are
+    not 0 and their positions, for `debiasbench.sparsity.unpack_state`. "csr": the same file; it is
+    timed with sparse matrices in the layers where they are faster on this machine. To use them,
+    call `debiasbench.sparsity.to_csr` with the unpacked network.
+    `out`: the file to write; by default, a file beside the record.
 
-    Raises `RecordError` if weights were not kept, or the outputs would differ.
+    Raises `RecordError` if the record has no weights, or if outputs would differ.
     """
-    record = read(place)
-    network, shape, content = load_network(place, record, plugins)
+    record = read(record_path)
+    network, shape, content = load_network(record_path, record, plugins)
     x = torch.rand(BATCH, *shape.input, generator=generator(0, "export"))
     masks = {name: p.detach() != 0 for name, p in maskable(network).items()}
-    path = out or place.with_name(record.spec.stem + ENDINGS[to])
+    path = out or record_path.with_name(record.spec.stem + ENDINGS[to])
     if to == "compact":
         compacted = compact(network, masks, x[:2])
         small, parameters = compacted.model, compacted.parameters
@@ -85,7 +86,10 @@ def export(place: Path, plugins: Plugins, *, to: Kind, out: Path | None = None) 
         layers = tuple(choice.name for choice in converted.layers if choice.chosen)
     difference = _difference(network, small, x)
     if not difference < 1e-4:
-        raise RecordError(f"{place} was not exported: outputs would differ by {difference:.2g}")
+        raise RecordError(
+            f"{record_path} was not exported: its outputs would differ by {difference:.2g}, "
+            "relative to the largest output"
+        )
     times = _alternating(lambda: network(x), lambda: small(x))
     write_bytes(path, written)
     before = sum(p.numel() for p in network.parameters())
@@ -93,12 +97,14 @@ def export(place: Path, plugins: Plugins, *, to: Kind, out: Path | None = None) 
     return Exported(path, (before, parameters), sizes, times, difference, layers)
 
 
-def load_network(place: Path, record: Record, plugins: Plugins) -> tuple[nn.Module, Shape, bytes]:
-    """Return the network whose weights were kept beside a record, what it fits, and the file.
+def load_network(
+    record_path: Path, record: Record, plugins: Plugins
+) -> tuple[nn.Module, Shape, bytes]:
+    """Return the network of a record, the shape that it fits, and the content of its file.
 
-    On the CPU and in evaluation mode. Raises `RecordError`.
+    The network is on the CPU and in evaluation mode. Raises `RecordError`.
     """
-    content = read_weights(place, record)
+    content = read_weights(record_path, record)
     model: Model = instance(plugins.models, record.spec.model)
     try:
         facts = json.loads(_metadata(content)["shape"])
@@ -108,22 +114,24 @@ def load_network(place: Path, record: Record, plugins: Plugins) -> tuple[nn.Modu
         network.load_state_dict(load(content))
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise RecordError(f"The weights beside {place} do not fit {model}: {reason}") from error
+        raise RecordError(
+            f"The weights beside {record_path} do not fit {model}: {reason}"
+        ) from error
     return network.eval(), shape, content
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """Read the header of a safetensors file: 8 bytes of its length, then JSON."""
+    """Return the metadata of a safetensors file: 8 bytes of length, then JSON."""
     length = int.from_bytes(content[:8], "little")
-    found: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
-    return found
+    metadata: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
+    return metadata
 
 
 def _program(network: nn.Module, x: Tensor) -> bytes:
-    """Serialise a network as a program of torch alone, for batches of any size."""
+    """Serialise a network as a program that needs only torch, for batches of any size."""
     batch = {0: torch.export.Dim.DYNAMIC}
-    few = x[:2].clone()  # the file holds the memory that its example lies in
-    program = torch.export.export(network, (few,), dynamic_shapes=(batch,))
+    example = x[:2].clone()  # the file contains the whole storage of the example
+    program = torch.export.export(network, (example,), dynamic_shapes=(batch,))
     content = io.BytesIO()
     torch.export.save(program, content)
     return content.getvalue()
@@ -137,13 +145,13 @@ def _difference(one: nn.Module, two: nn.Module, x: Tensor) -> float:
 
 @torch.no_grad()
 def _alternating(before: Callable[[], object], after: Callable[[], object]) -> tuple[float, float]:
-    """Median milliseconds of two calls that take turns."""
-    taken: list[tuple[float, float]] = []
+    """Return the median milliseconds of two functions that are called alternately."""
+    times: list[tuple[float, float]] = []
     for _ in range(ROUNDS + 1):
         pair = []
         for call in (before, after):
             begun = time.perf_counter()
             call()
             pair.append(1000 * (time.perf_counter() - begun))
-        taken.append((pair[0], pair[1]))
-    return median(a for a, _ in taken[1:]), median(b for _, b in taken[1:])
+        times.append((pair[0], pair[1]))
+    return median(a for a, _ in times[1:]), median(b for _, b in times[1:])

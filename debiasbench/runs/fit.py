@@ -1,4 +1,4 @@
-"""A method trains within a lab that shows what it declares; the test split stays outside."""
+"""Let a method train, with the labels that it declares and without the test split."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a method returned, and what all its stages cost."""
+    """What a method returned, and the costs of all its stages."""
 
     trained: Trained
     costs: tuple[StageCost, ...]
@@ -60,8 +60,9 @@ def fit(
 ) -> Fitted:
     """Let a method train on a task.
 
-    `components` makes what is added to every stage; `owner` names the method in errors. Raises
-    `SupervisionError`, `OptionError`, and `PluginError` for whatever else the method raises.
+    `components`: makes the components that are added to each stage. `owner`: the name of the
+    method in errors. Raises `SupervisionError`, `OptionError`, and `PluginError` for any other
+    error that the method raises.
     """
     supervision = method.supervision
     if not isinstance(supervision, Supervision):
@@ -69,9 +70,9 @@ def fit(
     views = {"train": placed.view("train", supervision.train)}
     if supervision.val != "none":
         views["val"] = placed.view("val", "groups")
-    work = _Backend(trainer, predictor, placed.device, placed.held_out("val"))
+    backend = _Backend(trainer, predictor, placed.device, placed.held_out("val"))
     lab = Lab(
-        backend=work,
+        backend=backend,
         model=model,
         shape=placed.task.shape,
         num_biases=len(placed.task.biases),
@@ -82,7 +83,7 @@ def fit(
         components=components,
     )
     try:
-        with seeded(derive(seed, "fit")):  # for a method that draws from torch's own generator
+        with seeded(derive(seed, "fit")):  # for methods that use torch's global generator
             result = method.fit(lab)
     except SupervisionError as error:
         raise SupervisionError(f"{owner}: {error}") from error
@@ -92,8 +93,8 @@ def fit(
         raise
     except Exception as error:
         raise PluginError(f"{owner} raised {first_line(error)}") from error
-    costs = tuple(stage.cost for stage in work.stages if stage.cost is not None)
-    return Fitted(_as_trained(result, work.stages, owner), costs)
+    costs = tuple(stage.cost for stage in backend.stages if stage.cost is not None)
+    return Fitted(_as_trained(result, backend.stages, owner), costs)
 
 
 def fit_spec(
@@ -115,12 +116,12 @@ def fit_spec(
 
 
 def first_line(error: Exception) -> str:
-    """Return the type and the first line of an error."""
+    """Return the type and the first line of the message of an error."""
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 class _Backend:
-    """Trains and predicts for a lab, and remembers what each stage left."""
+    """Trains and predicts for a lab, and keeps the result of each stage."""
 
     def __init__(
         self, trainer: Trainer, predictor: Predictor, device: torch.device, validation: HeldOut
@@ -142,19 +143,20 @@ class _Backend:
 
 
 def _as_trained(result: object, stages: Sequence[Trained], owner: str) -> Trained:
-    """Check what a method returned; every rule takes a network or objective as it is."""
+    """Check what a method returned; make a network or objective a result without checkpoints."""
     if isinstance(result, Trained):
         last = result.checkpoints.get("last")
-        now = result.objective.state_dict()
-        if last and any(not torch.equal(now[name], value) for name, value in last.state.items()):
+        state = result.objective.state_dict()
+        if last and any(not torch.equal(state[name], value) for name, value in last.state.items()):
             raise PluginError(
-                f"{owner} changed weights after lab.train and returned the stage, whose "
-                "checkpoints would undo it: return the network, stage.objective.network, instead"
+                f"{owner} changed weights after lab.train and then returned the stage, whose "
+                "checkpoints do not have this change: return the network instead, which is "
+                "stage.objective.network"
             )
         return result
     if not isinstance(result, nn.Module):
         raise PluginError(
-            f"{owner} returned {type(result).__name__} from fit; return what lab.train returns, "
+            f"{owner} returned {type(result).__name__} from fit; return the result of lab.train, "
             "or a network"
         )
     objective = as_objective(result)
@@ -164,10 +166,10 @@ def _as_trained(result: object, stages: Sequence[Trained], owner: str) -> Traine
 
 
 def _densities(objective: Objective, stages: Sequence[Trained]) -> dict[str, float]:
-    """Return the densities of a network that no stage is returned with.
+    """Return the densities of a network that was returned without its stage.
 
-    Of each weight: that of the last stage whose mask the weight still keeps. What the method
-    replaced since, such as a refitted head, is dense.
+    The density of a weight is that of the last stage whose mask the weight still satisfies.
+    Weights that the method replaced later, such as those of a refitted head, are dense.
     """
     densities: dict[str, float] = {}
     for name, weight in objective.named_parameters():
@@ -179,11 +181,11 @@ def _densities(objective: Objective, stages: Sequence[Trained]) -> dict[str, flo
 
 
 def _density(name: str, weight: Tensor, stage: Trained) -> float | None:
-    """Return the density that a stage left a weight with, None if the weight is another now."""
+    """Return the density of a weight after a stage, or None if the weight has changed since."""
     density, mask = stage.densities.get(name), stage.masks.get(name)
     if density is None:
         return None
-    if mask is None:  # a component that reports densities alone
+    if mask is None:  # a component that reports densities without masks
         return density if weight.count_nonzero() <= round(density * weight.numel()) else None
     if mask.shape != weight.shape or bool((weight.detach() * ~mask.to(weight.device)).any()):
         return None

@@ -1,4 +1,4 @@
-"""The versions, the source code and the commit that a run is made with."""
+"""The provenance of a run: package versions, a digest of the source code, and the commit."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ PACKAGES = ("debiasbench", "torch", "torchvision", "timm", "numpy", "scikit-lear
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of every package that can change a result."""
+    """Return the versions of Python and of all packages that can change a result."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 def code(*parts: object) -> str:
     """Return the SHA-256 of the source files of debiasbench and of the packages of `parts`.
 
-    `parts` are objects, such as a method; None is ignored. Versions are not enough: an author
-    may have changed the code since.
+    `parts`: objects, such as a method; None is ignored. Versions are not enough, since code can
+    change without a new version.
     """
-    given = [part for part in parts if part is not None]
-    tops = {"debiasbench", *(type(part).__module__.split(".")[0] for part in given)}
-    return hashlib.sha256("".join(map(_code, sorted(tops))).encode()).hexdigest()
+    objects = [part for part in parts if part is not None]
+    packages = {"debiasbench", *(type(part).__module__.split(".")[0] for part in objects)}
+    return hashlib.sha256("".join(map(_code, sorted(packages))).encode()).hexdigest()
 
 
 @functools.cache
-def _code(top: str) -> str:
+def _code(package: str) -> str:
     """Return the SHA-256 of the source files of a package or of a single-file module."""
-    name = getattr(sys.modules.get(top), "__file__", None)
+    name = getattr(sys.modules.get(package), "__file__", None)
     if name is None:
-        return str(uuid.uuid4())  # code typed into an interpreter is never known to be the same
+        return str(uuid.uuid4())  # code of an interactive session has no file to compare
     file = Path(name)
     files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
-    sha = hashlib.sha256(top.encode())
+    sha = hashlib.sha256(package.encode())
     for source in files:
         sha.update(f"{source.relative_to(file.parent)}\n".encode() + source.read_bytes())
     return sha.hexdigest()
 
 
 def git_commit() -> str | None:
-    """Return the commit of this checkout, None if the package is not a git checkout."""
+    """Return the commit of the package's git checkout, or None if it is not in one."""
     root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None
@@ -60,5 +60,5 @@ def git_commit() -> str | None:
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return process.stdout.strip()

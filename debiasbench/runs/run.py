@@ -1,4 +1,4 @@
-"""From a resolved spec to its record."""
+"""Run a resolved spec, and store its record."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Workplace(Protocol):
-    """What a run needs of its session; see `debiasbench.runs.session.Session`."""
+    """What a run needs from its session; see `debiasbench.runs.session.Session`."""
 
     plugins: Plugins
     store: Store
@@ -64,24 +64,24 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
     if (existing := team.tell(finished())) is not None:
         return existing
     with store.claim(spec) if team.rank == 0 else nullcontext():
-        # another process may have finished it while this one waited to begin
+        # another process may have finished the run while this one waited for the claim
         if (existing := team.tell(finished())) is not None:
             return existing
         stop = Stop()
         with stopped_by_signals(stop) if workplace.interruptible else nullcontext():
-            made = _Made(workplace, spec, overwrite, stop)
-            record = made.record(keep_weights=keep_weights)
+            current = _CurrentRun(workplace, spec, overwrite, stop)
+            record = current.record(keep_weights=keep_weights)
         if team.rank:
             return Run(record, store.path(spec), fresh=True)
-        path = store.save(record, made.predictions, made.weights)
-        if record.failure is None:  # else stages stay, to be looked into
-            made.stages.done()
-        stage_store.collect(made.stages.folder)
+        path = store.save(record, current.predictions, current.weights)
+        if record.failure is None:  # the stages of a failed run are kept for inspection
+            current.stages.done()
+        stage_store.collect(current.stages.folder)
         return Run(record, path, fresh=True)
 
 
-class _Made:
-    """What is made of a spec: its record, and the files beside it."""
+class _CurrentRun:
+    """Trains and evaluates a spec; makes its record and the files beside it."""
 
     def __init__(self, workplace: Workplace, spec: Spec, overwrite: Overwrite, stop: Stop) -> None:
         self._begun, self._started = time.perf_counter(), datetime.now(UTC)
@@ -96,7 +96,7 @@ class _Made:
         self.stages = self._stage_store(overwrite)
 
     def record(self, *, keep_weights: bool) -> Record:
-        """Train, evaluate, and return the record; one of status "failed" if training fails."""
+        """Train, evaluate, and return the record, with status "failed" if training fails."""
         spec, workplace = self._spec, self._workplace
         empty = Record(
             id=spec.id,
@@ -157,7 +157,7 @@ class _Made:
         )
 
     def _parts(self) -> dict[str, tuple[Registry[Any], Choice]]:
-        """Return what the spec chose, with the registries that it chose from."""
+        """Return for each part of the spec the registry and the choice from it."""
         plugins, spec = self._workplace.plugins, self._spec
         parts: dict[str, tuple[Registry[Any], Choice | None]] = {
             "dataset": (plugins.datasets, spec.dataset),
@@ -173,9 +173,9 @@ class _Made:
         method = instances.pop("method")
         identity: Mapping[str, object] = {
             "data": self._facts.fingerprint,
-            "dataset": asdict(spec.dataset),  # the fingerprint knows nothing of augmentation
+            "dataset": asdict(spec.dataset),  # the fingerprint does not cover augmentation
             "model": asdict(spec.model),
-            # not the method's code: it acts through what a stage is given
+            # not the method's code, since a stage contains everything that the method decides
             "code": provenance.code(*instances.values()),
             "versions": provenance.versions(),
             "hardware": f"{execution.device} {execution.hardware}",

@@ -1,4 +1,4 @@
-"""A process's session: its plugins, its folders, its device, and the tasks placed on it."""
+"""`Session`: the plugins, folders and device of a process, and the tasks placed on the device."""
 
 from __future__ import annotations
 
@@ -35,21 +35,25 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Choice, Spec
     from debiasbench.training.precision import Compile
 
-TASKS = 1 << 30  # bytes of placed tasks that are kept beside the current one
+TASKS = 1 << 30  # bytes of placed tasks that are kept when another one is needed
 
 
 class Session:
-    """Everything that runs of a process share, and `run`.
+    """Runs specs, and has everything that the runs of a process share.
 
-    `plugins`: builtin and installed ones unless given. `data_root`, `results`: folders of data
-    files and of records. `device`: what to train on; "auto" takes an accelerator if there is one.
+    `plugins`: by default, all builtin and installed plugins.
+    `data_root`, `results`: folders of data files and of records.
+    `device`: such as "cpu" or "cuda:1"; "auto" is an accelerator if there is one, otherwise the
+    CPU.
     `compile`, `deterministic`: see `debiasbench.training.precision.Numerics`.
-    `checkpoint_every`: seconds between checkpoints, which take a fiftieth of the time at most.
-    `interruptible`: SIGINT, SIGTERM and SIGUSR1 end a run after the current step, with a
-    checkpoint and `Interrupted`; for a program's main thread. `progress`: who watches.
+    `checkpoint_every`: seconds between checkpoints, or more if writing them would take more than
+    a fiftieth of the time.
+    `interruptible`: whether SIGINT, SIGTERM and SIGUSR1 end a run after the current step, with a
+    checkpoint and `Interrupted`; only possible in the main thread.
+    `progress`: receives the progress of training, such as a progress bar.
 
-    A session is a context manager; leaving it ends the communication of processes that
-    `torchrun` started. A session alone in its process needs no leaving.
+    A session is a context manager. Leaving it ends the communication between processes that
+    `torchrun` started; a single process does not need to leave it.
     """
 
     def __init__(
@@ -87,20 +91,20 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Release placed tasks, and end communication with other processes."""
+        """Release the placed tasks, and end the communication with other processes."""
         self._tasks = {}
         self._exit.close()
 
     def watch(self, progress: Progress | None) -> None:
-        """Report to `progress` from now on; None reports to nobody."""
+        """Report progress to `progress` from now on; None reports nothing."""
         self.progress = progress or Silent()
 
     # --- specs --------------------------------------------------------------------------------
 
     def spec(self, method: str, dataset: str = "digits", **choices: Any) -> Spec:
-        """Return the resolved spec of a run; `choices` as in `make_spec`.
+        """Return the resolved spec of a run; `choices` are arguments of `make_spec`.
 
-        `dataset` may be the bare name of imported data.
+        `dataset`: the name of a data set, or of imported data.
         """
         dataset, implied = find_dataset(self.plugins, dataset, self.data_root)
         if implied:
@@ -114,9 +118,9 @@ class Session:
     def resolve(self, spec: Spec) -> Spec:
         """Return a spec that no longer depends on the machine.
 
-        `precision="auto"` becomes this device's precision. `micro_batch="auto"` becomes the largest
-        part of a batch that fits into this device's memory, found by one step of each stage, or
-        nothing where whole batches fit.
+        `precision="auto"` becomes the precision of this device. `micro_batch="auto"` becomes the
+        number of samples that fit into the memory of this device, found by one step of each stage,
+        or None if whole batches fit.
         """
         if not spec.unresolved:
             return spec
@@ -135,14 +139,16 @@ class Session:
     def run(
         self, spec: Spec, *, overwrite: Overwrite = "failed", keep_weights: bool = False
     ) -> Run:
-        """Run a spec and store its record, or return the record that exists.
+        """Run a spec and store its record, or return the existing record.
 
-        A run that was killed resumes from its last checkpoint; stages that any run in `results`
-        has trained are not trained again. `overwrite`: run again "never", if the record says
-        "failed", or "always". `keep_weights`: store the network's weights beside the record,
-        those of the data set's selection rule. A loss that becomes NaN ends in a record of status
-        "failed". Processes that `torchrun` started train the run together; all return it, the
+        A run that was killed resumes from its last checkpoint. Stages that any run in `results`
+        has trained are not trained again. If the loss becomes NaN, the record has the status
+        "failed". Processes that `torchrun` started train the run together: all return it, and the
         first writes it.
+
+        `overwrite`: which existing records are replaced: "never" none, "failed" those of failed
+        runs, "always" all. `keep_weights`: whether the network's weights, at the epoch of the data
+        set's selection rule, are stored beside the record.
 
         Raises `BusyError` if another process is running the spec, and other errors of
         `debiasbench.common.errors`; then no record is written.
@@ -150,7 +156,7 @@ class Session:
         return run_spec(self, self.resolve(spec), overwrite=overwrite, keep_weights=keep_weights)
 
     def task(self, choice: Choice) -> PlacedTask:
-        """Return a data set's task on the device; tasks are placed once and shared by runs.
+        """Return the task of a data set on the device; runs share it.
 
         Raises `DataError`.
         """
@@ -166,17 +172,17 @@ class Session:
             del self._tasks[next(iter(self._tasks))]
 
     def rehearse(self, spec: Spec, trainer: Trainer, task: PlacedTask | None = None) -> Fitted:
-        """Let a spec's method go through its stages with a trainer that need not train them."""
+        """Let the method of a spec run with another trainer, which need not train its stages."""
         placed = task or self.task(spec.dataset)
         return fit_spec(spec, self.plugins, placed, trainer, self.predictor(spec))
 
     def predictor(self, spec: Spec) -> Predictor:
-        """Return what evaluates a run: in the precision that it trains in."""
+        """Return a predictor that computes in the precision of a spec."""
         return Predictor(self.execution, training_of(spec).precision)
 
 
 def load_task(plugins: Plugins, choice: Choice, root: Path) -> Task:
-    """Return the task of a data set, from the cache if it was made before; raises `DataError`."""
+    """Return the task of a data set, from the cache if it is there; raises `DataError`."""
     entry = plugins.datasets[choice.name]
     try:
         task = task_cache.load(choice.name, instance(plugins.datasets, choice), root)

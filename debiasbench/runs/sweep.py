@@ -1,4 +1,4 @@
-"""Many runs, one after the other: what came of each, and of all together."""
+"""Run many specs one after the other: the outcome of each, and a summary."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from debiasbench.common.errors import (
     StoreError,
     TrainingFailed,
 )
+from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of one run of a sweep.
+    """The outcome of one run of a sweep.
 
-    "done": it has a record already; "trained": it was run now; "elsewhere": another process is
-    running it; "failed": see `problem` and `exit_code`.
+    "done": it already had a record. "trained": it was run now. "elsewhere": another process is
+    running it. "failed": see `problem` and `exit_code`.
     """
 
     state: Literal["done", "trained", "elsewhere", "failed"]
@@ -37,32 +38,32 @@ class Attempt:
 
 
 def attempt(open_session: Callable[[], Session], spec: Spec, overwrite: Overwrite) -> Attempt:
-    """Run a spec unless it has a record, and say what came of it.
+    """Run a spec unless it has a record, and return the outcome.
 
-    Raises `Interrupted` and `StoreError`, after which other runs could not be stored either.
+    Raises `Interrupted`, and `StoreError`, after which no other run could be stored either.
     """
     try:
-        done = open_session().run(spec, overwrite=overwrite)
+        run = open_session().run(spec, overwrite=overwrite)
     except (Interrupted, StoreError):
         raise
     except BusyError:
         return Attempt("elsewhere")
     except DebiasbenchError as error:
         return Attempt("failed", problem=str(error), exit_code=error.exit_code, error=error)
-    if done.record.failure is not None:
-        return Attempt("failed", done, done.record.failure.message, TrainingFailed.exit_code)
-    return Attempt("trained" if done.fresh else "done", done)
+    if run.record.failure is not None:
+        return Attempt("failed", run, run.record.failure.message, TrainingFailed.exit_code)
+    return Attempt("trained" if run.fresh else "done", run)
 
 
 @dataclass
 class Tally:
-    """What came of a sweep so far."""
+    """The number of runs of a sweep by outcome, so far."""
 
     total: int
-    done: int = 0  # before, or by another process
+    done: int = 0  # with a record from before, or from another process
     trained: int = 0
-    elsewhere: int = 0  # being trained by another process
-    codes: list[int] = field(default_factory=list)  # exit codes of what failed
+    elsewhere: int = 0  # another process is training them
+    codes: list[int] = field(default_factory=list)  # exit codes of failed runs
 
     def count(self, attempt: Attempt) -> None:
         """Count an attempt."""
@@ -78,12 +79,12 @@ class Tally:
 
     @property
     def left(self) -> int:
-        """Runs that were not attempted."""
+        """Number of runs that were not attempted."""
         return self.total - self.done - self.trained - self.elsewhere - len(self.codes)
 
     def __str__(self) -> str:
         parts = [f"{self.trained} trained", f"{self.done} already done"]
-        parts += [f"{self.elsewhere} being trained elsewhere"] if self.elsewhere else []
+        parts += [f"{self.elsewhere} running in other processes"] if self.elsewhere else []
         parts += [f"{len(self.codes)} failed"] if self.codes else []
         parts += [f"{self.left} left"] if self.left else []
-        return f"{self.total} runs: {', '.join(parts)}"
+        return f"{counted(self.total, 'run')}: {', '.join(parts)}"

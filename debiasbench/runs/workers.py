@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def run_workers(arguments: Sequence[str], jobs: int) -> list[int]:
     """Run `jobs` processes of `debiasbench ARGUMENTS` at once; return their exit codes.
 
-    On a CPU they share its cores, unless OMP_NUM_THREADS is set. SIGTERM and SIGINT are passed on.
+    The cores are divided between them, unless OMP_NUM_THREADS is set. SIGTERM and SIGINT are
+    passed on to all processes.
     """
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": threads}

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from debiasbench.sparsity.stats import Stats
 
 STATE_VERSION = 1
+ELEMENTWISE = {
+    torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.NAdam,
+    torch.optim.RAdam, torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.RMSprop,
+}  # fmt: skip
+"""Optimizers that leave a weight at 0 whose value, gradient and state are 0, whatever others do."""
 
 
 class SparseTraining:
@@ -153,7 +158,7 @@ class SparseTraining:
     def constrain_weights(self) -> None:
         """Set inactive weights to 0, in place."""
         # with gradients and optimizer state masked, an elementwise optimizer leaves them at 0
-        if self.updater.optimizer_state != "mask":
+        if self.updater.optimizer_state != "mask" or type(self._optimizer) not in ELEMENTWISE:
             self._apply()
 
     @torch.no_grad()
@@ -280,7 +285,9 @@ class SparseTraining:
                 raise NotAttached(
                     f"{name} has non-zero weights off its mask. Either an optimizer stepped that "
                     "this sparse training does not follow (call reattach(optimizer) after copying "
-                    "or loading an optimizer), or weights were loaded without their masks"
+                    "or loading an optimizer), or weights were loaded without their masks, or they "
+                    "were moved by gradients that were not masked (as in sharpness-aware "
+                    "minimisation: call mask_gradients() after each backward pass)"
                 )
 
     # --- updates ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.sparsity.attach import SparseTraining
 from debiasbench.sparsity.errors import SparsityError
+from debiasbench.sparsity.params import select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,9 +26,14 @@ class Sparsify:
         self.training: SparseTraining | None = None
 
     @property
-    def identity(self) -> str:
-        """Text that determines what this component does: equal ones train equal stages."""
+    def identity(self) -> str | None:
+        """Text that determines what this component does; None if the updater is another package's.
+
+        Components with equal texts train equal stages. Nothing tells what other code does.
+        """
         cls = type(self.updater)
+        if cls.__module__.partition(".")[0] != "debiasbench":
+            return None
         return f"{cls.__module__}.{cls.__qualname__}: {self.updater}"
 
     def on_start(
@@ -40,7 +46,12 @@ class Sparsify:
         seed: int,
         masks: Mapping[str, Tensor],
     ) -> None:
-        """Make `module` sparse for a stage, from the masks of an earlier stage if there are any."""
+        """Make `module` sparse for a stage, from the masks of an earlier stage if they cover it.
+
+        A stage that trains more layers than the one before starts from new masks.
+        """
+        weights = select(module, include=self.updater.include, exclude=self.updater.exclude)
+        covered = bool(masks) and weights.keys() <= masks.keys()
         self.training = SparseTraining(
             self.updater,
             module,
@@ -48,7 +59,7 @@ class Sparsify:
             total_steps=steps,
             steps_per_epoch=steps_per_epoch,
             seed=seed,
-            masks=masks or None,
+            masks={name: masks[name] for name in weights} if covered else None,
             hooks=False,
         )
 

@@ -36,6 +36,7 @@ class Hooks:
     """Follows one optimizer: constrains gradients before its step, weights and topology after."""
 
     def __init__(self, training: _Constrained, optimizer: Optimizer) -> None:
+        _check_free(optimizer, training)
         self._training = training
         self._prepared = self._skipped = False
         self._handles: list[Any] = [
@@ -47,6 +48,10 @@ class Hooks:
             register: Any = watched.register_post_accumulate_grad_hook  # torch has no type for it
             self._handles.append(register(self._watch))
         self.note_versions()
+
+    def followed(self) -> set[int]:
+        """Return the ids of the weights that are constrained."""
+        return {id(p) for p in self._training.weights.values()}
 
     def remove(self) -> None:
         """Stop following the optimizer."""
@@ -88,7 +93,9 @@ class Hooks:
         if training.waits_for_gradients():
             training.take_first_masks(training.step)
             self._prepared = False
-        if not self._prepared:
+        if self._prepared:  # a further backward pass may have added to the gradients since
+            training.constrain_gradients(update_follows=False)
+        else:
             self.mask_gradients()
         training.check_kept_gradients(training.step)
         if training.is_due(training.step) and training.update_replaces_step:
@@ -108,3 +115,15 @@ class Hooks:
         training.step += 1
         training.forget_gradients()
         self.note_versions()
+
+
+def _check_free(optimizer: Optimizer, training: _Constrained) -> None:
+    """Raise `SparsityError` if hooks of another sparse training act on the same weights."""
+    weights = {id(p) for p in training.weights.values()}
+    for hook in getattr(optimizer, "_optimizer_step_pre_hooks", {}).values():
+        other = getattr(hook, "__self__", None)
+        if isinstance(other, Hooks) and weights & other.followed():
+            raise SparsityError(
+                "This optimizer already has a sparse training of the same weights, and both would "
+                "act: call detach() on the first one before you attach another"
+            )

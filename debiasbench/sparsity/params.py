@@ -40,22 +40,33 @@ def maskable(module: nn.Module) -> dict[str, nn.Parameter]:
 def select(
     module: nn.Module, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> dict[str, nn.Parameter]:
-    """Return the maskable weights whose names match `include` (empty: all) and not `exclude`.
+    """Return the weights to make sparse: those that match `include` (empty: all), not `exclude`.
 
-    Both hold shell patterns: "layer4.*", "*.fc.weight".
-    Raises `SparsityError` for a pattern that matches nothing, and if no weight is selected.
+    Both hold shell patterns: "layer4.*", "*.fc.weight". Frozen weights, which require no gradient,
+    are not selected.
+    Raises `SparsityError` for a pattern that matches nothing, if no weight is selected, and for a
+    selected layer whose weight is computed (weight_norm, pruning) or not initialised yet: a mask
+    on what it is computed from would not be a mask on the weight.
     """
-    weights = maskable(module)
+    weights: dict[str, nn.Parameter | None] = {**maskable(module), **_without_weights(module)}
     if not weights:
         raise SparsityError(
             f"{type(module).__name__} has no convolution or linear layer to make sparse"
         )
     wanted = matching_any(include, weights) if include else set(weights)
     unwanted = matching_any(exclude, weights)
-    selected = {name: weight for name, weight in weights.items() if name in wanted - unwanted}
+    chosen = {name: weight for name, weight in weights.items() if name in wanted - unwanted}
+    if computed := [name for name, weight in chosen.items() if weight is None]:
+        raise SparsityError(
+            f"{', '.join(computed)} cannot be made sparse: the weight is computed from other "
+            "parameters, or not initialised. Remove the parametrization, run a forward pass first, "
+            "or exclude the layer"
+        )
+    selected = {n: w for n, w in chosen.items() if w is not None and w.requires_grad}
     if not selected:
         raise SparsityError(
-            f"include and exclude select none of the {len(weights)} layers: leave at least one"
+            f"include and exclude select none of the {len(weights)} layers that are trained: leave "
+            "at least one"
         )
     return selected
 
@@ -74,10 +85,27 @@ def matching_any(patterns: Sequence[str], names: Iterable[str]) -> set[str]:
     return matching
 
 
+def _without_weights(module: nn.Module) -> dict[str, None]:
+    """Return the names of maskable layers' weights that are not stored as initialised parameters.
+
+    `weight_norm`, `spectral_norm`, orthogonal parametrizations and torch's pruning compute them;
+    lazy layers have none before their first forward pass.
+    """
+    names: dict[str, None] = {}
+    for prefix, layer in module.named_modules():
+        if isinstance(layer, MASKABLE) and (
+            not isinstance(layer.weight, nn.Parameter)
+            or isinstance(layer.weight, nn.UninitializedParameter)
+        ):
+            names[f"{prefix}.weight" if prefix else "weight"] = None
+    return names
+
+
 def _weights(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     if isinstance(layer, MASKABLE):
         weight = layer.weight
-        if isinstance(weight, nn.Parameter):  # a parametrized weight is computed, not stored
+        lazy = isinstance(weight, nn.UninitializedParameter)
+        if isinstance(weight, nn.Parameter) and not lazy:  # a parametrized weight is computed
             yield "weight", weight
     if isinstance(layer, nn.MultiheadAttention):
         for name in ATTENTION:

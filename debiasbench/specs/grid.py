@@ -141,10 +141,11 @@ def _targets(
     owners = [method for method, names in options.items() if option in names]
     if not owners:
         names = [name for names in options.values() for name in names]
+        noun = "method" if len(options) == 1 else "methods"
         raise OptionError(
-            f"None of the methods {', '.join(options)} has an option {option!r}."
+            f"Unknown option {option!r} of {noun} {', '.join(options)}."
             f"{suggest(option, names, plugins)} Options of the data set, the model, the training "
-            "and the sparsifier have a scope, such as train.lr"
+            "and the sparsifier have a prefix, such as train.lr"
         )
     return [(method, name) for method in owners]
 
@@ -159,12 +160,14 @@ def seeds(text: str) -> list[int]:
         match = re.fullmatch(r"\s*([0-9]{1,18})(?:\s*-\s*([0-9]{1,18}))?\s*", part)
         if match is None:
             raise OptionError(
-                f"Seeds {text!r}: {part!r} is neither a whole number from 0 nor a range such as 0-2"
+                f"Seeds {text!r}: {part!r} is not a whole number from 0, or a range such as 0-2"
             )
         first = int(match[1])
         last = int(match[2] or first)
         if last < first:
-            raise OptionError(f"Seeds {text!r}: the range {part.strip()} ends before it begins")
+            raise OptionError(
+                f"Seeds {text!r}: the last seed of the range {part.strip()} is less than the first"
+            )
         if len(chosen) + last - first + 1 > LIMIT:
             raise OptionError(f"Seeds {text!r}: more than {LIMIT:,}")
         chosen += range(first, last + 1)

@@ -38,8 +38,10 @@ def read(place: str | Path) -> Suite:
     else:
         try:
             text = Path(file).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise OptionError(f"{file} cannot be read ({error})") from error
+        except OSError as error:
+            raise OptionError(f"{file} cannot be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise OptionError(f"{file} cannot be read: {error}") from error
     try:
         return _suite(tomllib.loads(text), file)
     except tomllib.TOMLDecodeError as error:

@@ -1,4 +1,4 @@
-"""How much of a batch fits into a device's memory: found by trying."""
+"""Find out by trial how many samples of a batch fit into a device's memory."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class Sizing:
-    """A trainer that trains nothing, and finds how much of each stage's batches fits.
+    """A trainer that only finds out how many samples of each stage's batches fit into memory.
 
-    `micro_batch`: the smallest part found so far; None while whole batches fit.
+    `micro_batch`: the smallest number so far; None if all whole batches fit.
     """
 
     def __init__(self, execution: Execution) -> None:
@@ -47,9 +47,9 @@ class Sizing:
 
 
 def fitting(stage: Stage, execution: Execution) -> int:
-    """Return how many samples of a batch fit at a time: all, or a half, a quarter and so on.
+    """Return how many samples of a batch fit at a time: all, a half, a quarter, and so on.
 
-    Warns where BatchNorm will see less than the batch. Raises `OutOfMemory` if none fits.
+    Warns if BatchNorm will normalise parts of a batch. Raises `OutOfMemory` if no sample fits.
     """
     device = execution.device
     whole = _share_of_largest(stage, execution.team.size)
@@ -58,35 +58,36 @@ def fitting(stage: Stage, execution: Execution) -> int:
     if not size:
         clear(device)
         raise OutOfMemory(
-            f"Training stage {stage.name!r} on a single sample needs more than "
-            f"{describe_memory(device)}. Use a smaller network, or another device"
+            f"Even the smallest possible batch of stage {stage.name!r} needs more than "
+            f"{describe_memory(device)}. Use a smaller network or another device"
         )
     if size < whole and normalises(stage.objective):
         warnings.warn(
-            f"Stage {stage.name!r} computes {size} samples of {whole} at a time, and BatchNorm "
-            "normalises each part by its own statistics",
+            f"Stage {stage.name!r} computes {size} of {whole} samples at a time, so BatchNorm "
+            "normalises each part of a batch by its own statistics",
             stacklevel=2,
         )
     return size
 
 
 def out_of_memory(stage: Stage, execution: Execution) -> OutOfMemory:
-    """Return the error for a stage that ran out of memory, with the batch that would fit."""
+    """Return the error for a stage that ran out of memory, with the batch size that would fit."""
     device, processes = execution.device, execution.team.size
     clear(device)
-    memory, asked = describe_memory(device), stage.settings.micro_batch
+    memory, requested = describe_memory(device), stage.settings.micro_batch
     whole = _share_of_largest(stage, processes)
-    tried = min(asked, whole) if isinstance(asked, int) else whole
+    tried = min(requested, whole) if isinstance(requested, int) else whole
     size = _largest(stage, execution, tried, tried // 2)
     if not size:
-        advice = "Use a smaller network, or another device"
-    elif asked is not None:
+        advice = "Use a smaller network or another device"
+    elif requested is not None:
         advice = f"Parts of {size} samples fit: use --set train.micro_batch={size}"
     else:
         advice = f"A batch of {size * processes} fits: use --batch-size {size * processes}"
         if stage.objective.additive:
             advice += (
-                ", or --batch-size auto, which keeps the batch and computes it in parts that fit"
+                ", or --batch-size auto, which keeps the batch size and computes each batch in "
+                "parts that fit"
             )
     return OutOfMemory(
         f"Out of memory in stage {stage.name!r}: {tried} samples at a time do not fit into "
@@ -95,21 +96,24 @@ def out_of_memory(stage: Stage, execution: Execution) -> OutOfMemory:
 
 
 def _share_of_largest(stage: Stage, processes: int) -> int:
-    """Return the samples of the largest batch that one process computes."""
+    """Return how many samples of the largest batch one process computes."""
     return -(-stage.batches.largest // processes)
 
 
 def _largest(stage: Stage, execution: Execution, whole: int, size: int) -> int:
-    """Return the first of size, size/2, size/4 ... that fits; 0 if none does."""
-    least = 1 + normalises(stage.objective)  # BatchNorm needs two
+    """Return the first of size, size/2, size/4, ... that fits, or 0."""
+    least = 1 + normalises(stage.objective)  # BatchNorm needs two samples
     while size >= least and not _fits(stage, execution, whole, size):
         size //= 2
     return size if size >= least else 0
 
 
 def _fits(stage: Stage, execution: Execution, whole: int, size: int) -> bool:
-    """Take a step of a copy: `whole` samples, `size` at a time."""
-    additive = stage.objective.additive  # else a step of `size`
+    """Return whether a step on `whole` samples, `size` at a time, fits; tries it on a copy.
+
+    If the loss cannot be computed in parts, the step has `size` samples.
+    """
+    additive = stage.objective.additive
     device = execution.device
     try:
         with seeded(0):

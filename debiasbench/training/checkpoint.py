@@ -1,4 +1,4 @@
-"""State as one file: tensors and plain values, checksummed, written whole, nothing unpickled."""
+"""Save state to one file: tensors and plain values, with a checksum, atomically, without pickle."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 MAGIC = b"debiasbench checkpoint 1\n"
 
 
-class DamagedCheckpoint(DebiasbenchError):  # noqa: N818 - it says what is wrong
-    """A file that is no whole checkpoint of this version; the message starts with its path."""
+class DamagedCheckpoint(DebiasbenchError):  # noqa: N818 - the name is clear without "Error"
+    """A file that is not a complete checkpoint of this version; its path begins the message."""
 
     exit_code = 9
 
 
 def dumps(state: object) -> bytes:
-    """Write dicts, lists, tuples, texts, numbers, None and tensors of any device as bytes.
+    """Write dicts, lists, tuples, strings, numbers, None and tensors of any device as bytes.
 
-    A tensor that occurs several times is written once. Raises `TypeError` naming the place of
-    anything else.
+    A tensor that occurs several times is written once. Raises `TypeError` for other values; the
+    message names their position in the state.
     """
     tensors: dict[str, Tensor] = {}
     tree = _encode(state, tensors, {}, "state")
@@ -44,9 +44,9 @@ def loads(content: bytes) -> Any:
     """Read what `dumps` wrote, its tensors on the CPU; raises `ValueError` for anything else."""
     head, body = content[: len(MAGIC) + 32], content[len(MAGIC) + 32 :]
     if not head.startswith(MAGIC):
-        raise ValueError("it is no checkpoint of this version")
+        raise ValueError("it is not a checkpoint of this version")
     if hashlib.sha256(body).digest() != head[len(MAGIC) :]:
-        raise ValueError("its checksum differs: it is truncated or was changed")
+        raise ValueError("its checksum is wrong: it is truncated or was changed")
     (length,) = struct.unpack_from("<Q", body)
     try:
         tensors = safetensors.load(body[8 + length :])
@@ -56,7 +56,7 @@ def loads(content: bytes) -> Any:
 
 
 def save(path: Path, state: object) -> None:
-    """Write a file whole or not at all; the one before stays beside it until then.
+    """Write a file atomically, and keep the file that it replaces as `previous(path)`.
 
     Raises `OSError`.
     """
@@ -72,12 +72,14 @@ def load(path: Path) -> Any:
 
 
 def previous(path: Path) -> Path:
-    """Return where the checkpoint before the last lies."""
+    """Return the path of the checkpoint before the last one."""
     return path.with_name(f"{path.name}.previous")
 
 
-def _encode(value: object, tensors: dict[str, Tensor], seen: dict[int, str], where: str) -> object:
-    """Turn a value into JSON in which [kind, content] stands for what JSON has not."""
+def _encode(
+    value: object, tensors: dict[str, Tensor], seen: dict[int, str], position: str
+) -> object:
+    """Return a value as JSON, with [kind, content] for the types that JSON does not have."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, torch.Tensor):
@@ -87,19 +89,20 @@ def _encode(value: object, tensors: dict[str, Tensor], seen: dict[int, str], whe
         return ["tensor", seen[id(value)]]
     if isinstance(value, dict):
         pairs = [
-            [_key(k, where), _encode(v, tensors, seen, f"{where}[{k!r}]")] for k, v in value.items()
+            [_key(k, position), _encode(v, tensors, seen, f"{position}[{k!r}]")]
+            for k, v in value.items()
         ]
         return ["dict", pairs]
     if isinstance(value, (list, tuple)):
-        parts = [_encode(v, tensors, seen, f"{where}[{i}]") for i, v in enumerate(value)]
+        parts = [_encode(v, tensors, seen, f"{position}[{i}]") for i, v in enumerate(value)]
         return ["list" if isinstance(value, list) else "tuple", parts]
-    raise TypeError(f"{where} is a {type(value).__name__}, which a checkpoint cannot hold")
+    raise TypeError(f"{position} is a {type(value).__name__}, which a checkpoint cannot contain")
 
 
-def _key(key: object, where: str) -> str | int:
+def _key(key: object, position: str) -> str | int:
     if isinstance(key, (str, int)) and not isinstance(key, bool):
         return key
-    raise TypeError(f"{where} has the key {key!r}: keys are texts or whole numbers")
+    raise TypeError(f"{position} has the key {key!r}: keys must be strings or integers")
 
 
 def _decode(tree: Any, tensors: dict[str, Tensor]) -> Any:
@@ -115,4 +118,4 @@ def _decode(tree: Any, tensors: dict[str, Tensor]) -> Any:
             return [_decode(value, tensors) for value in content]
         case "tuple":
             return tuple(_decode(value, tensors) for value in content)
-    raise ValueError(f"it holds {kind!r}, which no checkpoint of this version does")
+    raise ValueError(f"it contains {kind!r}, which this version does not know")

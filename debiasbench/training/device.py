@@ -1,4 +1,4 @@
-"""The device that a process trains on: found by name, described, and asked for its memory."""
+"""The device that a process trains on: its lookup by name, its description and its memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from debiasbench.common.processes import started_together
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device called `name`; "auto" is an accelerator if there is one.
+    """Return the device with a name; "auto" is an accelerator if there is one, otherwise the CPU.
 
     Raises `OptionError` for a device that is not available.
     """
@@ -28,13 +28,14 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise OptionError(
-            f"--device {name}: {reason}. Use --device auto to take an available device"
+            f"--device {name} is not available ({reason}). Use --device auto for an available "
+            "device"
         ) from error
     return device
 
 
 def _of_this_process(device: torch.device) -> torch.device:
-    """Return the device of this process where several were started on a machine."""
+    """Return the device of this process, if `torchrun` started several on the machine."""
     if device.type == "cpu" or device.index is not None or not started_together():
         return device
     own = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
@@ -43,20 +44,20 @@ def _of_this_process(device: torch.device) -> torch.device:
 
 
 def prepare_determinism(device: torch.device) -> None:
-    """Set what a device reads before its first computation to be deterministic later."""
+    """Set the environment variable that deterministic cuBLAS needs before its first use."""
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def hardware(device: torch.device) -> str:
-    """Return the name of a device; for a CPU with its number of threads."""
+    """Return the name of a device; for a CPU also the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_cpu_name()}, {torch.get_num_threads()} threads"
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return bytes: the device's peak allocation, on a CPU the process's peak resident size."""
+    """Return the peak memory in bytes: allocated on a GPU, or resident size of a CPU process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -64,15 +65,15 @@ def peak_memory(device: torch.device) -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory` count from now on, where the device can."""
+    """Let `peak_memory` count from now on, if the device supports it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def free_memory(device: torch.device) -> tuple[int, int] | None:
-    """Return free and total bytes of an accelerator, None where it does not say."""
-    ask = getattr(torch.get_device_module(device), "mem_get_info", None)
-    return None if ask is None else ask(device)
+    """Return the free and the total bytes of an accelerator, or None if they are unknown."""
+    query = getattr(torch.get_device_module(device), "mem_get_info", None)
+    return None if query is None else query(device)
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,4 @@
-"""How a process executes what it trains: its device, its team, and what is asked of both."""
+"""`Execution`: the device and the team of processes that train, and how they compute."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Execution:
-    """What all stages that a process trains have in common.
+    """The settings that all stages of a process share.
 
     `compile`, `deterministic`: see `Numerics`. `team`: the processes that train together.
     """
@@ -37,14 +37,17 @@ class Execution:
         compile: Compile = "off",  # noqa: A002 - what torch calls it
         deterministic: bool = False,
     ) -> Execution:
-        """Return the execution of one process on the device called `device`."""
-        found = resolve_device(device)
+        """Return the execution of one process on the device with the name `device`."""
+        resolved = resolve_device(device)
         if deterministic:
-            prepare_determinism(found)
-        return cls(found, compile, deterministic)
+            prepare_determinism(resolved)
+        return cls(resolved, compile, deterministic)
 
     def numerics(self, precision: AnyPrecision = "auto") -> Numerics:
-        """Return how this device computes in a precision; raises `OptionError` if it cannot."""
+        """Return the numerics of a precision.
+
+        Raises `OptionError` if the device does not support it.
+        """
         return Numerics.on(
             self.device, precision, compile=self.compile, deterministic=self.deterministic
         )
@@ -56,5 +59,5 @@ class Execution:
 
     @property
     def repeatable(self) -> bool:
-        """Whether equal runs give equal bits: on a CPU always, elsewhere if deterministic."""
+        """Whether equal runs give bitwise equal results: a CPU does, other devices may not."""
         return self.deterministic or self.device.type == "cpu"

@@ -1,40 +1,60 @@
-"""What decides a stage: equal identities, equal results."""
+"""The identity of a stage: stages with equal identities have equal results.
+
+A stage is shared between runs only if everything that decides it is known. This holds if its
+objective and components are builtin, all modules of its network are from known packages and have
+plain attributes, and there is no hook. All other stages can only be used by their own run.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
+from torch.nn.modules import module as torch_module
+from torch.optim import optimizer as torch_optimizer
 
 from debiasbench.core.objective import CrossEntropy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
+    from debiasbench.core.component import Component
     from debiasbench.core.stage import Stage
+
+KNOWN = {"torch", "torchvision", "timm", "debiasbench"}
+"""Packages whose code or version is in a record, so that the name of a class is sufficient."""
+
+_STRUCTURE = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
+"""Attributes of a module that its state dict contains."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that decides a stage, given the data, the code and the machine of its run.
+    """Everything that decides a stage, except the data, the code and the machine of its run.
 
-    `content`: plain values. `shared`: whether nothing else can decide it, so that a stage of
-    another run with equal content is the same stage.
+    `content`: plain values. `shared`: whether the content is complete, so that a stage of another
+    run with equal content is the same stage.
     """
 
     content: Mapping[str, object]
     shared: bool
 
 
+class _Unknown(Exception):  # noqa: N818 - it never leaves this file
+    """Something in a stage has an unknown effect on its result."""
+
+
 def identity(stage: Stage) -> Identity:
-    """Return the identity of a stage, from what it holds now; changes nothing."""
-    objective, components = stage.objective, stage.components
-    texts = [getattr(component, "identity", None) for component in components]
-    content = {
+    """Return the identity of a stage in its current state; changes nothing."""
+    objective = stage.objective
+    content: dict[str, object] = {
         "objective": f"{type(objective).__module__}.{type(objective).__qualname__}",
         "modules": repr(objective),
         "state": _digest(objective.state_dict()),
@@ -45,19 +65,93 @@ def identity(stage: Stage) -> Identity:
         "drawn": _digest({"weights": stage.batches.weights, "subset": stage.batches.subset}),
         "extra": _digest(stage.extra),
         "masks": _digest(stage.masks),
-        "components": [
-            text or type(component).__qualname__
-            for text, component in zip(texts, components, strict=True)
-        ],
+        "components": [_component(component) for component in stage.components],
     }
-    # what else might decide a stage is known of these alone
-    known = type(objective) is CrossEntropy and None not in texts
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in objective.modules())
-    return Identity(content, shared=known and not hooked)
+    try:
+        if type(objective) is not CrossEntropy:
+            raise _Unknown
+        _check_known(stage.components)
+        _check_hooks(objective)
+        content["network"] = list(_modules(objective))
+        content["parameters"] = list(_parameters(objective))
+    except _Unknown:
+        return Identity(content, shared=False)
+    return Identity(content, shared=True)
+
+
+def _check_known(components: Any) -> None:
+    for component in components:
+        known = type(component).__module__.partition(".")[0] == "debiasbench"
+        if not known or getattr(component, "identity", None) is None:
+            raise _Unknown
+
+
+def _component(component: Component) -> str:
+    return getattr(component, "identity", None) or type(component).__qualname__
+
+
+def _check_hooks(objective: nn.Module) -> None:
+    """Raise `_Unknown` for hooks, global or of modules and parameters, and replaced `forward`s."""
+    for library in (torch_module, torch_optimizer):
+        for name, hooks in vars(library).items():
+            if name.startswith("_global_") and "hooks" in name and hooks:
+                raise _Unknown
+    for module in objective.modules():
+        attributes = vars(module)
+        if "forward" in attributes or any("hooks" in n and v for n, v in attributes.items()):
+            raise _Unknown
+    for p in objective.parameters():
+        if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
+            raise _Unknown
+
+
+def _modules(objective: nn.Module) -> Iterator[object]:
+    """Yield the class, the mode and the plain attributes of every module."""
+    for name, module in objective.named_modules():
+        attributes = {
+            key: _plain(value)
+            for key, value in sorted(vars(module).items())
+            if key not in _STRUCTURE and "hooks" not in key
+        }
+        yield [name, _plain(type(module)), attributes]
+
+
+def _parameters(objective: nn.Module) -> Iterator[object]:
+    """Yield for each parameter the first of its names, and whether it is trained."""
+    first: dict[int, str] = {}
+    for name, p in objective.named_parameters(remove_duplicate=False):
+        yield [name, first.setdefault(id(p), name), p.requires_grad, str(p.dtype)]
+
+
+def _plain(value: object) -> object:
+    """Return a value as plain JSON; raises `_Unknown` if that is not possible."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value if not isinstance(value, float) else repr(value)
+    if isinstance(value, (list, tuple, torch.Size)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return [[_plain(key), _plain(item)] for key, item in value.items()]
+    if isinstance(value, (torch.dtype, torch.device)):
+        return str(value)
+    if isinstance(value, functools.partial):
+        return ["partial", _plain(value.func), _plain(value.args), _plain(value.keywords)]
+    if isinstance(value, type) or callable(value):
+        return _class_name(value)
+    raise _Unknown
+
+
+def _class_name(value: Any) -> str:
+    """Return the full name of a class or function; raises `_Unknown` outside known packages."""
+    module, name = getattr(value, "__module__", None) or "", getattr(value, "__qualname__", "")
+    known = module.partition(".")[0] in {*KNOWN, "builtins"}
+    local = not name or "<" in name  # an instance, a lambda, or a function within another
+    if not known or local or inspect.ismethod(value):
+        raise _Unknown
+    return f"{module}.{name}"
 
 
 def _digest(tensors: Mapping[str, Tensor | None]) -> str:
-    """Return a digest of named tensors; equal tensors, equal digest."""
+    """Return a digest of named tensors."""
     sha = hashlib.sha256()
     for name, tensor in tensors.items():
         sha.update(f"{name} {None if tensor is None else (tensor.shape, tensor.dtype)}".encode())

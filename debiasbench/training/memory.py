@@ -1,4 +1,4 @@
-"""A device's memory: whether an error means that it is short, and what there is of it."""
+"""The memory of a device: recognise out-of-memory errors, release memory and describe it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from debiasbench.training.device import free_memory
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory was short."""
+    """Return whether an error means that a device ran out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     texts = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory")
@@ -18,7 +18,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def clear(device: torch.device) -> None:
-    """Release memory that nobody uses."""
+    """Release unused memory."""
     gc.collect()
     if device.type != "cpu":
         torch.accelerator.empty_cache()

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, as `Training` names them."""
+"""The optimizers and learning-rate schedules of `Training`."""
 
 from __future__ import annotations
 
@@ -16,27 +16,34 @@ if TYPE_CHECKING:
     from debiasbench.core.settings import Training
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], training: Training) -> Optimizer:
-    """Return the optimizer that `training` names over the parameters that want gradients.
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], training: Training, *, tensor_lr: bool = False
+) -> Optimizer:
+    """Return the optimizer of `training` for the parameters that require gradients.
 
-    On an accelerator it is fused: one kernel moves all parameters.
+    On an accelerator it is fused: one kernel updates all parameters. `tensor_lr`: whether the
+    learning rate is a tensor on the parameters' device, which schedules change in place, so that a
+    captured step uses the current value.
     """
-    wanted = [p for p in parameters if p.requires_grad]
-    lr, decay = training.lr, training.weight_decay
-    fused = True if wanted and all(p.device.type != "cpu" for p in wanted) else None
+    trainable = [p for p in parameters if p.requires_grad]
+    lr: Any = training.lr
+    if tensor_lr and trainable:
+        lr = torch.tensor(training.lr, device=trainable[0].device)
+    decay = training.weight_decay
+    fused = True if trainable and all(p.device.type != "cpu" for p in trainable) else None
     match training.optimizer:
         case "sgd":
             return torch.optim.SGD(
-                wanted, lr, momentum=training.momentum, weight_decay=decay, fused=fused
+                trainable, lr, momentum=training.momentum, weight_decay=decay, fused=fused
             )
         case "adam":
-            return torch.optim.Adam(wanted, lr, weight_decay=decay, fused=fused)
+            return torch.optim.Adam(trainable, lr, weight_decay=decay, fused=fused)
         case "adamw":
-            return torch.optim.AdamW(wanted, lr, weight_decay=decay, fused=fused)
+            return torch.optim.AdamW(trainable, lr, weight_decay=decay, fused=fused)
 
 
 class Schedule:
-    """The learning rate over a stage of `steps` steps, `steps_per_epoch` to an epoch."""
+    """The learning rate during a stage of `steps` steps, with `steps_per_epoch` in an epoch."""
 
     def __init__(
         self, optimizer: Optimizer, training: Training, *, steps: int, steps_per_epoch: int
@@ -56,22 +63,22 @@ class Schedule:
                 pass
 
     def after_step(self) -> None:
-        """Move on by a step."""
+        """Advance by one step."""
         if self._each_step:
             self._each_step.step()
 
     def after_epoch(self, val_loss: float) -> None:
-        """Move on by an epoch whose validation loss was `val_loss`."""
+        """Advance by one epoch, with the validation loss `val_loss`."""
         if self._on_plateau:
             self._on_plateau.step(val_loss)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to go on."""
+        """Return everything that resuming needs."""
         schedule = self._each_step or self._on_plateau
         return schedule.state_dict() if schedule else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state again, after the optimizer has."""
+        """Restore a state, after the optimizer's state was restored."""
         schedule = self._each_step or self._on_plateau
         if schedule:
             schedule.load_state_dict(dict(state))

@@ -1,4 +1,4 @@
-"""Tasks placed once on a device: views share their samples and differ in labels alone."""
+"""Tasks on a device: samples are placed once, and views of them differ only in labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Placed:
-    """The samples of a split, in the device's memory if they fit, else copied batch by batch."""
+    """The samples of a split, in the device's memory if they fit, else copied by batch."""
 
     def __init__(self, x: Inputs, device: torch.device) -> None:
         self._device, self._resident = device, fits(x, device)
@@ -41,14 +41,14 @@ class Placed:
         return length(self.x)
 
     def expect(self, batches: Sequence[Tensor]) -> None:
-        """Prepare for batches to be taken in this order; of use where samples are copied."""
+        """Prepare for batches to be taken in this order; faster if batches are copied."""
         if self._prefetch is not None:
             self._prefetch.expect(batches)
 
     def take(self, index: Tensor | slice) -> Inputs:
         """Return stored samples (B, ...) on the device, for `Prepare`.
 
-        They are a copy, except 8-bit slices, which preparing copies.
+        They are copies, except slices of 8-bit tensors, which `Prepare` copies.
         """
         if self._prefetch is not None:
             x = self._prefetch.take(index)
@@ -56,7 +56,7 @@ class Placed:
 
         def part(stored: Tensor) -> Tensor:
             taken = stored[index]
-            # a network may work in place, and a slice is the data itself
+            # a network may change its inputs in place, and a slice shares memory with the data
             shared = isinstance(index, slice) and taken.dtype != torch.uint8
             return taken.clone() if shared else taken
 
@@ -64,7 +64,7 @@ class Placed:
 
 
 class PlacedTask:
-    """A task on a device. Each split is placed when it is first read, and then shared."""
+    """A task on a device; each split is placed when it is first read."""
 
     def __init__(self, task: Task, device: torch.device) -> None:
         self.task, self.device = task, device
@@ -72,11 +72,11 @@ class PlacedTask:
         self._splits: dict[str, Placed] = {}
 
     def view(self, name: SplitName, level: str) -> View:
-        """Return a split with the labels that a declaration of `level` shows."""
+        """Return a split with the labels that supervision of `level` includes."""
         return self._view(name, visible_labels(self.task, self._split(name), level))
 
     def held_out(self, name: SplitName) -> HeldOut:
-        """Return a split as the harness evaluates on it."""
+        """Return a split for evaluation."""
         split = self._split(name)
         return HeldOut(
             view=self._view(name, {"y": split.y, "group": split.group}),
@@ -87,7 +87,7 @@ class PlacedTask:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the samples of all splits."""
+        """Total size of the samples of all splits in bytes."""
         return sum(nbytes(split.x) for split in self.task.splits().values())
 
     def _split(self, name: SplitName) -> Split:
@@ -101,7 +101,7 @@ class PlacedTask:
 
 
 def visible_labels(task: Task, split: Split, level: str) -> dict[str, Tensor]:
-    """Return the labels of a split that a declaration of `level` shows."""
+    """Return the labels of a split that supervision of `level` includes."""
     labels = {"y": split.y}
     if level in {"conflict", "groups"}:
         labels["conflict"] = task.conflict(split)

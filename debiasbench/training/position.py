@@ -1,4 +1,4 @@
-"""How far a stage has come, and whether its losses are finite."""
+"""The position in a stage: epoch, step, losses; and the check that losses are finite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Position:
-    """How far a stage has come."""
+    """The position in a stage that is being trained."""
 
     epoch: int = 0
     batch: int = 0  # steps taken in this epoch
@@ -28,13 +28,13 @@ class Position:
     seconds: float = 0.0  # before the last restart
 
     def begin(self, epoch: int, steps: int, device: torch.device) -> None:
-        """Begin an epoch, or continue one of which `batch` steps are taken."""
+        """Begin an epoch, or continue one after `self.batch` of its steps."""
         losses = torch.empty(steps, device=device)
         losses[: self.batch] = self.losses[: self.batch].to(device)
         self.epoch, self.losses = epoch, losses
 
     def advance(self, samples: int) -> None:
-        """Count a step."""
+        """Count a step on `samples` samples."""
         self.step, self.batch, self.samples = self.step + 1, self.batch + 1, self.samples + samples
 
     def end_epoch(self, stage: str) -> None:
@@ -42,7 +42,10 @@ class Position:
         self.last_loss, self.batch = self.check_finite(stage, len(self.losses)), 0
 
     def check_finite(self, stage: str, steps: int) -> float | None:
-        """Return the loss of the last of this epoch's first `steps`; raise if one is not finite."""
+        """Return the loss of this epoch's step number `steps`.
+
+        Raises `TrainingFailed` if that or an earlier loss of the epoch is not finite.
+        """
         values = self.losses[:steps].cpu()
         bad = (~values.isfinite()).nonzero()[:, 0]
         if len(bad) == 0:
@@ -52,7 +55,7 @@ class Position:
         raise TrainingFailed(stage, self.step - self.batch + first, before)
 
     def state_dict(self, seconds: float) -> dict[str, object]:
-        """Return everything that resuming needs; `seconds`: spent so far."""
+        """Return everything that resuming needs. `seconds`: time spent so far."""
         return {**vars(self), "losses": self.losses[: self.batch], "seconds": seconds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How a device computes: precision, compilation, determinism and memory layout."""
+"""`Numerics`: precision, compilation, determinism and memory layout of computations."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ MODES = {"on": "default", "graphs": "reduce-overhead"}
 
 @dataclass(frozen=True)
 class Numerics:
-    """How a stage computes; the record of its run holds it.
+    """How a stage computes; stored in the record of its run.
 
     `precision`: of matrix products and convolutions; weights, sums and the loss are always
-    float32. `compile`: whether networks are compiled ("on"), and replayed as graphs of the device
-    ("graphs"). `channels_last`: whether images and filters are stored with the channels last.
+    float32. `compile`: whether networks are compiled ("on"), or compiled and replayed as graphs of
+    the device ("graphs"). `deterministic`: whether only deterministic algorithms are used.
+    `channels_last`: whether images and filters are stored with the channels last.
     """
 
     precision: Precision
@@ -49,9 +50,10 @@ class Numerics:
         compile: Compile = "off",  # noqa: A002 - what torch calls it
         deterministic: bool = False,
     ) -> Numerics:
-        """Return how `device` computes; "auto" is bf16 where an accelerator has it, else fp32.
+        """Return the numerics of a device.
 
-        Raises `OptionError` for a precision that the device does not support.
+        Precision "auto" is bf16 on an accelerator that supports it, otherwise fp32. Raises
+        `OptionError` for a precision that the device does not support.
         """
         accelerated = device.type != "cpu"
         if precision == "auto":
@@ -64,7 +66,7 @@ class Numerics:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Set torch's switches, and restore them afterwards."""
+        """Apply these numerics to torch's settings inside the context; restore them afterwards."""
         backends: Any = torch.backends
         products, convolutions = backends.cuda.matmul, backends.cudnn.conv
         before = (
@@ -93,7 +95,7 @@ class Numerics:
             torch.use_deterministic_algorithms(strict, warn_only=warn)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """Compute in half precision inside the context, where it is safe and asked for."""
+        """Compute in half precision inside the context, if this precision is one."""
         if self.precision not in HALF:
             return nullcontext()
         return torch.autocast(device.type, HALF[self.precision])
@@ -114,7 +116,7 @@ class Numerics:
 
     @contextmanager
     def compiled(self, module: nn.Module) -> Iterator[None]:
-        """Compile the networks of a module inside the context, if asked for."""
+        """Compile the networks of a module inside the context, unless `compile` is "off"."""
         if self.compile == "off":
             yield
             return
@@ -126,10 +128,10 @@ class Numerics:
         finally:
             for network in networks:
                 network._compiled_call_impl = None
-            torch.compiler.reset()  # else the next network of this class reuses its graphs
+            torch.compiler.reset()  # otherwise the next network of this class reuses its graphs
 
     def counting(self) -> AbstractContextManager[object]:
-        """Run operations one by one, so that they can be counted; a compiled network hides them."""
+        """Run without compilation inside the context, so that operations can be counted."""
         if self.compile == "off":
             return nullcontext()
         stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
@@ -140,10 +142,10 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _has(device: torch.device, what: str) -> bool:
+def _has(device: torch.device, precision: Literal["bf16", "tf32"]) -> bool:
     """Return whether an accelerator computes in bf16 or tf32 without emulation."""
-    supported = getattr(torch.get_device_module(device), f"is_{what}_supported", None)
+    supported = getattr(torch.get_device_module(device), f"is_{precision}_supported", None)
     if supported is None:
-        return what == "tf32"  # asking for it where it is missing has no effect
+        return precision == "tf32"  # setting tf32 on a device without it has no effect
     emulates = "including_emulation" in inspect.signature(supported).parameters
     return bool(supported(including_emulation=False) if emulates else supported())

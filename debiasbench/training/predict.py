@@ -1,4 +1,4 @@
-"""Predictions and features over a split, in evaluation mode and without augmentation."""
+"""Predictions and features for a split, in evaluation mode and without augmentation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BATCH = 1024  # large enough that evaluation is bound by arithmetic, small enoug
 class Predictor:
     """Evaluates modules on one device, in one precision.
 
-    It predicts `BATCH` samples at a time, or as many as it found to fit into memory.
+    It predicts `BATCH` samples at a time, or fewer if they do not fit into memory.
     """
 
     def __init__(self, execution: Execution, precision: AnyPrecision = "auto") -> None:
@@ -37,23 +37,23 @@ class Predictor:
 
     @torch.no_grad()
     def predict(self, objective: Objective, view: View) -> Tensor:
-        """Return (N, C) float32 logits over a view, on the device."""
+        """Return (N, C) float32 logits for a view, on the device."""
         return self._over(objective, view, objective.predict)
 
     @torch.no_grad()
     def features(self, objective: Objective, head: nn.Linear, view: View) -> Tensor:
-        """Return (N, D) float32 inputs of the network's head over a view, on the device."""
-        taken: list[Tensor] = []
-        handle = head.register_forward_pre_hook(lambda _m, args: taken.append(args[0].flatten(1)))
+        """Return (N, D) float32 inputs of the network's head for a view, on the device."""
+        inputs: list[Tensor] = []
+        handle = head.register_forward_pre_hook(lambda _m, args: inputs.append(args[0].flatten(1)))
         try:
-            return self._over(objective, view, lambda x: (objective.network(x), taken.pop())[1])
+            return self._over(objective, view, lambda x: (objective.network(x), inputs.pop())[1])
         finally:
             handle.remove()
 
     def flops(self, objective: Objective, view: View) -> tuple[float, dict[str, float]]:
-        """Return dense forward FLOPs of predicting one sample: total, and by parameter name."""
+        """Return the dense FLOPs of predicting one sample: the total, and by parameter name."""
         objective.to(self._execution.device)
-        # gradients on: PyTorch's fused inference paths hide operations
+        # with gradients, since PyTorch's fused inference paths hide operations
         with evaluating(objective), count_flops(objective) as counted:
             objective.predict(view.inputs(slice(1)))
         return counted.total, counted.by_parameter
@@ -61,7 +61,10 @@ class Predictor:
     def _over(
         self, objective: Objective, view: View, compute: Callable[[Inputs], Tensor]
     ) -> Tensor:
-        """Return (N, ...) float32 of `compute` over a view; with smaller batches if need be."""
+        """Return (N, ...) float32 outputs of `compute` for a view.
+
+        If memory runs out, smaller batches are tried.
+        """
         device = self._execution.device
         self.numerics.lay_out(objective.to(device))
         while True:
@@ -74,7 +77,7 @@ class Predictor:
             if self._batch == 1:
                 raise OutOfMemory(
                     f"Predicting a single sample needs more than {describe_memory(device)}. Use a "
-                    "smaller network, or another device"
+                    "smaller network or another device"
                 )
             self._batch //= 2
 
@@ -89,9 +92,9 @@ class Predictor:
             numerics.autocast(self._execution.device),
         ):
             for turn, part in enumerate(_slices(len(view), self._batch)):
-                if turn % team.size == team.rank or not parts:  # the first shows the shape to all
+                if turn % team.size == team.rank or not parts:  # the first part gives the shape
                     output = compute(numerics.laid_out(view.inputs(part)))
-                    # a replayed graph writes over its earlier outputs
+                    # the next replay of a graph overwrites its outputs
                     values = output.to(torch.float32, copy=numerics.compile == "graphs")
                     if turn % team.size != team.rank:
                         values = torch.zeros_like(values)
@@ -103,11 +106,11 @@ class Predictor:
 
 
 def hits(logits: Tensor, view: View, groups: int) -> list[int]:
-    """Return (G,) correctly classified samples per group; a view of a `HeldOut` has the labels."""
-    right = logits.argmax(1) == view.labels["y"]
-    return cast("list[int]", view.labels["group"][right].bincount(minlength=groups).tolist())
+    """Return (G,) correctly classified samples per group; `view`: of a `HeldOut`."""
+    correct = logits.argmax(1) == view.labels["y"]
+    return cast("list[int]", view.labels["group"][correct].bincount(minlength=groups).tolist())
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:
-    """Yield consecutive parts: slices are views of memory, indices would copy it."""
+    """Yield consecutive slices, which select samples without a copy."""
     return (slice(start, start + size) for start in range(0, n, size))

@@ -1,4 +1,4 @@
-"""Samples that do not fit on the device: gathered in the host's memory before they are needed."""
+"""Prefetch samples that do not fit on the device: gather the next batch in main memory."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ if TYPE_CHECKING:
 
     from debiasbench.core.inputs import Inputs
 
-SHARE = 0.5  # of the device's free memory that samples may take; networks need the rest
+SHARE = 0.5  # largest fraction of the device's free memory for samples; networks need the rest
 
 
 def fits(x: Inputs, device: torch.device) -> bool:
-    """Return whether samples may be stored on a device; warns if they are too large."""
-    if device.type == "cpu":  # memory-mapped samples are read as they are needed anyway
+    """Return whether samples fit into a device's memory; warn if they do not."""
+    if device.type == "cpu":  # memory-mapped samples are read when they are needed
         return True
-    torch.accelerator.empty_cache()  # memory that was freed counts as used until then
+    torch.accelerator.empty_cache()  # until then, cached memory counts as used
     memory = free_memory(device)
     if memory is None or nbytes(x) <= SHARE * memory[0]:
         return True
     warnings.warn(
         f"The samples take {nbytes(x) / 1e9:.1f} GB and {device} has {memory[0] / 1e9:.1f} GB "
-        "free: they stay in main memory and are copied batch by batch",
+        "free: the samples stay in main memory, and each batch is copied when it is needed",
         stacklevel=3,
     )
     return False
 
 
 class Prefetch:
-    """Gathers the next batch in a thread while the current one is used, in pinned memory."""
+    """Gathers the next batch in pinned memory, in a thread, while the current one is used."""
 
     def __init__(self, x: Inputs) -> None:
         self._x = x
         self._pin = torch.accelerator.is_available()
         self._worker: ThreadPoolExecutor | None = None
-        self._batches: list[Tensor] = []  # kept, so that no other tensor gets their ids
+        self._batches: list[Tensor] = []  # kept alive, so that no other tensor gets their ids
         self._places: dict[int, int] = {}  # id of a batch -> its place in the order
-        self._order: list[Tensor] = []  # indices, on the host
+        self._order: list[Tensor] = []  # indices of each batch, on the host
         self._pending: dict[int, Future[Inputs]] = {}
 
     def expect(self, batches: Sequence[Tensor]) -> None:

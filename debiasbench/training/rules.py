@@ -1,4 +1,4 @@
-"""Selection rules followed on validation: the weights that each of them keeps."""
+"""Follow the selection rules: validate after each epoch, and keep the weights that they select."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class FollowedRules:
-    """Validates after each epoch and keeps the weights that each selection rule chooses."""
+    """Validates after each epoch, and keeps the weights that each selection rule selects."""
 
     def __init__(self, predictor: Predictor, validation: HeldOut) -> None:
         self._predictor, self._validation = predictor, validation
@@ -29,21 +29,21 @@ class FollowedRules:
         self._states: dict[str, dict[str, Tensor]] = {}
 
     def after_epoch(self, objective: Objective, epoch: int, *, eligible: bool) -> float:
-        """Read the validation split once; return its mean cross-entropy.
+        """Evaluate on the validation split; return the mean cross-entropy.
 
-        An epoch (from 1) that is not `eligible` is kept by the rule `last` alone.
+        `epoch`: from 1. `eligible`: if False, only the rule `last` can select this epoch.
         """
         view = self._validation.view
         logits = self._predictor.predict(objective, view)
-        right = hits(logits, view, len(self._validation.totals))
-        metrics = accuracies(group_counts(self._validation, right)) if eligible else {}
+        correct = hits(logits, view, len(self._validation.totals))
+        metrics = accuracies(group_counts(self._validation, correct)) if eligible else {}
         improved = self._tracker.update(epoch, metrics)
         if improved != ["last"]:
             self._states |= dict.fromkeys(improved, _copied_state(objective))
         return F.cross_entropy(logits, view.labels["y"]).item()
 
     def checkpoints(self, objective: Objective) -> dict[str, Checkpoint]:
-        """Return what every rule keeps; `last` is what the objective holds now."""
+        """Return the weights that each rule keeps; `last` keeps the current weights."""
         states = self._states | {"last": _copied_state(objective)}
         return {
             rule: Checkpoint(epoch, value, states[rule])
@@ -64,9 +64,9 @@ class FollowedRules:
         }
 
 
-def group_counts(split: HeldOut, right: Sequence[int]) -> GroupCounts:
-    """Put (G,) correct samples per group beside what is known of the groups of a split."""
-    return GroupCounts.of(right, split.totals, split.aligned, split.train_totals)
+def group_counts(split: HeldOut, correct: Sequence[int]) -> GroupCounts:
+    """Return the counts of a split's groups, of which `correct` (G,) samples are correct."""
+    return GroupCounts.of(correct, split.totals, split.aligned, split.train_totals)
 
 
 def _copied_state(module: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A stage while it is trained: its steps in order, and everything that resuming needs."""
+"""`StageRun`: takes the steps of a stage in order, and has the state that resuming needs."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ V = TypeVar("V")
 
 
 class StageRun:
-    """Trains a stage step by step, for whoever decides how far.
+    """Trains a stage step by step; the caller decides how many steps are taken.
 
-    `rules`: what is followed on validation after each epoch, None follows nothing.
+    `rules`: the selection rules that are followed after each epoch; None follows no rules.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class StageRun:
 
     @contextmanager
     def started(self) -> Iterator[None]:
-        """Let components start and torch's generators draw from the stage's seed, meanwhile."""
+        """Start the components, and seed torch's global generators, inside the context."""
         rank = self._execution.team.rank
         purpose = ["modules"] if rank == 0 else ["modules", rank]
         stage = self.stage
@@ -67,7 +67,7 @@ class StageRun:
             yield
 
     def steps(self) -> Iterator[int]:
-        """Take every step that is not taken yet; yield the number of steps taken after each.
+        """Take all remaining steps; after each, yield the number of steps taken so far.
 
         Raises `TrainingFailed` at the end of an epoch in which a loss was not finite.
         """
@@ -94,7 +94,7 @@ class StageRun:
         step.load(at.step, index)
         try:
             step.compute()
-            at.losses[at.batch] = step.loss  # read once per epoch: no waiting for the device
+            at.losses[at.batch] = step.loss  # read once per epoch, to not wait for the device
             step.settle()
         except NonFiniteGradient as error:
             at.losses[at.batch] = step.loss
@@ -106,22 +106,33 @@ class StageRun:
         """Raise `TrainingFailed` if a loss of this epoch or a weight is not finite."""
         at, name = self.at, self.stage.name
         last = at.check_finite(name, at.batch) if at.batch else at.last_loss
-        if not is_finite(self.stage.objective):  # the last step's damage shows in no loss
+        if not is_finite(self.stage.objective):  # no loss shows the effect of the last step
             raise TrainingFailed(name, at.step - 1, last, "A weight")
 
     def trained(self) -> Trained:
-        """Return what the stage leaves, once all steps are taken."""
+        """Return the result of the stage, after its last step."""
         stage = self.stage
         checkpoints = {}
         if self._rules is not None and stage.select:
             checkpoints = self._rules.checkpoints(stage.objective)
+        kept = self._kept_masks()
         return Trained(
             stage.objective,
             checkpoints,
-            _merged(component.densities() for component in stage.components),
-            _merged(component.masks() for component in stage.components),
-            self._cost(),
+            densities={name: mask.float().mean().item() for name, mask in kept.items()}
+            | _merged(component.densities() for component in stage.components),
+            masks=kept | _merged(component.masks() for component in stage.components),
+            cost=self._cost(),
         )
+
+    def _kept_masks(self) -> dict[str, Tensor]:
+        """Return masks of an earlier stage that the weights still keep, as frozen layers do."""
+        weights = dict(self.stage.objective.named_parameters())
+        return {
+            name: mask
+            for name, mask in self.stage.masks.items()
+            if name in weights and not bool((weights[name].detach() * ~mask).any())
+        }
 
     def _cost(self) -> StageCost:
         stage, at, size = self.stage, self.at, self._execution.team.size
@@ -138,19 +149,20 @@ class StageRun:
         )
 
     def _flops_per_sample(self) -> float:
-        """Return FLOPs of training on one sample; the first forward pass was counted, dense."""
+        """Return the FLOPs of training on one sample, from those of the first forward pass."""
         flops, counted = self.step.flops, self.step.counted
         layers = {parameter: f / counted for parameter, f in flops.by_parameter.items()}
         saved = sum(component.saved_flops(layers) for component in self.stage.components)
-        # forward, input gradient and weight gradient cost alike (Evci et al., 2020, appendix H)
+        # forward pass, input gradients and weight gradients cost the same (Evci et al., 2020,
+        # appendix H)
         return 3 * flops.total / counted - saved
 
     def _seconds(self) -> float:
-        """Return the seconds spent so far, before and after restarts."""
+        """Return the seconds spent so far, including those before a restart."""
         return self.at.seconds + time.perf_counter() - self._begun
 
     def state_dict(self) -> dict[str, object]:
-        """Return everything that resuming bit for bit needs, of all processes of the team."""
+        """Return everything that resuming bit for bit needs, from all processes of the team."""
         stage = self.stage
         return {
             "objective": stage.objective.state_dict(),
@@ -179,7 +191,7 @@ class StageRun:
 
 @contextmanager
 def _components(stage: Stage, optimizer: Optimizer) -> Iterator[None]:
-    """Let components start a stage, and end it however it ends."""
+    """Start the components of a stage, and end them when the context ends, also by an error."""
     started: list[Component] = []
     try:
         for component in stage.components:
@@ -200,25 +212,25 @@ def _components(stage: Stage, optimizer: Optimizer) -> Iterator[None]:
 
 
 def _check_disjoint(components: Sequence[Component]) -> None:
-    """Refuse two components that make the same weights sparse."""
-    taken: set[str] = set()
+    """Raise `OptionError` if two components make the same weights sparse."""
+    sparse: set[str] = set()
     for component in components:
         names = component.densities().keys()
-        if both := sorted(taken & names):
+        if both := sorted(sparse & names):
             raise OptionError(
-                f"Two components make {both[0]} sparse: the method brings a component of its own, "
-                "so remove the other (--sparse)"
+                f"Two components make {both[0]} sparse: the method makes networks sparse itself, "
+                "so leave out --sparse"
             )
-        taken |= names
+        sparse |= names
 
 
 def _merged(parts: Iterable[Mapping[str, V]]) -> dict[str, V]:
-    """Join what components report; no two report the same weight."""
+    """Merge the mappings of components, whose parameter names are disjoint."""
     return {name: value for part in parts for name, value in part.items()}
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
-    """Return the states of the global generators that modules such as dropout draw from."""
+    """Return the states of torch's global generators, which modules such as dropout use."""
     states = [torch.get_rng_state()]
     if device.type != "cpu":
         states.append(torch.get_device_module(device).get_rng_state(device))

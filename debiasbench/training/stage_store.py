@@ -1,4 +1,4 @@
-"""Stages on disk: a running stage is resumed, a finished stage is not trained again."""
+"""Stages on disk: running stages can be resumed, finished stages are not trained again."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
 FOLDER = ".stages"
 RUNNING, FINISHED = "running", "finished"
-LIMIT = 4_000_000_000  # bytes of finished stages that are kept, unless one says otherwise
-SHARE = 0.02  # of the time, at most, goes into checkpoints
+LIMIT = 4_000_000_000  # bytes of stages that are kept by default
+SHARE = 0.02  # largest fraction of the time that is spent on writing checkpoints
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished stage as `debiasbench cache ls` lists it."""
+    """A finished stage, as listed by `debiasbench cache ls`."""
 
     folder: Path
     name: str
     run: str  # id of the spec that trained it
     bytes: int
-    used: float  # seconds since the epoch
+    used: float  # time of the last use, in seconds since 1970
 
 
 class StageStore:
-    """A folder of stages, which any number of processes may share.
+    """A folder of stages, which any number of processes can share.
 
-    `identity`: what all stages of the run depend on, such as the data's fingerprint; `run`: the
-    spec's id; `own`: what stages depend on that no other run could use. `every`: seconds between
-    checkpoints, more where writing one takes more than a fiftieth of that; `reuse`: whether
-    stored stages are loaded.
+    `identity`: everything that all stages of the run depend on, such as the fingerprint of the
+    data. `run`: the id of the spec. `own`: what else the stages depend on that only this run can
+    use. `every`: seconds between checkpoints, or more if writing them would take more than a
+    fiftieth of the time. `reuse`: whether stored stages are loaded.
     """
 
     def __init__(
@@ -58,16 +58,16 @@ class StageStore:
         self.folder = folder
         self.run, self.every, self.reuse = run, every, reuse
         self._identity, self._private = dict(identity), [run, own]
-        self._own: list[Path] = []  # folders of no use to other runs
+        self._own: list[Path] = []  # folders that other runs cannot use
 
     @contextmanager
     def open(
         self, name: str, content: Mapping[str, object], *, shared: bool
     ) -> Iterator[StoredStage]:
-        """Hold a stage while it is trained; another process that needs the same stage waits.
+        """Lock a stage while it is trained; other processes that need the same stage wait.
 
         `content`: everything else that decides the stage, as JSON. `shared`: whether other runs
-        may use the stage. Raises `StoreError` if the folder cannot be written.
+        can use the stage. Raises `StoreError` if the folder cannot be written.
         """
         key = [self._identity, content, None if shared else [*self._private, name]]
         folder = self.folder / digest(key)[:32]
@@ -83,59 +83,62 @@ class StageStore:
             yield StoredStage(folder, name, self)
         finally:
             with suppress(OSError):
-                folder.rmdir()  # if nothing came of it
+                folder.rmdir()  # fails unless the folder is empty
             lock.release()
 
     def done(self) -> None:
-        """Remove what only this run could use: its record is written."""
+        """Remove the stages that only this run can use, after its record was written."""
         for folder in self._own:
             shutil.rmtree(folder, ignore_errors=True)
         self._own = []
 
 
 class StoredStage:
-    """What is on disk of one stage; made by `StageStore.open`."""
+    """The files of one stage; created by `StageStore.open`."""
 
     def __init__(self, folder: Path, name: str, store: StageStore) -> None:
         self._folder, self._name, self._store = folder, name, store
         self._next = time.monotonic() + store.every
 
     def finished(self) -> Mapping[str, Any] | None:
-        """Return what `finish` was given, with `run`, the id of the spec that trained it."""
+        """Return what `finish` wrote, with "run", the id of the spec that trained the stage.
+
+        Return None if the stage is not finished or must not be reused.
+        """
         path = self._folder / FINISHED
         if not path.exists():
             return None
         if not self._store.reuse:
             path.unlink()
             return None
-        found = _read(path)
-        if found is not None:
-            path.touch()  # so that stages in use stay longest
-        return found
+        state = _read(path)
+        if state is not None:
+            path.touch()  # the least recently used stages are removed first
+        return state
 
     def running(self) -> Any | None:
-        """Return the last complete checkpoint, None if there is none."""
+        """Return the last complete checkpoint, or None."""
         if not self._store.reuse:
             self._forget()
             return None
         for path in (self._folder / RUNNING, checkpoint.previous(self._folder / RUNNING)):
-            if path.exists() and (found := _read(path)) is not None:
-                return found
+            if path.exists() and (state := _read(path)) is not None:
+                return state
         return None
 
     def is_due(self) -> bool:
-        """Return whether it is time for a checkpoint."""
+        """Return whether the next checkpoint is due."""
         return time.monotonic() >= self._next
 
     def checkpoint(self, state: object) -> None:
-        """Write a checkpoint; the previous one stays until it is complete. Raises `StoreError`."""
+        """Write a checkpoint, and keep the previous one until then. Raises `StoreError`."""
         begun = time.monotonic()
         self._write(RUNNING, state)
-        taken = time.monotonic() - begun
-        self._next = time.monotonic() + max(self._store.every, taken / SHARE)
+        seconds = time.monotonic() - begun
+        self._next = time.monotonic() + max(self._store.every, seconds / SHARE)
 
     def finish(self, state: Mapping[str, object]) -> None:
-        """Write what the stage left, and remove its checkpoints. Raises `StoreError`."""
+        """Write the result of the stage, and remove its checkpoints. Raises `StoreError`."""
         self._write(FINISHED, {**state, "run": self._store.run, "name": self._name})
         self._forget()
 
@@ -151,33 +154,33 @@ class StoredStage:
 
 
 def all_in(folder: Path) -> list[Finished]:
-    """List the finished stages in a folder, last used first, without damaged ones."""
-    found = []
+    """List the finished stages in a folder, most recently used first, without damaged ones."""
+    stages = []
     for path in folder.glob(f"*/{FINISHED}"):
         state = _read(path)
         if state is not None:
             stat = path.stat()
-            found.append(
+            stages.append(
                 Finished(path.parent, state["name"], state["run"], stat.st_size, stat.st_mtime)
             )
-    return sorted(found, key=lambda stage: -stage.used)
+    return sorted(stages, key=lambda stage: -stage.used)
 
 
 def weight(folder: Path) -> int:
-    """Return the bytes of the stages in a folder, finished or not, without reading them."""
-    return sum(size for _, size, _ in _weighed(folder))
+    """Return the size in bytes of all stages in a folder, finished or not."""
+    return sum(size for _, size, _ in _sizes(folder))
 
 
 def collect(folder: Path, limit: int = LIMIT) -> list[Path]:
-    """Remove the stages that were used longest ago until at most `limit` bytes are left.
+    """Remove the least recently used stages until at most `limit` bytes are left.
 
-    Checkpoints of stages that failed or were never resumed count too. Stages that a process holds
-    stay. Returns the folders that were removed.
+    Checkpoints of stages that failed or were never resumed count too. Stages that a process is
+    using are kept. Returns the folders that were removed.
     """
-    removed, kept = [], 0
-    for _, size, stage in sorted(_weighed(folder), reverse=True):
-        kept += size
-        if kept <= limit:
+    removed, total = [], 0
+    for _, size, stage in sorted(_sizes(folder), reverse=True):
+        total += size
+        if total <= limit:
             continue
         try:
             with _lock(stage).acquire(timeout=0):
@@ -188,8 +191,8 @@ def collect(folder: Path, limit: int = LIMIT) -> list[Path]:
     return removed
 
 
-def _weighed(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """Yield when each stage was last used or written, its bytes and its folder."""
+def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Yield for each stage the time of its last use, its size in bytes and its folder."""
     for stage in folder.glob("[!.]*/"):
         files = [path.stat() for path in stage.iterdir()]
         if files:
@@ -197,7 +200,7 @@ def _weighed(folder: Path) -> Iterator[tuple[float, int, Path]]:
 
 
 def _lock(folder: Path) -> FileLock:
-    """Return the lock of a stage. It outlives the folder, for processes that wait for it."""
+    """Return the lock of a stage; its file stays when the stage is removed, as others may wait."""
     locks = folder.parent / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / f"{folder.name}.lock")
@@ -213,6 +216,6 @@ def _read(path: Path) -> Any | None:
 
 def _unwritable(folder: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"Cannot write to {folder}: {error.strerror or error}. Free space or choose another folder "
-        "with --results; the same command then resumes from the last good checkpoint"
+        f"Cannot write to {folder}: {error.strerror or error}. Free disk space, or choose another "
+        "folder with --results; the same command then resumes from the last good checkpoint"
     )

@@ -1,10 +1,10 @@
-"""The only forward pass, backward pass and optimizer step of the package.
+"""The training step: the only forward pass, backward pass and optimizer step of the package.
 
-A step has three parts. `load` brings the batch to the device and sets what a step's Python must
-decide. `compute` works on tensors alone: it does not wait for the device and changes no Python
-state, so that a device may capture and replay it. `settle` does host work that is due now and
-then. Steps that a component's update follows, the first step, and fp16 are the exceptions to
-"does not wait": they are meant to run eagerly.
+A step has three parts. `load` copies the batch to the device and makes the decisions that need
+Python. `compute` only uses tensors: it does not wait for the device and changes no Python state,
+so a device can capture it and replay it. `settle` does occasional work on the host. Three kinds
+of steps may wait for the device and must run eagerly: the first step, steps that the update of a
+component follows, and steps in fp16.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _unobserved(_part: str) -> None:
 
 
 class Step:
-    """What one training step does to a stage.
+    """Takes the training steps of a stage.
 
     `micro_batch`: samples computed at a time; None computes the whole batch. `observe` is called
     after each part of a step with its name: data, forward, backward, optimizer or sparsity.
@@ -54,7 +54,7 @@ class Step:
         self._stage, self._device, self._numerics = stage, device, numerics
         self._team, self._micro_batch, self._observe = execution.team, micro_batch, observe
         self._extra = {name: values.to(device) for name, values in stage.extra.items()}
-        self._at_least = 1 + normalises(stage.objective)  # samples of a part
+        self._at_least = 1 + normalises(stage.objective)  # samples in a part
         self.optimizer = make_optimizer(stage.objective.parameters(), stage.settings)
         self.schedule = Schedule(
             self.optimizer, stage.settings, steps=stage.steps, steps_per_epoch=len(stage.batches)
@@ -62,21 +62,21 @@ class Step:
         self._scaler = numerics.scaler(device)
         self._augment = torch.Generator(device) if stage.view.prepare.augments else None
         self.loss = torch.zeros((), device=device)  # of the last step
-        self.flops = Flops()  # of the first forward pass, over `counted` samples
+        self.flops = Flops()  # of the first forward pass, of `counted` samples
         self.counted = 0
         self._number = 0
         self._index = torch.empty(0, dtype=torch.long)
-        self._stored: Inputs | None = None  # samples that are not on the device
+        self._stored: Inputs | None = None  # the batch, if samples are copied batch by batch
         self._counting = 0
         never = [False] * len(stage.components)
-        self._follows = never  # of each component: whether its update follows this step
-        self._postponed = never  # of each: whether it is late, since fp16 skipped a step
+        self._follows = never  # for each component: whether its update follows this step
+        self._postponed = never  # for each component: whether fp16 skipped the step of its update
 
     def load(self, number: int, index: Tensor) -> None:
         """Prepare step `number` (from 0) on the samples at `index` (B,)."""
         stage, samples = self._stage, self._stage.view.samples
         self._number, self._index = number, index
-        if self._augment is not None:  # seeded by the step, so that there is nothing to restore
+        if self._augment is not None:  # seeded for each step, so it has no state to restore
             self._augment.manual_seed(derive(stage.seed, "augment", number))
         self._stored = None if samples.resident else samples.take(index)
         due = [component.due(number) for component in stage.components]
@@ -84,7 +84,7 @@ class Step:
         self._postponed = [False] * len(due)
 
     def compute(self) -> None:
-        """Move the weights by the gradients of the batch; leave its loss in `loss`."""
+        """Update the weights with the gradients of the batch; store its loss in `loss`."""
         stage, components, scaler = self._stage, self._stage.components, self._scaler
         batch = self._batch()
         self._observe("data")
@@ -107,17 +107,17 @@ class Step:
         if stage.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(stage.objective.parameters(), stage.settings.clip_norm)
         if any(c.update_replaces_step for c in self._updating()):
-            self.optimizer.zero_grad()  # nothing moves, weight decay included
+            self.optimizer.zero_grad()  # no weight changes, not even by weight decay
         scaler.step(self.optimizer)
         scaler.update()
         self._observe("optimizer")
         for component, follows in zip(components, self._follows, strict=True):
-            if not follows:  # an update leaves the weights constrained
+            if not follows:  # an update constrains the weights itself
                 component.constrain_weights()
         self._observe("sparsity")
 
     def settle(self) -> None:
-        """Do what follows this step on the host: topology updates and the schedule."""
+        """Do the work on the host that follows this step: topology updates and the schedule."""
         self.counted = self.counted or self._counting
         for component in self._updating():
             component.update(self._number)
@@ -138,7 +138,7 @@ class Step:
         return batch
 
     def _backward(self, part: Batch, share: float) -> Tensor:
-        """Add the gradients of a part of the batch; return its share of the loss."""
+        """Add the gradients of a part of the batch; return the part's share of the loss."""
         objective, first = self._stage.objective, not self.counted
         self._counting += len(part) if first else 0
         counting = count_flops(objective, self.flops) if first else nullcontext()
@@ -170,7 +170,7 @@ class Step:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state, after the weights."""
+        """Restore a state, after the weights were restored."""
         self.optimizer.load_state_dict(state["optimizer"])
         for p, values in self.optimizer.state.items():  # fused kernels need the layout of p
             for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Trains stages one after the other: resumed, stored, and stopped between two steps."""
+"""`Sequential`: trains stages one after the other, stores and resumes them, and can be stopped."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class Sequential:
     """A trainer that trains stages one after the other.
 
-    `predictor` evaluates for the selection rules. `store`: where stages are stored while they run
-    and when they are finished; None stores nothing. `stop` ends a stage between two steps.
+    `predictor`: evaluates for the selection rules. `store`: where running and finished stages are
+    stored; None stores nothing. `stop`: a request ends a stage between two steps.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Sequential:
         self._stop = stop or Stop()
 
     def train(self, stages: Sequence[Stage]) -> list[Trained]:
-        """Train each stage, or load it if it was trained before, or resume it.
+        """Train each stage, or resume it, or load it if it was trained before.
 
-        Raises `TrainingFailed` at the end of an epoch in which the loss was not finite, and
+        Raises `TrainingFailed` at the end of an epoch in which a loss was not finite, and
         `Interrupted` after a stop was requested.
         """
         return [self._train(stage) for stage in stages]
@@ -75,13 +75,13 @@ class Sequential:
             return trained
 
     def _run(self, stage: Stage, stored: StoredStage | None) -> Trained:
-        """Take every step that is not taken yet."""
+        """Take all remaining steps of a stage."""
         rules = None
         if stage.follows and stage.validation is not None:
             rules = FollowedRules(self._predictor, stage.validation)
         checkpoint = self._execution.team.tell(None if stored is None else stored.running())
         if checkpoint is not None and checkpoint["rules"] is None and rules is not None:
-            checkpoint = None  # of a stage that followed no selection rules
+            checkpoint = None  # it is from a stage that followed no selection rules
         parts = stage.settings.micro_batch
         run = StageRun(
             stage,
@@ -107,8 +107,8 @@ class Sequential:
         stopping, due = self._execution.team.any(run.at.step, self._stop.requested, due)
         resumable = self._store is not None
         if resumable and (stopping or due):
-            run.check_finite()  # if it fails, the checkpoint before stays, which is good
-            state = run.state_dict()  # of all processes
+            run.check_finite()  # if this raises, the previous checkpoint is still valid
+            state = run.state_dict()  # needs all processes
             if stored is not None:
                 stored.checkpoint(state)
         if stopping:
@@ -118,31 +118,31 @@ class Sequential:
             )
 
     def _explained(self, stage: Stage, run: Callable[[], Trained]) -> Trained:
-        """Run; where memory runs out, say which batch would fit."""
+        """Run a stage; if memory runs out, raise an error with the batch size that would fit."""
         try:
             return run()
         except (MemoryError, RuntimeError) as error:
             if "deterministic implementation" in str(error):
                 raise OptionError(
-                    f"--deterministic: {str(error).partition('.')[0]}. Run without it"
+                    f"--deterministic: {str(error).partition('.')[0]}. Run without --deterministic"
                 ) from error
             if not is_out_of_memory(error):
                 raise
-        # outside the handler, what the stage held is free
+        # outside the handler, the memory of the stage is free
         raise out_of_memory(stage, self._execution)
 
     @contextmanager
     def _stored(self, stage: Stage) -> Iterator[StoredStage | None]:
-        """Hold the place where the stage is stored, if there is one and this process writes."""
+        """Yield the files of the stage, or None if this process does not store stages."""
         if self._store is None or self._execution.team.rank:
             yield None
             return
-        found = identity(stage)
-        with self._store.open(stage.name, found.content, shared=found.shared) as stored:
+        key = identity(stage)
+        with self._store.open(stage.name, key.content, shared=key.shared) as stored:
             yield stored
 
     def _loaded(self, stage: Stage, finished: Mapping[str, Any]) -> Trained:
-        """Return what an equal stage left when it was trained."""
+        """Return the stored result of a stage."""
         assert self._store is not None
         device, objective = self._execution.device, stage.objective
         objective.load_state_dict(finished["objective"])
@@ -173,40 +173,41 @@ def check_stage(stage: Stage, execution: Execution) -> None:
 def _check_parts(
     objective: Objective, settings: Training, stage: str, execution: Execution
 ) -> None:
-    """Refuse to compute batches in parts where the loss is not a mean over samples."""
+    """Raise `OptionError` if batches must be computed in parts, but cannot be."""
     parts = settings.micro_batch
     if execution.team.size == 1 and parts is None:
         return
     if parts == "auto":
         raise OptionError(
-            f"Stage {stage!r} has micro_batch=auto, which is resolved before a run: give a number"
+            f"Stage {stage!r} has micro_batch=auto, which must be resolved before training: set a "
+            "number"
         )
     option = "train.micro_batch" if execution.team.size == 1 else "torchrun"
     if not objective.additive:
         raise OptionError(
             f"{option}: the loss of stage {stage!r} ({type(objective).__name__}) depends on the "
-            "batch as a whole, so it cannot be computed in parts. Leave the option out, or use a "
+            "whole batch, so it cannot be computed in parts. Leave the option out, or use a "
             "smaller --batch-size"
         )
     if parts is not None and execution.compile == "graphs":
         raise OptionError(
-            "--compile graphs overwrites the gradients of one part with those of the next. "
-            "Use --compile on"
+            "--compile graphs cannot compute a batch in parts, since each part would overwrite "
+            "the gradients of the previous one. Use --compile on"
         )
 
 
 def _check_shares(stage: Stage, processes: int) -> None:
-    """Refuse batches of which a process would have too few samples for BatchNorm."""
+    """Raise `OptionError` if a process would get too few samples for BatchNorm."""
     smallest = stage.batches.smallest
     if processes > 1 and smallest < 2 * processes and normalises(stage.objective):
         raise OptionError(
-            f"torchrun: the smallest batch of an epoch has {smallest} samples, and BatchNorm needs "
-            f"two for each of {processes} processes. Change --batch-size slightly"
+            f"torchrun: the smallest batch of an epoch has {smallest} samples, but BatchNorm needs "
+            f"at least 2 in each of {processes} processes. Use a slightly different --batch-size"
         )
 
 
 def _written(trained: Trained) -> dict[str, object]:
-    """Return what a stage left, as plain values and tensors."""
+    """Return the result of a stage as plain values and tensors, for a file."""
     assert trained.cost is not None
     return {
         "objective": trained.objective.state_dict(),

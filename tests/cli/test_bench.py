@@ -86,21 +86,22 @@ def test_the_table_by_its_exact_words() -> None:
         == """\
 mlp on toy with erm, sparse by static: batches of 50, fp32; torch 2.7.0, Python 3.11.7, abacus
 
-Training, 4 steps in each of 3 rounds, medians:
-               images/s    ms a step    debiasbench has    min to max    MB at most
------------  ----------  -----------  -----------------  ------------  ------------
-debiasbench         100       500.00                                              3
-bare loop           100       500.00        1.000 of it  0.50 to 1.50             2
-DataLoader           50      1000.00        2.000 of it  1.00 to 4.00             2
-The 3 steps before, and beginning and ending a stage, took debiasbench 500 ms more.
+Training, medians of 3 rounds with 4 steps each.
+The ratio is the speed of debiasbench divided by the speed of the other loop.
+               images/s    ms/step    ratio    min to max    peak MB
+-----------  ----------  ---------  -------  ------------  ---------
+debiasbench         100     500.00                                 3
+bare loop           100     500.00    1.000  0.50 to 1.50          2
+DataLoader           50    1000.00    2.000  1.00 to 4.00          2
+In addition, debiasbench took 500 ms for 3 warm-up steps, and the start and the end of the stage.
 
 Evaluation of 100 test images:
-               images/s    debiasbench has    min to max
------------  ----------  -----------------  ------------
+               images/s    ratio    min to max
+-----------  ----------  -------  ------------
 debiasbench         200
-bare loop           400        0.500 of it  0.50 to 2.00
+bare loop           400    0.500  0.50 to 2.00
 
-A step with a halt after each part, means:
+Mean time of the parts of a step, with a wait for the device after each part:
                 ms      %
 ---------  -------  -----
 data        200.00   20.0
@@ -110,7 +111,8 @@ optimizer   100.00   10.0
 sparsity    100.00   10.0
 step       1000.00  100.0
 
-3 GFLOP a step make 6.0 GFLOP/s, 75.0 % of the 8.0 GFLOP/s of fp32 products of 1000 x 1000 matrices.
+A step has 3 GFLOP, so debiasbench reaches 6.0 GFLOP/s. This is 75.0 % of
+8.0 GFLOP/s, the speed of fp32 products of 1000 x 1000 matrices.
 
 A note."""
     )
@@ -126,14 +128,7 @@ def test_the_table_holds_what_the_json_holds(debiasbench: Cli) -> None:
     ratios = sorted(bare / engine for engine, bare in seconds)
     assert len(ratios) == 3
     shown = next(line for line in result.stdout.splitlines() if "bare loop" in line).split()
-    assert shown[4:] == [
-        f"{median(ratios):.3f}",
-        "of",
-        "it",
-        f"{ratios[0]:.2f}",
-        "to",
-        f"{ratios[2]:.2f}",
-    ]
+    assert shown[4:] == [f"{median(ratios):.3f}", f"{ratios[0]:.2f}", "to", f"{ratios[2]:.2f}"]
     assert data["batch_size"] == 20
     assert data["spec"]["method"]["name"] == "erm"  # the first of all methods
     assert data["spec"]["sparse"]["options"]["density"] == 0.5
@@ -161,4 +156,4 @@ def test_a_file_that_cannot_be_written_is_an_error_before_anything_is_measured(
     monkeypatch.setattr(module, "bench", None)  # not to be called
     result = debiasbench(*QUICK, "--json", "nowhere/found.json")
     assert result.exit_code == 2
-    assert "--json nowhere/found.json: there is no folder nowhere" in result.stderr
+    assert "--json nowhere/found.json: the folder nowhere does not exist" in result.stderr

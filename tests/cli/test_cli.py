@@ -31,8 +31,8 @@ Cli = Callable[..., Result]
         ((*RUN, "--set", "x=1"), 2, "method erm: no option 'x'"),
         ((*RUN, "--set", "train.lr=fast"), 2, "lr='fast': input should be a valid number"),
         ((*RUN, "--set", "dataset.ratio=1.5"), 2, "ratio='1.5': input should be less than"),
-        ((*RUN, "--device", "nonsense"), 2, "--device auto to take an available device"),
-        ((*RUN[:-2], "--results", "file/results"), 7, "Choose a folder with --results"),
+        ((*RUN, "--device", "nonsense"), 2, "--device auto for an available device"),
+        ((*RUN[:-2], "--results", "file/results"), 7, "Choose another folder with --results"),
         (("run", "--method", "erm", "--dataset", "cmnist"), 4, "--data-root or DEBIASBENCH_DATA"),
         (("show", "upwieght"), 2, "Did you mean 'upweight'?"),
         ((*RUN, "--sparse", "rigel"), 2, "Unknown sparsifier 'rigel'. Did you mean 'rigl'?"),
@@ -64,7 +64,7 @@ def test_the_help_lists_the_exit_code_of_every_error() -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("run",), "Missing option '--method'. Try --method rest"),
+        (("run",), "Missing option '--method', for example --method rest"),
         ((*RUN, "--set", "lr"), "write NAME=VALUE"),
         ((*RUN, "--set", "optimizer.lr=1"), "dataset.OPTION, model.OPTION, train.OPTION"),
         ((*RUN, "--seed", "-1"), "-1 is not in the range"),

@@ -24,7 +24,7 @@ def test_leaderboard_names_bad_files_and_strict_ends_with_an_error(debiasbench: 
     assert "| erm" in result.stdout
     strict = debiasbench("leaderboard", "--strict")
     assert strict.exit_code == 9
-    assert strict.stderr.splitlines()[-1] == "Error: 1 bad records: see above"
+    assert strict.stderr.splitlines()[-1] == "Error: 1 bad record: see above"
     assert "| erm" in strict.stdout
 
 

@@ -102,7 +102,7 @@ def test_the_second_run_says_that_it_is_done_and_changes_nothing(debiasbench: Cl
     second = debiasbench(*RUN)
     assert second.exit_code == 0
     assert "Already done on " in second.stdout
-    assert "--overwrite always runs it again" in second.stdout
+    assert "use --overwrite always to run it again" in second.stdout
     assert "Already done" not in first.stdout
     assert records()[0].read_bytes() == before
 

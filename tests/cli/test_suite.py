@@ -43,18 +43,18 @@ def test_suite_show_says_what_it_is_how_much_is_done_and_what_the_rest_takes(
     assert lines[11].startswith("Forecast for ")
     # 160 samples in batches of 16
     assert lines[15].split()[:6] == ["2", "erm", "toy", "mlp", "16", "10"]
-    assert lines[17].startswith("2 runs take about ")
-    assert "It is a forecast: 20 steps and a validation" in result.stdout
+    assert lines[17].startswith("2 runs will take about ")
+    assert "multiplies the time of 20 steps and one validation" in result.stdout
     assert len(records()) == 1
 
 
 def test_suite_show_measures_nothing_if_told_or_if_nothing_is_left(debiasbench: Cli) -> None:
     file = write(BASE)
     shown = debiasbench("suite", "show", file, "--no-forecast").stdout
-    assert shown.splitlines()[-1] == "1 runs, 0 of them done in results"
+    assert shown.splitlines()[-1] == "1 run, 0 of them done in results"
     debiasbench("sweep", file)
     shown = debiasbench("suite", "show", file).stdout
-    assert shown.splitlines()[-1] == "1 runs, 1 of them done in results"
+    assert shown.splitlines()[-1] == "1 run, 1 of them done in results"
 
 
 def test_suite_show_says_what_each_block_adds(debiasbench: Cli) -> None:
@@ -70,9 +70,7 @@ def test_suite_show_counts_what_failed(debiasbench: Cli) -> None:
     file = write(BASE.replace("erm", "diverges"))
     debiasbench("sweep", file, extra=extra)
     result = debiasbench("suite", "show", file, "--no-forecast", extra=extra)
-    assert "1 runs, 0 of them done in results, 1 to be run again because they failed" in (
-        result.stdout
-    )
+    assert "1 run, 0 of them done in results, 1 to run again after a failure" in (result.stdout)
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def test_without_data_random_images_stand_in_and_it_is_said(debiasbench: Cli) ->
     result = debiasbench("suite", "show", write(base + STAND_IN), extra=(AbsentPlugin(),))
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == (
-        "Random images stood in for 1 runs of erm on absent, without augmentation: "
+        "Random images without augmentation were used for 1 run of erm on absent: "
         "absent.bin is missing"
     )
     row = next(line for line in result.stdout.splitlines() if " erm " in line)
@@ -117,11 +115,11 @@ def test_without_data_and_without_a_shape_there_is_no_forecast_and_it_says_why(
     result = debiasbench("suite", "show", write(BASE + blocks), extra=(AbsentPlugin(),))
     assert result.exit_code == 0, result.output
     last = result.stdout.splitlines()[-1]
-    assert last == "No forecast for 1 runs of erm on absent: absent.bin is missing"
-    assert "\n1 runs take about " in result.stdout  # the other one
+    assert last == "No forecast for 1 run of erm on absent: absent.bin is missing"
+    assert "\n1 run will take about " in result.stdout  # the other one
 
 
 def test_a_device_that_is_not_there_is_an_error_of_suite_show(debiasbench: Cli) -> None:
     result = debiasbench("suite", "show", write(BASE), "--device", "nonsense")
     assert result.exit_code == 2
-    assert "Use --device auto to take an available device" in result.stderr
+    assert "Use --device auto for an available device" in result.stderr

@@ -61,7 +61,7 @@ def test_a_sweep_that_is_all_done_imports_no_torch(debiasbench: Cli, tmp_path: P
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "1 runs: 0 trained, 1 already done\nFalse\n"
+    assert done.stdout == "1 run: 0 trained, 1 already done\nFalse\n"
 
 
 def test_a_run_that_fails_is_reported_and_the_others_go_on(debiasbench: Cli) -> None:
@@ -112,7 +112,7 @@ def test_a_run_that_another_process_has_is_passed_over(debiasbench: Cli, plugins
     assert result.exit_code == 0, result.stderr
     said = result.stdout.splitlines()
     assert "2/3  seed=2  is being trained by another process" in said
-    assert said[-1] == "3 runs: 2 trained, 0 already done, 1 being trained elsewhere"
+    assert said[-1] == "3 runs: 2 trained, 0 already done, 1 running in other processes"
     assert "1 trained, 2 already done" in debiasbench("sweep", file).stdout
 
 
@@ -133,7 +133,8 @@ def test_an_interrupted_sweep_keeps_what_is_done_and_says_so(debiasbench: Cli) -
     result = debiasbench("sweep", file, extra=extra)
     assert result.exit_code == 130
     assert result.stderr == (
-        "Interrupted; finished runs are kept. 3 runs: 1 trained, 0 already done, 2 left\n"
+        "Interrupted. The records of finished runs are stored. "
+        "3 runs: 1 trained, 0 already done, 2 left\n"
     )
     assert len(records()) == 1
     Path("waiting").unlink()
@@ -174,7 +175,7 @@ def test_a_folder_that_cannot_be_written_ends_the_sweep_at_once(debiasbench: Cli
     result = debiasbench("sweep", write(BASE + SEEDS), "--results", "file/results")
     assert result.exit_code == 7
     assert len(result.stderr.splitlines()) == 1
-    assert "Choose a folder with --results" in result.stderr
+    assert "Choose another folder with --results" in result.stderr
 
 
 @pytest.mark.slow

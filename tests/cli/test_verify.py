@@ -65,7 +65,7 @@ def test_missing_predictions_are_not_an_error(debiasbench: Cli) -> None:
     path.with_name(path.stem + PREDICTIONS).unlink()
     result = debiasbench("verify", path)
     assert result.exit_code == 0
-    assert result.stdout.endswith("1 records: 0 verified, 1 without predictions\n")
+    assert result.stdout.endswith("1 record: 0 verified, 1 without predictions\n")
 
 
 def test_a_place_that_does_not_exist_is_an_error(debiasbench: Cli) -> None:

@@ -47,8 +47,8 @@ def test_group_counts_include_empty_groups() -> None:
     ("y", "bias", "complaint"),
     [
         ([0, 0], [0, 1], "Class 'dog' has no training sample"),
-        ([0, 2], [0, 0], "train split has y values from 0 to 2, must lie in 0 to 1"),
-        ([0, 1], [0, 3], "train split has bias values from 0 to 3, must lie in 0 to 2"),
+        ([0, 2], [0, 0], "train split has y values from 0 to 2, must be in 0 to 1"),
+        ([0, 1], [0, 3], "train split has bias values from 0 to 3, must be in 0 to 2"),
         ([0, -1], [0, 0], "train split has y values from -1 to 0"),
     ],
 )
@@ -72,7 +72,7 @@ def test_splits_of_different_image_sizes_are_refused() -> None:
 
 
 def test_alignment_of_the_wrong_shape_is_refused() -> None:
-    with pytest.raises(DataError, match=r"aligned is \(1, 3\)"):
+    with pytest.raises(DataError, match=r"aligned has shape \(1, 3\)"):
         task(small([0, 1], [0, 0]), aligned=[[True, False, False]])
 
 

@@ -20,7 +20,7 @@ from debiasbench.core.download import Download
         ({"path": r"a\x"}, "must be relative"),
         ({"gives": ("a/../../x",)}, "'a/../../x' must be relative"),
         ({"into": ".."}, "'..' must be relative"),
-        ({"unpack": "zip"}, "does not name the files in the archive"),
+        ({"unpack": "zip"}, "does not list the files in the archive"),
         ({"sha256": "abc"}, "sha256='abc' is not a SHA-256"),
         ({"urls": ("http://example.org/x",)}, "must start with https:// or file://"),
         ({"urls": ("ftp://example.org/x",)}, "must start with https:// or file://"),

@@ -120,7 +120,7 @@ def test_validation_can_be_read_and_trained_on_as_declared() -> None:
     ],
 )
 def test_the_test_split_is_out_of_reach_whatever_is_declared(use: Any) -> None:
-    with pytest.raises(SupervisionError, match="read once, after `fit`"):
+    with pytest.raises(SupervisionError, match="only read after `fit`"):
         run(method(use, Supervision(train="groups", val="fit")))
 
 
@@ -184,7 +184,7 @@ def test_settings_of_a_stage_override_those_of_the_run() -> None:
         ({"weights": torch.full((160,), float("nan"))}, "finite"),
         ({"subset": torch.tensor([160])}, "must be in 0 to 159"),
         ({"subset": torch.tensor([])}, "non-empty"),
-        ({"extra": {"y": torch.ones(160)}}, "would hide"),
+        ({"extra": {"y": torch.ones(160)}}, "a batch already has"),
         ({"extra": {"t": torch.ones(3)}}, "3 rows for 160"),
         ({"lerning_rate": 1}, "no option 'lerning_rate'"),
         ({"lr": -1}, "lr=-1"),

@@ -136,6 +136,19 @@ def test_equal_options_that_gave_other_data_are_never_averaged_and_noted() -> No
     assert all("gave other data elsewhere" in b.notes[-1] for b in made)
 
 
+def test_groups_without_test_samples_are_named_and_others_are_not() -> None:
+    records = []
+    for record in ERM:
+        counts = {**record.task.group_counts, "test": [10, 0, 0, 10]}
+        records.append(replace(record, task=replace(record.task, group_counts=counts)))
+    (board,) = boards(records, metric="worst_group")
+    (note,) = [n for n in board.notes if n.startswith("The test split has no sample of")]
+    task = records[0].task
+    (c0, c1), (b0, b1) = task.classes, task.biases
+    assert f"no sample of {c0} with {b1}, {c1} with {b0}: unbiased" in note
+    assert not [n for n in boards(ERM)[0].notes if "no sample of" in n]
+
+
 def test_failed_missing_and_undefined_seeds_are_noted_and_not_averaged() -> None:
     no_conflict = run("lff", 2, (9, 0, 0, 9))
     counts = {**no_conflict.task.group_counts, "test": [10, 0, 0, 10]}

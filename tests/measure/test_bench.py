@@ -86,7 +86,7 @@ def test_what_a_component_does_counts_as_sparsity() -> None:
     found = measured(offering(sleepy=Sleepy), method="sleepy")
     assert min(found.split["sparsity"]) >= 0.02  # on gradients, and in the update
     assert min(found.training["engine"]) >= STEPS * 0.02
-    assert found.notes[0].startswith("An interval that is a fraction of the training")
+    assert found.notes[0].startswith("An update interval such as every=5%")
 
 
 class Sleeps:
@@ -135,7 +135,7 @@ class Sleepy(Method):
 def test_of_several_stages_the_last_is_measured_as_the_method_asks_for_it() -> None:
     found = measured(method="jtt")
     assert found.stage == "train"
-    assert found.notes[0] == "Of the method's stages (identify, train) the last is measured."
+    assert found.notes[0] == "The method has the stages identify, train; the last one is measured."
 
 
 def test_a_batch_larger_than_the_data_is_all_of_them() -> None:

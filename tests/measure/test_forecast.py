@@ -106,7 +106,7 @@ def test_runs_of_another_size_are_measured_apart_and_others_are_not(plugins: Plu
         (f.runs, f.spec.model.options["hidden"], f.spec.training["batch_size"]) for f in found
     ] == [(4, [8], 16), (4, [8], 32), (4, [16], 16), (4, [16], 32)]
     assert all(f.differ == ("density", "train.lr") for f in found)
-    assert "taken to cost alike, whatever their density, train.lr, seed." in report(found)
+    assert "take the same time for all values of density, train.lr, seed." in report(found)
 
 
 def test_a_sparse_topology_keeps_the_pace_of_the_whole_training(plugins: Plugins) -> None:
@@ -131,4 +131,4 @@ def test_what_cannot_be_trained_has_a_reason_instead_of_a_forecast(plugins: Plug
     text = BASE + 'model = "cnn"\nsparse = "rigl"\n"sparse.density" = 1e-6\n'
     (found,) = forecast(Session(plugins, data_root=Path(), device="cpu"), specs(text, plugins))
     assert "smallest feasible density" in found.problem
-    assert report([found]).startswith("No forecast for 1 runs of erm on toy: ")
+    assert report([found]).startswith("No forecast for 1 run of erm on toy: ")

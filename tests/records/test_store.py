@@ -117,7 +117,7 @@ def test_unfinished_files_of_a_killed_process_are_removed_by_the_next_claim(tmp_
 def test_the_error_about_a_folder_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     claim = Store(tmp_path / "file" / "results").claim(SPEC)
-    with pytest.raises(StoreError, match="Choose a folder with --results"):
+    with pytest.raises(StoreError, match="Choose another folder with --results"):
         claim.__enter__()
 
 

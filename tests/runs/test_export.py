@@ -66,7 +66,7 @@ def test_a_packed_network_comes_back_from_fewer_bytes(
 ) -> None:
     result = debiasbench("export", str(record), "--to", to)
     assert result.exit_code == 0, result.output
-    assert ("Faster as sparse matrices here:" in result.stdout) == (to == "csr")
+    assert ("faster as sparse matrices on this machine:" in result.stdout) == (to == "csr")
     path = record.with_name(f"{record.stem}.{to}.safetensors")
     assert str(path) in result.stdout
     weights = record.with_name(f"{record.stem}.weights.safetensors")
@@ -83,7 +83,7 @@ def test_a_run_whose_weights_were_not_kept_is_run_again_for_them(debiasbench: Cl
     before = json.loads(path.read_text())
     result = debiasbench("export", str(path))
     assert result.exit_code == 9
-    assert "run it again with --keep-weights" in result.stderr
+    assert "run its spec again with --keep-weights" in result.stderr
     assert "Already done" not in debiasbench(*RUN).stdout
     after = json.loads(path.read_text())
     assert after["outcomes"] == before["outcomes"]

@@ -92,7 +92,7 @@ def test_sizing_takes_the_smallest_part_of_all_stages() -> None:
 
 def test_sizing_warns_where_batch_norm_will_see_less() -> None:
     network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 2))
-    with pytest.warns(UserWarning, match="8 samples of 16 at a time, and BatchNorm"):
+    with pytest.warns(UserWarning, match="8 of 16 samples at a time, so BatchNorm"):
         found(Small(8, network))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -100,7 +100,7 @@ def test_sizing_warns_where_batch_norm_will_see_less() -> None:
 
 
 def test_a_stage_whose_parts_were_not_resolved_is_refused() -> None:
-    with pytest.raises(OptionError, match="micro_batch=auto, which is resolved before a run"):
+    with pytest.raises(OptionError, match="micro_batch=auto, which must be resolved"):
         train(training=replace(FAST, micro_batch="auto"))
 
 
@@ -127,7 +127,7 @@ def test_out_of_memory_of_a_loss_that_cannot_be_cut_offers_no_parts() -> None:
 
 def test_a_network_too_large_for_a_single_sample_is_said_so() -> None:
     for go in (train, found):
-        with pytest.raises(OutOfMemory, match="Use a smaller network, or another device"):
+        with pytest.raises(OutOfMemory, match="Use a smaller network or another device"):
             go(Small(most=0))
 
 
@@ -169,7 +169,7 @@ def test_batch_norm_is_given_two_samples_at_least() -> None:
     small = Small(16, network)
     train(small, training=replace(FAST, micro_batch=1))
     assert set(small.sizes) == {2}
-    with pytest.raises(OutOfMemory, match="on a single sample needs more than"):
+    with pytest.raises(OutOfMemory, match=r"Even the smallest possible batch of stage .* needs"):
         found(Small(1, network))
 
 

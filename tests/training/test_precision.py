@@ -180,7 +180,7 @@ def test_an_operation_without_a_deterministic_way_names_the_option() -> None:
 
 
 def test_graphs_do_not_go_with_parts() -> None:
-    with pytest.raises(OptionError, match="--compile graphs overwrites the gradients"):
+    with pytest.raises(OptionError, match="--compile graphs cannot compute a batch in parts"):
         train(execution=replace(ON_CPU, compile="graphs"), training=Training(micro_batch=4))
 
 

@@ -330,7 +330,7 @@ def test_auto_takes_the_accelerator_if_there_is_one(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_device_that_is_not_there_is_refused_with_the_way_out() -> None:
-    with pytest.raises(OptionError, match="Use --device auto to take an available device"):
+    with pytest.raises(OptionError, match="Use --device auto for an available device"):
         resolve_device("nonsense")
     assert resolve_device("cpu") == CPU
 
@@ -382,3 +382,32 @@ def test_a_model_with_nothing_to_make_sparse_trains_like_any_other() -> None:
             return x.flatten(1) @ self.scale.T
 
     assert train(CrossEntropy(Scale())).densities == {}
+
+
+class Adapter(nn.Linear):
+    """Merges a second weight into the first for evaluation, as low-rank adapters do."""
+
+    def __init__(self) -> None:
+        super().__init__(192, 2)
+        self.delta = nn.Parameter(torch.zeros(2, 192))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> Adapter:
+        if mode == self.merged:
+            with torch.no_grad():
+                self.weight += self.delta if self.merged is False else -self.delta
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.merged is not self.training
+        weight = self.weight if self.merged else self.weight + self.delta
+        return nn.functional.linear(x, weight, self.bias)
+
+
+def test_a_layer_that_acts_when_modes_change_is_in_training_mode_in_every_epoch() -> None:
+    network = nn.Sequential(nn.Flatten(), Adapter())
+    trained = train(CrossEntropy(network), training=replace(FAST, epochs=3))
+    assert set(trained.checkpoints) >= {"last", "val_average"}
+    assert network[1].training
+    assert network[1].merged is False

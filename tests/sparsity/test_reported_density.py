@@ -1,0 +1,109 @@
+"""What would make the reported density untrue is refused, or constrained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from debiasbench.sparsity import NotAttached, RigL, SparsityError, Static
+from tests.sparsity.sparse_net import STEPS, small_net, train
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda net: nn.utils.parametrizations.weight_norm(net[4]),
+        lambda net: nn.utils.parametrizations.spectral_norm(net[4]),
+        lambda net: nn.utils.parametrizations.orthogonal(net[4]),
+        lambda net: prune.l1_unstructured(net[4], "weight", 0.5),
+        lambda net: net.__setitem__(4, nn.LazyLinear(20)),
+    ],
+)
+def test_a_layer_whose_weight_is_computed_is_named_and_may_be_excluded(compute: Any) -> None:
+    net = small_net()
+    compute(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(SparsityError, match=r"4\.weight cannot be made sparse: .* computed"):
+        Static(0.1).attach(net, optimizer, total_steps=STEPS)
+    sparse = Static(0.1, exclude=("4.weight",)).attach(net, optimizer, total_steps=STEPS)
+    assert "4.weight" not in sparse.masks
+
+
+def test_frozen_layers_keep_every_weight() -> None:
+    net = small_net()
+    net[0].requires_grad_(False)
+    before = net[0].weight.clone()
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+    sparse = RigL(0.1, every="2").attach(net, optimizer, total_steps=STEPS)
+    train(net, optimizer)
+    assert "0.weight" not in sparse.masks
+    assert torch.equal(net[0].weight, before)
+    assert sparse.density == pytest.approx(0.1, abs=0.01)
+
+
+def real_density(net: nn.Module, sparse: Any) -> float:
+    weights = [dict(net.named_parameters())[name] for name in sparse.masks]
+    return sum(int((w != 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+
+
+def test_a_backward_pass_after_gradients_were_masked_is_masked_too() -> None:
+    net = small_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    sparse = RigL(0.1, every="3").attach(net, optimizer, total_steps=STEPS)
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        for _ in range(2):
+            x = torch.rand(8, 4, 6, 6, generator=rng)
+            nn.functional.cross_entropy(net(x), torch.arange(8) % 5).backward()
+            sparse.mask_gradients()
+        x = torch.rand(8, 4, 6, 6, generator=rng)
+        nn.functional.cross_entropy(net(x), torch.arange(8) % 5).backward()
+        optimizer.step()
+        assert real_density(net, sparse) <= sparse.density
+
+
+def test_an_optimizer_whose_step_mixes_weights_leaves_inactive_ones_at_0() -> None:
+    class Mixing(torch.optim.SGD):
+        """Moves every weight by the mean gradient of its row."""
+
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None and p.ndim > 1:
+                        with torch.no_grad():
+                            p.sub_(0.1 * p.grad.mean(-1, keepdim=True).expand_as(p))
+
+    net = small_net()
+    optimizer = Mixing(net.parameters(), lr=0.1)
+    sparse = Static(0.1).attach(net, optimizer, total_steps=STEPS)
+    train(net, optimizer)
+    sparse.check()
+    assert real_density(net, sparse) <= sparse.density
+
+
+def test_a_second_training_of_the_same_weights_is_refused_until_the_first_is_detached() -> None:
+    net = small_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    first = RigL(0.1).attach(net, optimizer, total_steps=STEPS)
+    with pytest.raises(SparsityError, match=r"call detach\(\) on the first one"):
+        RigL(0.1, every="2").attach(net, optimizer, total_steps=STEPS)
+    first.detach()
+    RigL(0.1).attach(net, optimizer, total_steps=STEPS)
+
+
+def test_sharpness_aware_minimisation_without_masked_gradients_is_told_what_to_do() -> None:
+    net = small_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    Static(0.1).attach(net, optimizer, total_steps=STEPS)
+    x, y = torch.rand(8, 4, 6, 6), torch.arange(8) % 5
+    nn.functional.cross_entropy(net(x), y).backward()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.05 * p.grad)  # type: ignore[arg-type]
+    with pytest.raises(NotAttached, match=r"call mask_gradients\(\) after each backward pass"):
+        nn.functional.cross_entropy(net(x), y).backward()
