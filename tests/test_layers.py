@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -134,6 +135,7 @@ def test_no_method_imports_another_methods_module() -> None:
             assert not [n for n in names if n.startswith("debiasbench.methods")], path
 
 
+@cache
 def code(path: Path) -> str:
     """The source without comments and docstrings."""
     return ast.unparse(WithoutDocstrings().visit(ast.parse(path.read_text("utf-8"))))

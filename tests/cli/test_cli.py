@@ -163,6 +163,7 @@ def test_a_broken_plugin_is_a_warning_and_the_rest_works(debiasbench: Cli) -> No
     assert "rest" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["--help", "list"])
 def test_help_and_list_import_nothing_heavy(word: str) -> None:
     code = (

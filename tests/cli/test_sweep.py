@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import Result
 
 from debiasbench import Method
@@ -48,6 +49,7 @@ def test_a_sweep_reports_the_accuracy_that_the_record_holds(debiasbench: Cli) ->
     assert line.endswith(f"unbiased {100 * value:.1f} %")
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_all_done_imports_no_torch(debiasbench: Cli, tmp_path: Path) -> None:
     file = write(BASE.replace("toy", "digits") + 'model = "mlp"\n')
     assert debiasbench("sweep", file).exit_code == 0
@@ -176,6 +178,7 @@ def test_a_folder_that_cannot_be_written_ends_the_sweep_at_once(debiasbench: Cli
     assert "Choose another folder with --results" in result.stderr
 
 
+@pytest.mark.slow
 def test_several_processes_train_every_run_once(tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text(
         'name = "grid"\ndescription = "d"\nsource = "s"\n'

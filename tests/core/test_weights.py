@@ -29,6 +29,7 @@ def test_equal_groups_are_drawn_equally_often_and_absent_ones_do_not_matter() ->
     assert weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1])
 
 
+@pytest.mark.slow
 def test_weights_are_importable_without_torch() -> None:
     code = "import sys, debiasbench.core.weights; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

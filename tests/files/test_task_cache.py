@@ -255,6 +255,7 @@ print(killed)
 """
 
 
+@pytest.mark.slow
 def test_after_a_kill_at_any_moment_the_next_process_loads_the_same_task(root: Path) -> None:
     code = KILLS.format(root=str(root), tests=str(Path(__file__).parent.parent.parent))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -292,6 +292,7 @@ def test_json_and_csv_hold_full_numbers_and_the_ids_of_the_records() -> None:
     assert table[1]["mean"] == ""
 
 
+@pytest.mark.slow
 def test_tables_are_made_without_torch() -> None:
     code = (
         "import sys; from debiasbench.leaderboard import boards, render; "

@@ -56,6 +56,7 @@ def test_the_files_hold_the_images_and_classes_of_the_stage(channels: int) -> No
         assert y == task.train.y[at]
 
 
+@pytest.mark.slow
 def test_a_loader_with_processes_reads_as_many_batches_as_a_round_takes() -> None:
     task = coloured(3)
     with loading(stage_of(task), task, files=40, workers=1) as (loader, order):

@@ -34,6 +34,7 @@ def record(debiasbench: Cli) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_compacted_network_runs_without_debiasbench(record: Path, debiasbench: Cli) -> None:
     result = debiasbench("export", str(record), "--out", "small.pt2")
     assert result.exit_code == 0, result.output

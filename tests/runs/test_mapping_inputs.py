@@ -142,6 +142,7 @@ def test_the_cache_keeps_named_inputs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert task_cache.load("sentences", Sentences(), tmp_path).fingerprint() == first.fingerprint()
 
 
+@pytest.mark.slow
 def test_bench_measures_named_inputs(plugins: Plugins) -> None:
     spec = make_spec(plugins, method="erm", dataset="sentences")
     measured = bench(Session(plugins, device="cpu"), spec, steps=2, rounds=1, workers=0)

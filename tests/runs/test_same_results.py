@@ -20,6 +20,8 @@ from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from tests.running import run
 
+pytestmark = pytest.mark.slow  # half a minute in total
+
 STORED = json.loads((Path(__file__).parent / "same_results.json").read_text())
 
 

@@ -54,6 +54,7 @@ def train(rank: int, seed: int) -> str:
     return digest(sparse.masks)
 
 
+@pytest.mark.slow
 def test_ranks_hold_equal_masks_and_say_so_when_they_do_not(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)  # type: ignore[attr-defined]
     one, two = ((tmp_path / f"masks-{rank}").read_text() for rank in range(2))

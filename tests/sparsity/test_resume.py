@@ -53,6 +53,7 @@ def continue_from(path: Path, name: str) -> None:
     torch.save(whole_state(net, opt, sparse), path)
 
 
+@pytest.mark.slow
 def test_training_in_two_processes_is_training_in_one_bit_for_bit(tmp_path: Path) -> None:
     for name, updater in RESUMABLE.items():
         net, opt, sparse = begin(updater)

@@ -134,6 +134,7 @@ def test_every_builtin_loads_and_its_summary_is_its_docstrings_first_line(kind: 
         assert entry.summary() == doc.strip().partition("\n")[0]
 
 
+@pytest.mark.slow
 def test_listing_names_imports_neither_torch_nor_pandas() -> None:
     code = (
         "import sys; from debiasbench.cli import main;"

@@ -308,6 +308,7 @@ def test_an_unknown_method_is_an_unknown_name(plugins: Plugins) -> None:
         arguments({"method": "rset", "method.density": 1}, plugins)
 
 
+@pytest.mark.slow
 def test_reading_words_imports_no_torch() -> None:
     code = (
         "import sys, debiasbench.specs.words, debiasbench.specs.grid, debiasbench.specs.suites;"

@@ -221,6 +221,7 @@ def test_a_spec_that_leaves_precision_open_is_the_one_from_before_there_was_a_ch
     assert not {"precision", "micro_batch"} & spec.training.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch 2.11 by itself
 def test_compiled_networks_train_alike_count_the_same_and_are_plain_afterwards() -> None:
     def go(mode: Any) -> Trained:

@@ -31,6 +31,7 @@ def test_many_files_become_one_tensor_in_order(tmp_path: Path) -> None:
         assert np.array_equal(image.permute(1, 2, 0).numpy(), noise(149 - i))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_the_result_does_not_depend_on_the_number_of_workers(
     tmp_path: Path, in_memory: bool, monkeypatch: pytest.MonkeyPatch
@@ -73,6 +74,7 @@ def test_decoding_converts_only_if_allowed(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_an_error_without_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +93,7 @@ def test_a_killed_process_is_an_error_without_waiting(
         decode(files, workers=2)
 
 
+@pytest.mark.slow
 def test_the_first_bad_file_is_the_error_with_any_number_of_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from debiasbench.specs.resolve import make_spec
 from tests.running import run
 
 
+@pytest.mark.slow
 def test_finding_imported_data_imports_no_large_package(birds: Source, tmp_path: Path) -> None:
     done = import_data("birds", birds, tmp_path)
     code = (

@@ -234,6 +234,7 @@ print(json.dumps({"interrupted": interrupted, "old": old, "seen": seen}))
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_does_not_disturb_the_next_import(
     tmp_path: Path,
 ) -> None:

@@ -25,6 +25,7 @@ from tests.runs.resume.stopping import (
 METHODS = ("erm", "upweight", "groupdro", "jtt", "lff", "dfr", "rest")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("sparse", [None, "rigl"])
 def test_a_run_stopped_again_and_again_ends_in_the_same_record(
@@ -36,6 +37,7 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_record(
     assert_stops_leave_no_trace(spec_of(plugins, method, **more), plugins, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rest", "lff"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_run_in_half_precision_goes_on_with_its_scale(
