@@ -85,10 +85,9 @@ def test_another_seed_makes_another_record(debiasbench: Cli) -> None:
 
 
 def test_set_reaches_method_data_model_and_training(debiasbench: Cli) -> None:
-    result = debiasbench(
-        "run", "--method", "rest", "--dataset", "toy", "--epochs", 1, "--set", "density=0.5",
-        "--set", "dataset.ratio=0.2", "--set", "model.hidden=[8]", "--set", "train.lr=0.01",
-    )  # fmt: skip
+    settings = "--set density=0.5 --set dataset.ratio=0.2 --set model.hidden=[8]"
+    words = f"run --method rest --dataset toy --epochs 1 {settings} --set train.lr=0.01"
+    result = debiasbench(*words.split())
     assert result.exit_code == 0, result.output
     spec = json.loads(records()[0].read_text())["spec"]
     assert spec["method"]["options"]["density"] == 0.5
@@ -133,8 +132,11 @@ def test_on_a_terminal_each_stage_has_a_bar_that_counts_its_steps() -> None:
 def test_progress_is_silent_where_stderr_is_no_terminal(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "debiasbench", "run", "--method", "erm", "--epochs", "1"],
-        cwd=tmp_path, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stderr == ""
     assert "Record: results" in done.stdout
 

@@ -50,9 +50,12 @@ def slow(folder: Path, epochs: int) -> Iterator[subprocess.Popen[str]]:
     script = folder / f"slow_{epochs}.py"
     script.write_text(SLOW.format(root=str(Path(__file__).parent.parent.parent), epochs=epochs))
     process = subprocess.Popen(
-        [sys.executable, str(script)], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, str(script)],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     try:
         yield process
     finally:
