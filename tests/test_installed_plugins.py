@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
+on_one_worker = pytest.mark.xdist_group("installed plugins")  # the site is made once
+
 ROOT = Path(__file__).parent.parent
 PLUGINS = ROOT / "plugins"
 PACKAGES = ["debiasbench-cvar", "debiasbench-signed-set", "debiasbench-tabular"]
@@ -73,6 +77,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@on_one_worker
 def test_list_shows_installed_plugins_with_distribution_and_version(
     site: Path, tmp_path: Path
 ) -> None:
@@ -85,6 +90,7 @@ def test_list_shows_installed_plugins_with_distribution_and_version(
     assert "CVaR-DRO: minimise the mean of the worst fraction" in of["cvar"]
 
 
+@on_one_worker
 def test_an_installed_method_data_set_and_model_run_and_reach_the_leaderboard(
     site: Path, tmp_path: Path
 ) -> None:
@@ -112,6 +118,7 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(
     assert "rest" in done.stdout
 
 
+@on_one_worker
 def test_without_plugins_there_are_only_builtins(site: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["debiasbench", "run", "--method", "cvar"],
@@ -125,15 +132,22 @@ def test_without_plugins_there_are_only_builtins(site: Path, tmp_path: Path) -> 
     assert "Unknown method 'cvar'" in done.stderr
 
 
+@pytest.fixture(scope="module")
+def outcomes(site: Path) -> str:
+    """What pytest prints of the packages' own tests, all run in one process."""
+    folders = " ".join(f"'{PLUGINS / name / 'tests'}'" for name in PACKAGES)
+    return succeed(f"pytest -q -n 0 -rA -p no:cacheprovider {folders}", site, site)
+
+
+@on_one_worker
 @pytest.mark.parametrize("name", PACKAGES)
-def test_the_packages_own_tests_pass(name: str, site: Path, tmp_path: Path) -> None:
-    out = succeed(f"pytest -q -p no:cacheprovider '{PLUGINS / name / 'tests'}'", tmp_path, site)
-    assert " passed" in out
+def test_the_packages_own_tests_pass(name: str, outcomes: str) -> None:
+    lines = [line for line in outcomes.splitlines() if f"{name}/tests/" in line]
+    assert lines
+    assert all(line.startswith("PASSED ") for line in lines)
 
 
-def test_two_installed_distributions_with_one_name_are_both_named(
-    site: Path, tmp_path: Path
-) -> None:
+def test_two_installed_distributions_with_one_name_are_both_named(tmp_path: Path) -> None:
     package = write_package(
         tmp_path / "rival",
         "rival",

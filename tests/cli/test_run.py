@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from click.testing import Result
 from rich.console import Console
 
@@ -54,17 +56,44 @@ def test_many_biases_are_summed_up_as_aligned_and_conflicting(debiasbench: Cli) 
     assert all(line.endswith("(45)") and "(5)" in line for line in lines[6:16])
 
 
-def test_a_finished_run_is_found_without_importing_torch(tmp_path: Path) -> None:
-    words = ["run", "--method", "rest", "--epochs", "1", "--set", "density=0.5", "--quiet"]
-    code = (
-        "import sys\nfrom debiasbench.cli import main\n"
-        f"try:\n    main({words})\nexcept SystemExit:\n    print('torch' in sys.modules)"
+ELSEWHERE = """
+import runpy, sys
+sys.argv = ["debiasbench", "run", "--method", "rest", "--epochs", "1", "--set", "density=0.5"]
+try:
+    runpy.run_module("debiasbench", run_name="__main__")
+finally:
+    print("torch" in sys.modules)
+"""
+
+
+def elsewhere(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a spec with `python -m debiasbench`; the last line says whether torch was imported."""
+    return subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], cwd=folder, capture_output=True, text=True, check=True
     )
-    for imported in ("True", "False"):
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
+
+
+@pytest.fixture(scope="module")
+def first_call(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The folder of a run that another process trained, and what that process printed."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    return folder, elsewhere(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run elsewhere")
+def test_a_finished_run_is_found_without_importing_torch(first_call: tuple[Path, Any]) -> None:
+    folder, first = first_call
+    for done, imported in ((first, "True"), (elsewhere(folder), "False")):
         assert done.stdout.splitlines()[-1] == imported
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run elsewhere")
+def test_progress_is_silent_where_stderr_is_no_terminal(first_call: tuple[Path, Any]) -> None:
+    _, done = first_call
+    assert done.stderr == ""
+    assert "Record: results" in done.stdout
 
 
 def test_the_second_run_says_that_it_is_done_and_changes_nothing(debiasbench: Cli) -> None:
@@ -127,18 +156,6 @@ def test_on_a_terminal_each_stage_has_a_bar_that_counts_its_steps() -> None:
     assert "identify" in shown
     assert "train" in shown
     assert "3/3 steps" in shown
-
-
-def test_progress_is_silent_where_stderr_is_no_terminal(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "debiasbench", "run", "--method", "erm", "--epochs", "1"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr == ""
-    assert "Record: results" in done.stdout
 
 
 def test_a_sparsity_without_a_value_is_explained(debiasbench: Cli) -> None:

@@ -28,31 +28,42 @@ from tests.training.stages import ON_CPU, train
 
 PLUGINS = Plugins([(ToyPlugin(), ACME)])
 
-# what `torchrun` starts: each process runs the spec and says what it came to
+# what `torchrun` starts: each process runs the specs in turn and says what each came to
 MEMBER = """
 import json, os, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
+from torch import distributed
 from debiasbench.common.errors import Interrupted
 from debiasbench.training.trainer import Sequential
 from tests.running import run
 from tests.training.test_distributed import PLUGINS, spec_of
 
-rank, stop_at = int(os.environ["RANK"]), {stop_at}
+rank = int(os.environ["RANK"])
 pause = Sequential._pause
 def stopping(self, run, stored):
     if rank == 1 and run.at.step == stop_at:
         self._stop.request()
     pause(self, run, stored)
 Sequential._pause = stopping
-try:
-    done = run(spec_of({method!r}, {sparse!r}), PLUGINS, results=Path({results!r}),
-               data_root=Path("."), device="cpu", keep_weights=True, checkpoint_every=0.0)
-    said = [done.record.weights["sha256"], done.record.predictions["sha256"], done.fresh]
-except Interrupted as error:
-    said = [str(error), error.resumable]
-Path({results!r}, f"said-{{rank}}.json").write_text(json.dumps(said))
+runs, leave = {runs!r}, lambda: None
+if len(runs) > 1:  # processes can meet once only: they stay together for all runs
+    distributed.init_process_group()
+    leave = distributed.destroy_process_group
+    distributed.init_process_group = distributed.destroy_process_group = lambda **_: None
+for results, method, sparse, stop_at in runs:
+    try:
+        done = run(spec_of(method, sparse), PLUGINS, results=Path(results),
+                   data_root=Path("."), device="cpu", keep_weights=True, checkpoint_every=0.0)
+        said = [done.record.weights["sha256"], done.record.predictions["sha256"], done.fresh]
+    except Interrupted as error:
+        said = [str(error), error.resumable]
+    Path(results, f"said-{{rank}}.json").write_text(json.dumps(said))
+leave()
 """
+
+NEVER = -1
+RUNS = {"rest": ("rest", None, NEVER), "jtt": ("jtt", "set", NEVER), "stopped": ("rest", None, 7)}
 
 
 def spec_of(method: str, sparse: str | None = None, **training: Any) -> Spec:
@@ -67,18 +78,17 @@ def spec_of(method: str, sparse: str | None = None, **training: Any) -> Spec:
     )
 
 
-def together(
-    results: Path, method: str, sparse: str | None = None, stop_at: int = -1
-) -> list[list[Any]]:
-    """Run a spec in two processes over gloo; return what each says."""
-    results.mkdir(exist_ok=True)
+def together(folder: Path, **runs: tuple[str, str | None, int]) -> dict[str, list[list[Any]]]:
+    """Run specs in two processes over gloo; return what each process says of each.
+
+    `runs`: a folder of results -> the method, the sparse algorithm, and the step to stop at.
+    """
     root = Path(__file__).parent.parent.parent
-    script = results / "member.py"
-    script.write_text(
-        MEMBER.format(
-            root=str(root), method=method, sparse=sparse, results=str(results), stop_at=stop_at
-        )
-    )
+    script = folder / "member.py"
+    for name in runs:
+        (folder / name).mkdir(exist_ok=True)
+    places = [(str(folder / name), *words) for name, words in runs.items()]
+    script.write_text(MEMBER.format(root=str(root), runs=places))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -91,7 +101,17 @@ def together(
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads((results / f"said-{rank}.json").read_text()) for rank in range(2)]
+    return {
+        name: [json.loads((folder / name / f"said-{rank}.json").read_text()) for rank in range(2)]
+        for name in runs
+    }
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[list[Any]]]]:
+    """The folder of all runs, and what two processes say of each."""
+    folder = tmp_path_factory.mktemp("two")
+    return folder, together(folder, **RUNS)
 
 
 def alone(results: Path, method: str, sparse: str | None = None) -> list[Any]:
@@ -109,22 +129,29 @@ def alone(results: Path, method: str, sparse: str | None = None) -> list[Any]:
     return [done.record.weights["sha256"], done.record.predictions["sha256"], True]
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("two processes")
 @pytest.mark.parametrize(("method", "sparse"), [("rest", None), ("jtt", "set")])
 def test_two_processes_end_with_the_bits_of_one_on_all_ranks(
-    tmp_path: Path, method: str, sparse: str | None
+    two: tuple[Path, dict[str, Any]], tmp_path: Path, method: str, sparse: str | None
 ) -> None:
-    first, second = together(tmp_path / "two", method, sparse)
+    folder, said = two
+    first, second = said[method]
     assert first == second == alone(tmp_path / "one", method, sparse)
-    (record,) = (tmp_path / "two").glob("toy-*.json")
+    (record,) = (folder / method).glob("toy-*.json")
     assert json.loads(record.read_text())["provenance"]["arithmetic"]["processes"] == 2
 
 
-def test_a_run_of_two_that_one_was_asked_to_stop_goes_on_in_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.xdist_group("two processes")
+def test_a_run_of_two_that_one_was_asked_to_stop_goes_on_in_the_same_bits(
+    two: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, said = two
     where = " in stage 'train' after 10 of 20 steps: run the same command again to continue"
-    stopped = together(tmp_path / "two", "rest", stop_at=7)
-    assert stopped == [[f"Interrupted{where}", True]] * 2
-    assert list((tmp_path / "two").glob("toy-*.json")) == []
-    first, second = together(tmp_path / "two", "rest")
+    assert said["stopped"] == [[f"Interrupted{where}", True]] * 2
+    assert list((folder / "stopped").glob("toy-*.json")) == []
+    first, second = together(folder, stopped=("rest", None, NEVER))["stopped"]
     assert first == second == alone(tmp_path / "one", "rest")
 
 

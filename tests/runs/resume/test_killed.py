@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,51 +19,89 @@ from tests.runs.resume.stopping import (
     spec_of,
 )
 
+pytestmark = pytest.mark.slow
+
+METHODS = ["rest", "jtt"]
+
 KILLS = """
-import os, random, signal, sys, time
+import json, os, random, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from debiasbench.training import stage_store
-from debiasbench.core.objective import CrossEntropy
 from debiasbench.specs.plugins import Plugins
 from tests.runs.resume.stopping import PLUGINS, run, spec_of
 
 stage_store.SHARE = 1e9  # a checkpoint after every step
-plugins = Plugins(PLUGINS)
-spec = spec_of(plugins, {method!r})
-moments, killed = random.Random(0), 0
-def whole():
-    run(spec, plugins, results=Path({root!r}), data_root=Path("."), device="cpu",
+plugins, moments = Plugins(PLUGINS), random.Random(0)
+
+
+def dies_at(moment, root):
+    # kill this process just before it changes a file for the moment-th time
+    left = moment
+
+    def hook(event, arguments):
+        nonlocal left
+        changes = {{"os.mkdir", "os.rename", "os.remove"}}
+        if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            changes.add("open")
+        if event in changes and str(arguments[0]).startswith(root):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def train(method, root):
+    run(spec_of(plugins, method), plugins, results=Path(root), data_root=Path("."), device="cpu",
         checkpoint_every=0.0)
-for _ in range(20):
-    child = os.fork()  # of a process without threads, which has imported torch already
-    if child == 0:
-        whole()
-        os._exit(0)
-    time.sleep(moments.uniform(0, 0.5))
-    os.kill(child, signal.SIGKILL)
-    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
-whole()
-print(killed)
+
+
+def kills_until_done(method, root):
+    train(method, root + "-before")  # imports what is imported late: kills are to hit training
+    for kills in range(100):
+        moment = moments.randint(1, 25)
+        child = os.fork()  # of a process without threads
+        if child == 0:
+            dies_at(moment, root)
+            train(method, root)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        if status != signal.SIGKILL:
+            assert status == 0, status
+            return kills
+
+
+print(json.dumps({{method: kills_until_done(method, {root!r}) for method in {methods!r}}}))
 """
 
 
-@pytest.mark.parametrize("method", ["rest", "jtt"])
-def test_killed_at_ten_moments_it_ends_in_the_record_of_one_that_was_not(
-    plugins: Plugins, tmp_path: Path, method: str
-) -> None:
-    here = str(Path(__file__).parents[3])
-    code = KILLS.format(tests=here, root=str(tmp_path / "killed"), method=method)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int | None]]:
+    """The results of runs that were killed again and again, and how often by method."""
+    folder = tmp_path_factory.mktemp("killed")
+    code = KILLS.format(tests=str(Path(__file__).parents[3]), root=str(folder), methods=METHODS)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 3
+    return folder, json.loads(done.stdout)
+
+
+@pytest.mark.xdist_group("killed")
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_at_ten_moments_it_ends_in_the_record_of_one_that_was_not(
+    killed: tuple[Path, dict[str, int | None]], plugins: Plugins, tmp_path: Path, method: str
+) -> None:
+    folder, kills = killed
+    number = kills[method]
+    assert number is not None, "it never ended: nothing was resumed"
+    assert number >= 10
     spec = spec_of(plugins, method)
     whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
-    killed = Store(tmp_path / "killed").load(spec)
-    assert killed is not None
-    assert essence(killed, tmp_path / "killed") == essence(whole.record, tmp_path / "whole")
+    record = Store(folder).load(spec)
+    assert record is not None
+    assert essence(record, folder) == essence(whole.record, tmp_path / "whole")
 
 
 TOLD = """
