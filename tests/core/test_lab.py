@@ -221,7 +221,9 @@ def test_a_method_that_returns_no_classifier_is_told_what_to_return() -> None:
         def fit(self, lab: Any) -> Any:
             lab.train(lab.model(), name="train")
 
-    with pytest.raises(PluginError, match=r"returned NoneType from fit; return what lab\.train"):
+    with pytest.raises(
+        PluginError, match=r"returned NoneType from fit; return the result of lab\.train"
+    ):
         run(Forgets())
 
 
@@ -255,7 +257,9 @@ def test_weights_changed_after_training_are_not_silently_undone() -> None:
             lab.head(stage.objective.network).weight.zero_()
         return stage
 
-    with pytest.raises(PluginError, match=r"return the network, stage\.objective\.network"):
+    with pytest.raises(
+        PluginError, match=r"return the network instead, which is stage\.objective\.network"
+    ):
         run(method(edit))
     returned = run(method(lambda lab: edit(lab).objective.network))
     assert returned.checkpoints == {}
