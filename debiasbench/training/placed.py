@@ -41,7 +41,7 @@ class Placed:
         return length(self.x)
 
     def expect(self, batches: Sequence[Tensor]) -> None:
-        """Prepare for batches to be taken in this order; faster if batches are copied."""
+        """Prepare for batches to be taken in this order; saves time if batches are copied."""
         if self._prefetch is not None:
             self._prefetch.expect(batches)
 
