@@ -84,7 +84,7 @@ def compare(
     `model`: the network; by default the recommendation of the data set.
     `sparse`: a sparse training algorithm for all stages.
     `settings`: names as in `debiasbench run --set` -> a value, or a list of values to compare, such
-    as `{"rest.density": [0.01, 0.05], "train.epochs": 10}`.
+    as `{"NAME.density": [0.01, 0.05], "train.epochs": 10}`.
     `select`: the selection rule whose outcome is returned; by default that of the data set.
     `session`: the session to use; by default a new one with `session_arguments`, the arguments of
     `debiasbench.Session`, such as `results="results"`, `data_root="data"`, `device="auto"`.
