@@ -65,9 +65,11 @@ def test_the_sparse_loop_runs_as_it_stands() -> None:
     rng = torch.Generator().manual_seed(0)
     batches = [(torch.rand(8, 20, generator=rng), torch.arange(8) % 3) for _ in range(40)]
     names: dict[str, Any] = {
-        "torch": torch, "model": model, "batches": batches,
+        "torch": torch,
+        "model": model,
+        "batches": batches,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
-    }  # fmt: skip
+    }
     exec(code, names)
     assert int((model.weight != 0).sum()) <= round(0.05 * 60)
     assert names["sparse"].updates > 0
@@ -109,9 +111,11 @@ def test_the_page_on_leaderboards_names_every_metric_and_selection_rule(name: st
 
 def test_the_pages_name_every_builtin_component() -> None:
     pages = {
-        "datasets": "data.md", "models": "methods.md", "methods": "methods.md",
+        "datasets": "data.md",
+        "models": "methods.md",
+        "methods": "methods.md",
         "sparsifiers": "sparsity.md",
-    }  # fmt: skip
+    }
     for kind, registry in Plugins().kinds().items():
         for name in registry:
             shown = f"`{name}NAME`" if name.endswith(":") else f"`{name}`"
@@ -162,9 +166,15 @@ def test_the_readme_is_read_in_two_minutes() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "plugins/README.md", "benchmarks/README.md",
-     *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))],
-)  # fmt: skip
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "plugins/README.md",
+        "benchmarks/README.md",
+        *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md"))),
+    ],
+)
 def test_links_to_files_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)", path.read_text()):

@@ -92,8 +92,19 @@ def main() -> None:
 
 
 COMMANDS = (
-    run, compare, list_, show, data, suite, sweep, leaderboard, verify, export, cache, bench,
-)  # fmt: skip
+    run,
+    compare,
+    list_,
+    show,
+    data,
+    suite,
+    sweep,
+    leaderboard,
+    verify,
+    export,
+    cache,
+    bench,
+)
 
 for command in COMMANDS:
     main.add_command(command)

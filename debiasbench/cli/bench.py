@@ -71,7 +71,7 @@ def bench(
     steps: int,
     rounds: int,
     workers: int | None,
-    where: SessionOptions,
+    options: SessionOptions,
     file: Path | None,
     quiet: bool,
 ) -> None:
@@ -96,10 +96,10 @@ def bench(
         raise click.UsageError("bench measures a single process: start it without torchrun")
     settings = (*settings, *training_settings(batch_size=batch_size, precision=precision))
     method = method or next(iter(plugins.methods))
-    spec = spec_of(plugins, where, method, dataset or "digits", model, 0, settings, sparse)
+    spec = spec_of(plugins, options, method, dataset or "digits", model, 0, settings, sparse)
     with (
         nullcontext() if quiet else Turns() as progress,
-        where.open(plugins, progress=progress) as session,
+        options.open(plugins, progress=progress) as session,
     ):
         measured = measure(
             session, session.resolve(spec), steps=steps, rounds=rounds, workers=workers

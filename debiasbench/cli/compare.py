@@ -54,7 +54,7 @@ def compare(
     precision: str | None,
     seeds: str,
     epochs: int | None,
-    where: SessionOptions,
+    options: SessionOptions,
     overwrite: Overwrite,
     metric: str | None,
     select: str | None,
@@ -88,8 +88,8 @@ def compare(
         sparse=sparse,
         settings=read_lists(settings),
     )
-    specs = comparison.specs(plugins, where.data_root, where.precision())
-    runs = Runs(plugins, where, overwrite, len(specs), bar=not quiet, err=True)
+    specs = comparison.specs(plugins, options.data_root, options.precision())
+    runs = Runs(plugins, options, overwrite, len(specs), bar=not quiet, err=True)
     try:
         for number, (label, spec) in enumerate(specs.items(), 1):
             if runs.is_done(spec):

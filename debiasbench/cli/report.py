@@ -17,9 +17,9 @@ MOST_BIASES = 5  # largest number of columns that fit into a terminal
 COLUMNS = ("average", "unbiased", "worst_group", "conflict", "aligned")
 
 
-def report(done: Run) -> str:
+def report(run: Run) -> str:
     """Return the report of a run as text."""
-    record = done.record
+    record = run.record
     spec = record.spec
     sparse = f", sparse by {spec.sparse.name}" if spec.sparse is not None else ""
     title = f"{spec.method.name} on {spec.dataset.name} with {spec.model.name}{sparse}"
@@ -32,12 +32,12 @@ def report(done: Run) -> str:
             f"{record.cost.training_seconds:.1f} s of training on {record.provenance.hardware}; "
             f"{record.cost.active_parameters:,} of {record.cost.parameters:,} parameters active"
         )
-    if not done.fresh:
+    if not run.fresh:
         parts.append(
             f"Already done on {record.provenance.started[:10]} with "
             f"{record.provenance.plugins['method']}; use --overwrite always to run it again"
         )
-    parts.append(f"Record: {done.path}")
+    parts.append(f"Record: {run.path}")
     return "\n\n".join(parts)
 
 

@@ -48,7 +48,7 @@ def run(
     batch_size: str | None,
     precision: str | None,
     spec_file: Path | None,
-    where: SessionOptions,
+    options: SessionOptions,
     overwrite: Overwrite,
     keep_weights: bool,
     quiet: bool,
@@ -72,28 +72,28 @@ def run(
         raise click.UsageError("Missing option '--method', for example --method rest")
     else:
         spec = spec_of(
-            plugins, where, method, dataset or "digits", model, seed or 0, settings, sparse
+            plugins, options, method, dataset or "digits", model, seed or 0, settings, sparse
         )
-    done = _done(spec, where, overwrite, keep_weights) or _trained(
-        spec, plugins, where, overwrite, keep_weights, quiet
+    result = _done(spec, options, overwrite, keep_weights) or _trained(
+        spec, plugins, options, overwrite, keep_weights, quiet
     )
     if speaks():
-        click.echo(report(done))
-    if done.record.failure is not None:
+        click.echo(report(result))
+    if result.record.failure is not None:
         from debiasbench.common.errors import TrainingFailed
 
         if speaks():
-            click.echo(f"Error: {done.record.failure.message}", err=True)
+            click.echo(f"Error: {result.record.failure.message}", err=True)
         click.get_current_context().exit(TrainingFailed.exit_code)
 
 
-def _done(spec: Spec, where: SessionOptions, overwrite: Overwrite, weights: bool) -> Run | None:
+def _done(spec: Spec, options: SessionOptions, overwrite: Overwrite, weights: bool) -> Run | None:
     """Return the existing record of a spec, without importing torch, or None."""
     from debiasbench.records.store import Run, Store
 
     if spec.unresolved:
         return None
-    store = Store(where.results)
+    store = Store(options.results)
     record = store.finished(spec, overwrite, with_weights=weights)
     return None if record is None else Run(record, store.path(spec), fresh=False)
 
@@ -101,7 +101,7 @@ def _done(spec: Spec, where: SessionOptions, overwrite: Overwrite, weights: bool
 def _trained(
     spec: Spec,
     plugins: Plugins,
-    where: SessionOptions,
+    options: SessionOptions,
     overwrite: Overwrite,
     keep_weights: bool,
     quiet: bool,
@@ -112,7 +112,7 @@ def _trained(
 
     with (
         nullcontext() if quiet or not speaks() else Bar() as progress,
-        where.open(plugins, progress=progress, interruptible=True) as session,
+        options.open(plugins, progress=progress, interruptible=True) as session,
     ):
         return session.run(spec, overwrite=overwrite, keep_weights=keep_weights)
 

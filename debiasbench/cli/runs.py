@@ -33,7 +33,7 @@ class Runs:
     def __init__(
         self,
         plugins: Plugins,
-        where: SessionOptions,
+        options: SessionOptions,
         overwrite: Overwrite,
         total: int,
         *,
@@ -43,9 +43,9 @@ class Runs:
     ) -> None:
         from debiasbench.records.store import Store
 
-        self._plugins, self._where, self._overwrite = plugins, where, overwrite
+        self._plugins, self._options, self._overwrite = plugins, options, overwrite
         self._bar, self._elsewhere, self._err = bar, elsewhere, err
-        self._store = Store(where.results)
+        self._store = Store(options.results)
         self._session: Session | None = None
         self._paths: list[Path] = []  # of the records of all attempted runs
         self.tally = Tally(total)
@@ -92,7 +92,7 @@ class Runs:
 
     def _open(self) -> Session:
         if self._session is None:
-            self._session = self._where.open(self._plugins, interruptible=True)
+            self._session = self._options.open(self._plugins, interruptible=True)
         return self._session
 
     def _report(self, head: str, outcome: Attempt) -> None:

@@ -60,19 +60,19 @@ class SessionOptions:
         return Execution.on(self.device).numerics().precision
 
 
-def session_options(*options: Callable[..., Any]) -> Callable[..., Any]:
-    """Add options of a session, and pass them to the command as its argument `where`."""
+def session_options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
+    """Add options of a session, and pass them to the command as its argument `options`."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def collected(**arguments: Any) -> Any:
             names = [field.name for field in fields(SessionOptions) if field.name in arguments]
-            where = SessionOptions(**{name: arguments.pop(name) for name in names})
-            return command(where=where, **arguments)
+            options = SessionOptions(**{name: arguments.pop(name) for name in names})
+            return command(options=options, **arguments)
 
         decorated: Callable[..., Any] = collected
-        for option in reversed(options):
-            decorated = option(decorated)
+        for decorator in reversed(decorators):
+            decorated = decorator(decorated)
         return decorated
 
     return decorate

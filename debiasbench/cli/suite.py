@@ -60,7 +60,7 @@ def list_() -> None:
 @session_options(results_option, data_root_option, device_option)
 @click.option("--no-forecast", is_flag=True, help="Do not measure the time of the runs.")
 @debug_option
-def show(name: str, where: SessionOptions, no_forecast: bool) -> None:
+def show(name: str, options: SessionOptions, no_forecast: bool) -> None:
     """Show the runs of a suite, and a forecast of their time.
 
     The forecast is for the runs that have no record yet. For it, each kind of run is trained for
@@ -72,18 +72,19 @@ def show(name: str, where: SessionOptions, no_forecast: bool) -> None:
 
     plugins = load_plugins()
     chosen = read(name)
-    find = partial(find_dataset, plugins, root=where.data_root)
-    specs = chosen.specs(plugins, find, precision=where.precision())
-    store = Store(where.results)
+    find = partial(find_dataset, plugins, root=options.data_root)
+    specs = chosen.specs(plugins, find, precision=options.precision())
+    store = Store(options.results)
     left = [spec for spec in specs if store.finished(spec, "failed") is None]
+    finished = len(specs) - len(left)
     failed = sum(store.load(spec) is not None for spec in left)
     click.echo(describe(chosen))
     click.echo(
-        f"\n{counted(len(specs), 'run')}, {len(specs) - len(left)} of them done in {where.results}"
+        f"\n{counted(len(specs), 'run')}, {finished} of them done in {options.results}"
         + (f", {failed} to run again after a failure" if failed else "")
     )
     if left and not no_forecast:
-        click.echo("\n" + _forecast(chosen, left, plugins, where))
+        click.echo("\n" + _forecast(chosen, left, plugins, options))
 
 
 def describe(suite: Suite) -> str:
@@ -110,11 +111,11 @@ def _rows(owner: str, block: Block) -> list[tuple[str, str, str]]:
     return [(owner if i == 0 else "", *line) for i, line in enumerate(lines)]
 
 
-def _forecast(suite: Suite, left: list[Spec], plugins: Plugins, where: SessionOptions) -> str:
+def _forecast(suite: Suite, left: list[Spec], plugins: Plugins, options: SessionOptions) -> str:
     from debiasbench.cli.progress import Bar
     from debiasbench.measure.forecast import forecast
 
-    with Bar() as progress, where.open(plugins, progress=progress) as session:
+    with Bar() as progress, options.open(plugins, progress=progress) as session:
         return report(forecast(session, left, stand_ins=suite.stand_ins))
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @debug_option
 def sweep(
     name: str,
-    where: SessionOptions,
+    options: SessionOptions,
     overwrite: Overwrite,
     keep_going: bool,
     dry_run: bool,
@@ -66,12 +66,12 @@ def sweep(
     if started_together():
         raise click.UsageError("torchrun trains one run at a time: use it with `debiasbench run`")
     plugins = load_plugins()
-    find = partial(find_dataset, plugins, root=where.data_root)
-    named = read(name).named(plugins, find, precision=where.precision())
+    find = partial(find_dataset, plugins, root=options.data_root)
+    named = read(name).named(plugins, find, precision=options.precision())
     if jobs > 1 and not dry_run:
-        _side_by_side(jobs, list(named.values()), where, overwrite, limit)
+        _side_by_side(jobs, list(named.values()), options, overwrite, limit)
         return
-    runs = Runs(plugins, where, overwrite, len(named), bar=not quiet, elsewhere=not worker)
+    runs = Runs(plugins, options, overwrite, len(named), bar=not quiet, elsewhere=not worker)
     tally, started = runs.tally, 0
     try:
         for number, (label, spec) in enumerate(named.items(), 1):
@@ -98,14 +98,14 @@ def sweep(
 
 
 def _side_by_side(
-    jobs: int, specs: list[Spec], where: SessionOptions, overwrite: Overwrite, limit: int | None
+    jobs: int, specs: list[Spec], options: SessionOptions, overwrite: Overwrite, limit: int | None
 ) -> None:
     """Start several processes of this command, which share the runs that have no record."""
     from debiasbench.records.store import Store
 
     if overwrite == "always" or limit is not None:
         raise click.UsageError("--jobs cannot be combined with --overwrite always or --limit")
-    store = Store(where.results)
+    store = Store(options.results)
     before = sum(store.finished(spec, overwrite) is not None for spec in specs)
     context = click.get_current_context()
     codes = run_workers(["sweep", *_words(context, jobs=1, quiet=True, worker=True)], jobs)

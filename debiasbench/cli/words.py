@@ -78,7 +78,7 @@ def training_settings(
 
 def spec_of(
     plugins: Plugins,
-    where: SessionOptions,
+    options: SessionOptions,
     method: str,
     dataset: str,
     model: str | None,
@@ -94,5 +94,7 @@ def spec_of(
     if model is not None:
         names["model"] = model
     words = combined([names, read_sparse(sparse), read_settings(settings)])
-    keywords = arguments(words, plugins, lambda name: find_dataset(plugins, name, where.data_root))
-    return make_spec(plugins, **keywords, precision=where.precision())
+    keywords = arguments(
+        words, plugins, lambda name: find_dataset(plugins, name, options.data_root)
+    )
+    return make_spec(plugins, **keywords, precision=options.precision())

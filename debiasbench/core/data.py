@@ -273,10 +273,10 @@ NEEDED = {"conflict": "conflict", "group": "groups", "bias": "groups"}
 """Label name -> the lowest level of `Supervision(train=...)` that includes it."""
 
 
-def undeclared(asked: str, label: str) -> str:
+def undeclared(access: str, label: str) -> str:
     """Return the error message for a method that reads a training `label` without declaring it."""
     return (
-        f"The method reads {asked} without declaring it. If it should see these labels, "
+        f"The method reads {access} without declaring it. If it should see these labels, "
         f'write `supervision = Supervision(train="{NEEDED[label]}")` in its class'
     )
 

@@ -253,9 +253,9 @@ def _checked_subset(subset: Tensor | None, n: int) -> Tensor | None:
 
 
 def _checked_extra(extra: Mapping[str, Tensor] | None, view: View) -> dict[str, Tensor]:
-    taken = {"x", "y", "index", *NEEDED}
+    reserved = {"x", "y", "index", *NEEDED}
     for name, values in (extra or {}).items():
-        if name in taken:
+        if name in reserved:
             raise OptionError(f"extra {name!r}: a batch already has {name!r}, so use another name")
         if len(values) != len(view):
             raise OptionError(f"extra {name!r} has {len(values)} rows for {len(view)} samples")

@@ -98,9 +98,9 @@ class Rehearsal:
         try:
             with run.started():
                 begun = now()
-                for taken in islice(run.steps(), last):
+                for step in islice(run.steps(), last):
                     self._progress.advance()
-                    if taken == first:
+                    if step == first:
                         begun = now()
                 seconds = now() - begun
                 masks = {n: m for c in stage.components for n, m in c.masks().items()}

@@ -32,9 +32,9 @@ def step_profile(
     run = StageRun(copied, execution, numerics, observe=watch.take)
     with numerics.applied(), run.started():
         watch.begin()
-        for taken in run.steps():
+        for step in run.steps():
             watch.end()
-            if taken < copied.steps:
+            if step < copied.steps:
                 watch.begin()
     return {
         part: seconds[WARM_UP:] for part, seconds in watch.seconds.items()

@@ -59,5 +59,5 @@ class Execution:
 
     @property
     def repeatable(self) -> bool:
-        """Whether equal runs give bitwise equal results: a CPU does, other devices may not."""
+        """Whether equal runs are bitwise equal: on a CPU always, otherwise if deterministic."""
         return self.deterministic or self.device.type == "cpu"

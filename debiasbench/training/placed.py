@@ -41,7 +41,7 @@ class Placed:
         return length(self.x)
 
     def expect(self, batches: Sequence[Tensor]) -> None:
-        """Prepare for batches to be taken in this order; faster if batches are copied."""
+        """Prepare for batches to be taken in this order; saves time if batches are copied."""
         if self._prefetch is not None:
             self._prefetch.expect(batches)
 
@@ -55,10 +55,10 @@ class Placed:
             return mapped(lambda v: v.to(self._device, non_blocking=True), x)
 
         def part(stored: Tensor) -> Tensor:
-            taken = stored[index]
+            samples = stored[index]
             # a network may change its inputs in place, and a slice shares memory with the data
-            shared = isinstance(index, slice) and taken.dtype != torch.uint8
-            return taken.clone() if shared else taken
+            shared = isinstance(index, slice) and samples.dtype != torch.uint8
+            return samples.clone() if shared else samples
 
         return mapped(part, self.x)
 

@@ -41,9 +41,11 @@ def test_show_lists_options_citation_and_supervision(debiasbench: Cli) -> None:
     assert "Cite: Zhao, Yin, Liu, Fang, Pechenizkiy." in shown
     density = next(line for line in shown.splitlines() if line.startswith("density"))
     assert density.split(maxsplit=3) == [
-        "density", "float", "0.05",
+        "density",
+        "float",
+        "0.05",
         "> 0, <= 1   fraction of convolution and linear weights kept",
-    ]  # fmt: skip
+    ]
 
 
 def test_show_knows_data_sets_models_and_training(debiasbench: Cli) -> None:

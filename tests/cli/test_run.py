@@ -114,10 +114,9 @@ def test_another_seed_makes_another_record(debiasbench: Cli) -> None:
 
 
 def test_set_reaches_method_data_model_and_training(debiasbench: Cli) -> None:
-    result = debiasbench(
-        "run", "--method", "rest", "--dataset", "toy", "--epochs", 1, "--set", "density=0.5",
-        "--set", "dataset.ratio=0.2", "--set", "model.hidden=[8]", "--set", "train.lr=0.01",
-    )  # fmt: skip
+    settings = "--set density=0.5 --set dataset.ratio=0.2 --set model.hidden=[8]"
+    words = f"run --method rest --dataset toy --epochs 1 {settings} --set train.lr=0.01"
+    result = debiasbench(*words.split())
     assert result.exit_code == 0, result.output
     spec = json.loads(records()[0].read_text())["spec"]
     assert spec["method"]["options"]["density"] == 0.5

@@ -25,9 +25,13 @@ FAST = Training(epochs=1, batch_size=16, lr=0.05)
 
 def run(method: Method, seed: int = 0, training: Training = FAST) -> Trained:
     return fit(
-        toy_task(), method, model=MLP(), training=training, seed=seed,
+        toy_task(),
+        method,
+        model=MLP(),
+        training=training,
+        seed=seed,
         owner="method 'peek' of acme 1.0",
-    )  # fmt: skip
+    )
 
 
 def method(body: Any, supervision: Supervision | None = None) -> Method:
@@ -217,7 +221,9 @@ def test_a_method_that_returns_no_classifier_is_told_what_to_return() -> None:
         def fit(self, lab: Any) -> Any:
             lab.train(lab.model(), name="train")
 
-    with pytest.raises(PluginError, match=r"returned NoneType from fit; return what lab\.train"):
+    with pytest.raises(
+        PluginError, match=r"returned NoneType from fit; return the result of lab\.train"
+    ):
         run(Forgets())
 
 
@@ -251,7 +257,9 @@ def test_weights_changed_after_training_are_not_silently_undone() -> None:
             lab.head(stage.objective.network).weight.zero_()
         return stage
 
-    with pytest.raises(PluginError, match=r"return the network, stage\.objective\.network"):
+    with pytest.raises(
+        PluginError, match=r"return the network instead, which is stage\.objective\.network"
+    ):
         run(method(edit))
     returned = run(method(lambda lab: edit(lab).objective.network))
     assert returned.checkpoints == {}
@@ -277,9 +285,13 @@ def test_the_density_of_a_returned_network_is_that_of_its_training_but_for_what_
         return network
 
     fitted = fit(
-        toy_task(), method(refit), model=MLP(hidden=(16,)), training=FAST, seed=0,
+        toy_task(),
+        method(refit),
+        model=MLP(hidden=(16,)),
+        training=FAST,
+        seed=0,
         components=lambda: [Sparsify(Static(density=0.2, distribution="uniform"))],
-    )  # fmt: skip
+    )
     assert fitted.densities == {"network.1.weight": pytest.approx(0.2, abs=0.01)}
 
 
@@ -308,9 +320,13 @@ def test_a_supervision_of_the_wrong_type_names_the_method() -> None:
 
 def sparsely(of: Method, updater: Updater) -> Trained:
     return fit(
-        toy_task(), of, model=MLP(), training=FAST, seed=0,
+        toy_task(),
+        of,
+        model=MLP(),
+        training=FAST,
+        seed=0,
         components=lambda: [Sparsify(updater)],
-    )  # fmt: skip
+    )
 
 
 def test_a_sparse_stage_that_goes_on_keeps_its_masks() -> None:

@@ -88,10 +88,14 @@ HOSTILE: dict[str, tuple[str, str, bytes]] = {
     "tar symlink absolute": ("s", "tar", tar_of(*GOOD, ("s", (SYM, "/etc/passwd")))),
     "tar symlink out": ("images/s", "tar", tar_of(*GOOD, ("images/s", (SYM, "../../x")))),
     "tar symlink to a folder": (
-        "images/s", "tar", tar_of(*GOOD, ("images/s", (SYM, "..")), ("images/s/evil", b"x"))
+        "images/s",
+        "tar",
+        tar_of(*GOOD, ("images/s", (SYM, "..")), ("images/s/evil", b"x")),
     ),
     "tar symlink to a symlink": (
-        "t", "tar", tar_of(*GOOD, ("s", (SYM, "images/a")), ("t", (SYM, "s")))
+        "t",
+        "tar",
+        tar_of(*GOOD, ("s", (SYM, "images/a")), ("t", (SYM, "s"))),
     ),
     "tar symlink to itself": ("s", "tar", tar_of(*GOOD, ("s", (SYM, "s")))),
     "tar hard link out": ("h", "tar", tar_of(*GOOD, ("h", (HARD, "../../etc/passwd")))),
@@ -104,7 +108,7 @@ HOSTILE: dict[str, tuple[str, str, bytes]] = {
     "zip backslash": (r"..\\evil", "zip", zip_of(*GOOD, ("..\\evil", b"x"))),
     "zip symlink out": ("s", "zip", zip_of(("s", b"../../x"), mode=LINK)),
     "zip device": ("d", "zip", zip_of(("d", b""), mode=stat.S_IFCHR)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("member", "unpack", "content"), HOSTILE.values(), ids=list(HOSTILE))

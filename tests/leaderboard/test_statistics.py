@@ -43,6 +43,5 @@ def test_the_best_is_marked_with_what_cannot_be_told_from_it() -> None:
     worse = dict(enumerate([0.30, 0.35, 0.33, 0.31, 0.30]))
     alone = {0: 0.99}
     elsewhere = {10: 0.60, 11: 0.61}
-    assert indistinguishable([worse, best, close, alone, elsewhere]) == [
-        False, True, True, False, False,
-    ]  # fmt: skip
+    marks = indistinguishable([worse, best, close, alone, elsewhere])
+    assert marks == [False, True, True, False, False]

@@ -248,9 +248,14 @@ class Watched:
 def watched(method: Any, task: Any = None) -> list[tuple[Stage, dict[str, torch.Tensor], Trained]]:
     trainer = Watched()
     fitting.fit(
-        PlacedTask(task or toy_task(), CPU), method, model=MLP(), training=TRAINING, seed=0,
-        trainer=trainer, predictor=Predictor(ON_CPU),
-    )  # fmt: skip
+        PlacedTask(task or toy_task(), CPU),
+        method,
+        model=MLP(),
+        training=TRAINING,
+        seed=0,
+        trainer=trainer,
+        predictor=Predictor(ON_CPU),
+    )
     return trainer.stages
 
 

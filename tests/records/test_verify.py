@@ -94,8 +94,13 @@ FORGERIES: dict[str, tuple[Callable[[Path], None], str]] = {
         "the value of val_average is 0.9, but average in val at epoch 1 is 0.7",
     ),
     "a value of last": (
-        lambda p: edit(p, lambda d: (set_at("nulls", value={})(d), set_at(
-            "outcomes", "last", "value", value=0.9)(d))),
+        lambda p: edit(
+            p,
+            lambda d: (
+                set_at("nulls", value={})(d),
+                set_at("outcomes", "last", "value", value=0.9)(d),
+            ),
+        ),
         "the value of last is 0.9, but the rule has no value here",
     ),
     "the epoch of a rule": (
@@ -159,7 +164,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda p: edit(p, set_at("provenance", "arithmetic", value={"precision": "bf16"})),
         "the spec says precision fp32, but the provenance says bf16",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", FORGERIES)

@@ -20,10 +20,8 @@ from debiasbench.specs.plugins import Plugins
 
 Cli = Callable[..., Result]
 
-RUN = (
-    "run", "--method", "erm", "--dataset", "toy", "--model", "cnn", "--set", "model.width=8",
-    "--sparse", "rest:density=0.03", "--device", "cpu", "--keep-weights",
-)  # fmt: skip
+WORDS = "run --method erm --dataset toy --model cnn --set model.width=8 --sparse rest:density=0.03"
+RUN = (*WORDS.split(), "--device", "cpu", "--keep-weights")
 
 
 @pytest.fixture

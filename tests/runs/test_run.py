@@ -274,9 +274,7 @@ def test_a_stranger_data_sets_settings_are_checked(plugins: Plugins) -> None:
 
 
 def test_equal_runs_keep_equal_weights_byte_for_byte(plugins: Plugins, tmp_path: Path) -> None:
-    spec = make_spec(
-        plugins, method="erm", dataset="toy", model="mlp", training={"epochs": 1}
-    )  # fmt: skip
+    spec = make_spec(plugins, method="erm", dataset="toy", model="mlp", training={"epochs": 1})
     kept = set()
     for i in range(6):
         folder = tmp_path / str(i)

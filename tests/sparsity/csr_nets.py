@@ -40,12 +40,20 @@ def mlp() -> nn.Module:
 
 def conv_net() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, 12, 3, stride=2, padding=(2, 1), dilation=2, bias=False), nn.ReLU(),
-        nn.Conv2d(12, 8, (3, 5), padding="same", dilation=(1, 2)), nn.ReLU(),
-        nn.Conv2d(8, 8, (1, 3), stride=(1, 2), padding="valid"), nn.ReLU(),
-        nn.Conv2d(8, 8, 1), nn.Dropout(0.5), nn.Flatten(), nn.Linear(80, 4),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3, stride=2, padding=(2, 1), dilation=2, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(12, 8, (3, 5), padding="same", dilation=(1, 2)),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, (1, 3), stride=(1, 2), padding="valid"),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 1),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(80, 4),
+    )
 
 
 def convert(density: float = 0.1, seed: int = 0) -> tuple[CsrReport, nn.Module, Tensor]:

@@ -17,9 +17,14 @@ def small_net(seed: int = 0) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(
-            nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),
-            nn.Linear(8 * 36, 20), nn.ReLU(), nn.Linear(20, 5),
-        )  # fmt: skip
+            nn.Conv2d(4, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(8 * 36, 20),
+            nn.ReLU(),
+            nn.Linear(20, 5),
+        )
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:

@@ -19,9 +19,12 @@ def small_net() -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Flatten(),
             nn.Linear(8 * 36, 5),
-        )  # fmt: skip
+        )
 
 
 def test_snip_scores_are_weight_times_gradient_on_the_real_initialisation() -> None:

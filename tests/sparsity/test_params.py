@@ -17,9 +17,12 @@ def small_net() -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Flatten(),
             nn.Linear(8 * 36, 5),
-        )  # fmt: skip
+        )
 
 
 def test_patterns_choose_weights_and_a_misspelt_one_is_named() -> None:

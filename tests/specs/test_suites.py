@@ -46,9 +46,9 @@ def test_rests_sweeps_have_as_many_runs_as_published(name: str, runs: int) -> No
     found = published(name)
     assert len({spec.id for spec in found}) == len(found) == runs
     assert {spec.seed for spec in found} == {41, 42, 43}
-    assert sorted({spec.method.options["density"] for spec in found}) == [
-        0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9,
-    ]  # fmt: skip
+    densities = sorted({spec.method.options["density"] for spec in found})
+    assert densities[:5] == [0.0005, 0.001, 0.005, 0.01, 0.05]
+    assert densities[5:] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_the_id_of_a_run_is_that_of_the_command_line(debiasbench: Cli, plugins: 
         (BASE + "[stand_in.toy]\ninput = [0]\n", "input = [0], must be a shape such as"),
         ("seed = \n", "is not valid TOML (Invalid value (at line 4"),
     ],
-)  # fmt: skip
+)
 def test_each_mistake_in_a_file_is_one_error_that_names_the_file(
     text: str, complaint: str, debiasbench: Cli
 ) -> None:

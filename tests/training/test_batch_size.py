@@ -152,9 +152,16 @@ def test_any_other_error_is_not_called_a_shortage() -> None:
 
 @pytest.mark.parametrize(
     ("n", "size", "at_least", "parts"),
-    [(9, 4, 1, [3, 3, 3]), (8, None, 1, [8]), (5, 1, 1, [1] * 5), (129, 64, 2, [43, 43, 43]),
-     (3, 2, 2, [3]), (1, 1, 2, [1]), (16, 8, 1, [8, 8])],
-)  # fmt: skip
+    [
+        (9, 4, 1, [3, 3, 3]),
+        (8, None, 1, [8]),
+        (5, 1, 1, [1] * 5),
+        (129, 64, 2, [43, 43, 43]),
+        (3, 2, 2, [3]),
+        (1, 1, 2, [1]),
+        (16, 8, 1, [8, 8]),
+    ],
+)
 def test_parts_are_about_equal_and_no_sample_is_left_alone(
     n: int, size: int | None, at_least: int, parts: list[int]
 ) -> None:
@@ -226,8 +233,10 @@ def test_a_batch_nobody_announced_is_never_taken_for_one_that_is_gone() -> None:
 
 
 def test_training_settings_take_auto_and_refuse_none_at_all() -> None:
-    read: list[Any] = [parse(Training, {"micro_batch": given}, owner="training").micro_batch
-                       for given in ("auto", "12", "none")]  # fmt: skip
+    read: list[Any] = [
+        parse(Training, {"micro_batch": given}, owner="training").micro_batch
+        for given in ("auto", "12", "none")
+    ]
     assert read == ["auto", 12, None]
     with pytest.raises(OptionError, match="micro_batch"):
         parse(Training, {"micro_batch": "0"}, owner="training")

@@ -93,8 +93,13 @@ def together(folder: Path, **runs: tuple[str, str | None, int]) -> dict[str, lis
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, str(script)],
-        capture_output=True, text=True, check=False, cwd=root, env=environment, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=root,
+        env=environment,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return {
         name: [json.loads((folder / name / f"said-{rank}.json").read_text()) for rank in range(2)]
@@ -112,9 +117,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[
 def alone(results: Path, method: str, sparse: str | None = None) -> list[Any]:
     """One process that computes each batch in the same two parts."""
     done = run(
-        spec_of(method, sparse, micro_batch=8), PLUGINS, results=results,
-        data_root=Path(), device="cpu", keep_weights=True,
-    )  # fmt: skip
+        spec_of(method, sparse, micro_batch=8),
+        PLUGINS,
+        results=results,
+        data_root=Path(),
+        device="cpu",
+        keep_weights=True,
+    )
     assert done.record.weights is not None
     assert done.record.predictions is not None
     return [done.record.weights["sha256"], done.record.predictions["sha256"], True]
@@ -148,8 +157,13 @@ def test_a_run_of_two_that_one_was_asked_to_stop_goes_on_in_the_same_bits(
 
 def test_a_loss_that_needs_the_whole_batch_is_not_cut(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"GroupDROLoss\) depends on the whole batch"):
-        run(spec_of("groupdro", micro_batch=8), PLUGINS, results=tmp_path,
-            data_root=Path(), device="cpu")  # fmt: skip
+        run(
+            spec_of("groupdro", micro_batch=8),
+            PLUGINS,
+            results=tmp_path,
+            data_root=Path(),
+            device="cpu",
+        )
 
 
 def test_a_batch_too_small_for_batch_norm_in_each_process_is_refused() -> None:

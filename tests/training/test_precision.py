@@ -196,9 +196,12 @@ def test_every_method_trains_in_half_precision(
     assert record.status == "ok"
     assert record.spec.training["precision"] == precision
     assert record.provenance.arithmetic == {
-        "precision": precision, "compile": "off", "deterministic": False,
-        "channels_last": False, "processes": 1,
-    }  # fmt: skip
+        "precision": precision,
+        "compile": "off",
+        "deterministic": False,
+        "channels_last": False,
+        "processes": 1,
+    }
 
 
 def test_the_command_line_says_precision_and_batch_and_the_record_keeps_both(

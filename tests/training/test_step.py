@@ -85,9 +85,13 @@ def test_compute_neither_waits_for_the_device_nor_keeps_python_state(
     plugins = Plugins()
     options = {"density": 0.3} if sparse and sparse != "srigl" else {}
     spec = make_spec(
-        plugins, method=method, model="mlp", model_options={"hidden": [16, 16]},
-        sparse=sparse, sparse_options=options,
-    )  # fmt: skip
+        plugins,
+        method=method,
+        model="mlp",
+        model_options={"hidden": [16, 16]},
+        sparse=sparse,
+        sparse_options=options,
+    )
     updater = None if spec.sparse is None else instance(plugins.sparsifiers, spec.sparse)
     fit(
         PlacedTask(toy_task(), CPU),

@@ -205,8 +205,12 @@ def test_a_loss_that_becomes_nan_names_the_first_bad_step_and_the_last_good_loss
 def test_every_rule_keeps_the_weights_of_its_epoch() -> None:
     trained = train(training=replace(FAST, epochs=4, lr=0.3))
     assert set(trained.checkpoints) == {
-        "last", "val_average", "val_unbiased", "val_worst_group", "val_conflict",
-    }  # fmt: skip
+        "last",
+        "val_average",
+        "val_unbiased",
+        "val_worst_group",
+        "val_conflict",
+    }
     assert trained.checkpoints["last"].epoch == 4
     assert_equal(trained.objective.state_dict(), trained.checkpoints["last"].state)
     validation = PlacedTask(toy_task(), CPU).held_out("val")

@@ -97,9 +97,14 @@ def stopped(plugins: Plugins, results: Path, after: int = 12, **more: Any) -> An
         Interrupted, match=rf"in stage 'train' after {after} of 30 steps: run the same"
     ):
         run(
-            spec, plugins, results=results, data_root=results, device="cpu",
-            interruptible=True, progress=Stopping(after),
-        )  # fmt: skip
+            spec,
+            plugins,
+            results=results,
+            data_root=results,
+            device="cpu",
+            interruptible=True,
+            progress=Stopping(after),
+        )
     return spec
 
 

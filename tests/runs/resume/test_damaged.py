@@ -57,8 +57,9 @@ def test_of_a_run_that_failed_the_last_good_checkpoint_is_kept_until_it_is_colle
     monkeypatch.setattr(stage_store, "SHARE", 1e9)  # a checkpoint after every step
     plugins = Plugins([*PLUGINS, (offering(diverges=Diverges), ACME)])
     spec = spec_of(plugins, "diverges")
-    failed = run_spec(spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu",
-                      checkpoint_every=0.0).record  # fmt: skip
+    failed = run_spec(
+        spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu", checkpoint_every=0.0
+    ).record
     assert failed.failure is not None
     assert failed.failure.step == 9
     (kept,) = (tmp_path / stage_store.FOLDER).glob(f"*/{stage_store.RUNNING}")
@@ -106,9 +107,13 @@ def test_a_full_disk_stops_the_run_with_everything_that_was_good(
         patch.setattr(atomic.os, "fsync", full)
         with pytest.raises(StoreError, match=r"No space left .* the same command then resumes"):
             run(
-                spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu",
+                spec,
+                plugins,
+                results=tmp_path,
+                data_root=tmp_path,
+                device="cpu",
                 checkpoint_every=0.0,
-            )  # fmt: skip
+            )
     assert checkpoints(tmp_path)[0].read_bytes() == before
     assert steps_taken(plugins, spec, tmp_path)[1] == 18
 
@@ -153,9 +158,15 @@ def test_short_writes_lose_no_more_than_the_checkpoint(
         patch.setattr(Path, "open", faulty("short"))
         with pytest.raises(Interrupted):
             run(
-                spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu",
-                checkpoint_every=1e9, interruptible=True, progress=Stopping(5 + 11),
-            )  # fmt: skip
+                spec,
+                plugins,
+                results=tmp_path,
+                data_root=tmp_path,
+                device="cpu",
+                checkpoint_every=1e9,
+                interruptible=True,
+                progress=Stopping(5 + 11),
+            )
     with pytest.warns(UserWarning, match="its checksum differs"):
         record, taken = steps_taken(plugins, spec, tmp_path)
     assert taken == 30 - 11  # what the short write was to add is lost, no more

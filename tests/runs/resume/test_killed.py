@@ -116,9 +116,12 @@ main(sys.argv[1:])
 def test_a_terminated_command_says_that_it_can_go_on(tmp_path: Path) -> None:
     words = ["run", "--method", "erm", "--epochs", "500", "--results", str(tmp_path)]
     with subprocess.Popen(
-        [sys.executable, "-c", TOLD, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:  # fmt: skip
+        [sys.executable, "-c", TOLD, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "step\n"
         process.terminate()

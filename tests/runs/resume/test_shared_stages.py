@@ -32,9 +32,12 @@ def test_a_stage_that_another_method_trained_is_taken_up_and_said_to_be(
     assert [s["reused"] for s in erm.cost.stages] == [False]
     assert dfr.cost.stages[0]["reused"]
     alone = run(
-        spec_of(plugins, "dfr"), plugins, results=tmp_path / "alone", data_root=tmp_path,
+        spec_of(plugins, "dfr"),
+        plugins,
+        results=tmp_path / "alone",
+        data_root=tmp_path,
         device="cpu",
-    ).record  # fmt: skip
+    ).record
     assert essence(dfr, tmp_path) == essence(alone, tmp_path / "alone")
 
 

@@ -75,9 +75,14 @@ def assert_stops_leave_no_trace(spec: Any, plugins: Plugins, tmp_path: Path) -> 
     while True:
         try:
             parts = run(
-                spec, plugins, results=tmp_path / "parts", data_root=tmp_path, device="cpu",
-                interruptible=True, progress=Stopping(after=7),
-            )  # fmt: skip
+                spec,
+                plugins,
+                results=tmp_path / "parts",
+                data_root=tmp_path,
+                device="cpu",
+                interruptible=True,
+                progress=Stopping(after=7),
+            )
             break
         except Interrupted:
             stops += 1
@@ -93,8 +98,10 @@ def test_what_is_left_of_a_stopped_run_is_all_that_is_trained(
     assert steps_taken(plugins, spec, tmp_path)[1] == 30 - 12
 
 
-@pytest.mark.parametrize("other", [{"seed": 1}, {"training": {"epochs": 3, "lr": 0.01}},
-                                   {"model_options": {"hidden": [7]}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "other",
+    [{"seed": 1}, {"training": {"epochs": 3, "lr": 0.01}}, {"model_options": {"hidden": [7]}}],
+)
 def test_another_spec_does_not_take_the_checkpoint(
     plugins: Plugins, tmp_path: Path, other: dict[str, Any]
 ) -> None:
@@ -112,9 +119,14 @@ def test_overwriting_trains_again(plugins: Plugins, tmp_path: Path) -> None:
             seen.append(1)
 
     run(
-        spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu", overwrite="always",
+        spec,
+        plugins,
+        results=tmp_path,
+        data_root=tmp_path,
+        device="cpu",
+        overwrite="always",
         progress=Watch(0),
-    )  # fmt: skip
+    )
     assert len(seen) == 30
 
 

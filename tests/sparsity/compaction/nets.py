@@ -94,10 +94,14 @@ def shapes(net: nn.Module) -> dict[str, torch.Size]:
 
 def mlp() -> nn.Module:
     return nn.Sequential(
-        nn.Linear(12, 30), nn.BatchNorm1d(30), nn.ReLU(),
-        nn.Linear(30, 20, bias=False), nn.GELU(), nn.Dropout(0.5),
+        nn.Linear(12, 30),
+        nn.BatchNorm1d(30),
+        nn.ReLU(),
+        nn.Linear(30, 20, bias=False),
+        nn.GELU(),
+        nn.Dropout(0.5),
         nn.Linear(20, 5),
-    )  # fmt: skip
+    )
 
 
 def cnn() -> nn.Module:
@@ -112,39 +116,64 @@ def depthwise(padding: int) -> Callable[[], nn.Module]:
     def block(inputs: int, outputs: int, stride: int, bias: bool) -> list[nn.Module]:
         return [
             nn.Conv2d(inputs, inputs, 3, stride, padding, groups=inputs, bias=bias),
-            nn.BatchNorm2d(inputs), nn.ReLU6(inplace=True),
+            nn.BatchNorm2d(inputs),
+            nn.ReLU6(inplace=True),
             nn.Conv2d(inputs, outputs, 1, bias=bias),
-            nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True),
-        ]  # fmt: skip
+            nn.BatchNorm2d(outputs),
+            nn.ReLU6(inplace=True),
+        ]
 
     return lambda: nn.Sequential(
-        nn.Conv2d(3, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12), nn.ReLU6(),
-        *block(12, 24, 1, bias=False), *block(24, 24, 2, bias=True), *block(24, 32, 1, bias=False),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 12, 3, stride=2, padding=1),
+        nn.BatchNorm2d(12),
+        nn.ReLU6(),
+        *block(12, 24, 1, bias=False),
+        *block(24, 24, 2, bias=True),
+        *block(24, 32, 1, bias=False),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    )
 
 
 def biased() -> nn.Module:
     """Biases, no BatchNorm, sigmoids that are not 0 at 0, several paddings, a wide last layer."""
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1),
-        nn.Conv2d(16, 16, 3, bias=False), nn.Sigmoid(), nn.Identity(),
-        nn.Conv2d(16, 16, 3, padding="same"), nn.SiLU(),
-        nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect", bias=False), nn.Tanh(),
-        nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(64, 16, bias=False), nn.BatchNorm1d(16),
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, padding=1),
+        nn.Conv2d(16, 16, 3, bias=False),
+        nn.Sigmoid(),
+        nn.Identity(),
+        nn.Conv2d(16, 16, 3, padding="same"),
+        nn.SiLU(),
+        nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect", bias=False),
+        nn.Tanh(),
+        nn.AdaptiveMaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, 16, bias=False),
+        nn.BatchNorm1d(16),
         nn.Linear(16, 10, bias=False),
-    )  # fmt: skip
+    )
 
 
 def zero_padded_average() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
         nn.AvgPool2d(3, 2, padding=1),
-        nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
         nn.AvgPool2d(3, 2, padding=1, count_include_pad=False),
-        nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
-    )  # fmt: skip
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
 
 
 class Branches(nn.Module):

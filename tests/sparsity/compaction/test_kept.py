@@ -64,10 +64,16 @@ def test_a_constant_that_padding_makes_vary_is_kept() -> None:
 def test_channels_are_kept_if_a_norm_computes_statistics_from_them(norm: nn.Module) -> None:
     net = built(
         lambda: nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1),
-            norm, nn.ReLU(), nn.Conv2d(8, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Conv2d(3, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 8, 3, padding=1),
+            norm,
+            nn.ReLU(),
+            nn.Conv2d(8, 10, 3),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
         )
-    )  # fmt: skip
+    )
     small = check(net, sparsify(net, 0.02), *IMAGES)
     assert shapes(small.model)["2.weight"][0] == 8
     assert shapes(small.model)["5.weight"][:2] == (10, 8)
@@ -77,10 +83,15 @@ def test_channels_are_kept_if_a_norm_computes_statistics_from_them(norm: nn.Modu
 def test_layer_norm_keeps_its_features_but_hidden_units_behind_it_are_removed() -> None:
     net = built(
         lambda: nn.Sequential(
-            nn.Linear(6, 12), nn.LayerNorm(12), nn.Linear(12, 40), nn.GELU(), nn.Linear(40, 12),
-            nn.LayerNorm(12), nn.Linear(12, 5),
+            nn.Linear(6, 12),
+            nn.LayerNorm(12),
+            nn.Linear(12, 40),
+            nn.GELU(),
+            nn.Linear(40, 12),
+            nn.LayerNorm(12),
+            nn.Linear(12, 5),
         )
-    )  # fmt: skip
+    )
     small = check(net, sparsify(net, 0.02), noise(2, 7, 6), noise(3, 5, 6, seed=1))
     assert shapes(small.model)["0.weight"] == (12, 6)
     assert shapes(small.model)["4.weight"][0] == 12

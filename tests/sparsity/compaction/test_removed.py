@@ -33,8 +33,10 @@ def test_a_chain_without_constants_keeps_what_lies_on_a_path_from_input_to_outpu
     widths = [3, 20, 30, 40, 10]
     net = nn.Sequential(
         *(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths[:-1])),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 10, bias=False),
-    )  # fmt: skip
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(40, 10, bias=False),
+    )
     net = built(lambda: net)
     masks = sparsify(net, density, seed=3)
     # by brute force: a channel is alive if the input reaches it, and read if it reaches a logit
@@ -60,10 +62,12 @@ def two_convolutions(**padding: Any) -> tuple[nn.Module, Masks]:
     """Filters 1 and 2 of the first layer are empty, and nothing reads filter 3."""
     net = built(
         lambda: nn.Sequential(
-            nn.Conv2d(3, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5), nn.Softplus(),
+            nn.Conv2d(3, 5, 3, padding=1, bias=False),
+            nn.BatchNorm2d(5),
+            nn.Softplus(),
             nn.Conv2d(5, 4, 3, bias=False, **padding),
         )
-    )  # fmt: skip
+    )
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in maskable(net).items()}
     masks["0.weight"][1:3] = False
     masks["3.weight"][:, 3] = False
@@ -185,11 +189,13 @@ def test_constants_pass_through_layers_without_a_bias() -> None:
     # 0.5 after the empty filters, a multiple of it behind the second layer, and zero padding last
     net = built(
         lambda: nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.Sigmoid(),
-            nn.Conv2d(6, 6, 1, bias=False), nn.Tanh(),
+            nn.Conv2d(3, 6, 3, padding=1, bias=False),
+            nn.Sigmoid(),
+            nn.Conv2d(6, 6, 1, bias=False),
+            nn.Tanh(),
             nn.Conv2d(6, 4, 3, padding=1, bias=False),
         )
-    )  # fmt: skip
+    )
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in maskable(net).items()}
     masks["0.weight"][:3] = False
     masks["2.weight"][:3, 3:] = False
