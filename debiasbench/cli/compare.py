@@ -10,10 +10,12 @@ from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
 from debiasbench.cli.words import comparison_options, training_settings
-from debiasbench.common.errors import Interrupted
+from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from debiasbench.records.store import Overwrite
 
 
@@ -72,12 +74,18 @@ def compare(
     A name without a method, such as density, applies to all methods that have this option.
     """
     from debiasbench.leaderboard import table
+    from debiasbench.records.metrics import METRICS
+    from debiasbench.records.selection import RULES
     from debiasbench.runs.compare import Comparison
     from debiasbench.specs.grid import read_lists
     from debiasbench.specs.grid import seeds as read_seeds
 
     if started_together():
         raise click.UsageError("torchrun trains one run at a time: use it with `debiasbench run`")
+    # before hours of training, not after
+    _check("metric", metric, METRICS)
+    _check("selection rule", select, RULES)
+    _check("baseline", baseline and baseline.partition(" ")[0], methods)
     plugins = load_plugins()
     settings += training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
     comparison = Comparison(
@@ -109,3 +117,8 @@ def compare(
         click.echo(text, nl=False)
     if runs.tally.codes:
         click.get_current_context().exit(runs.tally.codes[0])
+
+
+def _check(kind: str, name: str | None, known: Iterable[str]) -> None:
+    if name is not None and name not in known:
+        raise UnknownNameError(kind, name, known)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from debiasbench.common.canonical import canonical
-from debiasbench.records.metrics import accuracies
+from debiasbench.records.metrics import METRICS, accuracies
 from debiasbench.records.record import test_counts
 from debiasbench.records.selection import RULES, USES_GROUPS
 
@@ -34,7 +34,9 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     a rule has no result. `failure` is the reason why a run has none, `missing` why a rule has none.
     `train`, `val`: the supervision of the row; `val` includes what the selection rule reads.
     """
-    return pd.DataFrame([_row(record, rule) for record in records for rule in RULES])
+    rows = pd.DataFrame([_row(record, rule) for record in records for rule in RULES])
+    missing = [name for name in (*METRICS, *COSTS) if name not in rows]  # if all runs failed
+    return rows.reindex(columns=[*rows.columns, *missing])
 
 
 def _row(record: Record, rule: str) -> dict[str, Any]:

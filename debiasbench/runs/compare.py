@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from debiasbench.common.errors import OptionError
+from debiasbench.common.canonical import canonical
+from debiasbench.common.errors import OptionError, UnknownNameError
 from debiasbench.leaderboard.frame import frame
+from debiasbench.records.selection import RULES
 from debiasbench.specs.grid import expand
 from debiasbench.specs.resolve import find_dataset, make_spec
-from debiasbench.specs.words import arguments, combined, label
+from debiasbench.specs.words import arguments, as_text, combined, label, read_sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -29,8 +33,8 @@ if TYPE_CHECKING:
 class Comparison:
     """The runs of a comparison: methods, each with a grid of options, and seeds.
 
-    `settings`: names as in `--set` -> list of values, such as
-    `{"NAME.density": [0.01, 0.05], "train.epochs": [10]}`.
+    `sparse`: as in `--sparse`, such as "rigl:density=0.05". `settings`: names as in `--set` -> list
+    of values, such as `{"NAME.density": [0.01, 0.05], "train.epochs": [10]}`.
     """
 
     methods: Sequence[str]
@@ -43,24 +47,41 @@ class Comparison:
     def specs(self, plugins: Plugins, root: Path, precision: Precision) -> dict[str, Spec]:
         """Return the specs by a title that distinguishes them, such as "NAME density=0.05 seed=1".
 
-        Seeds change fastest. Raises `OptionError` and `UnknownNameError`.
+        Seeds change fastest. A spec that several values stand for, such as 0.1 and 0.10, occurs
+        once. Raises `OptionError` and `UnknownNameError`.
         """
         if not self.methods or not self.seeds:
             raise OptionError("A comparison needs at least one method and one seed")
-        grids = expand(self.settings or {}, list(self.methods), plugins, repeats=len(self.seeds))
-        names = {"dataset": self.dataset, "model": self.model, "sparse": self.sparse}
-        common = {name: value for name, value in names.items() if value is not None}
-        specs: dict[str, Spec] = {}
+        seeds = [_seed(seed) for seed in self.seeds]
+        grids = expand(self.settings or {}, list(self.methods), plugins, repeats=len(seeds))
+        names = {"dataset": self.dataset, "model": self.model}
+        common = combined(
+            [{k: v for k, v in names.items() if v is not None}, read_sparse(self.sparse)]
+        )
+        specs: dict[str, tuple[str, Spec]] = {}  # content -> title and spec
         for method, grid in grids.items():
+            varying = {name for words in grid for name in words if words[name] != grid[0][name]}
             for words in grid:
-                for seed in self.seeds:
+                shown = {name: value for name, value in words.items() if name in varying}
+                for seed in seeds:
                     complete = combined([{"method": method, "seed": seed}, common, words])
                     keywords = arguments(
                         complete, plugins, lambda name: find_dataset(plugins, name, root)
                     )
-                    title = f"{method} {label({**words, 'seed': seed})}"
-                    specs[title] = make_spec(plugins, **keywords, precision=precision)
-        return specs
+                    spec = make_spec(plugins, **keywords, precision=precision)
+                    title = f"{method} {label({**shown, 'seed': seed})}"
+                    specs.setdefault(canonical(asdict(spec)), (title, spec))
+        return dict(specs.values())
+
+
+def _seed(value: Any) -> int:
+    try:
+        seed = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        seed = -1
+    if seed < 0:
+        raise OptionError(f"Seed {value!r} is not a whole number from 0")
+    return seed
 
 
 def compare(
@@ -82,9 +103,10 @@ def compare(
 
     `methods`: names; see `debiasbench list methods`.
     `model`: the network; by default the recommendation of the data set.
-    `sparse`: a sparse training algorithm for all stages.
+    `sparse`: a sparse training algorithm for all stages, such as "rigl:density=0.05".
     `settings`: names as in `debiasbench run --set` -> a value, or a list of values to compare, such
-    as `{"NAME.density": [0.01, 0.05], "train.epochs": 10}`.
+    as `{"NAME.density": [0.01, 0.05], "train.epochs": 10}`. For an option that takes a list, write
+    a list of lists.
     `select`: the selection rule whose outcome is returned; by default that of the data set.
     `session`: the session to use; by default a new one with `session_arguments`, the arguments of
     `debiasbench.Session`, such as `results="results"`, `data_root="data"`, `device="auto"`.
@@ -93,8 +115,12 @@ def compare(
     in [0, 1] ("unbiased", "worst_group", ...) and cost. A run that failed has a row with
     `failure`. Raises `OptionError`, `UnknownNameError`, and all errors of `Session.run`.
     """
+    if not isinstance(seeds, Iterable):
+        raise OptionError(f"seeds={seeds!r}: give several seeds, such as range({seeds!r})")
+    if select is not None and select not in RULES:
+        raise UnknownNameError("selection rule", select, RULES)
     names = [methods] if isinstance(methods, str) else list(methods)
-    lists = {name: _values(value) for name, value in (settings or {}).items()}
+    lists = {name: _values(name, value) for name, value in (settings or {}).items()}
     chosen = Comparison(names, list(seeds), dataset, model, sparse, lists)
     with _session(session, session_arguments) as open_session:
         precision = open_session.execution.numerics().precision
@@ -103,8 +129,18 @@ def compare(
     return _selected(records, select)
 
 
-def _values(value: object) -> list[object]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+def _values(name: str, value: object) -> list[object]:
+    values = [value]
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
+        values = list(value)
+    for each in values:
+        try:
+            as_text(each)
+        except TypeError as error:
+            raise OptionError(
+                f"{name}={each!r}: must be a number, a text, True, False, None, or a list of these"
+            ) from error
+    return values
 
 
 @contextmanager

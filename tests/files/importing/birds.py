@@ -40,6 +40,15 @@ def bird_rows(count: int = 40) -> list[tuple[str, str, str]]:
     return rows
 
 
+def birds_in(folder: Path) -> Source:
+    """Write forty different images of 8x8 pixels, and a table of them."""
+    rows = bird_rows()
+    for i, (file, *_) in enumerate(rows):
+        picture(folder / "birds" / file, (5 * i, 100, i))
+    table = write(folder / "birds.csv", [HEAD, *rows])
+    return Source(folder / "birds", table, "species", ("place",))
+
+
 def changed(source: Source, rows: Sequence[Sequence[object]], **more: Any) -> Source:
     """Return the source with another table."""
     assert source.table is not None
