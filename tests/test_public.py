@@ -94,3 +94,17 @@ def test_help_and_list_import_nothing_heavy(words: list[str]) -> None:
     modules = imported(CALL.format(words=words))
     assert "debiasbench" in modules
     assert modules & HEAVY == set()
+
+
+@pytest.mark.slow
+def test_a_command_has_the_same_help_by_itself_and_below_the_group() -> None:
+    code = (
+        "import click; from debiasbench.cli import main;"
+        "from debiasbench.cli.compare import compare;"
+        "alone = compare.get_help(click.Context(compare, info_name='debiasbench compare'));"
+        "below = compare.get_help("
+        "    click.Context(compare, parent=click.Context(main, info_name='debiasbench'),"
+        "                  info_name='compare'));"
+        "assert alone == below and '-h, --help' in alone, alone"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

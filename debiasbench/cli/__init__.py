@@ -85,7 +85,7 @@ def _one_line(message: str, code: int) -> click.ClickException:
     return OneLine(" ".join(message.split()))
 
 
-@click.group(cls=_Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, epilog=EPILOG)
 @click.version_option(package_name="debiasbench")
 def main() -> None:
     """Compare debiasing methods honestly."""
@@ -106,5 +106,14 @@ COMMANDS = (
     bench,
 )
 
+
+def _add_help(command: click.Command) -> None:
+    """Give a command and its sub-commands -h and --help, whatever context they are called in."""
+    click.help_option("-h", "--help", help="Show this message and exit.")(command)
+    for sub in command.commands.values() if isinstance(command, click.Group) else ():
+        _add_help(sub)
+
+
 for command in COMMANDS:
     main.add_command(command)
+_add_help(main)
