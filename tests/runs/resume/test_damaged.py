@@ -77,7 +77,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_taken(
     [running] = checkpoints(tmp_path)
     checkpoint.save(running, checkpoint.load(running))  # now there is one before
     running.write_bytes(running.read_bytes()[:-5])
-    with pytest.warns(UserWarning, match=r"running: its checksum differs.*ignored"):
+    with pytest.warns(UserWarning, match=r"running: its checksum is wrong.*ignored"):
         assert steps_taken(plugins, spec, tmp_path)[1] == 18
 
 
@@ -87,7 +87,7 @@ def test_without_any_whole_checkpoint_the_stage_begins_anew(
     spec = stopped(plugins, tmp_path)
     [running] = checkpoints(tmp_path)
     running.write_bytes(b"of another version")
-    with pytest.warns(UserWarning, match="no checkpoint of this version"):
+    with pytest.warns(UserWarning, match="it is not a checkpoint of this version"):
         record, taken = steps_taken(plugins, spec, tmp_path)
     assert taken == 30
     whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
@@ -167,7 +167,7 @@ def test_short_writes_lose_no_more_than_the_checkpoint(
                 interruptible=True,
                 progress=Stopping(5 + 11),
             )
-    with pytest.warns(UserWarning, match="its checksum differs"):
+    with pytest.warns(UserWarning, match="its checksum is wrong"):
         record, taken = steps_taken(plugins, spec, tmp_path)
     assert taken == 30 - 11  # what the short write was to add is lost, no more
     assert essence(record, tmp_path) == essence(whole.record, tmp_path / "whole")
