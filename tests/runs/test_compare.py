@@ -12,7 +12,7 @@ import pytest
 
 from debiasbench import Session, compare
 from debiasbench.common.errors import OptionError, PluginError, UnknownNameError
-from debiasbench.common.progress import Silent
+from debiasbench.common.progress import Progress
 from debiasbench.files.importing import import_data
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.store import read
@@ -25,14 +25,14 @@ STEPS = 10  # of an epoch on the toy task
 FAST = {"train.epochs": 1}
 
 
-class Counting(Silent):
+class Counting(Progress):
     """Counts the steps that are trained."""
 
     def __init__(self) -> None:
         self.steps = 0
 
-    def advance(self) -> None:
-        self.steps += 1
+    def advance(self, count: int = 1) -> None:
+        self.steps += count
 
 
 @dataclass
