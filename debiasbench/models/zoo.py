@@ -45,7 +45,14 @@ class Torchvision(Model):
         if hasattr(network, "aux_logits"):
             setattr(network, "aux_logits", False)  # noqa: B010 - not an attribute of every module
         head = self.head(network)
-        _replace(network, head, nn.Linear(head.in_features, shape.classes))
+        inputs = head.weight.shape[1]
+        _replace(
+            network,
+            head,
+            nn.Linear(inputs, shape.classes)
+            if isinstance(head, nn.Linear)
+            else nn.Conv2d(inputs, shape.classes, 1),
+        )
         return network
 
 

@@ -16,7 +16,8 @@ from debiasbench.records.store import PREDICTIONS, WEIGHTS, Run, digest, sha256
 from debiasbench.runs import provenance
 from debiasbench.runs.cost import cost_of
 from debiasbench.runs.evaluate import evaluate, serialised_weights
-from debiasbench.runs.fit import Fitted, fit_spec
+from debiasbench.runs.fit import Fitted, blamed, fit_spec, located
+from debiasbench.runs.ledger import last_step
 from debiasbench.specs.resolve import instance, training_of
 from debiasbench.training import stage_store
 from debiasbench.training.device import peak_memory, reset_peak_memory
@@ -103,7 +104,7 @@ class _CurrentRun:
         self.stages = self._stage_store(overwrite)
 
     def record(self, *, keep_weights: bool) -> Record:
-        """Train, evaluate, and return the record, with status "failed" if training fails."""
+        """Train, evaluate, and return the record, with status "failed" for NaN."""
         spec, workplace = self._spec, self._workplace
         empty = Record(
             id=spec.id,
@@ -116,10 +117,11 @@ class _CurrentRun:
         self._stop.resumable = True
         try:
             fitted = self._fit()
+            with blamed(fitted.owner), located(*last_step(fitted.costs)):
+                return self._evaluated(empty, fitted, keep_weights=keep_weights)
         except TrainingFailed as error:
-            failure = Failure("NonFiniteLoss", str(error), error.stage, error.step, error.last_loss)
+            failure = Failure(error.kind, str(error), error.stage, error.step, error.last_loss)
             return replace(empty, status="failed", failure=failure)
-        return self._evaluated(empty, fitted, keep_weights=keep_weights)
 
     def _fit(self) -> Fitted:
         workplace = self._workplace

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from debiasbench.common.errors import OptionError, TrainingFailed
-from debiasbench.common.randomness import derive, generator, seeded
+from debiasbench.common.errors import OptionError, PredictionFailed, TrainingFailed
+from debiasbench.common.randomness import (
+    derive,
+    generator,
+    global_state,
+    seeded,
+    set_global_state,
+)
 from debiasbench.core.modes import is_finite
 from debiasbench.core.stage import StageCost, Trained
 from debiasbench.sparsity import NonFiniteGradient
@@ -64,7 +70,7 @@ class StageRun:
 
     @contextmanager
     def started(self) -> Iterator[None]:
-        """Start the components, and seed torch's global generators, inside the context."""
+        """Start the components, and seed the global generators, inside the context."""
         rank = self._execution.team.rank
         purpose = ["modules"] if rank == 0 else ["modules", rank]
         stage = self.stage
@@ -91,12 +97,19 @@ class StageRun:
                 component.on_epoch_end(epoch)
             if self._rules is not None:
                 eligible = all(component.settled() for component in stage.components)
-                values |= self._rules.after_epoch(stage.objective, epoch + 1, eligible=eligible)
+                values |= self._validated(self._rules, epoch + 1, eligible=eligible)
                 self.step.schedule.after_epoch(values["val_loss"])
             for name, value in values.items():
                 self._curves.setdefault(name, []).append(value)
             if self._after_epoch is not None:
                 self._after_epoch(epoch + 1, epochs, values)
+
+    def _validated(self, rules: FollowedRules, epoch: int, *, eligible: bool) -> dict[str, float]:
+        """Follow the selection rules after an epoch; return the validation loss and metrics."""
+        try:
+            return rules.after_epoch(self.stage.objective, epoch, eligible=eligible)
+        except PredictionFailed as error:
+            raise PredictionFailed(self.stage.name, self.at.step - 1) from error
 
     def _take(self, index: Tensor) -> None:
         at, step = self.at, self.step
@@ -180,6 +193,7 @@ class StageRun:
             "components": [component.state_dict() for component in stage.components],
             "rules": None if self._rules is None else self._rules.state_dict(),
             "random": self._execution.team.gather(_random_state(self._execution.device)),
+            "generators": self._execution.team.gather(global_state()),
             "flops": asdict(self.step.flops),
             "curves": self._curves,
             "at": {**self.at.state_dict(self._seconds()), "counted": self.step.counted},
@@ -194,7 +208,10 @@ class StageRun:
             component.load_state_dict(own)
         if self._rules is not None:
             self._rules.load_state_dict(state["rules"])
-        _set_random_state(self._execution.device, state["random"][self._execution.team.rank])
+        rank = self._execution.team.rank
+        _set_random_state(self._execution.device, state["random"][rank])
+        if "generators" in state:  # not in checkpoints of older versions
+            set_global_state(state["generators"][rank])
         vars(self.step.flops).update(state["flops"])
         self._curves = {name: list(values) for name, values in state["curves"].items()}
         self.at.load_state_dict(state["at"])

@@ -157,4 +157,4 @@ def test_an_unknown_name_of_a_library_is_refused_with_a_guess(model: Timm) -> No
 
 def test_a_network_without_a_linear_layer_is_an_error_with_advice() -> None:
     with pytest.raises(OptionError, match="override `head` in CNN"):
-        CNN().head(nn.Conv2d(3, 3, 1))
+        CNN().head(nn.Conv2d(3, 3, 3))
