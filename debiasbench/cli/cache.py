@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from debiasbench.cli.common import debug_option, results_option
+from debiasbench.cli.parsing import Group
 from debiasbench.common.wording import counted
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -28,7 +29,7 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
         return int(float(match[1]) * UNITS[match[2]])
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """List and remove trained stages that runs share."""
 

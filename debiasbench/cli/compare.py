@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.parsing import Command
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
-from debiasbench.cli.words import comparison_options, training_settings
+from debiasbench.cli.words import comparison_options, with_short_options
 from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from debiasbench.records.store import Overwrite
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD...")
 @comparison_options
 @click.option(
@@ -87,7 +88,9 @@ def compare(
     _check("selection rule", select, RULES)
     _check("baseline", baseline and baseline.partition(" ")[0], methods)
     plugins = load_plugins()
-    settings += training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
+    settings = with_short_options(
+        settings, epochs=epochs, batch_size=batch_size, precision=precision
+    )
     comparison = Comparison(
         methods=methods,
         seeds=read_seeds(seeds),

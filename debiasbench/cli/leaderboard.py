@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from debiasbench.cli.common import debug_option
+from debiasbench.cli.parsing import Command
 from debiasbench.common.wording import counted
 
 PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--dataset", help="Use only the records of this data set.")
 @click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.parsing import Command
 from debiasbench.cli.session import ALL, SessionOptions, session_options
-from debiasbench.cli.words import spec_of, spec_options, training_settings
+from debiasbench.cli.words import spec_of, spec_options, with_short_options
 from debiasbench.common.processes import speaks
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
 
 
-@click.command()
+@click.command(cls=Command)
 @spec_options
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness.  [default: 0]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
@@ -60,7 +61,9 @@ def run(
     from debiasbench.cli.report import report
 
     plugins = load_plugins()
-    settings += training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
+    settings = with_short_options(
+        settings, epochs=epochs, batch_size=batch_size, precision=precision
+    )
     if spec_file is not None:
         spec_values = (method, dataset, model, seed, sparse, *settings)
         if any(value is not None for value in spec_values):

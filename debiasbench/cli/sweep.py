@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.parsing import Command
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
 from debiasbench.common.errors import Interrupted
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", metavar="NAME|FILE.toml")
 @session_options(*ALL)
 @overwrite_option

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from debiasbench.cli.common import debug_option
+from debiasbench.cli.parsing import Command
 from debiasbench.common.wording import counted
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--migrate",

@@ -31,7 +31,9 @@ class Torchvision(Model):
         known = [n for n in models.list_models() if "." not in n and "/" not in n]
         known = [n for n in known if models.get_model_builder(n).__module__.count(".") == 2]
         if self.name not in known:
-            raise UnknownNameError("torchvision model", self.name, known)
+            raise UnknownNameError(
+                "torchvision model", self.name, known, "torchvision.models.list_models() lists them"
+            )
         if len(shape.input) != 3 or shape.input[0] != 3:
             raise OptionError(f"torchvision:{self.name} takes three-channel images only")
         if not self.pretrained:
@@ -65,7 +67,9 @@ class Timm(Model):
         import timm
 
         if not timm.is_model(self.name):
-            raise UnknownNameError("timm model", self.name, timm.list_models())
+            raise UnknownNameError(
+                "timm model", self.name, timm.list_models(), "timm.list_models() lists them"
+            )
         if len(shape.input) != 3:
             raise OptionError(
                 f"timm:{self.name} takes images (C, H, W), not samples of shape {shape.input}"
