@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from debiasbench.core.weights import equal_groups as equal_groups
     from debiasbench.core.weights import published_weight as published_weight
     from debiasbench.core.weights import upweight_conflict as upweight_conflict
-    from debiasbench.leaderboard.frame import frame as frame
+    from debiasbench.leaderboard.results import frame as frame
     from debiasbench.runs.compare import compare as compare
     from debiasbench.runs.session import Session as Session
     from debiasbench.specs.plugins import Plugins as Plugins
@@ -67,7 +67,7 @@ _NAMES = {
     "core.supervision": ["Supervision"],
     "core.view": ["HeldOut", "View"],
     "core.weights": ["equal_groups", "published_weight", "upweight_conflict"],
-    "leaderboard.frame": ["frame"],
+    "leaderboard.results": ["frame"],
     "runs.compare": ["compare"],
     "runs.session": ["Session"],
     "specs.plugins": ["Plugins"],

@@ -84,10 +84,9 @@ def bench(
     `debiasbench list methods`.
     """
     import json
-    from contextlib import nullcontext
     from dataclasses import asdict
 
-    from debiasbench.cli.progress import Turns
+    from debiasbench.common.display import display
     from debiasbench.measure.bench import bench as measure
 
     if file is not None and not file.parent.is_dir():
@@ -99,7 +98,7 @@ def bench(
     method = method or next(iter(plugins.methods))
     spec = spec_of(plugins, options, method, dataset or "digits", model, 0, settings, sparse)
     with (
-        nullcontext() if quiet else Turns() as progress,
+        display("measurements", quiet=quiet) as progress,
         options.open(plugins, progress=progress) as session,
     ):
         measured = measure(

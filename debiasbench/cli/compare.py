@@ -100,7 +100,7 @@ def compare(
         settings=read_lists(settings),
     )
     specs = comparison.specs(plugins, options.data_root, options.precision())
-    runs = Runs(plugins, options, overwrite, len(specs), bar=not quiet, err=True)
+    runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     try:
         for number, (label, spec) in enumerate(specs.items(), 1):
             if runs.is_done(spec):

@@ -76,7 +76,7 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
     Existing files are used. For data that must be downloaded manually, the command says where to
     put the files.
     """
-    from debiasbench.cli.progress import Bytes
+    from debiasbench.common.display import display
     from debiasbench.files import task_cache
     from debiasbench.files.download import fetch
     from debiasbench.files.sheet import group_table
@@ -84,7 +84,7 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
     plugins = load_plugins()
     dataset = _dataset(plugins, name, settings, data_root)
     if any(not source.exists() for source in dataset.sources(data_root)) and dataset.downloads:
-        with Bytes() as progress:
+        with display("bytes") as progress:
             fetch(dataset.downloads, data_root, progress=progress)
     task = task_cache.load(name, dataset, data_root)
     click.echo(f"{name} is ready: {'x'.join(map(str, task.shape.input))} samples\n")

@@ -112,9 +112,7 @@ def import_(
     with checksums. The originals are not needed afterwards. If images are bad, all of them are
     listed and nothing is imported: fix them, or skip them with --skip-bad.
     """
-    from contextlib import nullcontext
-
-    from debiasbench.cli.progress import Bar
+    from debiasbench.common.display import display
     from debiasbench.files.importing import BadRows, Source, import_data
 
     if table is None and (label or bias or file or split):
@@ -135,7 +133,7 @@ def import_(
     )
     plugins = load_plugins()
     try:
-        with nullcontext() if quiet else Bar() as progress:
+        with display("images", quiet=quiet) as progress:
             finished = import_data(
                 name,
                 source,

@@ -109,12 +109,10 @@ def _trained(
     keep_weights: bool,
     quiet: bool,
 ) -> Run:
-    from contextlib import nullcontext
-
-    from debiasbench.cli.progress import Bar
+    from debiasbench.common.display import display
 
     with (
-        nullcontext() if quiet or not speaks() else Bar() as progress,
+        display(quiet=quiet or not speaks()) as progress,
         options.open(plugins, progress=progress, interruptible=True) as session,
     ):
         return session.run(spec, overwrite=overwrite, keep_weights=keep_weights)

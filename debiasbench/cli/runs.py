@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
 class Runs:
     """Runs specs in one session and prints a line for each; the first run opens the session.
 
-    `bar`: whether to show progress bars. `elsewhere`: whether to print a line for a run that
-    another process is training. `err`: whether to print all lines on stderr. `tally`: the number
-    of runs by outcome.
+    `quiet`: whether to show no progress within a run. `elsewhere`: whether to print a line for a
+    run that another process is training. `err`: whether to print all lines on stderr. `tally`: the
+    number of runs by outcome.
     """
 
     def __init__(
@@ -37,14 +36,14 @@ class Runs:
         overwrite: Overwrite,
         total: int,
         *,
-        bar: bool = True,
+        quiet: bool = False,
         elsewhere: bool = True,
         err: bool = False,
     ) -> None:
         from debiasbench.records.store import Store
 
         self._plugins, self._options, self._overwrite = plugins, options, overwrite
-        self._bar, self._elsewhere, self._err = bar, elsewhere, err
+        self._quiet, self._elsewhere, self._err = quiet, elsewhere, err
         self._store = Store(options.results)
         self._session: Session | None = None
         self._paths: list[Path] = []  # of the records of all attempted runs
@@ -61,9 +60,9 @@ class Runs:
 
     def attempt(self, head: str, spec: Spec) -> Attempt:
         """Run a spec, print a line that begins with `head`, and count it."""
-        from debiasbench.cli.progress import Bar
+        from debiasbench.common.display import display
 
-        with Bar() if self._bar else nullcontext() as progress:
+        with display(label=head, quiet=self._quiet) as progress:
 
             def session() -> Session:
                 opened = self._open()

@@ -113,10 +113,10 @@ def _rows(owner: str, block: Block) -> list[tuple[str, str, str]]:
 
 
 def _forecast(suite: Suite, left: list[Spec], plugins: Plugins, options: SessionOptions) -> str:
-    from debiasbench.cli.progress import Bar
+    from debiasbench.common.display import display
     from debiasbench.measure.forecast import forecast
 
-    with Bar() as progress, options.open(plugins, progress=progress) as session:
+    with display() as progress, options.open(plugins, progress=progress) as session:
         return report(forecast(session, left, stand_ins=suite.stand_ins))
 
 

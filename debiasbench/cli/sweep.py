@@ -61,6 +61,7 @@ def sweep(
     machines at once; if they share the results folder, no run is trained twice. If runs fail, the
     exit code is that of the first failure.
     """
+    from debiasbench.common.display import is_interactive
     from debiasbench.specs.resolve import find_dataset
     from debiasbench.specs.suites import read
 
@@ -72,7 +73,8 @@ def sweep(
     if jobs > 1 and not dry_run:
         _side_by_side(jobs, list(named.values()), options, overwrite, limit)
         return
-    runs = Runs(plugins, options, overwrite, len(named), bar=not quiet, elsewhere=not worker)
+    quiet = quiet or (worker and is_interactive())  # several bars do not share a terminal
+    runs = Runs(plugins, options, overwrite, len(named), quiet=quiet, elsewhere=not worker)
     tally, started = runs.tally, 0
     try:
         for number, (label, spec) in enumerate(named.items(), 1):
@@ -109,7 +111,7 @@ def _side_by_side(
     store = Store(options.results)
     before = sum(store.finished(spec, overwrite) is not None for spec in specs)
     context = click.get_current_context()
-    codes = run_workers(["sweep", *_words(context, jobs=1, quiet=True, worker=True)], jobs)
+    codes = run_workers(["sweep", *_words(context, jobs=1, worker=True)], jobs)
     done = sum(store.finished(spec, overwrite) is not None for spec in specs)
     click.echo(Tally(len(specs), done=before, trained=done - before))
     if failed := [code for code in codes if code]:

@@ -76,6 +76,18 @@ class Cost(Strict):
 
 
 @dataclass(frozen=True)
+class Curves(Strict):
+    """The epochs of a stage: name -> a value for each epoch, to six significant digits.
+
+    "loss" is the mean training loss. If the stage read validation, "val_loss" is the mean
+    cross-entropy on the validation split, and "val_unbiased" and so on are its accuracies.
+    """
+
+    stage: str
+    values: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
 class Failure(Strict):
     """Why and where training failed."""
 
@@ -107,7 +119,8 @@ class Record(Strict):
 
     `predictions`: name and SHA-256 of the file of predicted classes, None if training failed; see
     `read_predictions`. `weights`: name and SHA-256 of the file of the network's weights, and the
-    selection rule that chose them; None if they were not kept.
+    selection rule that chose them; None if they were not kept. `curves`: empty in records of
+    versions that did not keep them.
     """
 
     id: str
@@ -121,6 +134,7 @@ class Record(Strict):
     failure: Failure | None = None
     predictions: dict[str, str] | None = None
     weights: dict[str, str] | None = None
+    curves: list[Curves] = field(default_factory=list)  # of each stage
     schema: int = SCHEMA
 
 

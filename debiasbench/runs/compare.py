@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import OptionError, UnknownNameError
 from debiasbench.common.wording import shown
-from debiasbench.leaderboard.frame import frame
+from debiasbench.leaderboard.results import frame
 from debiasbench.records.selection import RULES
 from debiasbench.specs.grid import expand
 from debiasbench.specs.maker import Maker
@@ -115,9 +115,10 @@ def compare(
     `session`: the session to use; by default a new one with `session_arguments`, the arguments of
     `debiasbench.Session`, such as `results="results"`, `data_root="data"`, `device="auto"`.
 
-    The rows have the columns of `debiasbench.leaderboard.frame`: method, options, seed, accuracies
-    in [0, 1] ("unbiased", "worst_group", ...) and cost. A run that failed has a row with
-    `failure`. Raises `OptionError`, `UnknownNameError`, and all errors of `Session.run`.
+    The rows have the columns of `debiasbench.frame`: method, seed, options such as
+    "method.density", accuracies in [0, 1] ("unbiased", "worst_group", ...) and cost. A run that
+    failed has a row with `failure`. Raises `OptionError`, `UnknownNameError`, and all errors of
+    `Session.run`.
     """
     if not isinstance(seeds, Iterable):
         raise OptionError(f"seeds={seeds!r}: give several seeds, such as range({seeds!r})")

@@ -40,10 +40,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a method returned, and the costs of all its stages."""
+    """What a method returned, and all its stages that were trained, in order."""
 
     trained: Trained
-    costs: tuple[StageCost, ...]
+    stages: tuple[Trained, ...]
+
+    @property
+    def costs(self) -> list[StageCost]:
+        """The costs of all stages."""
+        return [stage.cost for stage in self.stages if stage.cost is not None]
 
 
 def fit(
@@ -93,8 +98,7 @@ def fit(
         raise
     except Exception as error:
         raise PluginError(f"{owner} raised {first_line(error)}") from error
-    costs = tuple(stage.cost for stage in backend.stages if stage.cost is not None)
-    return Fitted(_as_trained(result, backend.stages, owner), costs)
+    return Fitted(_as_trained(result, backend.stages, owner), tuple(backend.stages))
 
 
 def fit_spec(
@@ -133,7 +137,7 @@ class _Backend:
     def train(self, stage: Stage) -> Trained:
         (trained,) = self._trainer.train([replace(stage, validation=self._validation)])
         self.stages.append(trained)
-        return trained
+        return replace(trained, curves={})  # a method must not see validation metrics
 
     def predict(self, objective: Objective, view: View) -> Tensor:
         return self._predictor.predict(objective, view)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from debiasbench.common.errors import TrainingFailed
 from debiasbench.common.signals import Stop, stopped_by_signals
-from debiasbench.records.record import Failure, Provenance, Record, TaskFacts
+from debiasbench.records.record import Curves, Failure, Provenance, Record, TaskFacts
+from debiasbench.records.selection import RULES
 from debiasbench.records.store import PREDICTIONS, WEIGHTS, Run, digest, sha256
 from debiasbench.runs import provenance
 from debiasbench.runs.cost import cost_of
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from debiasbench.common.progress import Progress
     from debiasbench.core.data import Task
+    from debiasbench.core.stage import Trained
     from debiasbench.records.store import Overwrite, Store
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.registry import Registry
@@ -91,6 +93,11 @@ class _CurrentRun:
         reset_peak_memory(workplace.execution.device)
         self._placed = workplace.task(spec.dataset)
         self._facts = _facts(self._placed.task)
+        task = self._placed.task
+        workplace.progress.begin(
+            f"{spec.method.name} on {spec.dataset.name}",
+            task.select if RULES[task.select] else f"val_{task.metric}",
+        )
         self._training = training_of(spec)
         self._predictor = Predictor(workplace.execution, self._training.precision)
         self.stages = self._stage_store(overwrite)
@@ -154,6 +161,7 @@ class _CurrentRun:
                 "sha256": digest(evaluation.predictions),
             },
             weights=weights,
+            curves=[_curves(stage) for stage in fitted.stages],
         )
 
     def _parts(self) -> dict[str, tuple[Registry[Any], Choice]]:
@@ -209,6 +217,14 @@ class _CurrentRun:
             started=self._started.isoformat(timespec="seconds"),
             code=provenance.code(*(instance(*part) for part in self._parts().values())),
         )
+
+
+def _curves(stage: Trained) -> Curves:
+    name = "" if stage.cost is None else stage.cost.name
+    values = {
+        key: [float(f"{value:.6g}") for value in curve] for key, curve in stage.curves.items()
+    }
+    return Curves(name, values)
 
 
 def _facts(task: Task) -> TaskFacts:

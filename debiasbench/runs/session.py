@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import DataError, DebiasbenchError, UnknownNameError
 from debiasbench.common.options import as_dict
-from debiasbench.common.progress import Silent
+from debiasbench.common.processes import speaks
+from debiasbench.common.progress import Progress
 from debiasbench.files import task_cache
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
@@ -26,9 +27,9 @@ from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
-    from debiasbench.common.progress import Progress
     from debiasbench.core.data import Task
     from debiasbench.core.stage import Trainer
     from debiasbench.records.store import Overwrite, Run
@@ -50,7 +51,8 @@ class Session:
     a fiftieth of the time.
     `interruptible`: whether SIGINT, SIGTERM and SIGUSR1 end a run after the current step, with a
     checkpoint and `Interrupted`; only possible in the main thread.
-    `progress`: receives the progress of training, such as a progress bar.
+    `progress`: receives the progress of training. "auto" shows a bar if stderr is a terminal or the
+    code runs in a notebook, otherwise nothing; None shows nothing.
 
     A session is a context manager. Leaving it ends the communication between processes that
     `torchrun` started; a single process does not need to leave it.
@@ -67,12 +69,15 @@ class Session:
         deterministic: bool = False,
         checkpoint_every: float = 60.0,
         interruptible: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | Literal["auto"] | None = "auto",
     ) -> None:
         self.plugins = plugins or Plugins()
         self.data_root, self.store = Path(data_root), Store(Path(results))
         self.checkpoint_every, self.interruptible = checkpoint_every, interruptible
-        self.progress: Progress = progress or Silent()
+        self.progress = Progress()
+        self._interactive = progress == "auto"
+        if isinstance(progress, Progress):
+            self.progress = progress
         execution = Execution.on(device, compile=compile, deterministic=deterministic)
         self._exit = ExitStack()
         team = self._exit.enter_context(joined(execution.device))
@@ -97,7 +102,7 @@ class Session:
 
     def watch(self, progress: Progress | None) -> None:
         """Report progress to `progress` from now on; None reports nothing."""
-        self.progress = progress or Silent()
+        self.progress, self._interactive = progress or Progress(), False
 
     # --- specs --------------------------------------------------------------------------------
 
@@ -153,7 +158,25 @@ class Session:
         Raises `BusyError` if another process is running the spec, and other errors of
         `debiasbench.common.errors`; then no record is written.
         """
-        return run_spec(self, self.resolve(spec), overwrite=overwrite, keep_weights=keep_weights)
+        with self._shown():
+            spec = self.resolve(spec)
+            return run_spec(self, spec, overwrite=overwrite, keep_weights=keep_weights)
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """Show a progress bar inside the context, if the session has no other progress."""
+        if not self._interactive:
+            yield
+            return
+        from debiasbench.common.display import Bar, is_interactive
+
+        self._interactive = is_interactive() and speaks()
+        with Bar() if self._interactive else Progress() as progress:
+            before, self.progress = self.progress, progress
+            try:
+                yield
+            finally:
+                self.progress = before
 
     def task(self, choice: Choice) -> PlacedTask:
         """Return the task of a data set on the device; runs share it.

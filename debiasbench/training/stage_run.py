@@ -37,6 +37,8 @@ class StageRun:
     """Trains a stage step by step; the caller decides how many steps are taken.
 
     `rules`: the selection rules that are followed after each epoch; None follows no rules.
+    `after_epoch`: called with the epoch, from 1, the number of epochs, and the values of the epoch
+    that `Trained.curves` collects.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class StageRun:
         rules: FollowedRules | None = None,
         micro_batch: int | None = None,
         observe: Callable[[str], None] | None = None,
+        after_epoch: Callable[[int, int, Mapping[str, float]], None] | None = None,
     ) -> None:
         self._begun = time.perf_counter()
         self.stage, self._rules = stage, rules
@@ -56,6 +59,8 @@ class StageRun:
         observing = {} if observe is None else {"observe": observe}
         self.step = Step(stage, execution, numerics, micro_batch, **observing)
         self.at = Position()
+        self._after_epoch = after_epoch
+        self._curves: dict[str, list[float]] = {}  # name -> a value for each epoch
 
     @contextmanager
     def started(self) -> Iterator[None]:
@@ -81,13 +86,17 @@ class StageRun:
             for index in batches[at.batch :]:
                 self._take(index)
                 yield at.step
-            at.end_epoch(stage.name)
+            values = {"loss": at.end_epoch(stage.name)}
             for component in stage.components:
                 component.on_epoch_end(epoch)
             if self._rules is not None:
                 eligible = all(component.settled() for component in stage.components)
-                loss = self._rules.after_epoch(stage.objective, epoch + 1, eligible=eligible)
-                self.step.schedule.after_epoch(loss)
+                values |= self._rules.after_epoch(stage.objective, epoch + 1, eligible=eligible)
+                self.step.schedule.after_epoch(values["val_loss"])
+            for name, value in values.items():
+                self._curves.setdefault(name, []).append(value)
+            if self._after_epoch is not None:
+                self._after_epoch(epoch + 1, epochs, values)
 
     def _take(self, index: Tensor) -> None:
         at, step = self.at, self.step
@@ -123,6 +132,7 @@ class StageRun:
             | _merged(component.densities() for component in stage.components),
             masks=kept | _merged(component.masks() for component in stage.components),
             cost=self._cost(),
+            curves=self._curves,
         )
 
     def _kept_masks(self) -> dict[str, Tensor]:
@@ -171,6 +181,7 @@ class StageRun:
             "rules": None if self._rules is None else self._rules.state_dict(),
             "random": self._execution.team.gather(_random_state(self._execution.device)),
             "flops": asdict(self.step.flops),
+            "curves": self._curves,
             "at": {**self.at.state_dict(self._seconds()), "counted": self.step.counted},
         }
 
@@ -185,6 +196,7 @@ class StageRun:
             self._rules.load_state_dict(state["rules"])
         _set_random_state(self._execution.device, state["random"][self._execution.team.rank])
         vars(self.step.flops).update(state["flops"])
+        self._curves = {name: list(values) for name, values in state["curves"].items()}
         self.at.load_state_dict(state["at"])
         self.step.counted = self.at.counted
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import Interrupted, OptionError
-from debiasbench.common.progress import Silent
+from debiasbench.common.progress import Progress
 from debiasbench.common.signals import Stop
 from debiasbench.core.modes import normalises, train_mode
 from debiasbench.core.stage import Checkpoint, StageCost, Trained
@@ -20,7 +20,6 @@ from debiasbench.training.stage_run import StageRun
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from debiasbench.common.progress import Progress
     from debiasbench.core.objective import Objective
     from debiasbench.core.settings import Training
     from debiasbench.core.stage import Stage
@@ -46,7 +45,7 @@ class Sequential:
         stop: Stop | None = None,
     ) -> None:
         self._execution, self._predictor, self._store = execution, predictor, store
-        self._progress: Progress = progress or Silent()
+        self._progress = progress or Progress()
         self._stop = stop or Stop()
 
     def train(self, stages: Sequence[Stage]) -> list[Trained]:
@@ -89,12 +88,12 @@ class Sequential:
             self._execution.numerics(stage.settings.precision),
             rules=rules,
             micro_batch=parts if isinstance(parts, int) else None,
+            after_epoch=self._progress.epoch,
         )
         with self._watched(stage), run.started():
             if checkpoint is not None:
                 run.load_state_dict(checkpoint)
-                for _ in range(run.at.step):
-                    self._progress.advance()
+                self._progress.advance(run.at.step)
             for _ in run.steps():
                 self._progress.advance()
                 self._pause(run, stored)
@@ -153,7 +152,8 @@ class Sequential:
         }
         masks = {name: mask.to(device) for name, mask in finished["masks"].items()}
         cost = StageCost(**finished["cost"], reused=finished["run"] != self._store.run)
-        return Trained(objective, checkpoints, dict(finished["densities"]), masks, cost)
+        densities, curves = dict(finished["densities"]), finished["curves"]
+        return Trained(objective, checkpoints, densities, masks, cost, curves)
 
     @contextmanager
     def _watched(self, stage: Stage) -> Iterator[None]:
@@ -216,5 +216,6 @@ def _written(trained: Trained) -> dict[str, object]:
         },
         "densities": dict(trained.densities),
         "masks": dict(trained.masks),
+        "curves": dict(trained.curves),
         "cost": {k: v for k, v in asdict(trained.cost).items() if k != "reused"},
     }

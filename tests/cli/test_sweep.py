@@ -27,7 +27,7 @@ Cli = Callable[..., Result]
 
 def test_a_sweep_trains_every_run_and_the_second_none(debiasbench: Cli) -> None:
     file = write(BASE + SEEDS)
-    first = debiasbench("sweep", file)
+    first = debiasbench("sweep", file, "--quiet")
     assert (first.exit_code, first.stderr) == (0, "")
     lines = first.stdout.splitlines()
     for n, line in enumerate(lines[:3], 1):
@@ -68,7 +68,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(debiasbench: Cli) -> 
     blocks = '[[runs]]\nmethod = "diverges"\n[[runs]]\nmethod = "raises"\n[[runs]]\n'
     file = write(BASE + blocks)
     extra = (offering(diverges=Diverges, raises=Raises),)
-    result = debiasbench("sweep", file, extra=extra)
+    result = debiasbench("sweep", file, "--quiet", extra=extra)
     assert result.exit_code == 6  # of the first
     first, second = result.stderr.splitlines()
     assert first.startswith("1/3  method=diverges  failed: The loss of stage 'second' became NaN")
@@ -76,7 +76,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(debiasbench: Cli) -> 
     third, summary = result.stdout.splitlines()
     assert third.startswith("3/3  mine  ")
     assert summary == "3 runs: 1 trained, 0 already done, 2 failed"
-    stopped = debiasbench("sweep", file, "--stop-at-first-error", extra=extra)
+    stopped = debiasbench("sweep", file, "--quiet", "--stop-at-first-error", extra=extra)
     assert (stopped.exit_code, len(stopped.stderr.splitlines())) == (6, 1)
     assert stopped.stdout == "3 runs: 0 trained, 0 already done, 1 failed, 2 left\n"
 
@@ -95,7 +95,7 @@ def test_a_run_that_failed_is_taken_up_by_the_next_sweep(debiasbench: Cli) -> No
     file = write(BASE.replace("erm", "fragile") + SEEDS)
     extra = (offering(fragile=Fragile),)
     Path("broken").touch()
-    failed = debiasbench("sweep", file, extra=extra)
+    failed = debiasbench("sweep", file, "--quiet", extra=extra)
     assert (failed.exit_code, len(records())) == (4, 2)
     assert failed.stderr == "2/3  seed=2  failed: broken is there\n"
     Path("broken").unlink()
@@ -130,7 +130,7 @@ def test_an_interrupted_sweep_keeps_what_is_done_and_says_so(debiasbench: Cli) -
     file = write(BASE.replace("erm", "impatient") + SEEDS)
     extra = (offering(impatient=Impatient),)
     Path("waiting").touch()
-    result = debiasbench("sweep", file, extra=extra)
+    result = debiasbench("sweep", file, "--quiet", extra=extra)
     assert result.exit_code == 130
     assert result.stderr == (
         "Interrupted. The records of finished runs are stored. "
