@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from debiasbench.cli.common import debug_option
+from debiasbench.cli.common import debug_option, say
 from debiasbench.common.wording import counted
 
 PAGES = (Path("leaderboard/README.md"), Path("README.md"))
@@ -80,7 +80,7 @@ def leaderboard(
         pivot=pivot,
     )
     for problem in problems:
-        click.echo(f"Warning: {problem}", err=True)
+        say(f"Warning: {problem}", err=True)
     if out is None:
         click.echo(text, nl=False)
     else:
@@ -97,10 +97,10 @@ def _check_page(page: Path, *, write: bool) -> None:
     text, expected = regenerated(page)
     if write:
         write_text(page, expected)
-        click.echo(f"{page} is up to date")
+        say(f"{page} is up to date")
     elif text != expected:
         raise RecordError(
             f"{page} does not match its records: run `debiasbench leaderboard --update {page}`"
         )
     else:
-        click.echo(f"{page} matches its records")
+        say(f"{page} matches its records")

@@ -13,6 +13,7 @@ from debiasbench.common.errors import BusyError, RecordError, StoreError
 from debiasbench.records.beside import (
     PREDICTIONS,
     WEIGHTS,
+    content,
     digest,
     location,
     prediction_key,
@@ -133,8 +134,11 @@ class Store:
         """Say whether a process died after it replaced a file beside the record."""
         for entry in (record.predictions, record.weights):
             if entry is not None:
-                file = location(self._target(record.spec), entry)
-                if file.exists() and sha256(file.read_bytes()) != entry["sha256"]:
+                target = self._target(record.spec)
+                try:
+                    if location(target, entry).exists():
+                        content(target, entry)
+                except RecordError:
                     return True
         return False
 

@@ -17,7 +17,7 @@ from scipy import stats
 
 from debiasbench import Supervision
 from debiasbench.common.errors import UnknownNameError
-from debiasbench.leaderboard import boards, distinct, frame, render
+from debiasbench.leaderboard import FORMATS, boards, distinct, frame, render
 from debiasbench.records.record import Record
 from debiasbench.specs.spec import Choice
 from tests.records.test_record import SPEC, make_record
@@ -290,6 +290,24 @@ def test_json_and_csv_hold_full_numbers_and_the_ids_of_the_records() -> None:
     assert float(table[0]["mean"]) == pytest.approx(made[0].rows[0].mean, abs=1e-12)
     assert table[0]["records"].split() == [r.id for r in ERM]
     assert table[1]["mean"] == ""
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1+1", "@x", "\tx", "=cmd|' /C calc'!A0"])
+def test_csv_text_is_no_formula_and_numbers_stay_numbers(name: str) -> None:
+    records = [run("erm", s, (10, 2, 3, 10)) for s in (-2, -1)]
+    records += [run(name, s, (9, 2, 3 + s, 9)) for s in (-2, -1)]
+    made = boards(records, baseline="erm")
+    table = {row["method"]: row for row in csv.DictReader(io.StringIO(render(made, "csv")))}
+    assert set(table) == {"erm", f"'{name}"}
+    assert float(table[f"'{name}"]["difference"]) < 0
+    assert table["erm"]["seeds"] == "-2 -1"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_format_holds_what_a_terminal_obeys(form: str) -> None:
+    records = [run("\x1b[31mred\x9b\x7f", s, options={"\x1b]0;t\x07": "\x1b"}) for s in (0, 1)]
+    text = render(boards(records), form)
+    assert not [c for c in text if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160)]
 
 
 @pytest.mark.slow
