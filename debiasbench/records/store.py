@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
-from debiasbench.common.atomic import write_whole
+from debiasbench.common.atomic import rewrite, write_whole
 from debiasbench.common.errors import BusyError, RecordError, StoreError
 from debiasbench.records.beside import (
     PREDICTIONS,
@@ -218,13 +218,13 @@ class Store:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all; raises `StoreError`."""
+    """Write a user's text file completely or not at all; see `rewrite`. Raises `StoreError`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all; raises `StoreError`."""
+    """Write a user's file completely or not at all; see `rewrite`. Raises `StoreError`."""
     try:
-        write_whole(path, content)
+        rewrite(path, content)
     except OSError as error:
         raise StoreError(f"Cannot write {path}: {error.strerror or error}") from error
