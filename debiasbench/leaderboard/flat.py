@@ -51,6 +51,7 @@ def as_json(boards: Sequence[Board]) -> str:
             "select": board.rule,
             "conditions": board.conditions,
             "notes": board.notes,
+            "incomplete": list(board.incomplete),
             "rows": [_nested(board, row) for row in board.rows],
         }
         for board in boards
@@ -93,6 +94,7 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
         "failed_seeds": " ".join(map(str, row.failed)),
         "missing_seeds": " ".join(map(str, row.missing)),
         "marked": row.marked,
+        "incomplete": " ".join(board.incomplete),
         **{metric: _blank(side.get(metric, math.nan)) for metric in SIDE_METRICS},
         **{name: _blank(row.costs[name]) for name in COSTS},
         "options": json.dumps(row.options, sort_keys=True),

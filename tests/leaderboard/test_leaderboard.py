@@ -149,6 +149,50 @@ def test_groups_without_test_samples_are_named_and_others_are_not() -> None:
     assert not [n for n in boards(ERM)[0].notes if "no sample of" in n]
 
 
+def lacking(records: list[Record], test: list[int]) -> list[Record]:
+    """Make records of another test split, with this number of samples in each group."""
+    changed = []
+    for record in records:
+        counts = {**record.task.group_counts, "test": test}
+        hits = [min(hit, n) for hit, n in zip((10, 9, 8, 7), test, strict=True)]
+        outcomes = {
+            rule: replace(o, test=replace(o.test, hits=hits)) for rule, o in record.outcomes.items()
+        }
+        task = replace(record.task, group_counts=counts)
+        changed.append(replace(record, task=task, outcomes=outcomes))
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("test", "incomplete"),
+    [
+        ([10, 10, 10, 10], ()),
+        ([10, 10, 0, 0], ("unbiased", "balanced_groups", "worst_group", "conflict", "aligned")),
+        ([10, 0, 10, 10], ("unbiased", "balanced_groups", "worst_group", "conflict")),
+        ([0, 10, 10, 10], ("unbiased", "balanced_groups", "worst_group", "aligned")),
+    ],
+)
+def test_numbers_that_leave_out_a_group_without_test_samples_are_marked(
+    test: list[int], incomplete: tuple[str, ...]
+) -> None:
+    (board,) = made = boards(lacking(ERM, test))
+    assert board.incomplete == incomplete
+    line = next(x for x in render(made, "markdown").splitlines() if "erm" in x)
+    names = ("unbiased", "", "", "conflict", "aligned", "worst_group")
+    cells = [cell.strip(" *") for cell in line.split("|")][1:9]
+    for name, cell in zip(names, cells[1:7], strict=True):
+        assert cell.endswith(" †") == (name in incomplete and cell != "—"), (name, cell)
+    notes = [note for note in board.notes if "no sample of" in note]
+    assert len(notes) == bool(incomplete)
+    for name in incomplete:
+        assert name.replace("_", " ") in notes[0]
+        assert "(marked †)" in notes[0]
+    assert next(csv.DictReader(io.StringIO(render(made, "csv"))))["incomplete"].split() == [
+        *incomplete
+    ]
+    assert (r"$\dagger$" in render(made, "latex")) == bool(incomplete)
+
+
 def test_failed_missing_and_undefined_seeds_are_noted_and_not_averaged() -> None:
     no_conflict = run("lff", 2, (9, 0, 0, 9))
     counts = {**no_conflict.task.group_counts, "test": [10, 0, 0, 10]}
