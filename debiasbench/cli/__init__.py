@@ -9,6 +9,7 @@ import click
 
 from debiasbench.cli.bench import bench
 from debiasbench.cli.cache import cache
+from debiasbench.cli.common import say
 from debiasbench.cli.compare import compare
 from debiasbench.cli.data import data
 from debiasbench.cli.export import export
@@ -21,6 +22,7 @@ from debiasbench.cli.sweep import sweep
 from debiasbench.cli.verify import verify
 from debiasbench.common.errors import DebiasbenchError
 from debiasbench.common.processes import speaks
+from debiasbench.common.wording import printable
 
 EPILOG = """\b
 Exit codes:
@@ -69,7 +71,7 @@ class _Group(click.Group):
 
 def _show_warning(message: Warning | str, *_location: Any, **_options: Any) -> None:
     if speaks():
-        click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+        say(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 def _one_line(message: str, code: int) -> click.ClickException:
@@ -82,7 +84,7 @@ def _one_line(message: str, code: int) -> click.ClickException:
             if speaks():  # only one of several processes prints the error
                 super().show(file)
 
-    return OneLine(" ".join(message.split()))
+    return OneLine(printable(" ".join(message.split())))
 
 
 @click.group(cls=_Group, epilog=EPILOG)

@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from debiasbench.common.wording import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from debiasbench.specs.plugins import Plugins
+
+
+def say(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print text that may hold file names or text from files; see `printable`."""
+    click.echo(printable(str(text)), err=err, nl=nl)
 
 
 def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,5 +107,5 @@ def load_plugins() -> Plugins:
 
     plugins = click.get_current_context().obj or Plugins()
     for broken in plugins.broken:
-        click.echo(f"Warning: {broken}", err=True)
+        say(f"Warning: {broken}", err=True)
     return plugins

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.common import debug_option, load_plugins, overwrite_option, say
 from debiasbench.cli.parsing import Command
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
@@ -116,7 +116,7 @@ def compare(
     if records := runs.records(specs.values()):
         text, problems = table(records, form, metric=metric, select=select, baseline=baseline)
         for problem in problems:
-            click.echo(f"Warning: {problem}", err=True)
+            say(f"Warning: {problem}", err=True)
         click.echo(text, nl=False)
     if runs.tally.codes:
         click.get_current_context().exit(runs.tally.codes[0])

@@ -57,11 +57,11 @@ def test_a_shortened_text_keeps_its_ends(text: str, longest: int) -> None:
 
 @given(st.lists(st.text(st.characters(categories=["L"]), min_size=1, max_size=9)))
 def test_a_list_of_names_has_a_readable_length(names: list[str]) -> None:
-    assert len(listed(names, longest=30)) < 60
-    assert listed(names, longest=10_000) == (", ".join(names) or "none")
+    assert len(listed(names, 30)) < 60
+    assert listed(names, 10_000) == (", ".join(names) or "none")
 
 
 def test_values_of_any_size_can_be_shown() -> None:
     assert shown("x") == "'x'"
-    assert len(shown("x" * 5000)) == 80
+    assert len(shown("x" * 5000)) <= 80
     assert shown(10**5000) == "<int that is too large to print>"
