@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @spec_options
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness.  [default: 0]")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**63 - 1),
+    help="Seed of all randomness.  [default: 0]",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @click.option(
     "--spec",
     "spec_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Use the spec of this record file, instead of --method and other spec options.",
 )
 @session_options(*ALL)
@@ -70,6 +74,7 @@ def run(
             raise click.UsageError(
                 "--spec cannot be combined with --method, --set or other spec options"
             )
+        options.check_device()
         spec = _read_spec(spec_file)
     elif method is None:
         raise click.UsageError("Missing option '--method', for example --method rest")

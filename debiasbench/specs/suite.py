@@ -90,7 +90,7 @@ class Suite:
             )
         maker = Maker(plugins, find, precision)
         specs: dict[str, Spec] = {}
-        for row in self._rows():
+        for row in self.rows():
             words = {**self.common.words, **row}
             try:
                 spec = self._new(words, maker, plugins)
@@ -106,7 +106,8 @@ class Suite:
         common = prod(map(len, self.common.grid.values()))
         return common * sum(prod(map(len, block.grid.values())) for block in self.blocks)
 
-    def _rows(self) -> Iterator[dict[str, object]]:
+    def rows(self) -> Iterator[dict[str, object]]:
+        """Yield the words of each run, except those that all runs share."""
         for block in self.blocks:
             for common in _combinations(self.common.grid):
                 for own in _combinations(block.grid):
@@ -115,7 +116,7 @@ class Suite:
     def _new(self, words: Words, maker: Maker, plugins: Plugins) -> Spec | None:
         """Return the spec of a run, None if it occurred before."""
         if "method" not in words:
-            raise OptionError(f"a run has no method{_instead(words)}")
+            raise OptionError(no_method(words))
         try:
             return maker.new(words)
         except OptionError as error:
@@ -128,7 +129,7 @@ class Suite:
             scope, _, option = name.partition(".")
             if scope != "method" or not option or option in own:
                 continue
-            owners = [m for m in self._methods() if option in option_names(plugins.methods, m)]
+            owners = [m for m in self.methods() if option in option_names(plugins.methods, m)]
             if owners:
                 return (
                     f"{option} is an option of {' and '.join(owners)}, but not of "
@@ -139,7 +140,7 @@ class Suite:
                 )
         return ""
 
-    def _methods(self) -> list[str]:
+    def methods(self) -> list[str]:
         """Return the names of all methods of the suite."""
         blocks = (self.common, *self.blocks)
         words = [block.words for block in blocks]
@@ -147,13 +148,13 @@ class Suite:
         return list(dict.fromkeys(str(row["method"]) for row in words if "method" in row))
 
 
-def _instead(words: Words) -> str:
-    """Return what a run without a method has, and how to name the method."""
+def no_method(words: Words) -> str:
+    """Return the message for a run without a method, with what to write."""
     for name in words:
         if close_names(short_name(name), ["method"]):
-            return f". Did you mean 'method' instead of {short_name(name)!r}?"
+            return f"a run has no method. Did you mean 'method' instead of {short_name(name)!r}?"
     given = listed([short_name(name) for name in words])
-    return f', only {given}: add method = "NAME" to [base]'
+    return f'a run has no method, only {given}: add method = "NAME" to [base]'
 
 
 def _combinations(grid: Mapping[str, tuple[Words, ...]]) -> Iterator[dict[str, object]]:

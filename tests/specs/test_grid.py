@@ -139,7 +139,7 @@ def test_words_of_a_grid_are_words_of_a_spec(plugins: Plugins) -> None:
         (["upweight.wieght=1"], "method upweight: no option 'wieght'. Did you mean 'weight'?"),
         (
             ["erm.weight=1"],
-            "no option 'weight'. Did you mean 'train.weight_decay'? Options: none. See `debiasbench show",
+            "no option 'weight'. Did you mean 'train.weight_decay'? Options: none.",
         ),
         (["rest.density=1"], "'rest.density' is not a valid name. "),
         (["upwieght.weight=1"], "Did you mean 'upweight'? Valid names are OPTION, dataset.OPTION"),
