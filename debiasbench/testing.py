@@ -140,9 +140,9 @@ def check_model(model: Model, shape: Shape = SHAPE) -> None:
     logits.sum().backward()
     unused = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
     assert not unused, f"Parameters without gradient: {', '.join(unused)}"
-    head = model.head(network)
-    assert head.out_features == shape.classes, (
-        f"head() returned a layer with {head.out_features} outputs, must be {shape.classes}, "
+    outputs = len(model.head(network).weight)
+    assert outputs == shape.classes, (
+        f"head() returned a layer with {outputs} outputs, must be {shape.classes}, "
         "the number of classes"
     )
 

@@ -46,8 +46,9 @@ def option(
 ) -> T:
     """Declare an option: a dataclass field with a meaning and bounds.
 
-    `density: float = option(0.05, "fraction of weights kept", gt=0, le=1)`. A field without
-    `option` is an option too, without a meaning and without bounds.
+    `density: float = option(0.05, "fraction of weights kept", gt=0, le=1)`. The bounds of a tuple
+    apply to each of its items. A field without `option` is an option too, without a meaning and
+    without bounds.
 
     `absent`: the value that a spec without this option means. Give it for an option that is added
     when records exist: an option with this value is left out of specs, so that the ids of those
@@ -236,8 +237,10 @@ def _schema(cls: type) -> type[Any]:
 
 
 def _bounded(hint: Any, bounds: Any) -> Any:
-    """Add bounds to a type; in a union with literals, to its numbers only."""
+    """Add bounds to a type; in a union with literals, to its numbers; in a tuple, to each item."""
     members = get_args(hint)
+    if get_origin(hint) is tuple and members[-1] is Ellipsis:
+        return cast("Any", tuple)[Annotated[members[0], bounds], ...]
     if not any(get_origin(member) is Literal for member in members):
         return Annotated[hint, bounds]
     numbers = (int, float)

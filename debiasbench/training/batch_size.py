@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OutOfMemory
+from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.randomness import generator, seeded
 from debiasbench.core.modes import normalises, train_mode
 from debiasbench.core.stage import Trained
 from debiasbench.training.distributed import Alone
-from debiasbench.training.memory import clear, describe_memory, is_out_of_memory
+from debiasbench.training.memory import clear, describe_memory
 from debiasbench.training.step import Step
 
 if TYPE_CHECKING:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from debiasbench.common.errors import OutOfMemory
+from debiasbench.common.memory import is_out_of_memory
+from debiasbench.core.head import recorded
 from debiasbench.core.modes import evaluating
 from debiasbench.sparsity import count_flops
-from debiasbench.training.memory import clear, describe_memory, is_out_of_memory
+from debiasbench.training.memory import clear, describe_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from debiasbench.core.head import Head
     from debiasbench.core.inputs import Inputs
     from debiasbench.core.objective import Objective
     from debiasbench.core.settings import AnyPrecision
@@ -41,14 +44,10 @@ class Predictor:
         return self._over(objective, view, objective.predict)
 
     @torch.no_grad()
-    def features(self, objective: Objective, head: nn.Linear, view: View) -> Tensor:
-        """Return (N, D) float32 inputs of the network's head for a view, on the device."""
-        inputs: list[Tensor] = []
-        handle = head.register_forward_pre_hook(lambda _m, args: inputs.append(args[0].flatten(1)))
-        try:
-            return self._over(objective, view, lambda x: (objective.network(x), inputs.pop())[1])
-        finally:
-            handle.remove()
+    def features(self, objective: Objective, head: Head, view: View) -> Tensor:
+        """Return (N, D) float32 features, the inputs of the network's head, on the device."""
+        with recorded(head) as features:
+            return self._over(objective, view, lambda x: (objective.network(x), features.pop())[1])
 
     def flops(self, objective: Objective, view: View) -> tuple[float, dict[str, float]]:
         """Return the dense FLOPs of predicting one sample: the total, and by parameter name."""

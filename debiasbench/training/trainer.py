@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import Interrupted, OptionError
+from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.progress import Progress
 from debiasbench.common.signals import Stop
 from debiasbench.core.modes import normalises, train_mode
 from debiasbench.core.stage import Checkpoint, StageCost, Trained
 from debiasbench.training.batch_size import out_of_memory
 from debiasbench.training.identity import identity
-from debiasbench.training.memory import is_out_of_memory
 from debiasbench.training.rules import FollowedRules
 from debiasbench.training.stage_run import StageRun
 

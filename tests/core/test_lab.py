@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from debiasbench import Method, Supervision
-from debiasbench.common.errors import OptionError, PluginError, SupervisionError
+from debiasbench.common.errors import OptionError, OutOfMemory, PluginError, SupervisionError
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Trained
+from debiasbench.methods.erm import ERM
 from debiasbench.methods.rest import REST
 from debiasbench.models.mlp import MLP
 from debiasbench.records.selection import RULES
@@ -199,6 +200,20 @@ def test_settings_of_a_stage_override_those_of_the_run() -> None:
 def test_a_stage_refuses_what_it_cannot_use(call: dict[str, Any], complaint: str) -> None:
     with pytest.raises(OptionError, match=complaint):
         run(method(lambda lab: lab.train(lab.model(), name="x", **call)))
+
+
+@pytest.mark.parametrize("units", [10**11, 10**18, 10**30])
+def test_a_network_that_is_too_large_for_the_memory_says_so(units: int) -> None:
+    with pytest.raises(OutOfMemory, match=r"more memory than there is\. Use a smaller network"):
+        fit(toy_task(), ERM(), model=MLP(hidden=(units,)), training=FAST)
+
+
+def test_a_method_that_runs_out_of_memory_says_so() -> None:
+    def allocate(lab: Any) -> None:
+        torch.empty(10**15)
+
+    with pytest.raises(OutOfMemory, match=r"method 'peek' of acme 1\.0 .*Use a smaller network"):
+        run(method(allocate))
 
 
 def test_two_stages_of_one_name_are_refused() -> None:
