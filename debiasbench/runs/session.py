@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,9 +44,10 @@ class Session:
     """Runs specs, and has everything that the runs of a process share.
 
     `plugins`: by default, all builtin and installed plugins.
-    `data_root`, `results`: folders of data files and of records.
+    `data_root`, `results`: folders of data files and of records. By default, `data_root` is the
+    environment variable DEBIASBENCH_DATA, or "data".
     `device`: such as "cpu" or "cuda:1"; "auto" is an accelerator if there is one, otherwise the
-    CPU.
+    CPU. By default, the environment variable DEBIASBENCH_DEVICE, or "auto".
     `compile`, `deterministic`: see `debiasbench.training.precision.Numerics`.
     `checkpoint_every`: seconds between checkpoints, or more if writing them would take more than
     a fiftieth of the time.
@@ -62,9 +64,9 @@ class Session:
         self,
         plugins: Plugins | None = None,
         *,
-        data_root: Path | str = "data",
+        data_root: Path | str | None = None,
         results: Path | str = "results",
-        device: str = "auto",
+        device: str | None = None,
         compile: Compile = "off",  # noqa: A002 - what torch calls it
         deterministic: bool = False,
         checkpoint_every: float = 60.0,
@@ -72,7 +74,10 @@ class Session:
         progress: Progress | Literal["auto"] | None = "auto",
     ) -> None:
         self.plugins = plugins or Plugins()
-        self.data_root, self.store = Path(data_root), Store(Path(results))
+        # the same defaults as on the command line
+        self.data_root = Path(data_root or os.environ.get("DEBIASBENCH_DATA", "data"))
+        device = device or os.environ.get("DEBIASBENCH_DEVICE", "auto")
+        self.store = Store(Path(results))
         self.checkpoint_every, self.interruptible = checkpoint_every, interruptible
         self.progress = Progress()
         self._interactive = progress == "auto"
