@@ -38,7 +38,7 @@ Exit codes:
   9    a record is damaged or contradicts itself, or a page does not match its records
   10   out of memory; the message gives a batch size that fits
   75   interrupted while training; run the same command again to continue
-  130  interrupted before anything was stored
+  130  interrupted before anything new was stored
 """
 
 
@@ -58,6 +58,8 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted: nothing was stored", err=True)
             ctx.exit(130)
+        except SystemExit as error:  # commands of this package raise click's exceptions
+            raise _one_line(f"A plugin or library called sys.exit({error.code!r})", 3) from error
         except DebiasbenchError as error:
             if ctx.meta.get("debug"):
                 raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from debiasbench.common.signals import stopped_by_signals
 from debiasbench.common.wording import printable
 
 if TYPE_CHECKING:
@@ -99,6 +101,17 @@ def overwrite_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="Which existing records to replace with a new run.",
     )(command)
+
+
+def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a signal end the command where it can stop; see `debiasbench.common.signals`."""
+
+    @wraps(command)
+    def followed(**arguments: Any) -> Any:
+        with stopped_by_signals(ending=True):
+            return command(**arguments)
+
+    return followed
 
 
 def load_plugins() -> Plugins:

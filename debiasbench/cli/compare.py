@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import debug_option, load_plugins, overwrite_option, say
+from debiasbench.cli.common import (
+    debug_option,
+    interruptible,
+    load_plugins,
+    overwrite_option,
+    say,
+)
 from debiasbench.cli.parsing import Command
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
 from debiasbench.cli.words import comparison_options, with_short_options
 from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
+from debiasbench.common.signals import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,6 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
+@interruptible
 def compare(
     methods: tuple[str, ...],
     dataset: str | None,
@@ -103,6 +111,7 @@ def compare(
     runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     try:
         for number, (label, spec) in enumerate(specs.items(), 1):
+            check()
             if runs.is_done(spec):
                 runs.tally.done += 1
             else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.common import debug_option, interruptible, load_plugins, overwrite_option
 from debiasbench.cli.parsing import Command
 from debiasbench.cli.session import ALL, SessionOptions, session_options
 from debiasbench.cli.words import spec_of, spec_options, with_short_options
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
+@interruptible
 def run(
     method: str | None,
     dataset: str | None,

@@ -92,15 +92,17 @@ class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training
 class Interrupted(DebiasbenchError):  # noqa: N818 - nothing went wrong
     """Training that a signal stopped.
 
-    `where` follows "Interrupted" in the message. `resumable`: there is a checkpoint, from which
-    another run of the same spec continues.
+    `where` follows "Interrupted" in the message. `resumable`: a checkpoint or more is stored, from
+    which the same command continues.
     """
 
-    exit_code = 75
+    RESUMABLE, NOT_RESUMABLE = 75, 130  # EX_TEMPFAIL, and what shells use for Ctrl-C
+    CODES = (RESUMABLE, NOT_RESUMABLE)
 
     def __init__(self, where: str = "", *, resumable: bool) -> None:
         self.resumable = resumable
-        advice = "run the same command again to continue" if resumable else "nothing was saved"
+        self.exit_code = self.RESUMABLE if resumable else self.NOT_RESUMABLE
+        advice = "run the same command again to continue" if resumable else "nothing new was stored"
         super().__init__(f"Interrupted{where}: {advice}")
 
 
