@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from debiasbench.common.signals import stopped_by_signals
+from debiasbench.common.wording import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from debiasbench.specs.plugins import Plugins
+
+
+def say(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print text that may hold file names or text from files; see `printable`."""
+    click.echo(printable(str(text)), err=err, nl=nl)
 
 
 def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,11 +103,22 @@ def overwrite_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a signal end the command where it can stop; see `debiasbench.common.signals`."""
+
+    @wraps(command)
+    def followed(**arguments: Any) -> Any:
+        with stopped_by_signals(ending=True):
+            return command(**arguments)
+
+    return followed
+
+
 def load_plugins() -> Plugins:
     """Load all plugins, with a warning on stderr for each that fails."""
     from debiasbench.specs.plugins import Plugins
 
     plugins = click.get_current_context().obj or Plugins()
     for broken in plugins.broken:
-        click.echo(f"Warning: {broken}", err=True)
+        say(f"Warning: {broken}", err=True)
     return plugins

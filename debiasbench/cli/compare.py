@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.common import (
+    debug_option,
+    interruptible,
+    load_plugins,
+    overwrite_option,
+    say,
+)
+from debiasbench.cli.parsing import Command
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
-from debiasbench.cli.words import comparison_options, training_settings
+from debiasbench.cli.words import comparison_options, with_short_options
 from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
+from debiasbench.common.signals import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
     from debiasbench.records.store import Overwrite
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD...")
 @comparison_options
 @click.option(
@@ -46,6 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
+@interruptible
 def compare(
     methods: tuple[str, ...],
     dataset: str | None,
@@ -87,7 +96,9 @@ def compare(
     _check("selection rule", select, RULES)
     _check("baseline", baseline and baseline.partition(" ")[0], methods)
     plugins = load_plugins()
-    settings += training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
+    settings = with_short_options(
+        settings, epochs=epochs, batch_size=batch_size, precision=precision
+    )
     comparison = Comparison(
         methods=methods,
         seeds=read_seeds(seeds),
@@ -100,6 +111,7 @@ def compare(
     runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     try:
         for number, (label, spec) in enumerate(specs.items(), 1):
+            check()
             if runs.is_done(spec):
                 runs.tally.done += 1
             else:
@@ -113,7 +125,7 @@ def compare(
     if records := runs.records(specs.values()):
         text, problems = table(records, form, metric=metric, select=select, baseline=baseline)
         for problem in problems:
-            click.echo(f"Warning: {problem}", err=True)
+            say(f"Warning: {problem}", err=True)
         click.echo(text, nl=False)
     if runs.tally.codes:
         click.get_current_context().exit(runs.tally.codes[0])

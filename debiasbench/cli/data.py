@@ -9,6 +9,7 @@ import click
 
 from debiasbench.cli.common import data_root_option, debug_option, load_plugins
 from debiasbench.cli.data_import import import_
+from debiasbench.cli.parsing import Group
 from debiasbench.specs.resolve import find_dataset
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from debiasbench.specs.plugins import Plugins
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """List, prepare, check, show and import data sets."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from debiasbench.cli.common import data_root_option, debug_option, load_plugins
+from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 MOST_SHOWN = 50  # bad images that are printed; --report writes all
 
 
-@click.command("import")
+@click.command("import", cls=Command)
 @click.argument("name")
 @click.option(
     "--images",

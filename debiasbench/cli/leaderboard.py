@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from debiasbench.cli.common import debug_option
+from debiasbench.cli.common import debug_option, say
+from debiasbench.cli.parsing import Command
 from debiasbench.common.wording import counted
 
 PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--dataset", help="Use only the records of this data set.")
 @click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")
@@ -62,8 +63,7 @@ def leaderboard(
     contradict themselves are left out, with a warning on stderr; see `debiasbench verify`.
     """
     if check or update:
-        for page in results or PAGES:
-            _check_page(page, write=update)
+        _check_pages(results or PAGES, write=update)
         return
 
     from debiasbench.common.errors import RecordError
@@ -80,7 +80,7 @@ def leaderboard(
         pivot=pivot,
     )
     for problem in problems:
-        click.echo(f"Warning: {problem}", err=True)
+        say(f"Warning: {problem}", err=True)
     if out is None:
         click.echo(text, nl=False)
     else:
@@ -89,18 +89,21 @@ def leaderboard(
         raise RecordError(f"{counted(len(problems), 'bad record')}: see above")
 
 
-def _check_page(page: Path, *, write: bool) -> None:
+def _check_pages(pages: tuple[Path, ...], *, write: bool) -> None:
     from debiasbench.common.errors import RecordError
     from debiasbench.leaderboard.page import regenerated
     from debiasbench.records.store import write_text
 
-    text, expected = regenerated(page)
-    if write:
-        write_text(page, expected)
-        click.echo(f"{page} is up to date")
-    elif text != expected:
-        raise RecordError(
-            f"{page} does not match its records: run `debiasbench leaderboard --update {page}`"
-        )
-    else:
-        click.echo(f"{page} matches its records")
+    # all tables before the first page is written
+    texts = {page: regenerated(page) for page in pages}
+    for page, (text, expected) in texts.items():
+        if write:
+            if text != expected:
+                write_text(page, expected)
+            say(f"{page} is up to date")
+        elif text != expected:
+            raise RecordError(
+                f"{page} does not match its records: run `debiasbench leaderboard --update {page}`"
+            )
+        else:
+            say(f"{page} matches its records")

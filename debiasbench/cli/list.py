@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from debiasbench.cli.common import debug_option, load_plugins
+from debiasbench.cli.parsing import Command
 
 
-@click.command("list")
+@click.command("list", cls=Command)
 @click.argument(
     "kinds", nargs=-1, type=click.Choice(["datasets", "models", "methods", "sparsifiers"])
 )

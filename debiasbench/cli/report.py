@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from debiasbench.common.wording import printable
 from debiasbench.records.record import Record, test_counts
 from debiasbench.records.selection import RULES
 
@@ -38,7 +39,7 @@ def report(run: Run) -> str:
             f"{record.provenance.plugins['method']}; use --overwrite always to run it again"
         )
     parts.append(f"Record: {run.path}")
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def _groups(record: Record, rule: str) -> str:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from debiasbench.cli.common import debug_option, load_plugins
+from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:
     from debiasbench.specs.registry import Entry
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name")
 @debug_option
 def show(name: str) -> None:

@@ -14,6 +14,7 @@ from debiasbench.cli.common import (
     load_plugins,
     results_option,
 )
+from debiasbench.cli.parsing import Group
 from debiasbench.cli.session import SessionOptions, session_options
 from debiasbench.common.wording import counted
 
@@ -38,7 +39,7 @@ COLUMNS = (
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def suite() -> None:
     """List and show suites: grids of runs for `debiasbench sweep`."""
 

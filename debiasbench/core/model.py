@@ -48,6 +48,14 @@ class Model(ABC):
         global generator is seeded before the call, so the usual initialisation is reproducible.
         """
 
+    def skeleton(self, shape: Shape) -> nn.Module:
+        """Return the network of `build`, with any weights: they are replaced by stored ones.
+
+        By default `build`. Override it if `build` downloads weights, because `debiasbench export`
+        must work without a network connection.
+        """
+        return self.build(shape)
+
     def head(self, network: nn.Module) -> Head:
         """Return the last linear layer, whose input (B, D) `lab.features` returns.
 

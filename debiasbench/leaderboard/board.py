@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import UnknownNameError
 from debiasbench.leaderboard.frame import frame
-from debiasbench.leaderboard.notes import conditions, notes
+from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, rows_of
 from debiasbench.leaderboard.statistics import indistinguishable, paired_difference
 from debiasbench.records.metrics import METRICS
@@ -33,6 +33,7 @@ class Board:
     conditions: str
     rows: list[Row]  # by supervision, then best first
     notes: list[str]
+    incomplete: tuple[str, ...] = ()  # metrics that leave out groups without test samples
 
 
 def boards(
@@ -105,6 +106,7 @@ def _board(
         conditions=conditions(rows, records),
         rows=rows,
         notes=notes(rows, records, rule, unverified),
+        incomplete=tuple(incomplete_metrics(records[0].task)),
     )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
+from debiasbench.common.wording import printable
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -26,6 +28,7 @@ _LATEX = {
     "–": "--",
     "—": "---",
     "·": r"$\cdot$",
+    "†": r"$\dagger$",
 }
 
 
@@ -43,7 +46,7 @@ class Markup:
 
     def text(self, words: str) -> str:
         """Escape text and put it on one line, because a line break would break the table."""
-        return self.escape(" ".join(words.split()))
+        return self.escape(printable(" ".join(words.split())))
 
     def document(
         self,

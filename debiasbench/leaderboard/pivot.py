@@ -135,8 +135,8 @@ def write(pivot: Pivot, markup: Markup) -> str:
     rows = []
     for line in pivot.lines:
         texts = [markup.text(line.row.name)]
-        for row in line.rows:
-            text = markup.text("—" if row is None else _cell(row))
+        for column, row in zip(pivot.columns, line.rows, strict=True):
+            text = markup.text("—" if row is None else _cell(row, column.board))
             texts.append(markup.strong.format(text) if row is not None and row.marked else text)
         costs = [cells.cost(heading, line.present) for heading in COSTS]
         texts += [markup.text(text) for text in (_seeds(line), *costs)]
@@ -161,8 +161,9 @@ def write(pivot: Pivot, markup: Markup) -> str:
     )
 
 
-def _cell(row: Row) -> str:
-    return f"{cells.mean(row)} ({cells.bounds(row)})" if len(row.values) > 1 else cells.mean(row)
+def _cell(row: Row, board: Board) -> str:
+    mean = cells.flagged(cells.mean(row), board.metric, board.incomplete)
+    return f"{mean} ({cells.bounds(row)})" if len(row.values) > 1 else mean
 
 
 def _seeds(line: Line) -> str:

@@ -36,11 +36,14 @@ def _prose(board: Board, markup: Markup) -> str:
     for row in board.rows:
         texts = [
             row.name,
-            cells.mean(row),
+            cells.flagged(cells.mean(row), board.metric, board.incomplete),
             cells.bounds(row),
             cells.seeds(row),
             *([cells.difference(row)] if board.baseline else []),
-            *(cells.percent(row.side[metric]) for metric in side),
+            *(
+                cells.flagged(cells.percent(row.side[metric]), metric, board.incomplete)
+                for metric in side
+            ),
             *(cells.cost(heading, [row]) for heading in cells.COSTS),
         ]
         escaped = [markup.text(text) for text in texts]

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
-from debiasbench.common.atomic import write_whole
+from debiasbench.common.atomic import rewrite, write_whole
 from debiasbench.common.errors import BusyError, RecordError, StoreError
 from debiasbench.records.beside import (
     PREDICTIONS,
     WEIGHTS,
+    content,
     digest,
     location,
     prediction_key,
@@ -133,8 +134,11 @@ class Store:
         """Say whether a process died after it replaced a file beside the record."""
         for entry in (record.predictions, record.weights):
             if entry is not None:
-                file = location(self._target(record.spec), entry)
-                if file.exists() and sha256(file.read_bytes()) != entry["sha256"]:
+                target = self._target(record.spec)
+                try:
+                    if location(target, entry).exists():
+                        content(target, entry)
+                except RecordError:
                     return True
         return False
 
@@ -214,13 +218,13 @@ class Store:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all; raises `StoreError`."""
+    """Write a user's text file completely or not at all; see `rewrite`. Raises `StoreError`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all; raises `StoreError`."""
+    """Write a user's file completely or not at all; see `rewrite`. Raises `StoreError`."""
     try:
-        write_whole(path, content)
+        rewrite(path, content)
     except OSError as error:
         raise StoreError(f"Cannot write {path}: {error.strerror or error}") from error

@@ -110,7 +110,7 @@ def load_network(
         facts = json.loads(_metadata(content)["shape"])
         shape = Shape(tuple(facts["input"]), facts["classes"])
         with seeded(0):  # initial values are overwritten
-            network = model.build(shape)
+            network = model.skeleton(shape)
         network.load_state_dict(load(content))
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]

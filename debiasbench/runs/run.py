@@ -66,21 +66,24 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
 
     if (existing := team.tell(finished())) is not None:
         return existing
-    with store.claim(spec) if team.rank == 0 else nullcontext():
-        # another process may have finished the run while this one waited for the claim
-        if (existing := team.tell(finished())) is not None:
-            return existing
-        stop = Stop()
-        with stopped_by_signals(stop) if workplace.interruptible else nullcontext():
+    following = stopped_by_signals() if workplace.interruptible else nullcontext(Stop())
+    with following as stop, stop.explaining():
+        if team.size == 1:  # several processes must stop at the same place
+            stop.check()
+        with store.claim(spec) if team.rank == 0 else nullcontext():
+            # another process may have finished the run while this one waited for the claim
+            if (existing := team.tell(finished())) is not None:
+                return existing
             current = _CurrentRun(workplace, spec, overwrite, stop)
             record = current.record(keep_weights=keep_weights)
-        if team.rank:
-            return Run(record, store.path(spec), fresh=True)
-        path = store.save(record, current.predictions, current.weights)
-        if record.failure is None:  # the stages of a failed run are kept for inspection
-            current.stages.done()
-        stage_store.collect(current.stages.folder)
-        return Run(record, path, fresh=True)
+            if team.rank:
+                return Run(record, store.path(spec), fresh=True)
+            path = store.save(record, current.predictions, current.weights)
+            stop.resumable = True
+            if record.failure is None:  # the stages of a failed run are kept for inspection
+                current.stages.done()
+            stage_store.collect(current.stages.folder)
+            return Run(record, path, fresh=True)
 
 
 class _CurrentRun:
@@ -100,7 +103,7 @@ class _CurrentRun:
             task.select if RULES[task.select] else f"val_{task.metric}",
         )
         self._training = training_of(spec)
-        self._predictor = Predictor(workplace.execution, self._training.precision)
+        self._predictor = Predictor(workplace.execution, self._training.precision, stop=stop)
         self.stages = self._stage_store(overwrite)
 
     def record(self, *, keep_weights: bool) -> Record:
@@ -114,7 +117,6 @@ class _CurrentRun:
             task=self._facts,
             provenance=self._provenance(),
         )
-        self._stop.resumable = True
         try:
             fitted = self._fit()
             with blamed(fitted.owner), located(*last_step(fitted.costs)):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from debiasbench.common.errors import OutOfMemory, PredictionFailed
 from debiasbench.common.memory import is_out_of_memory
+from debiasbench.common.signals import Stop
 from debiasbench.core.head import recorded
 from debiasbench.core.modes import evaluating
 from debiasbench.sparsity import count_flops
@@ -30,11 +31,18 @@ BATCH = 1024  # large enough that evaluation is bound by arithmetic, small enoug
 class Predictor:
     """Evaluates modules on one device, in one precision.
 
-    It predicts `BATCH` samples at a time, or fewer if they do not fit into memory.
+    It predicts `BATCH` samples at a time, or fewer if they do not fit into memory. `stop`: a
+    request ends the prediction between two batches, unless a stage is running.
     """
 
-    def __init__(self, execution: Execution, precision: AnyPrecision = "auto") -> None:
-        self._execution = execution
+    def __init__(
+        self,
+        execution: Execution,
+        precision: AnyPrecision = "auto",
+        *,
+        stop: Stop | None = None,
+    ) -> None:
+        self._execution, self._stop = execution, stop or Stop()
         self.numerics = execution.numerics(precision)
         self._batch = BATCH
 
@@ -91,6 +99,8 @@ class Predictor:
             numerics.autocast(self._execution.device),
         ):
             for turn, part in enumerate(_slices(len(view), self._batch)):
+                if team.size == 1:  # several processes must stop at the same place
+                    self._stop.check(" while predicting")
                 if turn % team.size == team.rank or not parts:  # the first part gives the shape
                     output = compute(numerics.laid_out(view.inputs(part)))
                     # the next replay of a graph overwrites its outputs

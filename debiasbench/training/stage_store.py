@@ -16,7 +16,7 @@ from debiasbench.common.errors import StoreError
 from debiasbench.training import checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 FOLDER = ".stages"
@@ -62,18 +62,24 @@ class StageStore:
 
     @contextmanager
     def open(
-        self, name: str, content: Mapping[str, object], *, shared: bool
+        self,
+        name: str,
+        content: Mapping[str, object],
+        *,
+        shared: bool,
+        check: Callable[[], object] = lambda: None,
     ) -> Iterator[StoredStage]:
         """Lock a stage while it is trained; other processes that need the same stage wait.
 
         `content`: everything else that decides the stage, as JSON. `shared`: whether other runs
-        can use the stage. Raises `StoreError` if the folder cannot be written.
+        can use the stage. `check` is called while waiting, and can raise to end the wait. Raises
+        `StoreError` if the folder cannot be written.
         """
         key = [self._identity, content, None if shared else [*self._private, name]]
         folder = self.folder / digest(key)[:32]
         try:
             lock = _lock(folder)
-            lock.acquire()
+            _wait_for(lock, check)
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
@@ -204,6 +210,16 @@ def _lock(folder: Path) -> FileLock:
     locks = folder.parent / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / f"{folder.name}.lock")
+
+
+def _wait_for(lock: FileLock, check: Callable[[], object]) -> None:
+    while True:
+        check()
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            continue
+        return
 
 
 def _read(path: Path) -> Any | None:

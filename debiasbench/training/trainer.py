@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from debiasbench.common.errors import Interrupted, OptionError
 from debiasbench.common.memory import is_out_of_memory
@@ -32,7 +32,7 @@ class Sequential:
     """A trainer that trains stages one after the other.
 
     `predictor`: evaluates for the selection rules. `store`: where running and finished stages are
-    stored; None stores nothing. `stop`: a request ends a stage between two steps.
+    stored; None stores nothing. `stop`: a request ends the training between two steps or stages.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class Sequential:
 
     def _train(self, stage: Stage) -> Trained:
         execution = self._execution
+        if any(execution.team.any(0, self._stop.requested)):
+            self._interrupt(f" before stage {stage.name!r}")
         check_stage(stage, execution)
         numerics = execution.numerics(stage.settings.precision)
         numerics.lay_out(stage.objective.to(execution.device))
@@ -66,11 +68,13 @@ class Sequential:
         with self._stored(stage) as stored:
             finished = execution.team.tell(None if stored is None else stored.finished())
             if finished is not None and (finished["followed"] or not stage.select):
+                self._stop.resumable = True
                 return self._loaded(stage, finished)
             with numerics.applied(), numerics.compiled(stage.objective):
                 trained = self._explained(stage, lambda: self._run(stage, stored))
             if stored is not None:
                 stored.finish({**_written(trained), "followed": stage.select})
+            self._stop.resumable |= self._store is not None
             return trained
 
     def _run(self, stage: Stage, stored: StoredStage | None) -> Trained:
@@ -92,6 +96,7 @@ class Sequential:
         )
         with self._watched(stage), run.started():
             if checkpoint is not None:
+                self._stop.resumable = True
                 run.load_state_dict(checkpoint)
                 self._progress.advance(run.at.step)
             for _ in run.steps():
@@ -104,17 +109,19 @@ class Sequential:
         """Between two steps: write a checkpoint if one is due, and stop if that was requested."""
         due = stored is not None and stored.is_due()
         stopping, due = self._execution.team.any(run.at.step, self._stop.requested, due)
-        resumable = self._store is not None
-        if resumable and (stopping or due):
+        if self._store is not None and (stopping or due):
             run.check_finite()  # if this raises, the previous checkpoint is still valid
             state = run.state_dict()  # needs all processes
             if stored is not None:
                 stored.checkpoint(state)
+            self._stop.resumable = True
         if stopping:
-            raise Interrupted(
-                f" in stage {run.stage.name!r} after {run.at.step} of {run.stage.steps} steps",
-                resumable=resumable,
+            self._interrupt(
+                f" in stage {run.stage.name!r} after {run.at.step} of {run.stage.steps} steps"
             )
+
+    def _interrupt(self, where: str) -> NoReturn:
+        raise Interrupted(where, resumable=self._stop.resumable)
 
     def _explained(self, stage: Stage, run: Callable[[], Trained]) -> Trained:
         """Run a stage; if memory runs out, raise an error with the batch size that would fit."""
@@ -137,7 +144,9 @@ class Sequential:
             yield None
             return
         key = identity(stage)
-        with self._store.open(stage.name, key.content, shared=key.shared) as stored:
+        with self._store.open(
+            stage.name, key.content, shared=key.shared, check=self._stop.check
+        ) as stored:
             yield stored
 
     def _loaded(self, stage: Stage, finished: Mapping[str, Any]) -> Trained:
@@ -159,7 +168,7 @@ class Sequential:
     def _watched(self, stage: Stage) -> Iterator[None]:
         self._progress.start(stage.name, stage.steps)
         try:
-            with self._stop.postponed():
+            with self._stop.held():
                 yield
         finally:
             self._progress.finish()

@@ -29,7 +29,7 @@ Cli = Callable[..., Result]
         ((*RUN, "--set", "x=1"), 2, "method erm: no option 'x'"),
         ((*RUN, "--set", "train.lr=fast"), 2, "lr='fast': input should be a valid number"),
         ((*RUN, "--set", "dataset.ratio=1.5"), 2, "ratio='1.5': input should be less than"),
-        ((*RUN, "--device", "nonsense"), 2, "--device auto for an available device"),
+        ((*RUN[:-2], "--device", "nonsense"), 2, "--device auto for an available device"),
         ((*RUN[:-2], "--results", "file/results"), 7, "Choose another folder with --results"),
         (("run", "--method", "erm", "--dataset", "cmnist"), 4, "--data-root or DEBIASBENCH_DATA"),
         (("show", "upwieght"), 2, "Did you mean 'upweight'?"),

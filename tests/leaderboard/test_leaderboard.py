@@ -17,7 +17,7 @@ from scipy import stats
 
 from debiasbench import Supervision
 from debiasbench.common.errors import UnknownNameError
-from debiasbench.leaderboard import boards, distinct, frame, render
+from debiasbench.leaderboard import FORMATS, boards, distinct, frame, render
 from debiasbench.records.record import Record
 from debiasbench.specs.spec import Choice
 from tests.records.test_record import SPEC, make_record
@@ -147,6 +147,50 @@ def test_groups_without_test_samples_are_named_and_others_are_not() -> None:
     (c0, c1), (b0, b1) = task.classes, task.biases
     assert f"no sample of {c0} with {b1}, {c1} with {b0}: unbiased" in note
     assert not [n for n in boards(ERM)[0].notes if "no sample of" in n]
+
+
+def lacking(records: list[Record], test: list[int]) -> list[Record]:
+    """Make records of another test split, with this number of samples in each group."""
+    changed = []
+    for record in records:
+        counts = {**record.task.group_counts, "test": test}
+        hits = [min(hit, n) for hit, n in zip((10, 9, 8, 7), test, strict=True)]
+        outcomes = {
+            rule: replace(o, test=replace(o.test, hits=hits)) for rule, o in record.outcomes.items()
+        }
+        task = replace(record.task, group_counts=counts)
+        changed.append(replace(record, task=task, outcomes=outcomes))
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("test", "incomplete"),
+    [
+        ([10, 10, 10, 10], ()),
+        ([10, 10, 0, 0], ("unbiased", "balanced_groups", "worst_group", "conflict", "aligned")),
+        ([10, 0, 10, 10], ("unbiased", "balanced_groups", "worst_group", "conflict")),
+        ([0, 10, 10, 10], ("unbiased", "balanced_groups", "worst_group", "aligned")),
+    ],
+)
+def test_numbers_that_leave_out_a_group_without_test_samples_are_marked(
+    test: list[int], incomplete: tuple[str, ...]
+) -> None:
+    (board,) = made = boards(lacking(ERM, test))
+    assert board.incomplete == incomplete
+    line = next(x for x in render(made, "markdown").splitlines() if "erm" in x)
+    names = ("unbiased", "", "", "conflict", "aligned", "worst_group")
+    cells = [cell.strip(" *") for cell in line.split("|")][1:9]
+    for name, cell in zip(names, cells[1:7], strict=True):
+        assert cell.endswith(" †") == (name in incomplete and cell != "—"), (name, cell)
+    notes = [note for note in board.notes if "no sample of" in note]
+    assert len(notes) == bool(incomplete)
+    for name in incomplete:
+        assert name.replace("_", " ") in notes[0]
+        assert "(marked †)" in notes[0]
+    assert next(csv.DictReader(io.StringIO(render(made, "csv"))))["incomplete"].split() == [
+        *incomplete
+    ]
+    assert (r"$\dagger$" in render(made, "latex")) == bool(incomplete)
 
 
 def test_failed_missing_and_undefined_seeds_are_noted_and_not_averaged() -> None:
@@ -290,6 +334,24 @@ def test_json_and_csv_hold_full_numbers_and_the_ids_of_the_records() -> None:
     assert float(table[0]["mean"]) == pytest.approx(made[0].rows[0].mean, abs=1e-12)
     assert table[0]["records"].split() == [r.id for r in ERM]
     assert table[1]["mean"] == ""
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1+1", "@x", "\tx", "=cmd|' /C calc'!A0"])
+def test_csv_text_is_no_formula_and_numbers_stay_numbers(name: str) -> None:
+    records = [run("erm", s, (10, 2, 3, 10)) for s in (-2, -1)]
+    records += [run(name, s, (9, 2, 3 + s, 9)) for s in (-2, -1)]
+    made = boards(records, baseline="erm")
+    table = {row["method"]: row for row in csv.DictReader(io.StringIO(render(made, "csv")))}
+    assert set(table) == {"erm", f"'{name}"}
+    assert float(table[f"'{name}"]["difference"]) < 0
+    assert table["erm"]["seeds"] == "-2 -1"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_format_holds_what_a_terminal_obeys(form: str) -> None:
+    records = [run("\x1b[31mred\x9b\x7f", s, options={"\x1b]0;t\x07": "\x1b"}) for s in (0, 1)]
+    text = render(boards(records), form)
+    assert not [c for c in text if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160)]
 
 
 @pytest.mark.slow
