@@ -14,6 +14,7 @@ from debiasbench.common.errors import (
     PluginError,
     SupervisionError,
 )
+from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.common.randomness import derive, seeded
 from debiasbench.core.lab import Lab
 from debiasbench.core.modes import is_finite
@@ -83,7 +84,8 @@ def fit(
         components=components,
     )
     try:
-        with seeded(derive(seed, "fit")):  # for methods that use torch's global generator
+        # seeded for methods that use torch's global generator
+        with seeded(derive(seed, "fit")), contained(owner, signals=False):
             result = method.fit(lab)
     except SupervisionError as error:
         raise SupervisionError(f"{owner}: {error}") from error
@@ -91,8 +93,11 @@ def fit(
         raise OptionError(f"{owner}: {error}") from error
     except DebiasbenchError:
         raise
-    except Exception as error:
-        raise PluginError(f"{owner} raised {first_line(error)}") from error
+    except BaseException as error:  # a plugin may raise anything, also SystemExit
+        if is_interrupt(error):
+            raise
+        raised = explained(error, type(method).__module__)
+        raise PluginError(f"{owner} raised {raised}. --debug shows the traceback") from error
     costs = tuple(stage.cost for stage in backend.stages if stage.cost is not None)
     return Fitted(_as_trained(result, backend.stages, owner), costs)
 
@@ -113,11 +118,6 @@ def fit_spec(
         components=lambda: [] if updater is None else [Sparsify(updater)],
         owner=str(plugins.methods[spec.method.name]),
     )
-
-
-def first_line(error: Exception) -> str:
-    """Return the type and the first line of the message of an error."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 class _Backend:

@@ -42,13 +42,13 @@ def make_spec(
 
     Raises `UnknownNameError` and `OptionError`.
     """
-    data = plugins.datasets[dataset].load()
+    data = plugins.datasets.find(dataset)[0].load()
     settings = parse(Training, {**data.training, **(training or {})}, owner="training")
     if settings.precision == "auto":
         settings = replace(settings, precision=precision)
     return Spec(
         dataset=_choice(plugins.datasets, dataset, dataset_options),
-        model=_choice(plugins.models, model or data.model, model_options),
+        model=_choice(plugins.models, model or recommended_model(plugins, dataset), model_options),
         method=_choice(plugins.methods, method, method_options),
         training=as_dict(settings),
         seed=seed,
@@ -56,16 +56,28 @@ def make_spec(
     )
 
 
+def recommended_model(plugins: Plugins, dataset: str) -> str:
+    """Return the name of the model that a data set recommends.
+
+    Among models of the same name, it is the one of the data set's own distribution.
+    """
+    entry, _ = plugins.datasets.find(dataset)
+    name = entry.load().model
+    own = f"{entry.origin.prefix}:{name}"
+    return own if plugins.models.is_ambiguous(name) and own in plugins.models else name
+
+
 def _choice(registry: Registry[Any], name: str, options: Mapping[str, object] | None) -> Choice:
     entry, fixed = registry.find(name)
     owner = f"{registry.kind} {name}"
     resolved = as_dict(parse(entry.load(), {**(options or {}), **fixed}, owner=owner))
-    return Choice(name, {k: v for k, v in resolved.items() if k not in fixed})
+    options = {k: v for k, v in resolved.items() if k not in fixed}
+    return Choice(registry.name_in_spec(name), options)
 
 
 def instance(registry: Registry[Any], choice: Choice) -> Any:
     """Make the data set, model, method or sparsifier that a spec names, with its options."""
-    entry, fixed = registry.find(choice.name)
+    entry, fixed = registry.find_in_spec(choice.name)
     owner = f"{registry.kind} {choice.name}"
     return from_dict(entry.load(), {**choice.options, **fixed}, owner=owner)
 
