@@ -217,7 +217,8 @@ def _torch(torch: Any) -> Iterator[Setting]:
         "torch's anomaly detection", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly
     )
     yield Setting("torch's threads", torch.get_num_threads, torch.set_num_threads)
-    for kind in ("cpu", "cuda"):
+    accelerator = torch.accelerator.current_accelerator()
+    for kind in ("cpu",) if accelerator is None else ("cpu", accelerator.type):
         yield _autocast(torch, kind)
     for name, library in (
         ("hooks of all modules", "torch.nn.modules.module"),
