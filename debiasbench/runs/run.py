@@ -6,7 +6,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from debiasbench.common.errors import TrainingFailed
 from debiasbench.common.signals import Stop, stopped_by_signals
@@ -16,7 +16,7 @@ from debiasbench.runs import provenance
 from debiasbench.runs.cost import cost_of
 from debiasbench.runs.evaluate import evaluate, serialised_weights
 from debiasbench.runs.fit import Fitted, fit_spec
-from debiasbench.specs.resolve import instance, training_of
+from debiasbench.specs.resolve import instance, parts, training_of
 from debiasbench.training import stage_store
 from debiasbench.training.device import peak_memory, reset_peak_memory
 from debiasbench.training.predict import Predictor
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from debiasbench.core.data import Task
     from debiasbench.records.store import Overwrite, Store
     from debiasbench.specs.plugins import Plugins
-    from debiasbench.specs.registry import Registry
     from debiasbench.specs.spec import Choice, Spec
     from debiasbench.training.execution import Execution
     from debiasbench.training.placed import PlacedTask
@@ -156,20 +155,10 @@ class _CurrentRun:
             weights=weights,
         )
 
-    def _parts(self) -> dict[str, tuple[Registry[Any], Choice]]:
-        """Return for each part of the spec the registry and the choice from it."""
-        plugins, spec = self._workplace.plugins, self._spec
-        parts: dict[str, tuple[Registry[Any], Choice | None]] = {
-            "dataset": (plugins.datasets, spec.dataset),
-            "model": (plugins.models, spec.model),
-            "method": (plugins.methods, spec.method),
-            "sparse": (plugins.sparsifiers, spec.sparse),
-        }
-        return {kind: (r, choice) for kind, (r, choice) in parts.items() if choice is not None}
-
     def _stage_store(self, overwrite: Overwrite) -> StageStore:
         workplace, spec, execution = self._workplace, self._spec, self._workplace.execution
-        instances = {kind: instance(*part) for kind, part in self._parts().items()}
+        chosen = parts(workplace.plugins, spec)
+        instances = {kind: instance(*part) for kind, part in chosen.items()}
         method = instances.pop("method")
         identity: Mapping[str, object] = {
             "data": self._facts.fingerprint,
@@ -192,11 +181,10 @@ class _CurrentRun:
         )
 
     def _provenance(self) -> Provenance:
-        execution = self._workplace.execution
+        execution, plugins = self._workplace.execution, self._workplace.plugins
+        chosen = parts(plugins, self._spec)
         return Provenance(
-            plugins={
-                kind: str(r[choice.name].origin) for kind, (r, choice) in self._parts().items()
-            },
+            plugins={kind: str(r[choice.name].origin) for kind, (r, choice) in chosen.items()},
             versions=provenance.versions(),
             device=str(execution.device),
             hardware=execution.hardware,
@@ -207,7 +195,8 @@ class _CurrentRun:
                 "processes": execution.team.size,
             },
             started=self._started.isoformat(timespec="seconds"),
-            code=provenance.code(*(instance(*part) for part in self._parts().values())),
+            code=provenance.code(*(instance(*part) for part in chosen.values())),
+            plugin_code=provenance.plugin_code(plugins, self._spec),
         )
 
 

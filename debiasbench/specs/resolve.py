@@ -82,6 +82,20 @@ def instance(registry: Registry[Any], choice: Choice) -> Any:
     return from_dict(entry.load(), {**choice.options, **fixed}, owner=owner)
 
 
+def parts(plugins: Plugins, spec: Spec) -> dict[str, tuple[Registry[Any], Choice]]:
+    """Return for each part of a spec its registry and the choice from it.
+
+    The parts are dataset, model, method, and sparse if there is a sparsifier.
+    """
+    every: dict[str, tuple[Registry[Any], Choice | None]] = {
+        "dataset": (plugins.datasets, spec.dataset),
+        "model": (plugins.models, spec.model),
+        "method": (plugins.methods, spec.method),
+        "sparse": (plugins.sparsifiers, spec.sparse),
+    }
+    return {kind: (r, choice) for kind, (r, choice) in every.items() if choice is not None}
+
+
 def training_of(spec: Spec) -> Training:
     """Return the settings of a spec's training, including those that the spec leaves out."""
     return from_dict(Training, spec.training, owner="training")
