@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from debiasbench.common.processes import speaks
 from debiasbench.common.signals import stopped_by_signals
 from debiasbench.common.wording import printable
 
@@ -115,10 +116,16 @@ def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_plugins() -> Plugins:
-    """Load all plugins, with a warning on stderr for each that fails."""
+    """Load all plugins, with warnings on stderr for those that fail or do what they should not."""
+    from debiasbench.common.foreign import trace
     from debiasbench.specs.plugins import Plugins
 
-    plugins = click.get_current_context().obj or Plugins()
-    for broken in plugins.broken:
+    context = click.get_current_context()
+    plugins = context.obj or Plugins()
+    for broken in plugins.broken if speaks() else ():
+        if broken.error is not None and context.meta.get("debug"):
+            click.echo(trace(broken.error), err=True)
         say(f"Warning: {broken}", err=True)
+    for warning in plugins.warnings if speaks() else ():
+        say(f"Warning: {warning}", err=True)
     return plugins

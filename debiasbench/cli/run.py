@@ -64,6 +64,7 @@ def run(
     A run that has a record is not run again.
     """
     from debiasbench.cli.report import report
+    from debiasbench.runs.provenance import changed
 
     plugins = load_plugins()
     settings = with_short_options(
@@ -87,7 +88,7 @@ def run(
         spec, plugins, options, overwrite, keep_weights, quiet
     )
     if speaks():
-        click.echo(report(result))
+        click.echo(report(result, [] if result.fresh else changed(result.record, plugins)))
     if result.record.failure is not None:
         from debiasbench.common.errors import TrainingFailed
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
 
+from debiasbench.common.wording import counted
+from debiasbench.runs.provenance import changed
 from debiasbench.runs.sweep import Attempt, Tally, attempt
 
 if TYPE_CHECKING:
@@ -47,11 +50,15 @@ class Runs:
         self._store = Store(options.results)
         self._session: Session | None = None
         self._paths: list[Path] = []  # of the records of all attempted runs
+        self._changed: Counter[str] = Counter()  # plugins whose code is not that of a record
         self.tally = Tally(total)
 
     def is_done(self, spec: Spec) -> bool:
         """Return whether a spec has a record that is not to be replaced."""
-        return not spec.unresolved and self._store.finished(spec, self._overwrite) is not None
+        record = None if spec.unresolved else self._store.finished(spec, self._overwrite)
+        if record is not None:
+            self._changed.update(changed(record, self._plugins))
+        return record is not None
 
     def head(self, number: int, label: str) -> str:
         """Return the beginning of the line of a run, such as " 3/12  density=0.05 seed=1"."""
@@ -85,7 +92,13 @@ class Runs:
         return [path for path in paths if path.exists()]
 
     def close(self) -> None:
-        """Close the session, if it was opened."""
+        """Close the session, if it was opened; name plugins that changed since runs were made."""
+        for plugin, runs in self._changed.items():
+            click.echo(
+                f"Warning: {counted(runs, 'run')} already done with other code of {plugin} than "
+                "now; --overwrite always trains all runs again",
+                err=True,
+            )
         if self._session is not None:
             self._session.close()
 

@@ -17,6 +17,7 @@ from debiasbench.common.errors import (
     PredictionFailed,
     SupervisionError,
 )
+from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.randomness import derive, seeded
 from debiasbench.core.lab import Lab
@@ -97,14 +98,15 @@ def fit(
         components=components,
     )
     # seeded for methods that use global generators
-    with blamed(owner), seeded(derive(seed, "fit")):
+    module = type(method).__module__
+    with blamed(owner, module), seeded(derive(seed, "fit")), contained(owner, signals=False):
         result = method.fit(lab)
     return Fitted(_as_trained(result, ledger, owner), tuple(ledger.stages), owner)
 
 
 @contextmanager
-def blamed(owner: str) -> Iterator[None]:
-    """Name the method in errors that its code raises inside the context.
+def blamed(owner: str, module: str = "") -> Iterator[None]:
+    """Name the method in errors that its code, in `module`, raises inside the context.
 
     `SupervisionError`, `OptionError` and other errors of the package stay what they are; any other
     error becomes a `PluginError`.
@@ -117,12 +119,15 @@ def blamed(owner: str) -> Iterator[None]:
         raise OptionError(f"{owner}: {error}") from error
     except DebiasbenchError:
         raise
-    except Exception as error:
+    except BaseException as error:  # a plugin may raise anything, also SystemExit
+        if is_interrupt(error):
+            raise
         if is_out_of_memory(error):
             raise OutOfMemory(
                 f"{owner} needs more memory than there is. Use a smaller network or less data"
             ) from error
-        raise PluginError(f"{owner} raised {first_line(error)}") from error
+        raised = explained(error, module)
+        raise PluginError(f"{owner} raised {raised}. --debug shows the traceback") from error
 
 
 def fit_spec(
@@ -141,11 +146,6 @@ def fit_spec(
         components=lambda: [] if updater is None else [Sparsify(updater)],
         owner=str(plugins.methods[spec.method.name]),
     )
-
-
-def first_line(error: Exception) -> str:
-    """Return the type and the first line of the message of an error."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from debiasbench.common.errors import TrainingFailed
 from debiasbench.common.signals import Stop, stopped_by_signals
@@ -18,7 +18,7 @@ from debiasbench.runs.cost import cost_of
 from debiasbench.runs.evaluate import evaluate, serialised_weights
 from debiasbench.runs.fit import Fitted, blamed, fit_spec, located
 from debiasbench.runs.ledger import last_step
-from debiasbench.specs.resolve import instance, training_of
+from debiasbench.specs.resolve import instance, parts, training_of
 from debiasbench.training import stage_store
 from debiasbench.training.device import peak_memory, reset_peak_memory
 from debiasbench.training.predict import Predictor
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from debiasbench.core.stage import Trained
     from debiasbench.records.store import Overwrite, Store
     from debiasbench.specs.plugins import Plugins
-    from debiasbench.specs.registry import Registry
     from debiasbench.specs.spec import Choice, Spec
     from debiasbench.training.execution import Execution
     from debiasbench.training.placed import PlacedTask
@@ -168,20 +167,10 @@ class _CurrentRun:
             curves=[_curves(stage) for stage in fitted.stages],
         )
 
-    def _parts(self) -> dict[str, tuple[Registry[Any], Choice]]:
-        """Return for each part of the spec the registry and the choice from it."""
-        plugins, spec = self._workplace.plugins, self._spec
-        parts: dict[str, tuple[Registry[Any], Choice | None]] = {
-            "dataset": (plugins.datasets, spec.dataset),
-            "model": (plugins.models, spec.model),
-            "method": (plugins.methods, spec.method),
-            "sparse": (plugins.sparsifiers, spec.sparse),
-        }
-        return {kind: (r, choice) for kind, (r, choice) in parts.items() if choice is not None}
-
     def _stage_store(self, overwrite: Overwrite) -> StageStore:
         workplace, spec, execution = self._workplace, self._spec, self._workplace.execution
-        instances = {kind: instance(*part) for kind, part in self._parts().items()}
+        chosen = parts(workplace.plugins, spec)
+        instances = {kind: instance(*part) for kind, part in chosen.items()}
         method = instances.pop("method")
         identity: Mapping[str, object] = {
             "data": self._facts.fingerprint,
@@ -204,11 +193,10 @@ class _CurrentRun:
         )
 
     def _provenance(self) -> Provenance:
-        execution = self._workplace.execution
+        execution, plugins = self._workplace.execution, self._workplace.plugins
+        chosen = parts(plugins, self._spec)
         return Provenance(
-            plugins={
-                kind: str(r[choice.name].origin) for kind, (r, choice) in self._parts().items()
-            },
+            plugins={kind: str(r[choice.name].origin) for kind, (r, choice) in chosen.items()},
             versions=provenance.versions(),
             device=str(execution.device),
             hardware=execution.hardware,
@@ -219,7 +207,8 @@ class _CurrentRun:
                 "processes": execution.team.size,
             },
             started=self._started.isoformat(timespec="seconds"),
-            code=provenance.code(*(instance(*part) for part in self._parts().values())),
+            code=provenance.code(*(instance(*part) for part in chosen.values())),
+            plugin_code=provenance.plugin_code(plugins, self._spec),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class Maker:
 
     def _shared(self, part: str, value: Any) -> Any:
         """Return the first of all equal values, so that equal parts are the same object."""
-        content = canonical(asdict(value) if is_dataclass(value) else value)
+        content = canonical(value if isinstance(value, dict) else asdict(value))
         return self._equal.setdefault((part, content), value)
 
 

@@ -47,13 +47,17 @@ def make_spec(
     Raises `UnknownNameError` and `OptionError`.
     """
     check_seed(seed)
-    data = plugins.datasets[dataset].load()
+    data = plugins.datasets.find(dataset)[0].load()
     settings = parse(Training, {**data.training, **(training or {})}, owner="training")
     if settings.precision == "auto":
         settings = replace(settings, precision=precision)
     return Spec(
         dataset=_choice(plugins.datasets, dataset, dataset_options),
-        model=_choice(plugins.models, data.model if model is None else model, model_options),
+        model=_choice(
+            plugins.models,
+            recommended_model(plugins, dataset) if model is None else model,
+            model_options,
+        ),
         method=_choice(plugins.methods, method, method_options),
         training=as_dict(settings),
         seed=seed,
@@ -67,6 +71,17 @@ def check_seed(seed: object) -> None:
         raise OptionError(f"seed = {shown(seed)}: must be a whole number from 0 to {SEEDS[-1]}")
 
 
+def recommended_model(plugins: Plugins, dataset: str) -> str:
+    """Return the name of the model that a data set recommends.
+
+    Among models of the same name, it is the one of the data set's own distribution.
+    """
+    entry, _ = plugins.datasets.find(dataset)
+    name = entry.load().model
+    own = f"{entry.origin.prefix}:{name}"
+    return own if plugins.models.is_ambiguous(name) and own in plugins.models else name
+
+
 def _choice(registry: Registry[Any], name: str, options: Mapping[str, object] | None) -> Choice:
     entry, fixed = registry.find(name)
     owner = f"{registry.kind} {name}"
@@ -77,14 +92,29 @@ def _choice(registry: Registry[Any], name: str, options: Mapping[str, object] | 
                 f"{fixed[option]!r} in the name. Keep one of them"
             )
     resolved = as_dict(parse(entry.load(), {**(options or {}), **fixed}, owner=owner))
-    return Choice(name, {k: v for k, v in resolved.items() if k not in fixed})
+    options = {k: v for k, v in resolved.items() if k not in fixed}
+    return Choice(registry.name_in_spec(name), options)
 
 
 def instance(registry: Registry[Any], choice: Choice) -> Any:
     """Make the data set, model, method or sparsifier that a spec names, with its options."""
-    entry, fixed = registry.find(choice.name)
+    entry, fixed = registry.find_in_spec(choice.name)
     owner = f"{registry.kind} {choice.name}"
     return from_dict(entry.load(), {**choice.options, **fixed}, owner=owner)
+
+
+def parts(plugins: Plugins, spec: Spec) -> dict[str, tuple[Registry[Any], Choice]]:
+    """Return for each part of a spec its registry and the choice from it.
+
+    The parts are dataset, model, method, and sparse if there is a sparsifier.
+    """
+    every: dict[str, tuple[Registry[Any], Choice | None]] = {
+        "dataset": (plugins.datasets, spec.dataset),
+        "model": (plugins.models, spec.model),
+        "method": (plugins.methods, spec.method),
+        "sparse": (plugins.sparsifiers, spec.sparse),
+    }
+    return {kind: (r, choice) for kind, (r, choice) in every.items() if choice is not None}
 
 
 def training_of(spec: Spec) -> Training:
