@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-from filelock import FileLock, Timeout
 
 from debiasbench.common.atomic import write_whole
 from debiasbench.common.errors import BusyError, RecordError, StoreError
+from debiasbench.common.folders import entries
+from debiasbench.common.locks import LockHeldError, locked
 from debiasbench.records.beside import (
     PREDICTIONS,
     WEIGHTS,
@@ -27,7 +28,6 @@ from debiasbench.records.upgrade import former_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from debiasbench.records.beside import Predictions
     from debiasbench.specs.spec import Spec
@@ -140,28 +140,30 @@ class Store:
 
     @contextmanager
     def claim(self, spec: Spec) -> Iterator[None]:
-        """Hold the right to run `spec`; the system returns it when the process dies.
+        """Hold the right to run `spec`; it is free again when the process dies.
 
         Raises `BusyError` if another process holds it, `StoreError` if the folder is unwritable.
         """
-        try:
-            locks = self.folder / ".locks"
-            locks.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(locks / f"{spec.stem}.lock", timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise BusyError(
-                f"{spec.stem} is being run by another process. "
-                "Wait for it, or use another --results"
-            ) from error
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            for leftover in self.folder.glob(f".{spec.stem}.*"):
-                leftover.unlink()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder, spec.stem, wait="if void"))
+            except LockHeldError as error:
+                raise BusyError(
+                    f"{spec.stem} is being run by another process ({error.holder}). "
+                    "Wait for it, or use another --results"
+                ) from error
+            except OSError as error:
+                raise self._unwritable(error) from error
+            self._remove_unfinished(spec)
             yield
-        finally:
-            lock.release()
+
+    def _remove_unfinished(self, spec: Spec) -> None:
+        """Remove what a killed process wrote under temporary names; the caller holds the claim."""
+        with suppress(OSError):
+            for entry in entries(self.folder):
+                if entry.name.startswith(f".{spec.stem}."):
+                    with suppress(OSError):
+                        Path(entry).unlink()
 
     def save(
         self, record: Record, predictions: Predictions | None, weights: bytes | None = None
