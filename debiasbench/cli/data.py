@@ -195,22 +195,22 @@ def _written(dataset: Dataset) -> dict[str, object]:
 
 
 def _state(dataset: Dataset, root: Path) -> tuple[str, str]:
-    from debiasbench.common.folders import size
+    from debiasbench.files.task_cache import weight
 
     sources = dataset.sources(root)
     if not sources:
         return "included", ""
     if all(source.exists() for source in sources):
-        return "present", _size(sum(size(source) for source in sources))
+        return "present", _size(sum(weight(source) for source in sources))
     return "not downloaded" if dataset.downloads else "manual download", ""
 
 
 def _imported(root: Path) -> list[tuple[str, str, str, str, str, str]]:
-    from debiasbench.common.folders import size
     from debiasbench.files.importing import names, where
+    from debiasbench.files.task_cache import weight
 
     return [
-        (name, "imported", "", _size(size(folder)), "", "your own")
+        (name, "imported", "", _size(weight(folder)), "", "your own")
         for name in names(root)
         if (folder := where(root, name)) is not None
     ]

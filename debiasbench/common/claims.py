@@ -27,12 +27,16 @@ class Claim:
         self._lease = SoftFileLease(path, lease_duration=LEASE, heartbeat_interval=BEAT)
 
     def acquire(self) -> bool:
-        """Try once to get the claim; raises `OSError` if the folder cannot be written."""
-        try:
-            self._lease.acquire(timeout=0)
-        except Timeout:
-            return False
-        return True
+        """Try to get the claim without waiting; raises `OSError` if the folder is not writable."""
+        for _ in range(3):  # an attempt may only remove a void claim
+            try:
+                self._lease.acquire(timeout=0)
+            except Timeout:
+                if self.path.exists():
+                    return False
+            else:
+                return True
+        return False
 
     def release(self) -> None:
         """Remove the file."""

@@ -48,8 +48,3 @@ def files(path: Path) -> Iterator[Path]:
         folders.sort()
         for name in sorted(names):
             yield Path(folder, name)
-
-
-def size(path: Path) -> int:
-    """Return the size in bytes of a file, or of all files below a folder; 0 if there is none."""
-    return sum(found.st_size for file in files(path) if (found := status(file)) is not None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.canonical import digest
 from debiasbench.common.errors import DataError
-from debiasbench.common.folders import entries, files, size, status
+from debiasbench.common.folders import entries, files, status
 from debiasbench.common.locks import locked
 from debiasbench.common.options import as_dict
 from debiasbench.files import task_folder
@@ -86,8 +86,13 @@ def all_in(root: Path) -> list[Cached]:
             if not folder.is_dir():
                 continue  # another process removed it meanwhile
             name, options = folder.name, {}
-        tasks.append(Cached(folder, name, options, size(folder)))
+        tasks.append(Cached(folder, name, options, weight(folder)))
     return tasks
+
+
+def weight(path: Path) -> int:
+    """Return the size in bytes of a file, or of all files in a folder that can be read."""
+    return sum(found.st_size for file in files(path) if (found := status(file)) is not None)
 
 
 def _read(folder: Path, dataset: Dataset, *, warn: bool = False) -> Task | None:

@@ -99,17 +99,15 @@ class Store:
         its name did not tell precisions apart.
         """
         target = self._target(spec)
-        if target.exists() and (record := read(target)).id == spec.id:
+        if (record := _read_if_there(target)) is not None and record.id == spec.id:
             return target, record
         for former in former_ids(asdict(spec)):
             path = self.folder / f"{spec.stem.removesuffix(spec.id)}{former}.json"
-            if not path.exists():
-                continue
             try:
-                record = read(path)
+                record = _read_if_there(path)
             except RecordError:
                 continue  # whatever it is, it does not have the name of this spec
-            if record.id == spec.id:
+            if record is not None and record.id == spec.id:
                 return path, record
         return None
 
@@ -197,7 +195,8 @@ class Store:
         """Return the files of a record of `spec` under a former name; free the current name."""
         target = self._target(spec)
         try:
-            if target.exists() and read(target).id != spec.id:
+            current = _read_if_there(target)
+            if current is not None and current.id != spec.id:
                 migrate(target)
             stored = self._find(spec)
         except RecordError:
@@ -213,6 +212,16 @@ class Store:
             f"Cannot write to {self.folder}: {error.strerror or error}. "
             "Choose another folder with --results, or check its permissions and the free disk space"
         )
+
+
+def _read_if_there(path: Path) -> Record | None:
+    """Read a record file, or return None if there is none; raises `RecordError`."""
+    try:
+        return read(path) if path.exists() else None
+    except RecordError:
+        if path.exists():
+            raise
+        return None  # another process has just removed it
 
 
 def write_text(path: Path, text: str) -> None:

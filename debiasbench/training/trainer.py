@@ -138,15 +138,8 @@ class Sequential:
             yield None
             return
         key = identity(stage)
-        with self._store.open(
-            stage.name, key.content, shared=key.shared, check=self._check_stop
-        ) as stored:
+        with self._store.open(stage.name, key.content, shared=key.shared) as stored:
             yield stored
-
-    def _check_stop(self) -> None:
-        """Raise `Interrupted` if a stop was requested, before a stage begins."""
-        if self._stop.requested:
-            raise Interrupted(resumable=self._stop.resumable)
 
     def _loaded(self, stage: Stage, finished: Mapping[str, Any]) -> Trained:
         """Return the stored result of a stage."""

@@ -187,7 +187,7 @@ def test_the_claim_of_a_killed_process_of_this_machine_is_void_at_once(tmp_path:
         assert not mine.acquire()
         process.kill()
         process.wait()
-        assert mine.acquire() or mine.acquire()  # the first attempt may only remove the old claim
+        assert mine.acquire()
         mine.release()
     assert not path.exists()
 
