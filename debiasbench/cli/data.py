@@ -128,7 +128,7 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
             damaged += 1
             click.echo(f"damaged  {name}: {error}")
             if is_cached:
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)
                 click.echo("         removed; it will be decoded again when it is needed")
         else:
             click.echo(f"intact   {name}: {folder}")

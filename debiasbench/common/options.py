@@ -208,7 +208,7 @@ def check_is_options(cls: type) -> None:
 
 
 @functools.cache  # a grid of 100,000 runs asks as often
-def _check(cls: Any) -> None:
+def _check(cls: type) -> None:
     if not dataclasses.is_dataclass(cls):
         raise OptionError(f"{cls.__qualname__} is not a dataclass: write @dataclass above it")
     fields = {f.name: f for f in dataclasses.fields(cls)}

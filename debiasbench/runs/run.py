@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from debiasbench.common.errors import TrainingFailed
+from debiasbench.common.errors import StoreError, TrainingFailed
 from debiasbench.common.signals import Stop, stopped_by_signals
 from debiasbench.records.record import Curves, Failure, Provenance, Record, TaskFacts
 from debiasbench.records.selection import RULES
@@ -81,7 +81,8 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
             stop.resumable = True
             if record.failure is None:  # the stages of a failed run are kept for inspection
                 current.stages.done()
-            stage_store.collect(current.stages.folder)
+            with suppress(StoreError):  # the record is written
+                stage_store.collect(current.stages.folder)
             return Run(record, path, fresh=True)
 
 
