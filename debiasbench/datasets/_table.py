@@ -66,6 +66,12 @@ def space_separated(path: Path) -> Lines:
                 yield number, words
 
 
+def has_commas(path: Path) -> bool:
+    """Return whether the first line with text contains a comma, as in CSV of any file name."""
+    with _errors(path), path.open(encoding="utf-8-sig") as file:
+        return "," in next((line for line in file if line.strip()), "")
+
+
 def rows(path: Path, lines: Lines, header: Sequence[str], wanted: Sequence[str]) -> Iterator[Row]:
     """Yield rows with the wanted columns; each row must have as many cells as the header.
 

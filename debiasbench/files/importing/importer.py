@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import DataError, OptionError
 from debiasbench.common.names import NAME
-from debiasbench.files.importing import place, vetting
+from debiasbench.files.importing import labels, place, vetting
 from debiasbench.files.importing.folder import FOLDER, where
 from debiasbench.files.importing.groups import Plan, oddities, plan
 from debiasbench.files.importing.pixels import Reader
@@ -62,14 +62,17 @@ def import_data(
     _check_name(name, taken)
     _check_free(root, name, replace=replace)
     written = _read(source)
-    vetted = vetting.vet(written.rows, source, splits=written.splits)
+    named, doubts = labels.checked(written.rows, source)
+    vetted = vetting.vet(named, source, splits=written.splits)
     rows = vetted.good if written.splits else vetting.split(vetted.good, source.seed)
     rows.sort(key=lambda row: SPLITS.index(row.split))  # stable; each split is a slice
     problems = written.problems + vetted.problems
-    labels = {row.label for row in written.rows if row.label}
+    classes = {row.label for row in named if not labels.is_missing(row.label)}
+    known = {labels.plain(label) for label in classes}
+    classes |= {label for label in written.classes if labels.plain(label) not in known}
 
     def planned(rows: list[Row]) -> Plan:
-        return plan(rows, source, labels, splits=written.splits)
+        return plan(rows, source, classes, splits=written.splits)
 
     if not problems:
         planned(rows)  # finds errors of the whole before anything is decoded
@@ -93,7 +96,7 @@ def import_data(
             digest = _save(task, whole, source, left_out=bad_rows(problems))
         place.swap(whole)
         notes = [*written.notes, *([] if written.splits else [_split_note()]), result.note()]
-        return _finished(whole, digest, problems, notes, reader)
+        return _finished(whole, digest, problems, notes, doubts, reader)
 
 
 def _read(source: Source) -> Rows:
@@ -144,12 +147,17 @@ def _save(task: Task, whole: Path, source: Source, *, left_out: int) -> str:
 
 
 def _finished(
-    whole: Path, digest: str, problems: list[Problem], notes: list[str], reader: Reader
+    whole: Path,
+    digest: str,
+    problems: list[Problem],
+    notes: list[str],
+    doubts: list[str],
+    reader: Reader,
 ) -> Finished:
     from debiasbench.files import task_folder
 
     task = task_folder.load(whole, verify=False)
-    warnings = oddities(task)
+    warnings = [*doubts, *oddities(task)]
     if reader.leaks:
         earlier, later = reader.leaks[0]
         warnings.insert(

@@ -72,13 +72,15 @@ class Problem:
 class Rows:
     """Rows as written, problems of lines that are not rows, and notes for the user.
 
-    `splits`: whether the rows have splits.
+    `splits`: whether the rows have splits. `classes`: classes that must have an image, in addition
+    to those of the rows.
     """
 
     rows: list[Row]
     problems: list[Problem]
     notes: list[str]
     splits: bool
+    classes: frozenset[str] = frozenset()
 
 
 class BadRows(DataError):  # noqa: N818 - the name says what is wrong

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import suggestion
+from debiasbench.files.importing.labels import is_missing, plain
 from debiasbench.files.importing.source import Problem
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def vet(rows: list[Row], source: Source, *, splits: bool) -> Vetted:
     for row in rows:
         path = locate(base, row.file)
         earlier = first.setdefault(path, row) if isinstance(path, Path) else row
-        split = SPLITS.get(row.split.lower(), "")
+        split = SPLITS.get(plain(row.split).lower(), "")
         messages = [path] if isinstance(path, str) else []
         if earlier is not row:
             messages.append(f"is the same file as {earlier}")
@@ -61,13 +62,21 @@ def vet(rows: list[Row], source: Source, *, splits: bool) -> Vetted:
 
 
 def _labels(row: Row, source: Source) -> list[str]:
-    messages = [] if row.label else [f"has no label (column {source.label!r})"]
-    columns = source.bias or ("bias",)
-    return messages + [
-        f"has no bias (column {column!r})"
-        for column, value in zip(columns, row.bias, strict=True)
-        if not value
+    cells = [("label", source.label, row.label)]
+    cells += [
+        ("bias", column, value)
+        for column, value in zip(source.bias or ("bias",), row.bias, strict=True)
     ]
+    messages = []
+    for kind, column, value in cells:
+        if not plain(value):
+            messages.append(f"has no {kind} (column {column!r})")
+        elif is_missing(value):
+            messages.append(
+                f"has no {kind} (column {column!r}): {value!r} stands for a missing value. "
+                "If it is a name, rename it"
+            )
+    return messages
 
 
 def _no_split(value: str) -> str:
