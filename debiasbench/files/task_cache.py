@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,20 @@ def load(name: str, dataset: Dataset, root: Path) -> Task:
 
     A data set without `sources` is loaded each time. Two processes that need the same task load it
     once. A killed process leaves nothing that is taken for a task. If the cached task is damaged,
-    or the cache cannot be written, the data set is loaded again with a warning. Raises `DataError`.
+    or the cache cannot be written, the data set is loaded again with a warning. Raises `DataError`,
+    also for a file or folder that cannot be read.
     """
+    try:
+        return _load(name, dataset, root)
+    except OSError as error:
+        raise DataError(
+            f"The data set {name} cannot be read: {error.filename or root}: "
+            f"{error.strerror or error}. Check the name and the permissions, or choose another "
+            "folder with --data-root or DEBIASBENCH_DATA"
+        ) from error
+
+
+def _load(name: str, dataset: Dataset, root: Path) -> Task:
     sources = dataset.sources(root)
     if not sources or not root.is_dir():  # `load` reports what is missing
         return _augmented(dataset.load(root), dataset)
@@ -91,8 +104,12 @@ def all_in(root: Path) -> list[Cached]:
 
 
 def weight(path: Path) -> int:
-    """Return the size in bytes of a file, or of all files in a folder."""
-    return sum(file.stat().st_size for file in _files(path))
+    """Return the size in bytes of a file, or of all files in a folder that can be read."""
+    total = 0
+    for file in _files(path):
+        with suppress(OSError):  # removed meanwhile, or a link to nothing
+            total += file.stat().st_size
+    return total
 
 
 def _read(folder: Path, dataset: Dataset, *, warn: bool = False) -> Task | None:

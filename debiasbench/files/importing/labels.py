@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from debiasbench.common.wording import counted
-from debiasbench.files.importing.wording import few
+from debiasbench.files.importing.wording import CONTROL, few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -59,6 +59,11 @@ def _joins(text: str, i: int) -> bool:
 def is_missing(text: str) -> bool:
     """Return whether a label is empty, or a marker that programs write for a missing value."""
     return plain(text).lower() in {"", *MISSING}
+
+
+def is_label(text: str) -> bool:
+    """Return whether a text can name a class or a bias value."""
+    return not is_missing(text) and not CONTROL.search(text)
 
 
 def checked(rows: Sequence[Row], source: Source) -> tuple[list[Row], list[str]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import suggestion
 from debiasbench.files.importing.labels import is_missing, plain
 from debiasbench.files.importing.source import Problem
+from debiasbench.files.importing.wording import CONTROL
 
 if TYPE_CHECKING:
     from debiasbench.files.importing.source import Row, Source
@@ -69,6 +70,8 @@ def _labels(row: Row, source: Source) -> list[str]:
     ]
     messages = []
     for kind, column, value in cells:
+        if CONTROL.search(value):
+            messages.append(f"has control characters in its {kind}, {value!r}: remove them")
         if not plain(value):
             messages.append(f"has no {kind} (column {column!r})")
         elif is_missing(value):
@@ -115,6 +118,11 @@ def _not_found(file: str, error: OSError) -> str:
     return f"cannot be read ({error.strerror or error})"
 
 
+def lot(row: Row, seed: int) -> bytes:
+    """Return what rows are sorted by to draw some at random: it depends on file name and seed."""
+    return blake2b(f"{seed}/".encode() + os.fsencode(row.file)).digest()
+
+
 def split(rows: list[Row], seed: int) -> list[Row]:
     """Assign each row to a split, in each group by `PERCENT`.
 
@@ -126,7 +134,7 @@ def split(rows: list[Row], seed: int) -> list[Row]:
         groups.setdefault((row.label, row.bias), []).append(row)
     splits: dict[Path, str] = {}
     for members in groups.values():
-        members.sort(key=lambda row: blake2b(f"{seed}/".encode() + os.fsencode(row.file)).digest())
+        members.sort(key=lambda row: lot(row, seed))
         n = len(members)
         test = max(round(n * PERCENT["test"] / 100), int(n > 1))
         val = max(round(n * PERCENT["val"] / 100), int(n > 2))
