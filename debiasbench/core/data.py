@@ -101,7 +101,8 @@ class Task:
 
     def _check_several(self) -> None:
         """Raise `DataError` if all samples have one class or one bias value: nothing to compare."""
-        found = {int(value) for split in self.splits().values() for value in split.bias.unique()}
+        counts = [s.bias.bincount(minlength=len(self.biases)) for s in self.splits().values()]
+        found = {b for count in counts for b, n in enumerate(count.tolist()) if n}
         for kind, names, present in (
             ("class", self.classes, set(range(len(self.classes)))),
             ("bias value", self.biases, found),

@@ -60,8 +60,8 @@ def boards(
         # an imported data set has the name imported:NAME, and people write NAME
         wanted = dataset if dataset in names else f"{IMPORTED}{dataset}"
         if wanted not in names:
-            known = {name.removeprefix(IMPORTED) for name in names}
-            raise UnknownNameError("data set", dataset, known)
+            short = {name.removeprefix(IMPORTED) for name in names}
+            raise UnknownNameError("data set", dataset, short)
         records = [r for r in records if r.spec.dataset.name == wanted]
     if not records:
         return []

@@ -10,6 +10,8 @@ from debiasbench.files.importing.vetting import lot
 from debiasbench.files.importing.wording import few, joined
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from debiasbench.files.importing.source import Row, Source
 
 
@@ -34,7 +36,7 @@ def balance(rows: list[Row], source: Source) -> tuple[list[Row], str]:
             "Add some, or leave out --balance-test"
         )
     size = min((len(members) for members in groups.values()), default=0)
-    kept = set()
+    kept: set[Path] = set()
     for members in groups.values():
         drawn = sorted(members, key=lambda row: lot(row, source.seed))[:size]
         kept.update(row.path for row in drawn)

@@ -159,8 +159,10 @@ def _marked(flags: Tensor, names: Sequence[str]) -> list[str]:
 
 def oddities(task: Task) -> list[str]:
     """Return warnings about absent and small groups."""
+    import torch
+
     counts = {name: task.group_counts(split) for name, split in task.splits().items()}
-    anywhere = sum(counts.values()) > 0
+    anywhere = torch.stack(list(counts.values())).sum(dim=0) > 0  # (G,) bool
     kinds = [("No split has an image", ~anywhere)]
     for name, count in counts.items():
         kinds.append((f"The {name} split has no image", (count == 0) & anywhere))

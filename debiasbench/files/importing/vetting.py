@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import unicodedata
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -101,13 +102,25 @@ def locate(base: Path, file: str) -> Path | str:
     if Path(os.path.normpath(file)).parts[:1] == (os.pardir,):
         return f"is outside {base}"
     try:
-        real = Path(os.path.realpath(base / file, strict=True))
+        real = _real(base, file)
         regular = stat.S_ISREG(real.stat().st_mode)
     except OSError as error:
         return _not_found(file, error)
     if not real.is_relative_to(base):
         return f"is a symbolic link to a place outside {base}"
     return real if regular else "is not a file"
+
+
+def _real(base: Path, file: str) -> Path:
+    """Return the file with links resolved; names in NFC and NFD are the same, as on macOS."""
+    try:
+        return Path(os.path.realpath(base / file, strict=True))
+    except FileNotFoundError:
+        for form in ("NFC", "NFD"):
+            name = unicodedata.normalize(form, file)
+            if name != file and (base / name).exists():
+                return Path(os.path.realpath(base / name, strict=True))
+        raise
 
 
 def _not_found(file: str, error: OSError) -> str:
