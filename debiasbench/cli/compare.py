@@ -102,7 +102,7 @@ def compare(
     comparison = Comparison(
         methods=methods,
         seeds=read_seeds(seeds),
-        dataset=dataset or "digits",
+        dataset="digits" if dataset is None else dataset,
         model=model,
         sparse=sparse,
         settings=read_lists(settings),

@@ -81,9 +81,7 @@ def run(
     elif method is None:
         raise click.UsageError("Missing option '--method', for example --method rest")
     else:
-        spec = spec_of(
-            plugins, options, method, dataset or "digits", model, seed or 0, settings, sparse
-        )
+        spec = spec_of(plugins, options, method, dataset, model, seed or 0, settings, sparse)
     result = _done(spec, options, overwrite, keep_weights) or _trained(
         spec, plugins, options, overwrite, keep_weights, quiet
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import UnknownNameError
+from debiasbench.common.names import IMPORTED
 from debiasbench.leaderboard.frame import frame
 from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, rows_of
@@ -47,19 +48,22 @@ def boards(
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
-    `dataset`: only this data set's name. `metric`, `select`: instead of the data set's own.
-    `baseline`: the name of a row that the others are compared with, seed by seed. `unverified`:
-    ids of records whose hits could not be compared with predictions, for a note. Each spec must
-    occur once: see `distinct`.
+    `dataset`: only this data set; the name of an imported one needs no "imported:". `metric`,
+    `select`: instead of the data set's own. `baseline`: the name of a row that the others are
+    compared with, seed by seed. `unverified`: ids of records whose hits could not be compared with
+    predictions, for a note. Each spec must occur once: see `distinct`.
     """
     for kind, name, known in (("metric", metric, METRICS), ("selection rule", select, RULES)):
         if name is not None and name not in known:
             raise UnknownNameError(kind, name, known)
     names = {r.spec.dataset.name for r in records}
     if dataset is not None:
-        if dataset not in names:
-            raise UnknownNameError("data set", dataset, names)
-        records = [r for r in records if r.spec.dataset.name == dataset]
+        # an imported data set has the name imported:NAME, and people write NAME
+        wanted = dataset if dataset in names else f"{IMPORTED}{dataset}"
+        if wanted not in names:
+            short = {name.removeprefix(IMPORTED) for name in names}
+            raise UnknownNameError("data set", dataset, short)
+        records = [r for r in records if r.spec.dataset.name == wanted]
     if not records:
         return []
     by_id = {r.id: r for r in records}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from debiasbench.common.errors import OptionError
+from debiasbench.common.errors import OptionError, UnknownNameError
+from debiasbench.common.names import IMPORTED
 from debiasbench.common.options import as_dict, from_dict, parse
 from debiasbench.common.wording import shown
 from debiasbench.core.settings import Training
@@ -127,13 +128,19 @@ def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str
 
     The short name of an imported data set is enough unless a plugin registers the same name. The
     digest of the imported data becomes an option, so that other data under the same name is
-    another spec.
+    another spec. Raises `UnknownNameError` with the registered and the imported names.
     """
-    from debiasbench.files.importing import find
+    from debiasbench.files.importing import find, names
 
-    short = name.removeprefix("imported:")
+    short = name.removeprefix(IMPORTED)
     if (short != name or name not in plugins.datasets) and (
         digest := find(root, short)
     ) is not None:
-        return f"imported:{short}", {"digest": digest}
+        return f"{IMPORTED}{short}", {"digest": digest}
+    try:
+        plugins.datasets.find(name)
+    except UnknownNameError as error:
+        registry = plugins.datasets
+        known = [*registry.display_names(), *names(root)]
+        raise UnknownNameError("dataset", name, known, hint=registry.unloaded) from error
     return name, {}
