@@ -20,7 +20,9 @@ from debiasbench.core.modes import is_finite
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.stage import StageCost, Trained
 from debiasbench.core.supervision import Supervision
-from debiasbench.sparsity import Sparsify, SparsityError
+from debiasbench.sparsity import NotAttached, Sparsify, SparsityError
+from debiasbench.sparsity.guards import check_reported
+from debiasbench.sparsity.names import named_parameters
 from debiasbench.specs.resolve import instance, training_of
 
 if TYPE_CHECKING:
@@ -153,6 +155,14 @@ def _as_trained(result: object, stages: Sequence[Trained], owner: str) -> Traine
                 "checkpoints do not have this change: return the network instead, which is "
                 "stage.objective.network"
             )
+        try:
+            check_reported(result.objective, result.masks, result.densities)
+        except NotAttached as error:
+            raise PluginError(
+                f"{owner} changed weights after lab.train and then returned the stage, whose "
+                f"density is another: {error}. Return the network instead, which is "
+                "stage.objective.network"
+            ) from error
         return result
     if not isinstance(result, nn.Module):
         raise PluginError(
@@ -172,7 +182,7 @@ def _densities(objective: Objective, stages: Sequence[Trained]) -> dict[str, flo
     Weights that the method replaced later, such as those of a refitted head, are dense.
     """
     densities: dict[str, float] = {}
-    for name, weight in objective.named_parameters():
+    for name, weight in named_parameters(objective):
         for stage in reversed(stages):
             if (density := _density(name, weight, stage)) is not None:
                 densities[name] = density
