@@ -209,8 +209,10 @@ class SparseTraining:
         """Score connections by this step's gradients, those of the dense network (SNIP)."""
         gradients = {n: p.grad for n, p in self.weights.items() if p.grad is not None}
         _check_finite(gradients, step)
+        frozen = {name for name, p in self.weights.items() if not p.requires_grad}
+        dense = self._dense | frozen
         masks = first_masks(
-            self.updater, self.weights, self.layouts, self._dense, self.seed, gradients=gradients
+            self.updater, self.weights, self.layouts, dense, self.seed, gradients=gradients
         )
         self._waits_for_gradients = False
         self._account(step + 1, dense_gradients=False)

@@ -30,7 +30,7 @@ def copied(model: nn.Module) -> nn.Module:
     for name, module in named_modules(model):
         _check_not_computed(name, module)
     memo: dict[int, Any] = {}  # what becomes of an object in the copy, by its id
-    for _, _, value in _attributes(model):
+    for _, _, value in _attributes(model, REGISTERED):
         for tensor in _tensors(value):
             if not tensor.is_leaf:  # for example a kept activation
                 memo[id(tensor)] = tensor.detach().clone()
@@ -120,12 +120,12 @@ def _tensors(value: object) -> list[Tensor]:
     return [v for v in values if isinstance(v, Tensor)]
 
 
-def _attributes(model: nn.Module) -> Iterator[tuple[Any, Any, object]]:
+def _attributes(model: nn.Module, more: Collection[str] = ()) -> Iterator[tuple[Any, Any, object]]:
     """Yield container, key and value for every attribute and every item of dicts and lists in it.
 
-    Parameters, buffers and modules that are registered are left out.
+    `more`: names of registered attributes to include.
     """
-    for container in _containers(model):
+    for container in _containers(model, more):
         items = container.items() if isinstance(container, dict) else enumerate(container)
         for key, value in items:
             yield container, key, value

@@ -62,6 +62,16 @@ class Stats:
         """Fraction of weights kept, in [0, 1]."""
         return self.kept / self.weights
 
+    def __str__(self) -> str:
+        """Return a report: the density of each layer, and the weights that stay dense."""
+        layers = [
+            (f"{x.density:.4f}  {x.name}" + "".join(f", shared as {other}" for other in x.tied))
+            for x in self.layers
+        ]
+        total = f"{self.density:.4f}  of all: {self.kept} of {self.weights} weights"
+        dense = [f"dense, not counted: {', '.join(self.dense)}"] if self.dense else []
+        return "\n".join([*layers, total, *dense])
+
 
 class Counted(Protocol):
     """What `statistics` reads of a sparse training."""
