@@ -26,7 +26,9 @@ from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.stage import StageCost, Trained
 from debiasbench.core.supervision import Supervision
 from debiasbench.runs.ledger import Ledger, last_step
-from debiasbench.sparsity import Sparsify, SparsityError
+from debiasbench.sparsity import NotAttached, Sparsify, SparsityError
+from debiasbench.sparsity.guards import check_reported
+from debiasbench.sparsity.names import named_parameters
 from debiasbench.specs.resolve import instance, training_of
 from debiasbench.training.predict import check_logits
 
@@ -195,7 +197,16 @@ def located(stage: str, step: int) -> Iterator[None]:
 def _as_trained(result: object, ledger: Ledger, owner: str) -> Trained:
     """Check what a method returned; make a network or objective a result without checkpoints."""
     if isinstance(result, Trained):
-        return ledger.kept(result, owner)
+        kept = ledger.kept(result, owner)
+        try:
+            check_reported(kept.objective, kept.masks, kept.densities)
+        except NotAttached as error:
+            raise PluginError(
+                f"{owner} changed weights after lab.train and then returned the stage, whose "
+                f"density is another: {error}. Return the network instead, which is "
+                "stage.objective.network"
+            ) from error
+        return kept
     if not isinstance(result, nn.Module):
         raise PluginError(
             f"{owner} returned {type(result).__name__} from fit; return the result of lab.train, "
@@ -214,7 +225,7 @@ def _densities(objective: Objective, stages: Sequence[Trained]) -> dict[str, flo
     Weights that the method replaced later, such as those of a refitted head, are dense.
     """
     densities: dict[str, float] = {}
-    for name, weight in objective.named_parameters():
+    for name, weight in named_parameters(objective):
         for stage in reversed(stages):
             if (density := _density(name, weight, stage)) is not None:
                 densities[name] = density

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from debiasbench.common.errors import OptionError, PredictionFailed, TrainingFailed
+from debiasbench.common.errors import (
+    OptionError,
+    PluginError,
+    PredictionFailed,
+    TrainingFailed,
+)
 from debiasbench.common.randomness import (
     derive,
     generator,
@@ -20,7 +25,9 @@ from debiasbench.common.randomness import (
 )
 from debiasbench.core.modes import is_finite
 from debiasbench.core.stage import StageCost, Trained
-from debiasbench.sparsity import NonFiniteGradient
+from debiasbench.sparsity import NonFiniteGradient, NotAttached
+from debiasbench.sparsity.guards import check_reported
+from debiasbench.sparsity.names import named_parameters
 from debiasbench.training.position import Position
 from debiasbench.training.step import Step
 
@@ -138,19 +145,28 @@ class StageRun:
         if self._rules is not None and stage.select:
             checkpoints = self._rules.checkpoints(stage.objective)
         kept = self._kept_masks()
+        masks = kept | _merged(component.masks() for component in stage.components)
+        densities = {name: int(mask.sum()) / mask.numel() for name, mask in kept.items()}
+        densities |= _merged(component.densities() for component in stage.components)
+        try:
+            check_reported(stage.objective, masks, densities)
+        except NotAttached as error:
+            raise PluginError(
+                f"The density of stage {stage.name!r} is not the one that would be recorded: "
+                f"{error}. Weights of a sparse stage may only change by its optimizer"
+            ) from error
         return Trained(
             stage.objective,
             checkpoints,
-            densities={name: mask.float().mean().item() for name, mask in kept.items()}
-            | _merged(component.densities() for component in stage.components),
-            masks=kept | _merged(component.masks() for component in stage.components),
+            densities,
+            masks,
             cost=self._cost(),
             curves=self._curves,
         )
 
     def _kept_masks(self) -> dict[str, Tensor]:
         """Return masks of an earlier stage that the weights still keep, as frozen layers do."""
-        weights = dict(self.stage.objective.named_parameters())
+        weights = dict(named_parameters(self.stage.objective))
         return {
             name: mask
             for name, mask in self.stage.masks.items()
