@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,23 @@ def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=remember,
         help="Show the traceback of an error.",
     )(command)
+
+
+def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--format`, whose default depends on where the table goes; see `table_format`."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "markdown", "latex", "csv", "json", "html-table"]),
+        help="Format of the tables. text fits into the width of the terminal.  "
+        "[default: text on a terminal, otherwise markdown]",
+    )(command)
+
+
+def table_format(form: str | None, out: Path | None = None) -> tuple[str, bool]:
+    """Return the format of a table, and whether it goes to a terminal."""
+    to_terminal = out is None and sys.stdout.isatty()
+    return form or ("text" if to_terminal else "markdown"), to_terminal
 
 
 def data_root_option(command: Callable[..., Any]) -> Callable[..., Any]:

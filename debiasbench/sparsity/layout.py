@@ -39,7 +39,9 @@ class Layout:
 
     def _swapped(self, weight: Tensor) -> Tensor:
         """Exchange the first two dimensions in each group; doing it twice changes nothing."""
-        grouped = weight.unflatten(0, (self.groups, -1))  # (groups, rows / groups, columns, ...)
+        grouped = weight.reshape(
+            self.groups, -1, *weight.shape[1:]
+        )  # (groups, rows / groups, columns, ...)
         return grouped.transpose(1, 2).flatten(0, 1).contiguous()
 
 
