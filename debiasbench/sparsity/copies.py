@@ -110,7 +110,7 @@ def _change(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
     for container, key, value in list(_attributes(model)):
         if isinstance(value, Tensor):
             container[key] = change(value)
-        elif _tensors(value):  # a tuple
+        elif isinstance(value, tuple) and _tensors(value):
             container[key] = tuple(change(v) if isinstance(v, Tensor) else v for v in value)
 
 
