@@ -39,9 +39,8 @@ class Layout:
 
     def _swapped(self, weight: Tensor) -> Tensor:
         """Exchange the first two dimensions in each group; doing it twice changes nothing."""
-        grouped = weight.reshape(
-            self.groups, -1, *weight.shape[1:]
-        )  # (groups, rows / groups, columns, ...)
+        # (groups, rows / groups, columns, *kernel)
+        grouped = weight.reshape(self.groups, -1, *weight.shape[1:])
         return grouped.transpose(1, 2).flatten(0, 1).contiguous()
 
 

@@ -14,7 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from debiasbench.sparsity import RigL, SparseTraining, SparsityError, SRigL, Static, Updater
+from debiasbench.sparsity import (
+    GMP,
+    SNFS,
+    GraNet,
+    RigL,
+    SparseTraining,
+    SparsityError,
+    SRigL,
+    Static,
+    Updater,
+)
 
 KERNEL = 3
 BUILD: dict[str, Callable[[], Any]] = {
@@ -97,6 +107,23 @@ def test_n_of_m_holds_in_consecutive_inputs_of_every_output(layer: str) -> None:
 def test_n_of_m_refuses_an_output_that_reads_too_few_inputs() -> None:
     with pytest.raises(SparsityError, match=r"0\.weight has 1 inputs, which is not a multiple"):
         trained(BUILD["transposed, depthwise"](), RigL(0.5, pattern="2:4", exclude=("4.*",)))
+
+
+@pytest.mark.parametrize(
+    "updater",
+    [
+        lambda: GMP(0.5, pattern="2:4"),
+        lambda: GraNet(0.5, pattern="constant_fan_in"),
+        lambda: SNFS(0.5, pattern="constant_fan_in"),
+        lambda: SRigL(0.5, pattern="2:4"),
+        lambda: SRigL(0.5, pattern="unstructured"),
+    ],
+)
+def test_an_algorithm_that_does_not_keep_to_a_pattern_refuses_it(
+    updater: Callable[[], Updater],
+) -> None:
+    with pytest.raises(SparsityError, match=r"pattern=.*: leave it"):
+        updater()
 
 
 @pytest.mark.parametrize("layer", BUILD)

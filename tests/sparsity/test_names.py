@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -22,12 +23,12 @@ from debiasbench.sparsity import (
     unpack_state,
 )
 
-WRAP: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "torch.compile": lambda net: torch.compile(net, backend="eager"),  # type: ignore[return-value]
+WRAP: dict[str, Callable[[Any], Any]] = {
+    "torch.compile": lambda net: torch.compile(net, backend="eager"),
     "DataParallel": nn.DataParallel,
-    "both": lambda net: nn.DataParallel(torch.compile(net, backend="eager")),  # type: ignore[arg-type]
+    "both": lambda net: nn.DataParallel(torch.compile(net, backend="eager")),
     "AveragedModel": AveragedModel,
-    "a part compiled": lambda net: nn.Sequential(torch.compile(net[0], backend="eager"), *net[1:]),  # type: ignore[arg-type,index]
+    "a part compiled": lambda net: nn.Sequential(torch.compile(net[0], backend="eager"), *net[1:]),
 }
 
 
@@ -37,9 +38,9 @@ def build() -> nn.Module:
         return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
 
 
-def attach(net: nn.Module, **settings: tuple[str, ...]) -> SparseTraining:
+def attach(net: nn.Module, **settings: Any) -> SparseTraining:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    return RigL(0.1, every="1", **settings).attach(net, optimizer, total_steps=9, seed=3)  # type: ignore[arg-type]
+    return RigL(0.1, every="1", **settings).attach(net, optimizer, total_steps=9, seed=3)
 
 
 @pytest.fixture(params=WRAP)

@@ -158,6 +158,30 @@ def test_a_second_training_of_the_same_weights_is_refused_until_the_first_is_det
     RigL(0.1).attach(net, optimizer, total_steps=STEPS)
 
 
+@pytest.mark.parametrize("updater", [Static, RigL, SET])
+def test_sharpness_aware_minimisation_with_masked_gradients_stays_sparse(
+    updater: type[Updater],
+) -> None:
+    net = small_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    sparse = updater(0.1, every="3").attach(net, optimizer, total_steps=STEPS)
+    for step in range(9):
+        x, y = batch(step)
+        climbed: list[torch.Tensor] = []
+        for ascent in (True, False):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            sparse.mask_gradients()
+            with torch.no_grad():
+                if ascent:
+                    climbed = [0.05 * torch.as_tensor(p.grad) for p in net.parameters()]
+                for p, e in zip(net.parameters(), climbed, strict=True):
+                    p.add_(e if ascent else -e)
+        optimizer.step()
+        sparse.check()
+    assert sparse.updates == (0 if updater is Static else 3)
+
+
 def test_sharpness_aware_minimisation_without_masked_gradients_is_told_what_to_do() -> None:
     net = small_net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
