@@ -27,7 +27,7 @@ from debiasbench.records.record import Record, to_json
 from debiasbench.records.upgrade import former_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from debiasbench.records.beside import Predictions
@@ -129,6 +129,25 @@ class Store:
         if with_weights and record.status == "ok" and record.weights is None:
             return None
         return None if self._is_torn(record) else record
+
+    def unfinished(self, specs: Mapping[str, Spec], overwrite: Overwrite) -> dict[str, Spec]:
+        """Return the specs that must be run, by title; see `finished`.
+
+        This reads the names in the folder once, and the records with the names of these specs.
+        Raises `StoreError` for a folder that cannot be read.
+        """
+        try:
+            names = [file.name for file in self.folder.iterdir()]
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise self._unwritable(error) from error
+        groups = {name.rpartition("-")[0] for name in names if name.endswith(".json")}
+        return {
+            title: spec
+            for title, spec in specs.items()
+            if spec.unresolved or spec.group not in groups or self.finished(spec, overwrite) is None
+        }
 
     def _is_torn(self, record: Record) -> bool:
         """Say whether a process died after it replaced a file beside the record."""
