@@ -105,12 +105,11 @@ def compare(
     specs = comparison.specs(plugins, options.data_root, options.precision())
     runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     try:
-        for number, (label, spec) in enumerate(specs.items(), 1):
+        heads = {label: runs.head(number, label) for number, label in enumerate(specs, 1)}
+        pending = runs.pending(specs)
+        for label, spec in (runs.loadable(pending) if pending else {}).items():
             check()
-            if runs.is_done(spec):
-                runs.tally.done += 1
-            else:
-                runs.attempt(runs.head(number, label), spec)
+            runs.attempt(heads[label], spec)
     except (KeyboardInterrupt, Interrupted) as error:
         click.echo(f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True)
         click.get_current_context().exit(getattr(error, "exit_code", 130))

@@ -82,10 +82,19 @@ def sweep(
         if worker is not None:
             _work(worker, runs, named)
             return
-        if jobs > 1 and not dry_run:
-            code = _share_out(jobs, runs, named, keep_going=keep_going, limit=limit)
-        else:
-            _one_by_one(runs, named, keep_going=keep_going, limit=limit, dry_run=dry_run)
+        heads, pending = _heads(runs, named), runs.pending(named)
+        first, others = _divided(pending, len(pending) if limit is None else limit)
+        if dry_run:
+            for label in first:
+                click.echo(heads[label])
+        elif first:
+            first = runs.loadable(first)
+            if runs.tally.codes and not keep_going:
+                pass
+            elif jobs > 1:
+                code = _share_out(jobs, runs, heads, list(first), keep_going=keep_going)
+            else:
+                _one_by_one(runs, heads, {**first, **others}, keep_going=keep_going, limit=limit)
     except (KeyboardInterrupt, Interrupted) as error:
         if worker is None:
             click.echo(
@@ -98,35 +107,37 @@ def sweep(
     context.exit(runs.tally.codes[0] if runs.tally.codes else code)
 
 
+def _divided(specs: Mapping[str, Spec], limit: int) -> tuple[dict[str, Spec], dict[str, Spec]]:
+    """Return the first `limit` specs, and the others, which may replace those run elsewhere."""
+    items = list(specs.items())
+    return dict(items[:limit]), dict(items[limit:])
+
+
 def _one_by_one(
-    runs: Runs, named: Mapping[str, Spec], *, keep_going: bool, limit: int | None, dry_run: bool
+    runs: Runs,
+    heads: Mapping[str, str],
+    specs: Mapping[str, Spec],
+    *,
+    keep_going: bool,
+    limit: int | None,
 ) -> None:
     """Attempt the runs in this process."""
-    started, tally = 0, runs.tally
-    for number, (label, spec) in enumerate(named.items(), 1):
+    started = len(runs.tally.codes)
+    for label, spec in specs.items():
         check()
-        head = runs.head(number, label)
-        if started == limit or (tally.codes and not keep_going):
+        if started == limit or (runs.tally.codes and not keep_going):
             break
-        if runs.is_done(spec):
-            tally.done += 1
-        elif dry_run:
-            click.echo(head)
-            started += 1
-        else:
-            started += runs.attempt(head, spec).state != "elsewhere"
+        started += runs.attempt(heads[label], spec).state != "elsewhere"
 
 
 def _share_out(
-    jobs: int, runs: Runs, named: Mapping[str, Spec], *, keep_going: bool, limit: int | None
+    jobs: int, runs: Runs, heads: Mapping[str, str], labels: list[str], *, keep_going: bool
 ) -> int:
     """Let several processes of this command attempt the runs.
 
     Returns the exit code of a process that left runs to do although it did not fail in one.
     """
-    heads, tally = _heads(runs, named), runs.tally
-    pending = [label for label, spec in named.items() if not runs.is_done(spec)]
-    tally.done = len(named) - len(pending)
+    tally = runs.tally
     context = click.get_current_context()
 
     with stopped_by_signals() as stop:
@@ -139,7 +150,7 @@ def _share_out(
             return keep_going or not tally.codes
 
         crew = Crew(["sweep", *_words(context, jobs=1)], report, stop)
-        crew.run(pending[:limit], jobs)
+        crew.run(labels, jobs)
         stop.check()
     if crew.code and tally.left:
         click.echo("Error: a process ended before all runs were attempted", err=True)

@@ -28,7 +28,7 @@ from debiasbench.records.record import Record, to_json
 from debiasbench.records.upgrade import former_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from debiasbench.records.beside import Predictions
     from debiasbench.specs.spec import Spec
@@ -127,6 +127,27 @@ class Store:
         if with_weights and record.status == "ok" and record.weights is None:
             return None
         return None if self._is_torn(record) else record
+
+    def all_finished(
+        self, specs: Mapping[str, Spec], overwrite: Overwrite
+    ) -> Iterator[tuple[str, Record]]:
+        """Yield the title and the record of each spec that need not be run; see `finished`.
+
+        This reads the names in the folder once, and the records with the names of these specs.
+        Raises `StoreError` for a folder that cannot be read.
+        """
+        try:
+            names = [file.name for file in self.folder.iterdir()]
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise self._unwritable(error) from error
+        groups = {name.rpartition("-")[0] for name in names if name.endswith(".json")}
+        for title, spec in specs.items():
+            if not spec.unresolved and spec.group in groups:
+                record = self.finished(spec, overwrite)
+                if record is not None:
+                    yield title, record
 
     def _is_torn(self, record: Record) -> bool:
         """Say whether a process died after it replaced a file beside the record."""
