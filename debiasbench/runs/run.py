@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
+
 from debiasbench.common.errors import TrainingFailed
 from debiasbench.common.signals import Stop, stopped_by_signals
 from debiasbench.records.record import Failure, Provenance, Record, TaskFacts
@@ -18,7 +20,7 @@ from debiasbench.runs.evaluate import evaluate, serialised_weights
 from debiasbench.runs.fit import Fitted, fit_spec
 from debiasbench.specs.resolve import instance, training_of
 from debiasbench.training import stage_store
-from debiasbench.training.device import peak_memory, reset_peak_memory
+from debiasbench.training.device import computing_threads, peak_memory, reset_peak_memory
 from debiasbench.training.predict import Predictor
 from debiasbench.training.stage_store import StageStore
 from debiasbench.training.trainer import Sequential
@@ -64,7 +66,8 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
     if (existing := team.tell(finished())) is not None:
         return existing
     following = stopped_by_signals() if workplace.interruptible else nullcontext(Stop())
-    with following as stop, stop.explaining():
+    threads = computing_threads(training_of(spec).threads)
+    with following as stop, stop.explaining(), threads:
         if team.size == 1:  # several processes must stop at the same place
             stop.check()
         with store.claim(spec) if team.rank == 0 else nullcontext():
@@ -180,6 +183,7 @@ class _CurrentRun:
             # not the method's code, since a stage contains everything that the method decides
             "code": provenance.code(*instances.values()),
             "versions": provenance.versions(),
+            # of a CPU, with the number of threads
             "hardware": f"{execution.device} {execution.hardware}",
             "numerics": asdict(self._predictor.numerics),
             "processes": execution.team.size,
@@ -207,6 +211,7 @@ class _CurrentRun:
             arithmetic={
                 **asdict(self._predictor.numerics),
                 "processes": execution.team.size,
+                "threads": torch.get_num_threads(),
             },
             started=self._started.isoformat(timespec="seconds"),
             code=provenance.code(*(instance(*part) for part in self._parts().values())),
