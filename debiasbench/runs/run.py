@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
 from debiasbench.common.errors import StoreError, TrainingFailed
 from debiasbench.common.signals import Stop, stopped_by_signals
 from debiasbench.records.record import Curves, Failure, Provenance, Record, TaskFacts
@@ -20,7 +22,7 @@ from debiasbench.runs.fit import Fitted, blamed, fit_spec, located
 from debiasbench.runs.ledger import last_step
 from debiasbench.specs.resolve import instance, parts, training_of
 from debiasbench.training import stage_store
-from debiasbench.training.device import peak_memory, reset_peak_memory
+from debiasbench.training.device import computing_threads, peak_memory, reset_peak_memory
 from debiasbench.training.predict import Predictor
 from debiasbench.training.stage_store import StageStore
 from debiasbench.training.trainer import Sequential
@@ -66,7 +68,8 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
     if (existing := team.tell(finished())) is not None:
         return existing
     following = stopped_by_signals() if workplace.interruptible else nullcontext(Stop())
-    with following as stop, stop.explaining():
+    threads = computing_threads(training_of(spec).threads)
+    with following as stop, stop.explaining(), threads:
         if team.size == 1:  # several processes must stop at the same place
             stop.check()
         with store.claim(spec) if team.rank == 0 else nullcontext():
@@ -180,6 +183,7 @@ class _CurrentRun:
             # not the method's code, since a stage contains everything that the method decides
             "code": provenance.code(*instances.values()),
             "versions": provenance.versions(),
+            # of a CPU, with the number of threads
             "hardware": f"{execution.device} {execution.hardware}",
             "numerics": asdict(self._predictor.numerics),
             "processes": execution.team.size,
@@ -206,6 +210,7 @@ class _CurrentRun:
             arithmetic={
                 **asdict(self._predictor.numerics),
                 "processes": execution.team.size,
+                "threads": torch.get_num_threads(),
             },
             started=self._started.isoformat(timespec="seconds"),
             code=provenance.code(*(instance(*part) for part in chosen.values())),

@@ -23,6 +23,7 @@ from debiasbench.runs.run import run_spec
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import find_dataset, instance, make_spec, training_of
 from debiasbench.training.batch_size import Sizing
+from debiasbench.training.device import computing_threads
 from debiasbench.training.distributed import joined
 from debiasbench.training.execution import Execution
 from debiasbench.training.placed import PlacedTask
@@ -203,7 +204,8 @@ class Session:
     def rehearse(self, spec: Spec, trainer: Trainer, task: PlacedTask | None = None) -> Fitted:
         """Let the method of a spec run with another trainer, which need not train its stages."""
         placed = task or self.task(spec.dataset)
-        return fit_spec(spec, self.plugins, placed, trainer, self.predictor(spec))
+        with computing_threads(training_of(spec).threads):
+            return fit_spec(spec, self.plugins, placed, trainer, self.predictor(spec))
 
     def predictor(self, spec: Spec) -> Predictor:
         """Return a predictor that computes in the precision of a spec."""
