@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,3 +143,19 @@ def test_a_wrapped_network_trains_as_sparsely_as_the_network_itself() -> None:
         for model in (MLP(hidden=(8,)), Parallel())
     ]
     assert flops[0] == flops[1]
+
+
+def test_a_frozen_layer_costs_a_forward_pass_and_no_gradients() -> None:
+    @dataclass(frozen=True)
+    class Probe(Method):
+        """Trains the last layer only."""
+
+        def fit(self, lab: Any) -> Any:
+            network = lab.model().requires_grad_(False)
+            lab.head(network).requires_grad_(True)
+            return lab.train(network, name="main")
+
+    task = toy_task()
+    (cost,) = fit_whole(task, Probe(), model=MLP(hidden=(8,)), training=FAST).costs
+    width, classes = math.prod(task.shape.input), task.shape.classes
+    assert cost.flops == pytest.approx(cost.samples * 2 * (width * 8 + 3 * 8 * classes))
