@@ -193,8 +193,13 @@ class StageRun:
         layers = {parameter: f / counted for parameter, f in flops.by_parameter.items()}
         saved = sum(component.saved_flops(layers) for component in self.stage.components)
         # forward pass, input gradients and weight gradients cost the same (Evci et al., 2020,
-        # appendix H)
-        return 3 * flops.total / counted - saved
+        # appendix H); frozen weights have no gradients, nor have inputs that need none
+        frozen = sum(
+            cost + flops.by_parameter[name] - flops.input_gradients[name]
+            for name, cost in flops.frozen.items()
+            if cost
+        )
+        return (3 * flops.total - frozen) / counted - saved
 
     def _seconds(self) -> float:
         """Return the seconds spent so far, including those before a restart."""
