@@ -229,10 +229,10 @@ def _dataset(plugins: Plugins, name: str, settings: tuple[str, ...], data_root: 
 def _state(dataset: Dataset, root: Path) -> tuple[str, str]:
     from debiasbench.files.task_cache import weight
 
-    sources = dataset.sources(root)
-    if not sources:
-        return "included", ""
     try:
+        sources = dataset.sources(root)
+        if not sources:
+            return "included", ""
         if all(source.exists() for source in sources):
             return "present", _size(sum(weight(source) for source in sources))
     except OSError as error:
