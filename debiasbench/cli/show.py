@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import data_root_option, debug_option, load_plugins
+from debiasbench.cli.common import data_root_option, debug_option, load_plugins, say
 from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def show(name: str, data_root: Path) -> None:
     from debiasbench.files.importing import missing, names, where
 
     if name == "training":
-        click.echo(f"{inspect.getdoc(Training)}\n\n{_options(Training)}")
+        say(f"{inspect.getdoc(Training)}\n\n{_options(Training)}")
         return
     plugins = load_plugins()
     entries, known = [], ["training"]
@@ -52,7 +52,7 @@ def show(name: str, data_root: Path) -> None:
         parts = []
     if not entries and not parts:
         raise UnknownNameError("name", name, dict.fromkeys([*known, *names(data_root)]))
-    click.echo("\n\n".join([*parts, *map(_entry, entries)]))
+    say("\n\n".join([*parts, *map(_entry, entries)]))
 
 
 def _imported(name: str, folder: Path) -> str:
