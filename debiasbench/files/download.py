@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import DataError
 from debiasbench.common.locks import LockHeldError, locked
+from debiasbench.common.progress import Progress
 from debiasbench.files.archive_members import ArchiveError
 from debiasbench.files.archives import unpack
-from debiasbench.files.byte_progress import Silent
 from debiasbench.files.partial_file import MismatchError, PartialFile, verify
 from debiasbench.files.transfer import SourceError, check_space, transfer
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from debiasbench.core.download import Download
-    from debiasbench.files.byte_progress import Progress
 
 
 def fetch(
@@ -31,7 +30,7 @@ def fetch(
     Raises `DataError` if no source has a file, a file is not the declared one, an archive would
     write outside its folder, or the disk is full.
     """
-    progress = progress or Silent()
+    progress = progress or Progress()
     absent = [download for download in downloads if not download.is_there(root)]
     added: list[Path] = []
     for position, download in enumerate(absent):

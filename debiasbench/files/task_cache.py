@@ -40,8 +40,20 @@ def load(name: str, dataset: Dataset, root: Path) -> Task:
 
     A data set without `sources` is loaded each time. Two processes that need the same task load it
     once. A killed process leaves nothing that is taken for a task. If the cached task is damaged,
-    or the cache cannot be written, the data set is loaded again with a warning. Raises `DataError`.
+    or the cache cannot be written, the data set is loaded again with a warning. Raises `DataError`,
+    also for a file or folder that cannot be read.
     """
+    try:
+        return _load(name, dataset, root)
+    except OSError as error:
+        raise DataError(
+            f"The data set {name} cannot be read: {error.filename or root}: "
+            f"{error.strerror or error}. Check the name and the permissions, or choose another "
+            "folder with --data-root or DEBIASBENCH_DATA"
+        ) from error
+
+
+def _load(name: str, dataset: Dataset, root: Path) -> Task:
     sources = dataset.sources(root)
     if not sources or not root.is_dir():  # `load` reports what is missing
         return _augmented(dataset.load(root), dataset)

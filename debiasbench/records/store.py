@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from debiasbench.common.atomic import write_whole
+from debiasbench.common.atomic import rewrite, write_whole
 from debiasbench.common.errors import BusyError, RecordError, StoreError
 from debiasbench.common.folders import entries
 from debiasbench.common.locks import LockHeldError, locked
 from debiasbench.records.beside import (
     PREDICTIONS,
     WEIGHTS,
+    content,
     digest,
     location,
     prediction_key,
@@ -27,7 +28,7 @@ from debiasbench.records.record import Record, to_json
 from debiasbench.records.upgrade import former_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from debiasbench.records.beside import Predictions
     from debiasbench.specs.spec import Spec
@@ -127,12 +128,36 @@ class Store:
             return None
         return None if self._is_torn(record) else record
 
+    def all_finished(
+        self, specs: Mapping[str, Spec], overwrite: Overwrite
+    ) -> Iterator[tuple[str, Record]]:
+        """Yield the title and the record of each spec that need not be run; see `finished`.
+
+        This reads the names in the folder once, and the records with the names of these specs.
+        Raises `StoreError` for a folder that cannot be read.
+        """
+        try:
+            names = [file.name for file in self.folder.iterdir()]
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise self._unwritable(error) from error
+        groups = {name.rpartition("-")[0] for name in names if name.endswith(".json")}
+        for title, spec in specs.items():
+            if not spec.unresolved and spec.group in groups:
+                record = self.finished(spec, overwrite)
+                if record is not None:
+                    yield title, record
+
     def _is_torn(self, record: Record) -> bool:
         """Say whether a process died after it replaced a file beside the record."""
         for entry in (record.predictions, record.weights):
             if entry is not None:
-                file = location(self._target(record.spec), entry)
-                if file.exists() and sha256(file.read_bytes()) != entry["sha256"]:
+                target = self._target(record.spec)
+                try:
+                    if location(target, entry).exists():
+                        content(target, entry)
+                except RecordError:
                     return True
         return False
 
@@ -225,13 +250,13 @@ def _read_if_there(path: Path) -> Record | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all; raises `StoreError`."""
+    """Write a user's text file completely or not at all; see `rewrite`. Raises `StoreError`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all; raises `StoreError`."""
+    """Write a user's file completely or not at all; see `rewrite`. Raises `StoreError`."""
     try:
-        write_whole(path, content)
+        rewrite(path, content)
     except OSError as error:
         raise StoreError(f"Cannot write {path}: {error.strerror or error}") from error

@@ -26,7 +26,7 @@ FAST = ("--dataset", "toy", "--model", "mlp", "--epochs", 1, "--device", "cpu")
 
 
 def compare(debiasbench: Cli, *words: object, extra: tuple[object, ...] = ()) -> Result:
-    return debiasbench("compare", *words, *FAST, extra=extra)
+    return debiasbench("compare", *words, *FAST, "--quiet", extra=extra)
 
 
 def names(table: str) -> list[str]:

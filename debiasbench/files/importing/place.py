@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def claimed(whole: Path) -> Iterator[None]:
+def claimed(whole: Path, verb: str = "imported") -> Iterator[None]:
     """Hold the lock for writing the data set `whole`, and remove what killed processes left.
 
     The lock is free again if the process dies. An `OSError` inside becomes a `DataError`. Raises
     `BusyError` if another process holds the lock.
     """
-    with _writing(whole.parent), ExitStack() as stack:
+    with _writing(whole.parent, verb), ExitStack() as stack:
         try:
             stack.enter_context(locked(whole.parent, whole.name, wait="if void"))
         except LockHeldError as error:
@@ -51,6 +51,13 @@ def swap(whole: Path) -> None:
     fresh(whole).rename(whole)
     _sync(whole.parent)
     _clean_up(whole)
+
+
+def discard(folder: Path, whole: Path) -> None:
+    """Remove a folder of the data set `whole`; it is renamed first, so no part of it is read."""
+    folder.rename(fresh(whole))
+    _clean_up(whole)
+    _sync(whole.parent)
 
 
 def _clean_up(whole: Path) -> None:
@@ -89,11 +96,11 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Path, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"Nothing was imported, because {folder} cannot be written: {error.strerror or error}. "
+            f"Nothing was {verb}, because {folder} cannot be written: {error.strerror or error}. "
             "Check its free space and permissions, or choose another folder with --data-root"
         ) from error

@@ -141,7 +141,7 @@ def faulty(kind: str) -> Callable[..., Any]:
 
     def opened(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         file = write(self, mode, *args, **kwargs)
-        if mode != "wb" or not self.name.endswith(".new"):
+        if mode != "xb" or not self.name.endswith(".new"):
             return file
         real = file.write
 
