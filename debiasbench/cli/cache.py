@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from debiasbench.cli.common import debug_option, results_option
+from debiasbench.cli.common import debug_option, results_option, say
 from debiasbench.cli.parsing import Group
 from debiasbench.common.wording import counted, shown
 
@@ -57,7 +57,7 @@ def ls(results: Path) -> None:
         )
         for stage in stages
     ]
-    click.echo(tabulate(rows, ("stage", "trained by run", "size", "last used"), "simple"))
+    say(tabulate(rows, ("stage", "trained by run", "size", "last used"), "simple"))
     size = sum(s.bytes for s in stages) / 1e6
     click.echo(f"\n{counted(len(stages), 'stage')}, {size:,.1f} MB")
 

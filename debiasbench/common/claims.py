@@ -10,6 +10,7 @@ from filelock import SoftFileLease, Timeout
 if TYPE_CHECKING:
     from pathlib import Path
 
+# processes that share a folder must agree on this
 LEASE = 120.0  # seconds after which a claim that was not renewed is void
 BEAT = 30.0  # seconds between renewals
 

@@ -12,6 +12,7 @@ import warnings
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from debiasbench.common import signals
 from debiasbench.common.claims import BEAT, LEASE, Claim
 from debiasbench.common.folders import entries
 
@@ -50,7 +51,7 @@ def locked(
     *,
     wait: Wait = "always",
     purpose: str = "",
-    check: Callable[[], object] = lambda: None,
+    check: Callable[[], object] = signals.check,
 ) -> Iterator[None]:
     """Hold the lock `name` of a folder. Its file is in `.locks` of the folder while it is held.
 
@@ -60,7 +61,8 @@ def locked(
     `wait`: "never" and "if void" raise `LockHeldError` if another process holds the lock; "if void"
     first watches a claim that was not renewed, for at most `LEASE` seconds. "always" waits, and
     says so after `ANNOUNCE` seconds: `purpose` follows "Waiting for". `check` is called before each
-    attempt, and can raise to end the wait. Raises `OSError` if the folder cannot be written.
+    attempt, and can raise to end the wait; by default, signals end it with `Interrupted`. Raises
+    `OSError` if the folder cannot be written.
     """
     lock = _acquired(folder / FOLDER, name, wait, purpose or name, check)
     try:

@@ -138,8 +138,13 @@ class StoredStage:
     def checkpoint(self, state: object) -> None:
         """Write a checkpoint, and keep the previous one until then. Raises `StoreError`."""
         begun = time.monotonic()
+        path = self._folder / RUNNING
         try:
-            checkpoint.save(self._folder / RUNNING, state)
+            try:
+                checkpoint.save(path, state)
+            except FileNotFoundError:  # somebody removed the folder of all stages meanwhile
+                path.parent.mkdir(parents=True, exist_ok=True)
+                checkpoint.save(path, state)
         except OSError as error:
             raise _unwritable(self._folder, error) from error
         seconds = time.monotonic() - begun

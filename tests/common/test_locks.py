@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +20,9 @@ import pytest
 
 from debiasbench.common import claims, locks
 from debiasbench.common.claims import Claim
+from debiasbench.common.errors import Interrupted
 from debiasbench.common.locks import LockHeldError, locked, remove_leftovers
+from debiasbench.common.signals import stopped_by_signals
 
 
 def unsupported(*_: object) -> None:
@@ -121,6 +124,13 @@ def test_a_wait_ends_when_a_stop_is_requested(folder: Path) -> None:
         locked(folder, "a", check=check),
     ):
         pass
+
+
+def test_a_signal_ends_a_wait(folder: Path) -> None:
+    with held_elsewhere(lambda: locked(folder, "a")), stopped_by_signals():
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(Interrupted), locked(folder, "a"):
+            pass
 
 
 @pytest.mark.parametrize(

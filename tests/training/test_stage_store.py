@@ -147,6 +147,17 @@ def test_what_a_killed_process_wrote_in_part_is_removed_when_the_stage_is_opened
     assert [path.name for path in folder.iterdir()] == [stage_store.RUNNING]
 
 
+def test_a_stage_survives_that_somebody_removes_all_stages_while_it_runs(tmp_path: Path) -> None:
+    keep = stage_store.StageStore(tmp_path / "stages", identity={}, run="a")
+    with keep.open("s", {}, shared=True) as kept:
+        kept.checkpoint(1)
+        shutil.rmtree(tmp_path / "stages")
+        kept.checkpoint(2)
+        assert kept.running() == 2
+        kept.finish({"value": 3})
+    assert [stage.name for stage in stage_store.all_in(tmp_path / "stages")] == ["s"]
+
+
 def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
