@@ -167,8 +167,10 @@ def show(
     from debiasbench.files.sheet import contact_sheet, group_table
     from debiasbench.records.store import write_bytes
 
-    dataset = _dataset(load_plugins(), name, settings, data_root)
-    task = task_cache.load(name, dataset, data_root)
+    plugins = load_plugins()
+    dataset = _dataset(plugins, name, settings, data_root)
+    found, _ = find_dataset(plugins, name, data_root)
+    task = task_cache.load(plugins.datasets.name_in_spec(found), dataset, data_root)
     options = " ".join(f"{k}={v}" for k, v in as_dict(dataset).items())
     sheet = contact_sheet(task, dict(task.splits())[split], f"{name} {options}, {split}")  # type: ignore[index]
     out = out or Path(f"{name.replace(':', '-')}-{split}.png")

@@ -22,7 +22,7 @@ def show(name: str) -> None:
     NAME is a data set, model, method or sparsifier. `debiasbench show training` lists the training
     settings that all methods share.
     """
-    from debiasbench.common.errors import UnknownNameError
+    from debiasbench.common.errors import OptionError, UnknownNameError
     from debiasbench.core.settings import Training
 
     if name == "training":
@@ -30,14 +30,17 @@ def show(name: str) -> None:
         return
     plugins = load_plugins()
     entries, known = [], ["training"]
+    refused: list[OptionError] = []  # a class of a file is of one kind
     for registry in plugins.kinds().values():
         known += registry.display_names()
         try:
             entries.append(registry.find(name)[0])
         except UnknownNameError:
             continue
+        except OptionError as error:
+            refused.append(error)
     if not entries:
-        raise UnknownNameError("name", name, dict.fromkeys(known))
+        raise refused[0] if refused else UnknownNameError("name", name, dict.fromkeys(known))
     click.echo("\n\n".join(_entry(entry) for entry in entries))
 
 
