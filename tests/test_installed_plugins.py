@@ -28,7 +28,7 @@ def environment(site: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k != "DEBIASBENCH_PLUGINS"}
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(site),
+        "PYTHONPATH": f"{site}{os.pathsep}{ROOT}",  # this checkout, wherever it is installed from
         "PIP_TARGET": str(site),
         "PIP_NO_INDEX": "1",
         "PIP_NO_DEPS": "1",
@@ -113,7 +113,7 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(
     assert done.returncode == 0
     assert done.stderr == (
         "Warning: plugin 'acme' of acme 2.0 did not load: "
-        f"ModuleNotFoundError: No module named 'acme_core' ({own / 'acme.py'}, line 1)\n"
+        "ModuleNotFoundError: No module named 'acme_core' (site/acme.py, line 1)\n"
     )
     assert "rest" in done.stdout
 
@@ -208,6 +208,12 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
             for line in block["text"].splitlines():
                 command = line.removeprefix("$ ")
                 outputs[command] = succeed(command, folder, site)
+    assert "Record: results/digits-mixup-0-" in outputs["debiasbench run --method mixup --epochs 2"]
+    assert "2 passed" in outputs["pytest -q debiasbench-mixup"]
+    assert (
+        "Record: results/digits-debiasbench_subg.py_SUBG_"
+        in (outputs["debiasbench run --method ./debiasbench_subg.py:SUBG --epochs 2"])
+    )
     assert "debiasbench-subg 0.1.0" in outputs["debiasbench list methods"]
     assert "Supervision: train=groups, val=none" in outputs["debiasbench show subg"]
     assert "Record: results/digits-subg-0-" in outputs["debiasbench run --method subg --epochs 2"]
