@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from debiasbench.core.view import HeldOut as HeldOut
     from debiasbench.core.view import View as View
     from debiasbench.core.weights import equal_groups as equal_groups
+    from debiasbench.core.weights import equal_subset as equal_subset
     from debiasbench.core.weights import published_weight as published_weight
     from debiasbench.core.weights import upweight_conflict as upweight_conflict
-    from debiasbench.leaderboard.frame import frame as frame
+    from debiasbench.leaderboard.results import frame as frame
     from debiasbench.runs.compare import compare as compare
     from debiasbench.runs.session import Session as Session
     from debiasbench.specs.plugins import Plugins as Plugins
@@ -66,8 +67,8 @@ _NAMES = {
     "core.stage": ["Checkpoint", "Stage", "StageCost", "Trained", "Trainer"],
     "core.supervision": ["Supervision"],
     "core.view": ["HeldOut", "View"],
-    "core.weights": ["equal_groups", "published_weight", "upweight_conflict"],
-    "leaderboard.frame": ["frame"],
+    "core.weights": ["equal_groups", "equal_subset", "published_weight", "upweight_conflict"],
+    "leaderboard.results": ["frame"],
     "runs.compare": ["compare"],
     "runs.session": ["Session"],
     "specs.plugins": ["Plugins"],

@@ -208,23 +208,25 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
             for line in block["text"].splitlines():
                 command = line.removeprefix("$ ")
                 outputs[command] = succeed(command, folder, site)
-    assert "Record: results/digits-mixup-0-" in outputs["debiasbench run --method mixup --epochs 2"]
-    assert "2 passed" in outputs["pytest -q debiasbench-mixup"]
     assert (
-        "Record: results/digits-debiasbench_subg.py_SUBG_"
-        in (outputs["debiasbench run --method ./debiasbench_subg.py:SUBG --epochs 2"])
+        "Record: results/digits-margin-0-" in outputs["debiasbench run --method margin --epochs 2"]
     )
-    assert "debiasbench-subg 0.1.0" in outputs["debiasbench list methods"]
-    assert "Supervision: train=groups, val=none" in outputs["debiasbench show subg"]
-    assert "Record: results/digits-subg-0-" in outputs["debiasbench run --method subg --epochs 2"]
-    assert "| subg" in outputs["debiasbench leaderboard"]
-    assert "1 passed" in outputs["pytest -q test_subg.py"]
+    assert "2 passed" in outputs["pytest -q debiasbench-margin"]
+    assert (
+        "Record: results/digits-debiasbench_equal.py_Equal_"
+        in (outputs["debiasbench run --method ./debiasbench_equal.py:Equal --epochs 2"])
+    )
+    assert "debiasbench-equal 0.1.0" in outputs["debiasbench list methods"]
+    assert "Supervision: train=groups, val=none" in outputs["debiasbench show equal"]
+    assert "Record: results/digits-equal-0-" in outputs["debiasbench run --method equal --epochs 2"]
+    assert "| equal" in outputs["debiasbench leaderboard"]
+    assert "1 passed" in outputs["pytest -q test_equal.py"]
     assert "4 passed" in outputs["pytest -q test_kinds.py"]
 
     # the page describes the error of a missing declaration
-    module = site / "debiasbench_subg.py"
+    module = site / "debiasbench_equal.py"
     text = module.read_text()
     module.write_text(text.replace('    supervision = Supervision(train="groups")\n', ""))
-    done = call("debiasbench run --method subg --epochs 2 --overwrite always", folder, site)
+    done = call("debiasbench run --method equal --epochs 2 --overwrite always", folder, site)
     assert done.returncode == 5
     assert 'supervision = Supervision(train="groups")' in done.stderr

@@ -9,6 +9,7 @@ import click
 
 from debiasbench.cli.bench import bench
 from debiasbench.cli.cache import cache
+from debiasbench.cli.common import say
 from debiasbench.cli.compare import compare
 from debiasbench.cli.data import data
 from debiasbench.cli.export import export
@@ -22,6 +23,7 @@ from debiasbench.cli.sweep import sweep
 from debiasbench.cli.verify import verify
 from debiasbench.common.errors import DebiasbenchError
 from debiasbench.common.processes import speaks
+from debiasbench.common.wording import printable
 
 EPILOG = """\b
 Exit codes:
@@ -37,7 +39,7 @@ Exit codes:
   9    a record is damaged or contradicts itself, or a page does not match its records
   10   out of memory; the message gives a batch size that fits
   75   interrupted while training; run the same command again to continue
-  130  interrupted before anything was stored
+  130  interrupted before anything new was stored
 """
 
 
@@ -57,6 +59,8 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted: nothing was stored", err=True)
             ctx.exit(130)
+        except SystemExit as error:  # commands of this package raise click's exceptions
+            raise _one_line(f"A plugin or library called sys.exit({error.code!r})", 3) from error
         except DebiasbenchError as error:
             if ctx.meta.get("debug"):
                 raise
@@ -70,7 +74,7 @@ class _Group(click.Group):
 
 def _show_warning(message: Warning | str, *_location: Any, **_options: Any) -> None:
     if speaks():
-        click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+        say(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 def _one_line(message: str, code: int) -> click.ClickException:
@@ -83,7 +87,7 @@ def _one_line(message: str, code: int) -> click.ClickException:
             if speaks():  # only one of several processes prints the error
                 super().show(file)
 
-    return OneLine(" ".join(message.split()))
+    return OneLine(printable(" ".join(message.split())))
 
 
 @click.group(cls=_Group, epilog=EPILOG)

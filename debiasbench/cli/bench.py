@@ -15,8 +15,9 @@ from debiasbench.cli.common import (
     device_option,
     load_plugins,
 )
+from debiasbench.cli.parsing import Command
 from debiasbench.cli.session import SessionOptions, session_options
-from debiasbench.cli.words import spec_of, spec_options, training_settings
+from debiasbench.cli.words import spec_of, spec_options, with_short_options
 from debiasbench.common.processes import started_together
 from debiasbench.common.wording import counted
 
@@ -29,7 +30,7 @@ NAMES = {"engine": "debiasbench", "bare": "bare loop", "loader": "DataLoader"}
 RATIO = ["ratio", "min to max"]
 
 
-@click.command()
+@click.command(cls=Command)
 @spec_options
 @click.option(
     "--steps",
@@ -83,10 +84,9 @@ def bench(
     `debiasbench list methods`.
     """
     import json
-    from contextlib import nullcontext
     from dataclasses import asdict
 
-    from debiasbench.cli.progress import Turns
+    from debiasbench.common.display import display
     from debiasbench.measure.bench import bench as measure
 
     if file is not None and not file.parent.is_dir():
@@ -94,11 +94,11 @@ def bench(
     plugins = load_plugins()
     if started_together():
         raise click.UsageError("bench measures a single process: start it without torchrun")
-    settings = (*settings, *training_settings(batch_size=batch_size, precision=precision))
+    settings = with_short_options(settings, batch_size=batch_size, precision=precision)
     method = method or next(iter(plugins.methods))
-    spec = spec_of(plugins, options, method, dataset or "digits", model, 0, settings, sparse)
+    spec = spec_of(plugins, options, method, dataset, model, 0, settings, sparse)
     with (
-        nullcontext() if quiet else Turns() as progress,
+        display("measurements", quiet=quiet) as progress,
         options.open(plugins, progress=progress) as session,
     ):
         measured = measure(

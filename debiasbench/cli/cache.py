@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import click
 
 from debiasbench.cli.common import debug_option, results_option
-from debiasbench.common.wording import counted
+from debiasbench.cli.parsing import Group
+from debiasbench.common.wording import counted, shown
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -21,14 +23,15 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", str(value).strip().upper())
+        text = str(value).strip().upper()
+        match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMGT]?)B?", text)
         if match is None:
-            message = f"{value!r} is not a size: use a number of bytes, such as 500M or 4G"
+            message = f"{shown(value)} is not a size: use a number of bytes, such as 500M or 4G"
             self.fail(message, param, ctx)
-        return int(float(match[1]) * UNITS[match[2]])
+        return int(Decimal(match[1]) * UNITS[match[2]])
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """List and remove trained stages that runs share."""
 
@@ -74,12 +77,16 @@ def gc(results: Path, limit: int) -> None:
 
     Records are kept. A removed stage is trained again if a run needs it.
     """
-    from debiasbench.training.stage_store import FOLDER, collect, weight
+    from debiasbench.common.locks import remove_leftovers
+    from debiasbench.training.stage_store import FOLDER, collect, sizes, tidy
 
-    before = weight(results / FOLDER)
-    removed = collect(results / FOLDER, limit)
-    left = weight(results / FOLDER)
+    stages = results / FOLDER
+    before = sizes(stages)
+    removed = collect(stages, limit)
+    freed = sum(before.get(stage, 0) for stage in removed)
+    tidy(stages)
+    remove_leftovers(results)
     click.echo(
-        f"{counted(len(removed), 'stage')} removed ({(before - left) / 1e6:,.1f} MB), "
-        f"{left / 1e6:,.1f} MB left"
+        f"{counted(len(removed), 'stage')} removed ({freed / 1e6:,.1f} MB), "
+        f"{sum(sizes(stages).values()) / 1e6:,.1f} MB left"
     )

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from debiasbench.common.processes import speaks
+from debiasbench.common.signals import stopped_by_signals
+from debiasbench.common.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from debiasbench.specs.plugins import Plugins
+
+
+def say(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print text that may hold file names or text from files; see `printable`."""
+    click.echo(printable(str(text)), err=err, nl=nl)
 
 
 def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,6 +37,23 @@ def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=remember,
         help="Show the traceback of an error.",
     )(command)
+
+
+def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--format`, whose default depends on where the table goes; see `table_format`."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "markdown", "latex", "csv", "json", "html-table"]),
+        help="Format of the tables. text fits into the width of the terminal.  "
+        "[default: text on a terminal, otherwise markdown]",
+    )(command)
+
+
+def table_format(form: str | None, out: Path | None = None) -> tuple[str, bool]:
+    """Return the format of a table, and whether it goes to a terminal."""
+    to_terminal = out is None and sys.stdout.isatty()
+    return form or ("text" if to_terminal else "markdown"), to_terminal
 
 
 def data_root_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,6 +122,17 @@ def overwrite_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a signal end the command where it can stop; see `debiasbench.common.signals`."""
+
+    @wraps(command)
+    def followed(**arguments: Any) -> Any:
+        with stopped_by_signals(ending=True):
+            return command(**arguments)
+
+    return followed
+
+
 def load_plugins() -> Plugins:
     """Load all plugins, with warnings on stderr for those that fail or do what they should not."""
     from debiasbench.common.foreign import trace
@@ -106,7 +143,7 @@ def load_plugins() -> Plugins:
     for broken in plugins.broken if speaks() else ():
         if broken.error is not None and context.meta.get("debug"):
             click.echo(trace(broken.error), err=True)
-        click.echo(f"Warning: {broken}", err=True)
+        say(f"Warning: {broken}", err=True)
     for warning in plugins.warnings if speaks() else ():
-        click.echo(f"Warning: {warning}", err=True)
+        say(f"Warning: {warning}", err=True)
     return plugins

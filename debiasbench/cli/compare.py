@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.common import (
+    debug_option,
+    format_option,
+    interruptible,
+    load_plugins,
+    overwrite_option,
+    say,
+    table_format,
+)
+from debiasbench.cli.parsing import Command
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
-from debiasbench.cli.words import comparison_options, training_settings
+from debiasbench.cli.words import comparison_options, with_short_options
 from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
+from debiasbench.common.signals import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
     from debiasbench.records.store import Overwrite
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD...")
 @comparison_options
 @click.option(
@@ -36,16 +46,10 @@ if TYPE_CHECKING:
     "--select", help="Use the epoch selected by this rule.  [default: that of the data set]"
 )
 @click.option("--baseline", help="Add the paired difference to this row, such as erm.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["markdown", "latex", "csv", "json", "html-table"]),
-    default="markdown",
-    show_default=True,
-    help="Format of the leaderboard.",
-)
+@format_option
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
+@interruptible
 def compare(
     methods: tuple[str, ...],
     dataset: str | None,
@@ -61,7 +65,7 @@ def compare(
     metric: str | None,
     select: str | None,
     baseline: str | None,
-    form: str,
+    form: str | None,
     quiet: bool,
 ) -> None:
     """Compare methods on a data set, with several seeds.
@@ -87,23 +91,25 @@ def compare(
     _check("selection rule", select, RULES)
     _check("baseline", baseline and baseline.partition(" ")[0], methods)
     plugins = load_plugins()
-    settings += training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
+    settings = with_short_options(
+        settings, epochs=epochs, batch_size=batch_size, precision=precision
+    )
     comparison = Comparison(
         methods=methods,
         seeds=read_seeds(seeds),
-        dataset=dataset or "digits",
+        dataset="digits" if dataset is None else dataset,
         model=model,
         sparse=sparse,
         settings=read_lists(settings),
     )
     specs = comparison.specs(plugins, options.data_root, options.precision())
-    runs = Runs(plugins, options, overwrite, len(specs), bar=not quiet, err=True)
+    runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     try:
-        for number, (label, spec) in enumerate(specs.items(), 1):
-            if runs.is_done(spec):
-                runs.tally.done += 1
-            else:
-                runs.attempt(runs.head(number, label), spec)
+        heads = {label: runs.head(number, label) for number, label in enumerate(specs, 1)}
+        pending = runs.pending(specs)
+        for label, spec in (runs.loadable(pending) if pending else {}).items():
+            check()
+            runs.attempt(heads[label], spec)
     except (KeyboardInterrupt, Interrupted) as error:
         click.echo(f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True)
         click.get_current_context().exit(getattr(error, "exit_code", 130))
@@ -111,9 +117,12 @@ def compare(
         runs.close()
     click.echo(runs.tally, err=True)
     if records := runs.records(specs.values()):
-        text, problems = table(records, form, metric=metric, select=select, baseline=baseline)
+        form, styled = table_format(form)
+        text, problems = table(
+            records, form, metric=metric, select=select, baseline=baseline, styled=styled
+        )
         for problem in problems:
-            click.echo(f"Warning: {problem}", err=True)
+            say(f"Warning: {problem}", err=True)
         click.echo(text, nl=False)
     if runs.tally.codes:
         click.get_current_context().exit(runs.tally.codes[0])

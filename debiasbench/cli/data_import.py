@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from debiasbench.cli.common import data_root_option, debug_option, load_plugins
+from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 MOST_SHOWN = 50  # bad images that are printed; --report writes all
 
 
-@click.command("import")
+@click.command("import", cls=Command)
 @click.argument("name")
 @click.option(
     "--images",
@@ -70,7 +71,13 @@ MOST_SHOWN = 50  # bad images that are printed; --report writes all
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Seed of the random splits, if there is no column of splits.",
+    help="Seed of the random splits, if there is no column of splits, and of --balance-test.",
+)
+@click.option(
+    "--balance-test",
+    is_flag=True,
+    help="Keep the same number of test images of each group: as many as the smallest has. The "
+    "others are left out.",
 )
 @click.option("--skip-bad", is_flag=True, help="Skip images that cannot be imported.")
 @click.option(
@@ -98,6 +105,7 @@ def import_(
     size: str | None,
     aligned: tuple[str, ...],
     seed: int,
+    balance_test: bool,
     skip_bad: bool,
     convert: bool,
     replace: bool,
@@ -111,9 +119,7 @@ def import_(
     with checksums. The originals are not needed afterwards. If images are bad, all of them are
     listed and nothing is imported: fix them, or skip them with --skip-bad.
     """
-    from contextlib import nullcontext
-
-    from debiasbench.cli.progress import Bar
+    from debiasbench.common.display import display
     from debiasbench.files.importing import BadRows, Source, import_data
 
     if table is None and (label or bias or file or split):
@@ -131,10 +137,11 @@ def import_(
         aligned=",".join(aligned) or None,
         seed=seed,
         convert=convert,
+        balance_test=balance_test,
     )
     plugins = load_plugins()
     try:
-        with nullcontext() if quiet else Bar() as progress:
+        with display("images", quiet=quiet) as progress:
             finished = import_data(
                 name,
                 source,

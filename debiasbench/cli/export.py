@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from debiasbench.cli.common import debug_option, load_plugins
+from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:
     from debiasbench.runs.export import Kind
 
 
-@click.command()
-@click.argument("record", type=click.Path(path_type=Path, dir_okay=False))
+@click.command(cls=Command)
+@click.argument("record", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
     "--to",
     type=click.Choice(["compact", "packed", "csr"]),

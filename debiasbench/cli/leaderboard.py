@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from debiasbench.cli.common import debug_option
+from debiasbench.cli.common import debug_option, format_option, say, table_format
+from debiasbench.cli.parsing import Command
 from debiasbench.common.wording import counted
 
 PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--dataset", help="Use only the records of this data set.")
 @click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")
@@ -26,13 +27,17 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     help="Make one table with a column for each value of an option, such as dataset.ratio.",
 )
 @click.option(
-    "--format",
-    "form",
-    type=click.Choice(["markdown", "latex", "csv", "json", "html-table"]),
-    default="markdown",
-    show_default=True,
-    help="Format of the tables.",
+    "--columns",
+    metavar="NAME,...",
+    help="Show these columns: method, accuracy, interval, seeds, difference, a metric, density, "
+    "parameters, inference_flops, training_flops or seconds.",
 )
+@click.option(
+    "--sort",
+    metavar="COLUMN",
+    help="Order the rows of each section by this column.  [default: accuracy]",
+)
+@format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
 @click.option(
@@ -50,7 +55,9 @@ def leaderboard(
     select: str | None,
     baseline: str | None,
     pivot: str | None,
-    form: str,
+    columns: str | None,
+    sort: str | None,
+    form: str | None,
     out: Path | None,
     strict: bool,
     check: bool,
@@ -62,14 +69,14 @@ def leaderboard(
     contradict themselves are left out, with a warning on stderr; see `debiasbench verify`.
     """
     if check or update:
-        for page in results or PAGES:
-            _check_page(page, write=update)
+        _check_pages(results or PAGES, write=update)
         return
 
     from debiasbench.common.errors import RecordError
     from debiasbench.leaderboard import table
     from debiasbench.records.store import write_text
 
+    form, styled = table_format(form, out)
     text, problems = table(
         results or (Path("results"),),
         form,
@@ -78,9 +85,12 @@ def leaderboard(
         select=select,
         baseline=baseline,
         pivot=pivot,
+        columns=columns,
+        sort=sort,
+        styled=styled,
     )
     for problem in problems:
-        click.echo(f"Warning: {problem}", err=True)
+        say(f"Warning: {problem}", err=True)
     if out is None:
         click.echo(text, nl=False)
     else:
@@ -89,18 +99,21 @@ def leaderboard(
         raise RecordError(f"{counted(len(problems), 'bad record')}: see above")
 
 
-def _check_page(page: Path, *, write: bool) -> None:
+def _check_pages(pages: tuple[Path, ...], *, write: bool) -> None:
     from debiasbench.common.errors import RecordError
     from debiasbench.leaderboard.page import regenerated
     from debiasbench.records.store import write_text
 
-    text, expected = regenerated(page)
-    if write:
-        write_text(page, expected)
-        click.echo(f"{page} is up to date")
-    elif text != expected:
-        raise RecordError(
-            f"{page} does not match its records: run `debiasbench leaderboard --update {page}`"
-        )
-    else:
-        click.echo(f"{page} matches its records")
+    # all tables before the first page is written
+    texts = {page: regenerated(page) for page in pages}
+    for page, (text, expected) in texts.items():
+        if write:
+            if text != expected:
+                write_text(page, expected)
+            say(f"{page} is up to date")
+        elif text != expected:
+            raise RecordError(
+                f"{page} does not match its records: run `debiasbench leaderboard --update {page}`"
+            )
+        else:
+            say(f"{page} matches its records")

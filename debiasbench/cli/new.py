@@ -10,6 +10,7 @@ from string import Template
 import click
 
 from debiasbench.cli.common import debug_option, load_plugins
+from debiasbench.cli.parsing import Command
 from debiasbench.common.errors import OptionError, StoreError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -22,7 +23,7 @@ WORDS = {  # of `debiasbench run` that use the new name
 }
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("kind", type=click.Choice(list(NOUNS)))
 @click.argument("name")
 @click.option(
@@ -35,7 +36,7 @@ WORDS = {  # of `debiasbench run` that use the new name
 def new(kind: str, name: str, folder: Path) -> None:
     """Write the package of a new method, data set or model.
 
-    NAME is the name to register, such as mixup. The package is written to the folder
+    NAME is the name to register, such as margin. The package is written to the folder
     debiasbench-NAME. It has a working example to replace, a test, and an entry point, by which
     debiasbench finds it after `pip install`. Existing files are never changed.
     """

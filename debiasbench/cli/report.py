@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from debiasbench.common.wording import printable
 from debiasbench.records.record import Record, test_counts
 from debiasbench.records.selection import RULES
 
@@ -48,7 +49,7 @@ def report(run: Run, changed: Sequence[str] = ()) -> str:
                 "another result"
             )
     parts.append(f"Record: {run.path}")
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def _groups(record: Record, rule: str) -> str:

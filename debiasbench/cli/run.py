@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.common import debug_option, interruptible, load_plugins, overwrite_option
+from debiasbench.cli.parsing import Command
 from debiasbench.cli.session import ALL, SessionOptions, session_options
-from debiasbench.cli.words import spec_of, spec_options, training_settings
+from debiasbench.cli.words import spec_of, spec_options, with_short_options
 from debiasbench.common.processes import speaks
 
 if TYPE_CHECKING:
@@ -18,14 +19,18 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
 
 
-@click.command()
+@click.command(cls=Command)
 @spec_options
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness.  [default: 0]")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**63 - 1),
+    help="Seed of all randomness.  [default: 0]",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @click.option(
     "--spec",
     "spec_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Use the spec of this record file, instead of --method and other spec options.",
 )
 @session_options(*ALL)
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
+@interruptible
 def run(
     method: str | None,
     dataset: str | None,
@@ -61,20 +67,21 @@ def run(
     from debiasbench.runs.provenance import changed
 
     plugins = load_plugins()
-    settings += training_settings(epochs=epochs, batch_size=batch_size, precision=precision)
+    settings = with_short_options(
+        settings, epochs=epochs, batch_size=batch_size, precision=precision
+    )
     if spec_file is not None:
         spec_values = (method, dataset, model, seed, sparse, *settings)
         if any(value is not None for value in spec_values):
             raise click.UsageError(
                 "--spec cannot be combined with --method, --set or other spec options"
             )
+        options.check_device()
         spec = _read_spec(spec_file)
     elif method is None:
         raise click.UsageError("Missing option '--method', for example --method rest")
     else:
-        spec = spec_of(
-            plugins, options, method, dataset or "digits", model, seed or 0, settings, sparse
-        )
+        spec = spec_of(plugins, options, method, dataset, model, seed or 0, settings, sparse)
     result = _done(spec, options, overwrite, keep_weights) or _trained(
         spec, plugins, options, overwrite, keep_weights, quiet
     )
@@ -107,12 +114,10 @@ def _trained(
     keep_weights: bool,
     quiet: bool,
 ) -> Run:
-    from contextlib import nullcontext
-
-    from debiasbench.cli.progress import Bar
+    from debiasbench.common.display import display
 
     with (
-        nullcontext() if quiet or not speaks() else Bar() as progress,
+        display(quiet=quiet or not speaks()) as progress,
         options.open(plugins, progress=progress, interruptible=True) as session,
     ):
         return session.run(spec, overwrite=overwrite, keep_weights=keep_weights)

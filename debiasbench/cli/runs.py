@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
 
+from debiasbench.cli.common import say
 from debiasbench.common.wording import counted
 from debiasbench.runs.provenance import changed
 from debiasbench.runs.sweep import Attempt, Tally, attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from debiasbench.cli.session import SessionOptions
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class Runs:
     """Runs specs in one session and prints a line for each; the first run opens the session.
 
-    `bar`: whether to show progress bars. `elsewhere`: whether to print a line for a run that
-    another process is training. `err`: whether to print all lines on stderr. `tally`: the number
-    of runs by outcome.
+    `quiet`: whether to show no progress within a run. `elsewhere`: whether to print a line for a
+    run that another process is training. `err`: whether to print all lines on stderr. `tally`: the
+    number of runs by outcome.
     """
 
     def __init__(
@@ -40,26 +40,47 @@ class Runs:
         overwrite: Overwrite,
         total: int,
         *,
-        bar: bool = True,
+        quiet: bool = False,
         elsewhere: bool = True,
         err: bool = False,
     ) -> None:
         from debiasbench.records.store import Store
 
         self._plugins, self._options, self._overwrite = plugins, options, overwrite
-        self._bar, self._elsewhere, self._err = bar, elsewhere, err
+        self._quiet, self._elsewhere, self._err = quiet, elsewhere, err
         self._store = Store(options.results)
         self._session: Session | None = None
         self._paths: list[Path] = []  # of the records of all attempted runs
         self._changed: Counter[str] = Counter()  # plugins whose code is not that of a record
         self.tally = Tally(total)
 
-    def is_done(self, spec: Spec) -> bool:
-        """Return whether a spec has a record that is not to be replaced."""
-        record = None if spec.unresolved else self._store.finished(spec, self._overwrite)
-        if record is not None:
+    def pending(self, specs: Mapping[str, Spec]) -> dict[str, Spec]:
+        """Return the specs that must be run, by title, and count the others as done."""
+        done = set()
+        for title, record in self._store.all_finished(specs, self._overwrite):
+            done.add(title)
             self._changed.update(changed(record, self._plugins))
-        return record is not None
+        self.tally.done += len(done)
+        return {title: spec for title, spec in specs.items() if title not in done}
+
+    def loadable(self, specs: Mapping[str, Spec]) -> dict[str, Spec]:
+        """Return the specs whose data sets can be loaded.
+
+        A data set that cannot be loaded is reported once, and its runs are counted as failed.
+        """
+        from debiasbench.runs.loading import unloadable
+
+        lost: set[str] = set()
+        for problem in unloadable(self._plugins, specs, self._options.data_root):
+            lost.update(problem.runs)
+            count = len(problem.runs)
+            self.tally.codes += [problem.error.exit_code] * count
+            say(
+                f"Data set {problem.dataset}, {counted(count, 'run')}  failed: "
+                f"{' '.join(str(problem.error).split())}",
+                err=True,
+            )
+        return {title: spec for title, spec in specs.items() if title not in lost}
 
     def head(self, number: int, label: str) -> str:
         """Return the beginning of the line of a run, such as " 3/12  density=0.05 seed=1"."""
@@ -68,9 +89,9 @@ class Runs:
 
     def attempt(self, head: str, spec: Spec) -> Attempt:
         """Run a spec, print a line that begins with `head`, and count it."""
-        from debiasbench.cli.progress import Bar
+        from debiasbench.common.display import display
 
-        with Bar() if self._bar else nullcontext() as progress:
+        with display(label=head, quiet=self._quiet) as progress:
 
             def session() -> Session:
                 opened = self._open()

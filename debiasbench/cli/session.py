@@ -51,6 +51,11 @@ class SessionOptions:
             progress=progress,
         )
 
+    def check_device(self) -> None:
+        """Raise `OptionError` if the device is not available; for the CPU without torch."""
+        if self.device not in ("auto", "cpu"):
+            self.precision()
+
     def precision(self) -> Precision:
         """Return the precision that "auto" means on the device; for a CPU without torch."""
         if self.device == "cpu":

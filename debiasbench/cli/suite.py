@@ -14,6 +14,7 @@ from debiasbench.cli.common import (
     load_plugins,
     results_option,
 )
+from debiasbench.cli.parsing import Group
 from debiasbench.cli.session import SessionOptions, session_options
 from debiasbench.common.wording import counted
 
@@ -38,7 +39,7 @@ COLUMNS = (
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def suite() -> None:
     """List and show suites: grids of runs for `debiasbench sweep`."""
 
@@ -112,10 +113,10 @@ def _rows(owner: str, block: Block) -> list[tuple[str, str, str]]:
 
 
 def _forecast(suite: Suite, left: list[Spec], plugins: Plugins, options: SessionOptions) -> str:
-    from debiasbench.cli.progress import Bar
+    from debiasbench.common.display import display
     from debiasbench.measure.forecast import forecast
 
-    with Bar() as progress, options.open(plugins, progress=progress) as session:
+    with display() as progress, options.open(plugins, progress=progress) as session:
         return report(forecast(session, left, stand_ins=suite.stand_ins))
 
 

@@ -7,20 +7,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import debug_option, load_plugins, overwrite_option
+from debiasbench.cli.common import debug_option, interruptible, load_plugins, overwrite_option
+from debiasbench.cli.parsing import Command
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
 from debiasbench.common.errors import Interrupted
 from debiasbench.common.processes import started_together
-from debiasbench.runs.sweep import Tally
-from debiasbench.runs.workers import run_workers
+from debiasbench.common.signals import check, stopped_by_signals
+from debiasbench.runs.workers import Crew, Orders
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from debiasbench.records.store import Overwrite
+    from debiasbench.runs.sweep import Attempt
     from debiasbench.specs.spec import Spec
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", metavar="NAME|FILE.toml")
 @session_options(*ALL)
 @overwrite_option
@@ -37,12 +41,13 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Number of processes that train at once, on the same device. On a CPU, they share its "
-    "cores.",
+    help="Number of processes that train at once, on the same device. On a CPU, each uses as many "
+    "threads as a run alone, so results are equal; see train.threads.",
 )
-@click.option("--worker", is_flag=True, hidden=True, help="This is one of several processes.")
+@click.option("--worker", hidden=True, help="Pipes to the parent of this process.")
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
+@interruptible
 def sweep(
     name: str,
     options: SessionOptions,
@@ -51,7 +56,7 @@ def sweep(
     dry_run: bool,
     limit: int | None,
     jobs: int,
-    worker: bool,
+    worker: str | None,
     quiet: bool,
 ) -> None:
     """Train the runs of a suite that have no record yet.
@@ -60,6 +65,7 @@ def sweep(
     machines at once; if they share the results folder, no run is trained twice. If runs fail, the
     exit code is that of the first failure.
     """
+    from debiasbench.common.display import is_interactive
     from debiasbench.specs.resolve import find_dataset
     from debiasbench.specs.suites import read
 
@@ -68,63 +74,114 @@ def sweep(
     plugins = load_plugins()
     find = partial(find_dataset, plugins, root=options.data_root)
     named = read(name).named(plugins, find, precision=options.precision())
-    if jobs > 1 and not dry_run:
-        _side_by_side(jobs, list(named.values()), options, overwrite, limit)
-        return
-    runs = Runs(plugins, options, overwrite, len(named), bar=not quiet, elsewhere=not worker)
-    tally, started = runs.tally, 0
+    # several bars do not share a terminal
+    quiet = quiet or (worker is not None and is_interactive())
+    runs = Runs(plugins, options, overwrite, len(named), quiet=quiet)
+    context, code = click.get_current_context(), 0
     try:
-        for number, (label, spec) in enumerate(named.items(), 1):
-            head = runs.head(number, label)
-            if started == limit or (tally.codes and not keep_going):
-                break
-            if runs.is_done(spec):
-                tally.done += 1
-            elif dry_run:
-                click.echo(head)
-                started += 1
+        if worker is not None:
+            _work(worker, runs, named)
+            return
+        heads, pending = _heads(runs, named), runs.pending(named)
+        first, others = _divided(pending, len(pending) if limit is None else limit)
+        if dry_run:
+            for label in first:
+                click.echo(heads[label])
+        elif first:
+            first = runs.loadable(first)
+            if runs.tally.codes and not keep_going:
+                pass
+            elif jobs > 1:
+                code = _share_out(jobs, runs, heads, list(first), keep_going=keep_going)
             else:
-                started += runs.attempt(head, spec).state != "elsewhere"
+                _one_by_one(runs, heads, {**first, **others}, keep_going=keep_going, limit=limit)
     except (KeyboardInterrupt, Interrupted) as error:
-        if not worker:
-            click.echo(f"Interrupted. The records of finished runs are stored. {tally}", err=True)
-        click.get_current_context().exit(getattr(error, "exit_code", 130))
+        if worker is None:
+            click.echo(
+                f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True
+            )
+        context.exit(getattr(error, "exit_code", Interrupted.NOT_RESUMABLE))
     finally:
         runs.close()
-    if not worker:
-        click.echo(tally)
-    if tally.codes:
-        click.get_current_context().exit(tally.codes[0])
+    click.echo(runs.tally)
+    context.exit(runs.tally.codes[0] if runs.tally.codes else code)
 
 
-def _side_by_side(
-    jobs: int, specs: list[Spec], options: SessionOptions, overwrite: Overwrite, limit: int | None
+def _divided(specs: Mapping[str, Spec], limit: int) -> tuple[dict[str, Spec], dict[str, Spec]]:
+    """Return the first `limit` specs, and the others, which may replace those run elsewhere."""
+    items = list(specs.items())
+    return dict(items[:limit]), dict(items[limit:])
+
+
+def _one_by_one(
+    runs: Runs,
+    heads: Mapping[str, str],
+    specs: Mapping[str, Spec],
+    *,
+    keep_going: bool,
+    limit: int | None,
 ) -> None:
-    """Start several processes of this command, which share the runs that have no record."""
-    from debiasbench.records.store import Store
+    """Attempt the runs in this process."""
+    started = len(runs.tally.codes)
+    for label, spec in specs.items():
+        check()
+        if started == limit or (runs.tally.codes and not keep_going):
+            break
+        started += runs.attempt(heads[label], spec).state != "elsewhere"
 
-    if overwrite == "always" or limit is not None:
-        raise click.UsageError("--jobs cannot be combined with --overwrite always or --limit")
-    store = Store(options.results)
-    before = sum(store.finished(spec, overwrite) is not None for spec in specs)
+
+def _share_out(
+    jobs: int, runs: Runs, heads: Mapping[str, str], labels: list[str], *, keep_going: bool
+) -> int:
+    """Let several processes of this command attempt the runs.
+
+    Returns the exit code of a process that left runs to do although it did not fail in one.
+    """
+    tally = runs.tally
     context = click.get_current_context()
-    codes = run_workers(["sweep", *_words(context, jobs=1, quiet=True, worker=True)], jobs)
-    done = sum(store.finished(spec, overwrite) is not None for spec in specs)
-    click.echo(Tally(len(specs), done=before, trained=done - before))
-    if failed := [code for code in codes if code]:
-        context.exit(failed[0] if failed[0] > 0 else 1)
+
+    with stopped_by_signals() as stop:
+
+        def report(label: str, outcome: Attempt) -> bool:
+            tally.count(outcome)
+            stop.resumable |= outcome.state == "trained"
+            if outcome.problem:
+                click.echo(f"{heads[label]}  failed: {outcome.problem}", err=True)
+            return keep_going or not tally.codes
+
+        crew = Crew(["sweep", *_words(context, jobs=1)], report, stop)
+        crew.run(labels, jobs)
+        stop.check()
+    if crew.code and tally.left:
+        click.echo("Error: a process ended before all runs were attempted", err=True)
+        return crew.code
+    return 0
+
+
+def _work(ends: str, runs: Runs, named: Mapping[str, Spec]) -> None:
+    """Attempt the runs that the parent process hands out."""
+    heads = _heads(runs, named)
+    with stopped_by_signals() as stop:
+        orders = Orders(ends, stop)
+        for label in orders:
+            orders.report(runs.attempt(heads[label], named[label]))
+
+
+def _heads(runs: Runs, named: Mapping[str, Spec]) -> dict[str, str]:
+    """Return the beginning of the line of each run, by label."""
+    return {label: runs.head(number, label) for number, label in enumerate(named, 1)}
 
 
 def _words(context: click.Context, **other: object) -> list[str]:
     """Return the arguments of the current command as words, with `other` instead of some."""
-    words: list[str] = []
+    options: list[str] = []
+    arguments: list[str] = []
     for parameter in context.command.params:
         value = {**context.params, **other}.get(parameter.name or "")
         if isinstance(parameter, click.Argument):
-            words.append(str(value))
-        elif isinstance(parameter, click.Option) and isinstance(value, bool):
-            flags = parameter.opts if value else parameter.secondary_opts
-            words += flags[:1]
+            arguments.append(str(value))
+        elif isinstance(value, bool):
+            options += (parameter.opts if value else parameter.secondary_opts)[:1]
         elif value is not None:
-            words += [parameter.opts[0], str(value)]
-    return words
+            options.append(f"{parameter.opts[0]}={value}")
+    return [*options, "--", *arguments]  # an argument may begin with a dash

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from debiasbench.cli.common import debug_option
+from debiasbench.cli.common import debug_option, say
+from debiasbench.cli.parsing import Command
 from debiasbench.common.wording import counted
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--migrate",
@@ -37,12 +38,12 @@ def verify(results: tuple[Path, ...], rewrite: bool) -> None:
     records, problems = read_all(places)
     checked = check(records)
     for problem in problems:
-        click.echo(problem)
+        say(problem)
     for path, messages in checked.contradictions:
         for message in messages:
-            click.echo(f"{path} contradicts itself: {message}")
+            say(f"{path} contradicts itself: {message}")
     for path, _, reason in checked.unverified:
-        click.echo(f"{path} cannot be verified: {reason}")
+        say(f"{path} cannot be verified: {reason}")
     counts = {
         "verified": len(checked.sound) - len(checked.unverified),
         "without predictions": len(checked.unverified),
@@ -50,7 +51,7 @@ def verify(results: tuple[Path, ...], rewrite: bool) -> None:
         "unreadable": len(problems),
     }
     summary = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n or kind == "verified")
-    click.echo(f"{counted(len(records) + len(problems), 'record')}: {summary}")
+    say(f"{counted(len(records) + len(problems), 'record')}: {summary}")
     if bad := len(checked.contradictions) + len(problems):
         raise RecordError(f"{counted(bad, 'bad record')}: see above")
 
@@ -64,6 +65,6 @@ def _migrate(places: tuple[Path, ...]) -> None:
         if not path.exists() or is_current(path):
             continue  # it was replaced when another record was migrated
         try:
-            click.echo(f"{path} -> {migrate(path).name}")
+            say(f"{path} -> {migrate(path).name}")
         except RecordError as error:
-            click.echo(f"Warning: {error}", err=True)
+            say(f"Warning: {error}", err=True)

@@ -62,25 +62,37 @@ def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def training_settings(
-    *, batch_size: str | None, precision: str | None, epochs: int | None = None
+def with_short_options(
+    settings: tuple[str, ...],
+    *,
+    batch_size: str | None,
+    precision: str | None,
+    epochs: int | None = None,
 ) -> tuple[str, ...]:
-    """Return the short options of training settings as values of `--set`."""
-    auto = batch_size == "auto"
-    options = {
-        "epochs": epochs,
-        "micro_batch": "auto" if auto else None,
-        "batch_size": None if auto else batch_size,
-        "precision": precision,
+    """Return the values of `--set`, followed by those that short options stand for.
+
+    Raises `OptionError` if both set the same.
+    """
+    from debiasbench.common.errors import OptionError
+
+    batch = "micro_batch" if batch_size == "auto" else "batch_size"
+    short = {
+        "--epochs": ("train.epochs", epochs),
+        "--batch-size": (f"train.{batch}", batch_size),
+        "--precision": ("train.precision", precision),
     }
-    return tuple(f"train.{name}={value}" for name, value in options.items() if value is not None)
+    given = {setting.partition("=")[0] for setting in settings}
+    for option, (name, value) in short.items():
+        if value is not None and name in given:
+            raise OptionError(f"{name} is given twice: by {option} and by --set. Keep one of them")
+    return settings + tuple(f"{name}={v}" for name, v in short.values() if v is not None)
 
 
 def spec_of(
     plugins: Plugins,
     options: SessionOptions,
     method: str,
-    dataset: str,
+    dataset: str | None,
     model: str | None,
     seed: int,
     settings: tuple[str, ...],
@@ -90,6 +102,7 @@ def spec_of(
     from debiasbench.specs.resolve import find_dataset, make_spec
     from debiasbench.specs.words import arguments, combined, read_settings, read_sparse
 
+    dataset = "digits" if dataset is None else dataset
     names = {"method": method, "dataset": dataset, "seed": seed}
     if model is not None:
         names["model"] = model

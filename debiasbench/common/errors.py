@@ -5,8 +5,13 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from debiasbench.common.wording import listed, shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+FEW = 40  # names that a message lists; of more, it has only those that are close
+LONGEST = 100  # characters of a name; nothing is similar to a longer one
 
 
 class DebiasbenchError(Exception):
@@ -16,14 +21,19 @@ class DebiasbenchError(Exception):
 
 
 class UnknownNameError(DebiasbenchError, KeyError):
-    """A name under which nothing is registered."""
+    """A name under which nothing is registered.
+
+    The message has the closest of the `available` names, and all of them if they are few.
+    """
 
     exit_code = 2
 
     def __init__(self, kind: str, name: str, available: Iterable[str], hint: str = "") -> None:
         known = sorted(available)
-        guess = suggestion(name, known)
-        message = f"Unknown {kind} {name!r}.{guess} Available: {', '.join(known)}"
+        few = len(known) <= FEW
+        guess = suggestion(name, known, most=1 if few else 3)
+        names = f"Available: {listed(known)}" if few else f"{len(known):,} names are available"
+        message = f"Unknown {kind} {shown(name)}.{guess} {names}"
         super().__init__(f"{message}. {hint}" if hint else message)
 
     # the one of KeyError puts the message in quotes
@@ -58,10 +68,12 @@ class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training
     """A loss, a gradient or a weight that became NaN or infinite.
 
     `step` counts from 0 within the stage. `last_loss` is the last finite loss, None if there was
-    none. `quantity` begins the message: "The loss", "A gradient" or "A weight".
+    none. `quantity` begins the message: "The loss", "A gradient" or "A weight". `kind` is the kind
+    of failure in records.
     """
 
     exit_code = 6
+    kind = "NonFiniteLoss"
 
     def __init__(
         self, stage: str, step: int, last_loss: float | None, quantity: str = "The loss"
@@ -79,18 +91,38 @@ class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training
         )
 
 
+class PredictionFailed(TrainingFailed):
+    """Predictions that are NaN.
+
+    `stage` and `step` are those that were trained last; "" if no stage was trained.
+    """
+
+    kind = "NonFiniteLogits"
+
+    def __init__(self, stage: str = "", step: int = 0) -> None:
+        self.stage, self.step, self.last_loss = stage, step, None
+        after = f" after step {step} of stage {stage!r}" if stage else ""
+        DebiasbenchError.__init__(
+            self,
+            f"The network predicts NaN{after}. Try a smaller learning rate (--set train.lr=...) or "
+            "gradient clipping (--set train.clip_norm=1)",
+        )
+
+
 class Interrupted(DebiasbenchError):  # noqa: N818 - nothing went wrong
     """Training that a signal stopped.
 
-    `where` follows "Interrupted" in the message. `resumable`: there is a checkpoint, from which
-    another run of the same spec continues.
+    `where` follows "Interrupted" in the message. `resumable`: a checkpoint or more is stored, from
+    which the same command continues.
     """
 
-    exit_code = 75
+    RESUMABLE, NOT_RESUMABLE = 75, 130  # EX_TEMPFAIL, and what shells use for Ctrl-C
+    CODES = (RESUMABLE, NOT_RESUMABLE)
 
     def __init__(self, where: str = "", *, resumable: bool) -> None:
         self.resumable = resumable
-        advice = "run the same command again to continue" if resumable else "nothing was saved"
+        self.exit_code = self.RESUMABLE if resumable else self.NOT_RESUMABLE
+        advice = "run the same command again to continue" if resumable else "nothing new was stored"
         super().__init__(f"Interrupted{where}: {advice}")
 
 
@@ -118,7 +150,29 @@ class RecordError(DebiasbenchError):
     exit_code = 9
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for a name close to a known one, or an empty string."""
-    close = get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def suggestion(name: str, known: Iterable[str], most: int = 1) -> str:
+    """Return ` Did you mean 'x'?` with up to `most` close names, or an empty string."""
+    close = [repr(other) for other in close_names(name, known, most)]
+    if not close:
+        return ""
+    *others, last = close
+    return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+
+
+def close_names(name: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """Return the known names that are most similar to `name`, best first.
+
+    Upper and lower case are equal. A name that differs in case only is the only one that is
+    returned. If several names are wanted, those that begin with `name` come after the similar ones.
+    """
+    by_lower: dict[str, str] = {}
+    for other in known:
+        by_lower.setdefault(other.lower(), other)
+    wanted = name.lower()
+    if wanted in by_lower:
+        return [by_lower[wanted]]
+    close = get_close_matches(wanted, by_lower, n=most) if len(wanted) <= LONGEST else []
+    if most > 1 and len(wanted) >= 3:  # shorter ones begin too many names
+        longer = sorted((other for other in by_lower if other.startswith(wanted)), key=len)
+        close += [other for other in longer if other not in close]
+    return [by_lower[other] for other in close[:most]]

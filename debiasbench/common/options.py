@@ -21,11 +21,15 @@ from typing import (
 )
 
 from debiasbench.common.errors import OptionError, suggestion
+from debiasbench.common.wording import listed, shortened, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 T = TypeVar("T")
+
+DEEPEST = 8  # lists within lists; no option has more
+INTEGERS = range(-(2**63), 2**63)  # what tensors and generators of random numbers can hold
 
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
@@ -42,8 +46,9 @@ def option(
 ) -> T:
     """Declare an option: a dataclass field with a meaning and bounds.
 
-    `density: float = option(0.05, "fraction of weights kept", gt=0, le=1)`. A field without
-    `option` is an option too, without a meaning and without bounds.
+    `density: float = option(0.05, "fraction of weights kept", gt=0, le=1)`. The bounds of a tuple
+    apply to each of its items. A field without `option` is an option too, without a meaning and
+    without bounds.
 
     `absent`: the value that a spec without this option means. Give it for an option that is added
     when records exist: an option with this value is left out of specs, so that the ids of those
@@ -96,34 +101,73 @@ def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
     `owner` names the owner of the options in messages, such as "method rest". Raises `OptionError`
     that names every bad option at once.
     """
-    from pydantic import ValidationError
-
     names = [f.name for f in dataclasses.fields(cast("Any", cls))]
     problems = [
-        f"no option {name!r}.{suggestion(name, names)} Options: {', '.join(names) or 'none'}"
+        f"no option {shown(name)}.{suggestion(name, names)} Options: {listed(names)}"
         for name in values
         if name not in names
     ]
-    schema = _schema(cast("Any", cls))
-    given = {
-        name: _literal(value, schema.model_fields[name].annotation)
-        for name, value in values.items()
-        if name in names
-    }
-    try:
-        model = schema(**given)
-    except ValidationError as error:
-        problems += [
-            f"{_place(e['loc'])}={e['input']!r}: {e['msg'].lower()}" for e in error.errors()
-        ]
+    given = {name: value for name, value in values.items() if name in names}
+    converted, wrong = _converted(cast("Any", cls), given)
+    problems += wrong
     if problems:
         raise OptionError(f"{owner}: {'; '.join(problems)}. See `debiasbench show {_name(owner)}`")
     try:
-        return cls(**{name: getattr(model, name) for name in names})
+        return cls(**converted)
     except OptionError:
         raise
     except ValueError as error:  # from a check in the class itself
         raise OptionError(f"{owner}: {error}. See `debiasbench show {_name(owner)}`") from error
+
+
+def _converted(cls: type, values: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of all options, converted to their types, and what is wrong with them."""
+    from pydantic import ValidationError
+
+    schema = _schema(cls)
+    given = {n: _literal(v, schema.model_fields[n].annotation) for n, v in values.items()}
+    try:
+        model = schema(**given)
+    except ValidationError as error:
+        return {}, [_problem(e, schema) for e in error.errors()]
+    converted = {f.name: getattr(model, f.name) for f in dataclasses.fields(cls)}
+    problems = [
+        f"{name}={shown(value)}: {reason}"
+        for name, value in converted.items()
+        if (reason := _unfit(value))
+    ]
+    return converted, problems
+
+
+def _problem(error: Mapping[str, Any], schema: type[Any]) -> str:
+    """Return what is wrong with one option, from an error of pydantic."""
+    name, reason = str(error["loc"][0]), error["msg"].lower()
+    if error["type"] in ("tuple_type", "list_type"):
+        default = schema.model_fields[name].default
+        example = json.dumps(default or [1, 2], separators=(",", ":"), default=str)
+        reason = f"must be a list in brackets, such as {shortened(example)}"
+    return f"{_place(error['loc'])}={shown(error['input'])}: {reason}"
+
+
+def _unfit(value: object, depth: int = 0) -> str:
+    """Return why no spec can hold a value of the right type, or an empty string."""
+    if depth > DEEPEST:
+        return "is nested too deeply"
+    if isinstance(value, (tuple, list)):
+        return next(filter(None, (_unfit(item, depth + 1) for item in value)), "")
+    if isinstance(value, int) and value not in INTEGERS:
+        return "must be a whole number of at most 64 bits"
+    if isinstance(value, str) and not _is_unicode(value):
+        return "contains bytes that are not UTF-8"
+    return ""
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # Python keeps invalid bytes of a command line as lone surrogates
+        return False
+    return True
 
 
 def as_dict(options: object) -> dict[str, object]:
@@ -155,10 +199,16 @@ def _absent_values(cls: type) -> dict[str, object]:
 
 
 def check_is_options(cls: type) -> None:
-    """Raise `OptionError` if an option lacks a default, or an annotated name is not an option.
+    """Raise `OptionError` if an option lacks a valid default, or a name is not an option.
 
     The second happens when a subclass of a dataclass lacks the `@dataclass` line.
     """
+    hashable: Any = cls
+    _check(hashable)
+
+
+@functools.cache  # a grid of 100,000 runs asks as often
+def _check(cls: type) -> None:
     if not dataclasses.is_dataclass(cls):
         raise OptionError(f"{cls.__qualname__} is not a dataclass: write @dataclass above it")
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -172,6 +222,9 @@ def check_is_options(cls: type) -> None:
             raise OptionError(
                 f"{cls.__qualname__}.{name} is not an option yet: write @dataclass above the class"
             )
+    _, problems = _converted(cls, {name: field.default for name, field in fields.items()})
+    if problems:
+        raise OptionError(f"the default {'; '.join(problems)}")
 
 
 @functools.cache  # building a schema takes 10 ms, and a suite needs it hundreds of times
@@ -189,8 +242,10 @@ def _schema(cls: type) -> type[Any]:
 
 
 def _bounded(hint: Any, bounds: Any) -> Any:
-    """Add bounds to a type; in a union with literals, to its numbers only."""
+    """Add bounds to a type; in a union with literals, to its numbers; in a tuple, to each item."""
     members = get_args(hint)
+    if get_origin(hint) is tuple and members[-1] is Ellipsis:
+        return cast("Any", tuple)[Annotated[members[0], bounds], ...]
     if not any(get_origin(member) is Literal for member in members):
         return Annotated[hint, bounds]
     numbers = (int, float)
@@ -219,7 +274,7 @@ def _literal(value: object, hint: Any) -> object:
         if value.startswith("["):
             try:
                 return json.loads(value)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):  # the first also for an integer of 5,000 digits
                 return value
     return value
 

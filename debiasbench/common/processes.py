@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+from debiasbench.common.errors import OptionError
+from debiasbench.common.wording import shown
+
 
 def cores() -> int:
     """Return the number of cores that this process may use."""
@@ -13,10 +16,44 @@ def cores() -> int:
 
 
 def started_together() -> bool:
-    """Return whether `torchrun` started this process together with others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Return whether `torchrun` started this process together with others.
+
+    Raises `OptionError` for environment variables that `torchrun` cannot have set.
+    """
+    size = _variable("WORLD_SIZE", 1, "1")
+    if size > 1:
+        for name, rank in (("RANK", _variable("RANK", 0)), ("LOCAL_RANK", local_rank())):
+            if rank >= size:
+                raise OptionError(
+                    f"The environment variable {name} is {rank}, but WORLD_SIZE is {size}. "
+                    f"{_ADVICE}"
+                )
+    return size > 1
+
+
+_ADVICE = "torchrun sets it. Start the processes with torchrun, or unset WORLD_SIZE"
+
+
+def _variable(name: str, least: int, default: str = "") -> int:
+    """Return the number in an environment variable; an empty one is not set."""
+    text = os.environ.get(name) or default
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= least):
+        state = f"is {shown(text)}, not a number from {least}" if text else "is not set"
+        raise OptionError(f"The environment variable {name} {state}. {_ADVICE}")
+    return int(text)
+
+
+def local_rank() -> int:
+    """Return the number of this process among those that `torchrun` started on this machine."""
+    return _variable("LOCAL_RANK", 0, "0")
 
 
 def speaks() -> bool:
-    """Return whether this process prints messages; of several processes, only the first does."""
-    return not started_together() or os.environ.get("RANK", "0") == "0"
+    """Return whether this process prints messages; of several processes, only the first does.
+
+    If the environment variables are wrong, the message about them is printed.
+    """
+    try:
+        return not started_together() or _variable("RANK", 0) == 0
+    except OptionError:
+        return True

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
 
 
-class Progress(Protocol):
-    """Receives the progress of stages; a progress bar, for example."""
+class Progress:
+    """Receives the progress of runs, stages and downloads, and ignores it.
 
-    def start(self, stage: str, steps: int) -> None:
-        """Begin a stage of `steps` steps."""
+    Subclasses show what they override, for example as a progress bar. They are used as context
+    managers around the computation.
+    """
 
-    def advance(self) -> None:
-        """Count one finished step."""
+    def begin(self, title: str, metric: str | None = None) -> None:
+        """Begin a run, such as "rest on digits".
+
+        `metric`: the most interesting value of its epochs, such as "val_unbiased".
+        """
+
+    def start(self, name: str, total: int | None) -> None:
+        """Begin a stage of `total` steps or a transfer of `total` bytes; None if unknown."""
+
+    def advance(self, count: int = 1) -> None:
+        """Count finished steps or bytes."""
+
+    def epoch(self, epoch: int, epochs: int, values: Mapping[str, float]) -> None:
+        """End an epoch, numbered from 1.
+
+        `values`: the mean training loss as "loss"; if validation is read, also "val_loss" and the
+        accuracies in [0, 1] as "val_unbiased" and so on.
+        """
 
     def finish(self) -> None:
-        """End the stage."""
+        """End the stage or transfer."""
 
+    def __enter__(self) -> Self:
+        return self
 
-class Silent:
-    """A `Progress` that shows nothing."""
-
-    def start(self, stage: str, steps: int) -> None:
-        """Do nothing."""
-
-    def advance(self) -> None:
-        """Do nothing."""
-
-    def finish(self) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         """Do nothing."""

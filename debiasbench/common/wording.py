@@ -1,8 +1,54 @@
-"""Numbers with their nouns, as messages write them."""
+"""Text as messages write it: counts, values and names, and nothing that controls a terminal."""
 
 from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+VALUE = 80  # characters of a value in a message
+NAMES = 400  # characters of a list of names in a message
+
+# control characters except tab and newline, line separators, marks that change the direction of
+# writing, and surrogates, which stand for the bytes of a file name that is not UTF-8
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def counted(number: int, noun: str) -> str:
     """Return "1 run" or "1,000 runs"; the plural of `noun` must end in "s"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def printable(text: str) -> str:
+    r"""Return text with its control characters escaped, such as `\x1b`.
+
+    Use it for file names and for text from files, which may hold sequences that terminals obey.
+    Tabs and newlines stay.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """Return text of at most `most` characters, with "..." in the middle if it was longer."""
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
+
+
+def shown(value: object) -> str:
+    """Return the repr of a value, shortened."""
+    try:
+        return shortened(repr(value), VALUE)
+    except (RecursionError, ValueError):  # Python does not write integers of 5,000 digits
+        return f"<{type(value).__name__} that is too large to print>"
+
+
+def listed(names: Collection[str], most: int = NAMES) -> str:
+    """Return names separated by commas; a list that is too long ends with the number of names."""
+    text = ", ".join(names)
+    if len(text) <= most:
+        return text or "none"
+    return f"{text[:most].rpartition(',')[0]}, ... ({len(names):,} in total)"

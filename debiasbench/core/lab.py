@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from debiasbench.common.errors import DebiasbenchError, OptionError, PluginError, SupervisionError
+from debiasbench.common.errors import (
+    DebiasbenchError,
+    OptionError,
+    OutOfMemory,
+    PluginError,
+    SupervisionError,
+)
+from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.options import parse
 from debiasbench.common.randomness import derive, generator, seeded
 from debiasbench.core.batches import Batches
+from debiasbench.core.coverage import check_reads_whole
 from debiasbench.core.data import NEEDED, undeclared
+from debiasbench.core.head import check_head
 from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.settings import Training
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from debiasbench.core.component import Component
+    from debiasbench.core.head import Head
     from debiasbench.core.model import Model, Shape
     from debiasbench.core.supervision import Supervision
     from debiasbench.core.view import View
@@ -41,7 +51,7 @@ class Backend(Protocol):
     def predict(self, objective: Objective, view: View) -> Tensor:
         """Return logits (N, C) for a view."""
 
-    def features(self, objective: Objective, head: nn.Linear, view: View) -> Tensor:
+    def features(self, objective: Objective, head: Head, view: View) -> Tensor:
         """Return the head's inputs (N, D) for a view."""
 
 
@@ -83,7 +93,14 @@ class Lab:
                 network = self._model.build(self.shape).to(self._backend.device)
                 if self._networks == 0:
                     _check_fits(network, self.shape, self._views["train"])
+                    if len(self.shape.input) == 3:
+                        check_reads_whole(network, self.shape.input, str(self._model))
             except Exception as error:
+                if _too_large(error):
+                    raise OutOfMemory(
+                        f"{self._model} for samples of shape {_described(self.shape)} needs more "
+                        "memory than there is. Use a smaller network"
+                    ) from error
                 # many models do not accept named inputs; their shapes then explain the error
                 if isinstance(error, DebiasbenchError) and not self.shape.inputs:
                     raise
@@ -168,14 +185,34 @@ class Lab:
         return self._backend.predict(_objective_of(model), self._view(split)).cpu()
 
     def features(self, model: nn.Module | Trained, split: str) -> Tensor:
-        """Return (N, D) inputs of the network's last linear layer for a split, on the CPU."""
+        """Return (N, D) inputs of the network's last linear layer for a split, on the CPU.
+
+        Raises `OptionError` if this layer does not decide the logits alone. To find that out
+        before training, call `head`.
+        """
         objective = _objective_of(model)
-        head = self._model.head(objective.network)
+        head = self._head(objective.network, linear=False)
         return self._backend.features(objective, head, self._view(split)).cpu()
 
-    def head(self, network: nn.Module) -> nn.Linear:
-        """Return the network's last linear layer, whose input `features` returns."""
-        return self._model.head(network)
+    def head(self, network: nn.Module) -> Head:
+        """Return the network's last linear layer, whose input `features` returns.
+
+        It is an `nn.Linear`, or an `nn.Conv2d` of kernel size 1. Raises `OptionError` unless the
+        logits are the outputs of this layer, so that a method can replace its weights.
+        """
+        return self._head(network, linear=True)
+
+    def _head(self, network: nn.Module, *, linear: bool) -> Head:
+        head = self._model.head(network)
+        samples = self._views["train"].inputs(slice(4))
+        try:
+            check_head(network, head, samples, linear=linear)
+        except OptionError as error:
+            raise OptionError(
+                f"{self._model} has no last linear layer that a method can use: {error}. Use "
+                "another --model"
+            ) from error
+        return head
 
     def labels(self, split: str = "train", label: str = "y") -> Tensor:
         """Return (N,) labels of a split on the CPU.
@@ -212,6 +249,11 @@ class Lab:
 
 def _described(shape: Shape) -> str:
     return str(dict(shape.inputs) if shape.inputs else shape.input)
+
+
+def _too_large(error: Exception) -> bool:
+    # a number of units that is larger than 64 bits is a TypeError
+    return is_out_of_memory(error) or "Overflow when unpacking long" in str(error)
 
 
 @torch.no_grad()

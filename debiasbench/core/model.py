@@ -13,6 +13,8 @@ from debiasbench.common.errors import OptionError
 if TYPE_CHECKING:
     from torch import nn
 
+    from debiasbench.core.head import Head
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -46,17 +48,26 @@ class Model(ABC):
         global generator is seeded before the call, so the usual initialisation is reproducible.
         """
 
-    def head(self, network: nn.Module) -> nn.Linear:
+    def skeleton(self, shape: Shape) -> nn.Module:
+        """Return the network of `build`, with any weights: they are replaced by stored ones.
+
+        By default `build`. Override it if `build` downloads weights, because `debiasbench export`
+        must work without a network connection.
+        """
+        return self.build(shape)
+
+    def head(self, network: nn.Module) -> Head:
         """Return the last linear layer, whose input (B, D) `lab.features` returns.
 
-        By default the last `nn.Linear` of the network. Override it if that is the wrong layer.
+        By default the last `nn.Linear` of the network, or the last 1x1 `nn.Conv2d` if there is no
+        `nn.Linear`. Override it if that is the wrong layer.
         """
-        from torch import nn
+        from debiasbench.core.head import last_linear
 
-        for module in reversed(list(network.modules())):
-            if isinstance(module, nn.Linear):
-                return module
-        raise OptionError(
-            f"{type(network).__name__} has no nn.Linear whose input could be the features: "
-            f"override `head` in {type(self).__name__}"
-        )
+        head = last_linear(network)
+        if head is None:
+            raise OptionError(
+                f"{type(network).__name__} has no nn.Linear and no 1x1 nn.Conv2d whose input could "
+                f"be the features. Use another --model, or override `head` in {type(self).__name__}"
+            )
+        return head

@@ -86,7 +86,9 @@ class Trained:
     `checkpoints`: the weights that each selection rule keeps, by name of the rule. `densities`:
     fraction of active weights by parameter name of the objective, where it is below 1. `masks`:
     the active weights after the last step, for a stage that continues. `cost`: None for an
-    objective that no stage trained.
+    objective that no stage trained. `curves`: the mean training loss of each epoch as "loss"; if
+    validation was read, also "val_loss" and the accuracies as "val_unbiased" and so on. What
+    `Lab.train` returns has no curves, since a method must not see validation metrics.
     """
 
     objective: Objective
@@ -94,6 +96,7 @@ class Trained:
     densities: Mapping[str, float] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     cost: StageCost | None = None
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class Trainer(Protocol):

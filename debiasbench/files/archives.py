@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from debiasbench.common.progress import Progress
     from debiasbench.core.download import Download
     from debiasbench.files.archive_members import Member
-    from debiasbench.files.byte_progress import Progress
 
 CHUNK = 1 << 16  # bytes copied at a time
 

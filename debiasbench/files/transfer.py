@@ -18,8 +18,8 @@ from debiasbench.files.partial_file import MismatchError, verify
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from debiasbench.common.progress import Progress
     from debiasbench.core.download import Download
-    from debiasbench.files.byte_progress import Progress
     from debiasbench.files.partial_file import PartialFile
 
 TIMEOUT = 30.0  # seconds without a byte before a connection counts as lost

@@ -6,10 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 from debiasbench.leaderboard.frame import plain
+from debiasbench.leaderboard.notes import MARK
 from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from debiasbench.leaderboard.row import Row
 
@@ -44,6 +45,11 @@ def mean(row: Row) -> str:
     if len(row.values) < 2:
         return percent(row.mean)
     return f"{percent(row.mean)} ± {percent(row.deviation)}"
+
+
+def flagged(text: str, metric: str, incomplete: Collection[str]) -> str:
+    """Mark a number of a metric that leaves out groups without test samples."""
+    return f"{text} {MARK}" if metric in incomplete and text != "—" else text
 
 
 def bounds(row: Row) -> str:

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import math
+import re
 from typing import TYPE_CHECKING
 
+from debiasbench.common.wording import printable
 from debiasbench.leaderboard.frame import COSTS
 from debiasbench.leaderboard.row import SIDE_METRICS
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.row import Row
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NUMBERS = re.compile(r"(-?\d+ ?)+")  # seeds may be negative
+
 
 def as_csv(boards: Sequence[Board]) -> str:
     """Write a line for each row; every board has the same columns."""
@@ -24,8 +29,16 @@ def as_csv(boards: Sequence[Board]) -> str:
     rows = [_flat(board, row) for board in boards for row in board.rows]
     writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    """Put an apostrophe before text that a spreadsheet would compute as a formula."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(FORMULA) and not _NUMBERS.fullmatch(text) else text
 
 
 def as_json(boards: Sequence[Board]) -> str:
@@ -38,11 +51,13 @@ def as_json(boards: Sequence[Board]) -> str:
             "select": board.rule,
             "conditions": board.conditions,
             "notes": board.notes,
+            "incomplete": list(board.incomplete),
             "rows": [_nested(board, row) for row in board.rows],
         }
         for board in boards
     ]
-    return json.dumps(data, indent=1, allow_nan=False) + "\n"
+    # JSON escapes all other control characters
+    return json.dumps(data, indent=1, allow_nan=False).replace("\x7f", "\\u007f") + "\n"
 
 
 def _nested(board: Board, row: Row) -> dict[str, object]:
@@ -79,6 +94,7 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
         "failed_seeds": " ".join(map(str, row.failed)),
         "missing_seeds": " ".join(map(str, row.missing)),
         "marked": row.marked,
+        "incomplete": " ".join(board.incomplete),
         **{metric: _blank(side.get(metric, math.nan)) for metric in SIDE_METRICS},
         **{name: _blank(row.costs[name]) for name in COSTS},
         "options": json.dumps(row.options, sort_keys=True),
@@ -88,4 +104,4 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
 
 
 def _blank(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None

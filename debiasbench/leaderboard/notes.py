@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.leaderboard.frame import plain
 from debiasbench.leaderboard.row import common
+from debiasbench.records.metrics import GroupCounts, incomplete
 from debiasbench.records.selection import USES_GROUPS
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 LISTED = 8  # groups that a note names
+MARK = "†"  # of a number that leaves groups out
 
 
 def conditions(rows: Sequence[Row], records: Sequence[Record]) -> str:
@@ -84,11 +86,18 @@ def _untested_groups(task: TaskFacts) -> list[str]:
     if not empty:
         return []
     more = f" and {len(empty) - LISTED} more" if len(empty) > LISTED else ""
+    *others, last = (name.replace("_", " ") for name in incomplete_metrics(task))
     return [
-        f"The test split has no sample of {', '.join(empty[:LISTED])}{more}: unbiased, balanced "
-        "groups and worst group leave these groups out, so their values are too favourable if a "
-        "classifier fails there."
+        f"The test split has no sample of {', '.join(empty[:LISTED])}{more}: {', '.join(others)} "
+        f"and {last} leave these groups out (marked {MARK}), so their values are too favourable if "
+        "a classifier fails there."
     ]
+
+
+def incomplete_metrics(task: TaskFacts) -> list[str]:
+    """Name the metrics that leave out groups without test samples."""
+    counts = task.group_counts
+    return incomplete(GroupCounts.of(counts["test"], counts["test"], task.aligned, counts["train"]))
 
 
 def _seeds(rows: Sequence[Row]) -> list[str]:

@@ -6,8 +6,8 @@ A page holds blocks of the form
     (the table)
     <!-- /debiasbench -->
 
-RECORDS are relative to the page's folder; OPTIONS are --dataset, --metric, --select, --baseline and
---pivot.
+RECORDS are relative to the page's folder; OPTIONS are --dataset, --metric, --select, --baseline,
+--pivot, --columns and --sort.
 """
 
 from __future__ import annotations
@@ -19,40 +19,53 @@ from pathlib import Path
 from typing import NoReturn
 
 from debiasbench.common.errors import RecordError
+from debiasbench.common.regular import read_regular
+from debiasbench.leaderboard.blocks import blocks
 from debiasbench.leaderboard.table import table
-
-_BLOCK = re.compile(
-    r"(?P<open><!-- debiasbench leaderboard (?P<words>[^\n]*?) -->\n)"
-    r"(?P<table>.*?)"
-    r"(?P<close><!-- /debiasbench -->)",
-    re.DOTALL,
-)
 
 
 def regenerated(page: Path) -> tuple[str, str]:
     """Return the text of a page as it is, and as it must be for its records.
 
-    Raises `RecordError` for a page without a block, for a block with a wrong option, and for
-    records that are bad or occur twice.
+    Line ends stay as they are. Raises `RecordError` for a page without a block, for a block that
+    does not end or has a wrong option, and for records that are bad or occur twice.
     """
     try:
-        text = page.read_text("utf-8")
+        text = read_regular(page).decode()
     except OSError as error:
         raise RecordError(f"{page} cannot be read: {error.strerror}") from error
-    if not _BLOCK.search(text):
-        raise RecordError(
-            f"{page} has no table to update. Mark the place with "
-            "<!-- debiasbench leaderboard RECORDS --> and <!-- /debiasbench -->"
-        )
-    return text, _BLOCK.sub(lambda m: m["open"] + _table(page, m["words"]) + m["close"], text)
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{page} is not a text file in UTF-8 ({error})") from error
+    lines = re.split(r"(?<=\n)", text)
+    try:
+        found = blocks(lines)
+    except RecordError as error:
+        raise RecordError(f"{page} {error}") from error
+    parts, done = [], 0
+    for block in found:
+        made = _table(page, block.words).replace("\n", block.newline)
+        parts += [*lines[done : block.first], made]
+        done = block.last
+    return text, "".join([*parts, *lines[done:]])
 
 
 def _table(page: Path, words: str) -> str:
     parser = _Parser(prog=str(page), add_help=False)
     parser.add_argument("records", nargs="+")
-    for name in ("--dataset", "--metric", "--select", "--baseline", "--pivot"):
+    for name in (
+        "--dataset",
+        "--metric",
+        "--select",
+        "--baseline",
+        "--pivot",
+        "--columns",
+        "--sort",
+    ):
         parser.add_argument(name)
-    arguments = vars(parser.parse_args(shlex.split(words)))
+    try:
+        arguments = vars(parser.parse_args(shlex.split(words)))
+    except ValueError as error:  # a quotation mark is missing
+        parser.error(str(error))
     places = [page.parent / place for place in arguments.pop("records")]
     text, problems = table(places, "markdown", **arguments)
     if problems:

@@ -97,6 +97,7 @@ def _measured(empty: Forecast, session: Session, stand_ins: Mapping[str, StandIn
     spec, execution = empty.spec, session.execution
     placed, loading, reason = _task(session, spec, stand_ins)
     reset_peak_memory(execution.device)
+    session.progress.begin(f"{spec.method.name} on {spec.dataset.name}")
     rehearsal = Rehearsal(execution, session.predictor(spec), session.progress)
     begun = now()
     session.rehearse(spec, rehearsal, placed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from debiasbench.common.progress import Silent
+from debiasbench.common.progress import Progress
 from debiasbench.core.modes import train_mode
 from debiasbench.core.stage import Trained
 from debiasbench.measure.stopwatch import WARM_UP, now
@@ -53,7 +53,7 @@ class Rehearsal:
         self, execution: Execution, predictor: Predictor, progress: Progress | None = None
     ) -> None:
         self._execution, self._predictor = execution, predictor
-        self._progress: Progress = progress or Silent()
+        self._progress = progress or Progress()
         self.times: list[StageTime] = []
         self.seconds = 0.0
         self.kept = 0

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import torch
 
-from debiasbench.common.progress import Silent
-
-if TYPE_CHECKING:
-    from debiasbench.common.progress import Progress
+from debiasbench.common.progress import Progress
 
 WARM_UP = 3  # steps before the clock starts, in which kernels are selected and memory allocated
 
@@ -22,7 +18,7 @@ def now() -> float:
     return time.perf_counter()
 
 
-class Stopwatch:
+class Stopwatch(Progress):
     """A `Progress` that times the steps of a stage after the warm-up.
 
     `watcher`: another `Progress` to report to. `seconds`: the time of all timed steps of the last
@@ -30,20 +26,22 @@ class Stopwatch:
     """
 
     def __init__(self, watcher: Progress | None = None) -> None:
-        self._watcher: Progress = watcher or Silent()
+        self._watcher = watcher or Progress()
         self.seconds = 0.0
         self._done = self._first = self._last = 0
         self._begun = 0.0
 
-    def start(self, stage: str, steps: int) -> None:
-        """Begin a stage of `steps` steps."""
-        self._done, self._last = 0, steps
-        self._first = min(WARM_UP, steps - 1)
-        self._watcher.start(stage, steps)
+    def start(self, name: str, total: int | None) -> None:
+        """Begin a stage of `total` steps."""
+        assert total is not None
+        self._done, self._last = 0, total
+        self._first = min(WARM_UP, total - 1)
+        self._watcher.start(name, total)
         self._begun = now()
 
-    def advance(self) -> None:
+    def advance(self, count: int = 1) -> None:
         """Count one finished step."""
+        assert count == 1
         self._done += 1
         self._watcher.advance()
         if self._done == self._first:

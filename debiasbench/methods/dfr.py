@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from debiasbench.common.errors import DataError
+from debiasbench.common.errors import DataError, OptionError
 from debiasbench.common.options import option
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
+    from debiasbench.core.head import Head
     from debiasbench.core.lab import Lab
 
 Floats = NDArray[np.float64]
@@ -41,24 +43,27 @@ class DFR(Method):
         (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),
         "candidates for C, the inverse strength of the L1 penalty; chosen by worst-group accuracy "
         "on half of the validation split",
+        gt=0,
     )
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` if there is no strength to choose."""
+        if not self.strengths:
+            raise OptionError("method dfr: strengths=[] leaves nothing to choose: give one or more")
 
     def fit(self, lab: Lab) -> nn.Module:
         """Train ERM, choose C on half of the validation split, refit the head on all of it."""
-        base = lab.train(lab.model(), name="train", select=False)
+        start = lab.model()
+        lab.head(start)  # raises before the training if the head cannot be refitted
+        y, group = lab.labels("val").numpy(), lab.labels("val", "group").numpy()
+        _check_classes(y)
+        base = lab.train(start, name="train", select=False)
         reference = lab.features(base, "train").double()  # (N, D)
         mean, std = reference.mean(0), reference.std(0).clamp(min=1e-6)
         x = ((lab.features(base, "val").double() - mean) / std).numpy()
-        y, group = lab.labels("val").numpy(), lab.labels("val", "group").numpy()
-        if len(np.unique(y)) < 2:
-            raise DataError(
-                "method dfr refits the last layer on the validation split, which has only one "
-                "class: use a validation split with at least two"
-            )
         rng, classes = np.random.default_rng(lab.seed), lab.shape.classes
 
-        half = rng.permutation(len(y)) < len(y) // 2
-        part = _balanced(group, half, rng)
+        half, part = _halves(y, group, rng)
         scores = {
             c: _score(_heads(x[part], y[part], classes, c), x[~half], y[~half], group[~half])
             for c in self.strengths
@@ -74,6 +79,28 @@ class DFR(Method):
         network = copy.deepcopy(base.objective.network)
         _set_head(lab.head(network), torch.from_numpy(weight), torch.from_numpy(bias), mean, std)
         return network
+
+
+def _check_classes(y: Ints) -> None:
+    """Raise `DataError` unless half of the samples can have two classes."""
+    if len(np.unique(y)) < 2 or len(y) < 4:
+        raise DataError(
+            "method dfr refits the last layer on the validation split, so this needs at least 4 "
+            f"samples of two classes: it has {len(y)}, and the classes {np.unique(y).tolist()}"
+        )
+
+
+def _halves(y: Ints, group: Ints, rng: np.random.Generator) -> tuple[NDArray[np.bool_], Ints]:
+    """Return a random half of the samples, (N,) bool, and the indices of a balanced part of it.
+
+    A half of one class cannot be fitted, so it is drawn again. Among 4 or more samples of two or
+    more classes, at least every third half has two classes.
+    """
+    while True:
+        half = rng.permutation(len(y)) < len(y) // 2
+        part = _balanced(group, half, rng)
+        if len(np.unique(y[part])) > 1:
+            return half, part
 
 
 def _balanced(group: Ints, among: NDArray[np.bool_], rng: np.random.Generator) -> Ints:
@@ -105,7 +132,9 @@ def _score(head: tuple[Floats, Floats], x: Floats, y: Ints, group: Ints) -> tupl
 
 
 @torch.no_grad()
-def _set_head(head: nn.Linear, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:
+def _set_head(head: Head, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:
     """Replace the weights of `head` by those of a head for standardised features."""
-    head.weight.copy_(weight / std)
+    head.weight.copy_((weight / std).view_as(head.weight))
+    if head.bias is None:
+        head.bias = nn.Parameter(head.weight.new_zeros(len(weight)))
     head.bias.copy_(bias - (weight / std) @ mean)

@@ -23,7 +23,7 @@ class MLP(Model):
     )
 
     hidden: tuple[int, ...] = option(
-        (100, 100, 16), "units of each hidden layer, such as [100, 16]"
+        (100, 100, 16), "units of each hidden layer, such as [100, 16]", ge=1
     )
 
     def build(self, shape: Shape) -> nn.Module:

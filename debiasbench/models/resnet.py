@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -38,6 +38,10 @@ class ResNet18(Model):
         weights = resnet.ResNet18_Weights.DEFAULT if self.pretrained else None
         return _resnet(resnet.BasicBlock, (2, 2, 2, 2), shape, self.width, self.stem, weights)
 
+    def skeleton(self, shape: Shape) -> nn.Module:
+        """Build the same network without pretrained weights."""
+        return replace(self, pretrained=False).build(shape)
+
 
 @dataclass(frozen=True)
 class ResNet50(Model):
@@ -53,6 +57,10 @@ class ResNet50(Model):
         """Build stages of 3, 4, 6 and 3 bottleneck blocks."""
         weights = resnet.ResNet50_Weights.DEFAULT if self.pretrained else None
         return _resnet(resnet.Bottleneck, (3, 4, 6, 3), shape, self.width, self.stem, weights)
+
+    def skeleton(self, shape: Shape) -> nn.Module:
+        """Build the same network without pretrained weights."""
+        return replace(self, pretrained=False).build(shape)
 
 
 def _resnet(

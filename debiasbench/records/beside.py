@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
+from debiasbench.common.regular import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PREDICTIONS = ".predictions.safetensors"
 WEIGHTS = ".weights.safetensors"
+HEADER = 1 << 20  # bytes, more than the header of any file of predictions
 
 
 def digest(predictions: Predictions) -> str:
@@ -49,7 +51,7 @@ def read_predictions(path: Path, record: Record, rule: str, split: str) -> Predi
 
     if record.predictions is None or rule not in record.outcomes:
         raise RecordError(f"{path} has no predictions for {rule}")
-    stored = load(content(path, record.predictions))
+    stored = load(content(path, record.predictions, most_bytes(record)))
     predicted = f"{split}.{prediction_key(record.outcomes[rule].epoch)}"
     return {
         "y": stored[f"{split}.y"],
@@ -76,16 +78,25 @@ def location(path: Path, entry: Mapping[str, str]) -> Path:
     return path.parent / Path(entry["file"]).name
 
 
-def content(path: Path, entry: Mapping[str, str]) -> bytes:
-    """Return the content of a file named in the record at `path`.
+def most_bytes(record: Record) -> int:
+    """Return the largest size that the predictions file of a record can have."""
+    epochs = len({outcome.epoch for outcome in record.outcomes.values()})
+    samples = sum(sum(record.task.group_counts[split]) for split in ("val", "test"))
+    return 8 * samples * (epochs + 2) + HEADER
+
+
+def content(path: Path, entry: Mapping[str, str], most: int | None = None) -> bytes:
+    """Return the content of a file of at most `most` bytes named in the record at `path`.
 
     Raises `RecordError` if it cannot be read or has another SHA-256 than the record says.
     """
     file = location(path, entry)
     try:
-        read = file.read_bytes()
+        read = read_regular(file, most)
     except OSError as error:
         raise RecordError(f"{file} cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise RecordError(f"{file} cannot be read: it does not fit into memory") from error
     if sha256(read) != entry["sha256"]:
         raise RecordError(f"{file} is not the file that {path.name} was written with")
     return read

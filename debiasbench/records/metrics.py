@@ -109,6 +109,23 @@ METRICS: dict[str, Callable[[GroupCounts], float]] = {
 """Name -> metric."""
 
 
+def incomplete(g: GroupCounts) -> list[str]:
+    """Name the metrics that leave out groups without samples, which they would have to judge.
+
+    Their values are those of a split without these groups, so they can be too high. The adjusted
+    average is undefined instead.
+    """
+    empty = g.totals == 0
+    judged = {
+        "unbiased": empty,
+        "balanced_groups": empty,
+        "worst_group": empty,
+        "conflict": empty & ~g.aligned,
+        "aligned": empty & g.aligned,
+    }
+    return [name for name, groups in judged.items() if groups.any()]
+
+
 def accuracies(g: GroupCounts) -> dict[str, float]:
     """Compute every metric; return them by name."""
     return {name: metric(g) for name, metric in METRICS.items()}

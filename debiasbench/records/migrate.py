@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.atomic import write_whole
 from debiasbench.common.errors import RecordError, StoreError
+from debiasbench.common.regular import read_regular
 from debiasbench.records.beside import PREDICTIONS, WEIGHTS, location
 from debiasbench.records.reading import read
 from debiasbench.records.record import to_json
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def is_current(path: Path) -> bool:
     """Say whether a record file, which can be read, is in the current schema."""
-    return bool(json.loads(path.read_text("utf-8"))["schema"] == SCHEMA)
+    return bool(json.loads(read_regular(path))["schema"] == SCHEMA)
 
 
 def migrate(path: Path) -> Path:
@@ -59,7 +60,7 @@ def migrate(path: Path) -> Path:
     try:
         for old, new in moves:
             if old != new and old.exists():
-                write_whole(new, old.read_bytes())
+                write_whole(new, read_regular(old))
         write_whole(target, text.encode())
         for old, new in [*moves, (path, target)]:
             if old != new:

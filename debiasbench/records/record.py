@@ -7,12 +7,15 @@ import math
 import re
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from debiasbench.common.canonical import Strict
 from debiasbench.common.errors import RecordError
+from debiasbench.common.wording import shortened
 from debiasbench.core.supervision import Supervision
 from debiasbench.records.metrics import METRICS, GroupCounts
+from debiasbench.records.plain import fault, is_suspect
 from debiasbench.records.selection import RULES
 from debiasbench.records.upgrade import SCHEMA, upgraded
 from debiasbench.specs.spec import Spec
@@ -21,6 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydantic import TypeAdapter
+
+MOST_SAMPLES = 1 << 53  # of a split; larger counts are damage, and no float holds them
+MEASURED = (  # the costs that tables add up
+    "training_seconds",
+    "parameters",
+    "active_parameters",
+    "density",
+    "inference_flops",
+    "training_flops",
+)
 
 _FLAT_LIST = re.compile(r"\[\s+([^\[\]{}\"]+?)\s+\]")
 
@@ -76,6 +89,18 @@ class Cost(Strict):
 
 
 @dataclass(frozen=True)
+class Curves(Strict):
+    """The epochs of a stage: name -> a value for each epoch, to six significant digits.
+
+    "loss" is the mean training loss. If the stage read validation, "val_loss" is the mean
+    cross-entropy on the validation split, and "val_unbiased" and so on are its accuracies.
+    """
+
+    stage: str
+    values: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
 class Failure(Strict):
     """Why and where training failed."""
 
@@ -97,7 +122,9 @@ class Provenance(Strict):
     deterministic: bool
     git: str | None  # commit of the debiasbench checkout, with "+changes" if it had changes
     started: str  # UTC, ISO 8601
-    arithmetic: dict[str, Any] = field(default_factory=dict)  # precision, compilation, processes
+    arithmetic: dict[str, Any] = field(
+        default_factory=dict
+    )  # precision, compilation, processes, threads
     code: str | None = None  # SHA-256 of the source code; None in records older than schema 2
     # kind -> SHA-256 of the source code of its plugin; only kinds that are not builtin
     plugin_code: dict[str, str] = field(default_factory=dict)
@@ -109,7 +136,8 @@ class Record(Strict):
 
     `predictions`: name and SHA-256 of the file of predicted classes, None if training failed; see
     `read_predictions`. `weights`: name and SHA-256 of the file of the network's weights, and the
-    selection rule that chose them; None if they were not kept.
+    selection rule that chose them; None if they were not kept. `curves`: empty in records of
+    versions that did not keep them.
     """
 
     id: str
@@ -123,6 +151,7 @@ class Record(Strict):
     failure: Failure | None = None
     predictions: dict[str, str] | None = None
     weights: dict[str, str] | None = None
+    curves: list[Curves] = field(default_factory=list)  # of each stage
     schema: int = SCHEMA
 
 
@@ -149,22 +178,22 @@ def from_json(text: str) -> Record:
     """
     from pydantic import ValidationError
 
-    try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise RecordError(f"is not valid JSON ({error})") from error
-    if not isinstance(data, dict) or "schema" not in data or "spec" not in data:
-        raise RecordError("is not a debiasbench record (it has no schema or no spec)")
+    data = _parsed(text)
+    if is_suspect(text) and (wrong := fault(data)):
+        raise RecordError(f"is damaged: {wrong}")
     try:
         for path, value in data.pop("nulls", {}).items():
             _put(data, path.split("."), float(value))
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"is damaged in `nulls` ({error})") from error
+    for part in ("spec", "cost", "provenance"):  # these hold values of undeclared types
+        if wrong := fault(data.get(part), finite=part == "spec"):
+            raise RecordError(f"is damaged in {part}: {wrong}")
     try:
         record = _reader().validate_python(upgraded(data))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = shortened(".".join(map(str, first["loc"])))
         raise RecordError(f"is damaged at {place}: {first['msg'].lower()}") from error
     if unresolved := record.spec.unresolved:
         raise RecordError(
@@ -179,6 +208,23 @@ def from_json(text: str) -> Record:
     return record
 
 
+def _parsed(text: str) -> dict[str, Any]:
+    """Read the JSON of a record; raise `RecordError` if it is not one."""
+
+    def refused(constant: str) -> float:
+        raise RecordError(f"is not valid JSON (it holds {constant}, which is no number there)")
+
+    try:
+        data = json.loads(text, parse_constant=refused)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RecordError(f"is not valid JSON ({error})") from error
+    except ValueError as error:  # Python reads no number of more than some thousand digits
+        raise RecordError("is damaged: it has a number of too many digits") from error
+    if not isinstance(data, dict) or "schema" not in data or "spec" not in data:
+        raise RecordError("is not a debiasbench record (it has no schema or no spec)")
+    return data
+
+
 def _contradictions(record: Record) -> Iterator[str]:
     """Yield what no run can have written, so that readers need not check it again."""
     task = record.task
@@ -189,11 +235,12 @@ def _contradictions(record: Record) -> Iterator[str]:
         yield f"metric {task.metric!r} or rule {task.select!r} is unknown"
     for split in ("train", "val", "test"):
         counts = task.group_counts.get(split, [])
-        if len(counts) != groups or any(n < 0 for n in counts) or sum(counts) == 0:
+        if len(counts) != groups or min(counts) < 0 or not 0 < sum(counts) <= MOST_SAMPLES:
             yield f"group counts of {split} are not {groups} numbers of samples"
-    for name, entry in (("predictions", record.predictions), ("weights", record.weights)):
-        if entry is not None and not {"file", "sha256"} <= set(entry):
-            yield f"{name} have no file name or no SHA-256"
+    yield from _impossible_entries(record)
+    if not isinstance(record.provenance.arithmetic.get("precision", ""), str):
+        yield "the precision in the provenance is not a name"
+    yield from _impossible_costs(record.cost)
     for rule, outcome in record.outcomes.items():
         if rule not in RULES:
             yield f"rule {rule!r} is unknown"
@@ -203,6 +250,23 @@ def _contradictions(record: Record) -> Iterator[str]:
                 not 0 <= hit <= count for hit, count in zip(result.hits, counts, strict=True)
             ):
                 yield f"hits of {rule} in {split} do not fit the group counts"
+
+
+def _impossible_entries(record: Record) -> Iterator[str]:
+    for name, entry in (("predictions", record.predictions), ("weights", record.weights)):
+        if entry is None:
+            continue
+        if not {"file", "sha256"} <= set(entry):
+            yield f"{name} have no file name or no SHA-256"
+        elif "\0" in entry["file"] or not Path(entry["file"]).name:
+            yield f"{name} have no valid file name"
+
+
+def _impossible_costs(cost: Cost | None) -> Iterator[str]:
+    for name in () if cost is None else MEASURED:
+        value = getattr(cost, name)
+        if value < 0 or value == math.inf:
+            yield f"{name} is {value}"
 
 
 @cache

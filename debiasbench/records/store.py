@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from filelock import FileLock, Timeout
-
-from debiasbench.common.atomic import write_whole
+from debiasbench.common.atomic import rewrite, write_whole
 from debiasbench.common.errors import BusyError, RecordError, StoreError
+from debiasbench.common.folders import entries
+from debiasbench.common.locks import LockHeldError, locked
 from debiasbench.records.beside import (
     PREDICTIONS,
     WEIGHTS,
+    content,
     digest,
     location,
     prediction_key,
@@ -26,8 +28,7 @@ from debiasbench.records.record import Record, to_json
 from debiasbench.records.upgrade import former_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from debiasbench.records.beside import Predictions
     from debiasbench.specs.spec import Spec
@@ -99,17 +100,15 @@ class Store:
         its name did not tell precisions apart.
         """
         target = self._target(spec)
-        if target.exists() and (record := read(target)).id == spec.id:
+        if (record := _read_if_there(target)) is not None and record.id == spec.id:
             return target, record
         for former in former_ids(asdict(spec)):
             path = self.folder / f"{spec.stem.removesuffix(spec.id)}{former}.json"
-            if not path.exists():
-                continue
             try:
-                record = read(path)
+                record = _read_if_there(path)
             except RecordError:
                 continue  # whatever it is, it does not have the name of this spec
-            if record.id == spec.id:
+            if record is not None and record.id == spec.id:
                 return path, record
         return None
 
@@ -129,39 +128,65 @@ class Store:
             return None
         return None if self._is_torn(record) else record
 
+    def all_finished(
+        self, specs: Mapping[str, Spec], overwrite: Overwrite
+    ) -> Iterator[tuple[str, Record]]:
+        """Yield the title and the record of each spec that need not be run; see `finished`.
+
+        This reads the names in the folder once, and the records with the names of these specs.
+        Raises `StoreError` for a folder that cannot be read.
+        """
+        try:
+            names = [file.name for file in self.folder.iterdir()]
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise self._unwritable(error) from error
+        groups = {name.rpartition("-")[0] for name in names if name.endswith(".json")}
+        for title, spec in specs.items():
+            if not spec.unresolved and spec.group in groups:
+                record = self.finished(spec, overwrite)
+                if record is not None:
+                    yield title, record
+
     def _is_torn(self, record: Record) -> bool:
         """Say whether a process died after it replaced a file beside the record."""
         for entry in (record.predictions, record.weights):
             if entry is not None:
-                file = location(self._target(record.spec), entry)
-                if file.exists() and sha256(file.read_bytes()) != entry["sha256"]:
+                target = self._target(record.spec)
+                try:
+                    if location(target, entry).exists():
+                        content(target, entry)
+                except RecordError:
                     return True
         return False
 
     @contextmanager
     def claim(self, spec: Spec) -> Iterator[None]:
-        """Hold the right to run `spec`; the system returns it when the process dies.
+        """Hold the right to run `spec`; it is free again when the process dies.
 
         Raises `BusyError` if another process holds it, `StoreError` if the folder is unwritable.
         """
-        try:
-            locks = self.folder / ".locks"
-            locks.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(locks / f"{spec.stem}.lock", timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise BusyError(
-                f"{spec.stem} is being run by another process. "
-                "Wait for it, or use another --results"
-            ) from error
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            for leftover in self.folder.glob(f".{spec.stem}.*"):
-                leftover.unlink()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder, spec.stem, wait="if void"))
+            except LockHeldError as error:
+                raise BusyError(
+                    f"{spec.stem} is being run by another process ({error.holder}). "
+                    "Wait for it, or use another --results"
+                ) from error
+            except OSError as error:
+                raise self._unwritable(error) from error
+            self._remove_unfinished(spec)
             yield
-        finally:
-            lock.release()
+
+    def _remove_unfinished(self, spec: Spec) -> None:
+        """Remove what a killed process wrote under temporary names; the caller holds the claim."""
+        with suppress(OSError):
+            for entry in entries(self.folder):
+                if entry.name.startswith(f".{spec.stem}."):
+                    with suppress(OSError):
+                        Path(entry).unlink()
 
     def save(
         self, record: Record, predictions: Predictions | None, weights: bytes | None = None
@@ -195,7 +220,8 @@ class Store:
         """Return the files of a record of `spec` under a former name; free the current name."""
         target = self._target(spec)
         try:
-            if target.exists() and read(target).id != spec.id:
+            current = _read_if_there(target)
+            if current is not None and current.id != spec.id:
                 migrate(target)
             stored = self._find(spec)
         except RecordError:
@@ -213,14 +239,24 @@ class Store:
         )
 
 
+def _read_if_there(path: Path) -> Record | None:
+    """Read a record file, or return None if there is none; raises `RecordError`."""
+    try:
+        return read(path) if path.exists() else None
+    except RecordError:
+        if path.exists():
+            raise
+        return None  # another process has just removed it
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all; raises `StoreError`."""
+    """Write a user's text file completely or not at all; see `rewrite`. Raises `StoreError`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all; raises `StoreError`."""
+    """Write a user's file completely or not at all; see `rewrite`. Raises `StoreError`."""
     try:
-        write_whole(path, content)
+        rewrite(path, content)
     except OSError as error:
         raise StoreError(f"Cannot write {path}: {error.strerror or error}") from error

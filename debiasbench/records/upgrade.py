@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.canonical import digest
 from debiasbench.common.errors import RecordError
+from debiasbench.common.wording import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,8 @@ def upgraded(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(schema, int) or schema not in STEPS:
         known = ", ".join(str(number) for number in (*STEPS, SCHEMA))
         raise RecordError(
-            f"has record schema {schema!r}; this version of debiasbench reads schemas {known}"
+            f"has record schema {shortened(repr(schema))}; this version of debiasbench reads "
+            f"schemas {known}"
         )
     try:
         if (expected := spec_id(data["spec"])) != data["id"]:

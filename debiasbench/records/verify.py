@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from debiasbench.common.errors import RecordError
-from debiasbench.records.beside import content, location, prediction_key
+from debiasbench.records.beside import content, location, most_bytes, prediction_key
 from debiasbench.records.metrics import GroupCounts, accuracies
 from debiasbench.records.selection import RULES
 
@@ -208,7 +208,7 @@ def _predictions(path: Path, record: Record) -> Iterator[str]:
     from safetensors.numpy import load
 
     try:
-        stored = load(content(path, record.predictions))
+        stored = load(content(path, record.predictions, most_bytes(record)))
     except RecordError as error:
         yield str(error)
         return
@@ -243,7 +243,8 @@ def _labels(
     array = stored.get(key)
     if array is None or array.shape != (number,) or array.dtype.kind not in "ui":
         return None
-    return array.astype(np.int64) if (array >= 0).all() else None
+    values = array.astype(np.int64)  # the largest numbers of 64 bits become negative
+    return values if (values >= 0).all() else None
 
 
 def _different(record: Record, stated: Sequence[int], groups: NDArray[np.integer]) -> str:

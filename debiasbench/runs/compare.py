@@ -5,16 +5,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import OptionError, UnknownNameError
-from debiasbench.leaderboard.frame import frame
+from debiasbench.common.wording import shown
+from debiasbench.leaderboard.results import frame
 from debiasbench.records.selection import RULES
 from debiasbench.specs.grid import expand
-from debiasbench.specs.resolve import find_dataset, make_spec
-from debiasbench.specs.words import arguments, as_text, combined, label, read_sparse
+from debiasbench.specs.maker import Maker
+from debiasbench.specs.resolve import SEEDS, find_dataset
+from debiasbench.specs.words import as_text, combined, label, read_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,25 +54,28 @@ class Comparison:
         if not self.methods or not self.seeds:
             raise OptionError("A comparison needs at least one method and one seed")
         seeds = [_seed(seed) for seed in self.seeds]
-        grids = expand(self.settings or {}, list(self.methods), plugins, repeats=len(seeds))
         names = {"dataset": self.dataset, "model": self.model}
         common = combined(
             [{k: v for k, v in names.items() if v is not None}, read_sparse(self.sparse)]
         )
-        specs: dict[str, tuple[str, Spec]] = {}  # content -> title and spec
+        grids = expand(
+            self.settings or {},
+            list(self.methods),
+            plugins,
+            repeats=len(seeds),
+            parts={**common, "dataset": find_dataset(plugins, self.dataset, root)[0]},
+        )
+        maker = Maker(plugins, lambda name: find_dataset(plugins, name, root), precision)
+        specs: dict[str, Spec] = {}
         for method, grid in grids.items():
             varying = {name for words in grid for name in words if words[name] != grid[0][name]}
             for words in grid:
-                shown = {name: value for name, value in words.items() if name in varying}
+                own = {name: value for name, value in words.items() if name in varying}
                 for seed in seeds:
-                    complete = combined([{"method": method, "seed": seed}, common, words])
-                    keywords = arguments(
-                        complete, plugins, lambda name: find_dataset(plugins, name, root)
-                    )
-                    spec = make_spec(plugins, **keywords, precision=precision)
-                    title = f"{method} {label({**shown, 'seed': seed})}"
-                    specs.setdefault(canonical(asdict(spec)), (title, spec))
-        return dict(specs.values())
+                    spec = maker.new(combined([{"method": method, "seed": seed}, common, words]))
+                    if spec is not None:
+                        specs[f"{method} {label({**own, 'seed': seed})}"] = spec
+        return specs
 
 
 def _seed(value: Any) -> int:
@@ -79,8 +83,8 @@ def _seed(value: Any) -> int:
         seed = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         seed = -1
-    if seed < 0:
-        raise OptionError(f"Seed {value!r} is not a whole number from 0")
+    if seed not in SEEDS:
+        raise OptionError(f"Seed {shown(value)} is not a whole number from 0 to {SEEDS[-1]}")
     return seed
 
 
@@ -111,9 +115,10 @@ def compare(
     `session`: the session to use; by default a new one with `session_arguments`, the arguments of
     `debiasbench.Session`, such as `results="results"`, `data_root="data"`, `device="auto"`.
 
-    The rows have the columns of `debiasbench.leaderboard.frame`: method, options, seed, accuracies
-    in [0, 1] ("unbiased", "worst_group", ...) and cost. A run that failed has a row with
-    `failure`. Raises `OptionError`, `UnknownNameError`, and all errors of `Session.run`.
+    The rows have the columns of `debiasbench.frame`: method, seed, options such as
+    "method.density", accuracies in [0, 1] ("unbiased", "worst_group", ...) and cost. A run that
+    failed has a row with `failure`. Raises `OptionError`, `UnknownNameError`, and all errors of
+    `Session.run`.
     """
     if not isinstance(seeds, Iterable):
         raise OptionError(f"seeds={seeds!r}: give several seeds, such as range({seeds!r})")
@@ -136,9 +141,10 @@ def _values(name: str, value: object) -> list[object]:
     for each in values:
         try:
             as_text(each)
-        except TypeError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise OptionError(
-                f"{name}={each!r}: must be a number, a text, True, False, None, or a list of these"
+                f"{name}={shown(each)}: must be a number, a text, True, False, None, or a list of "
+                "these"
             ) from error
     return values
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from debiasbench.common.errors import TrainingFailed
+import torch
+
+from debiasbench.common.errors import StoreError, TrainingFailed
 from debiasbench.common.signals import Stop, stopped_by_signals
-from debiasbench.records.record import Failure, Provenance, Record, TaskFacts
+from debiasbench.records.record import Curves, Failure, Provenance, Record, TaskFacts
+from debiasbench.records.selection import RULES
 from debiasbench.records.store import PREDICTIONS, WEIGHTS, Run, digest, sha256
 from debiasbench.runs import provenance
 from debiasbench.runs.cost import cost_of
 from debiasbench.runs.evaluate import evaluate, serialised_weights
-from debiasbench.runs.fit import Fitted, fit_spec
+from debiasbench.runs.fit import Fitted, blamed, fit_spec, located
+from debiasbench.runs.ledger import last_step
 from debiasbench.specs.resolve import instance, parts, training_of
 from debiasbench.training import stage_store
-from debiasbench.training.device import peak_memory, reset_peak_memory
+from debiasbench.training.device import computing_threads, peak_memory, reset_peak_memory
 from debiasbench.training.predict import Predictor
 from debiasbench.training.stage_store import StageStore
 from debiasbench.training.trainer import Sequential
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
     from debiasbench.common.progress import Progress
     from debiasbench.core.data import Task
+    from debiasbench.core.stage import Trained
     from debiasbench.records.store import Overwrite, Store
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Choice, Spec
@@ -62,21 +67,26 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
 
     if (existing := team.tell(finished())) is not None:
         return existing
-    with store.claim(spec) if team.rank == 0 else nullcontext():
-        # another process may have finished the run while this one waited for the claim
-        if (existing := team.tell(finished())) is not None:
-            return existing
-        stop = Stop()
-        with stopped_by_signals(stop) if workplace.interruptible else nullcontext():
+    following = stopped_by_signals() if workplace.interruptible else nullcontext(Stop())
+    threads = computing_threads(training_of(spec).threads)
+    with following as stop, stop.explaining(), threads:
+        if team.size == 1:  # several processes must stop at the same place
+            stop.check()
+        with store.claim(spec) if team.rank == 0 else nullcontext():
+            # another process may have finished the run while this one waited for the claim
+            if (existing := team.tell(finished())) is not None:
+                return existing
             current = _CurrentRun(workplace, spec, overwrite, stop)
             record = current.record(keep_weights=keep_weights)
-        if team.rank:
-            return Run(record, store.path(spec), fresh=True)
-        path = store.save(record, current.predictions, current.weights)
-        if record.failure is None:  # the stages of a failed run are kept for inspection
-            current.stages.done()
-        stage_store.collect(current.stages.folder)
-        return Run(record, path, fresh=True)
+            if team.rank:
+                return Run(record, store.path(spec), fresh=True)
+            path = store.save(record, current.predictions, current.weights)
+            stop.resumable = True
+            if record.failure is None:  # the stages of a failed run are kept for inspection
+                current.stages.done()
+            with suppress(StoreError):  # the record is written
+                stage_store.collect(current.stages.folder)
+            return Run(record, path, fresh=True)
 
 
 class _CurrentRun:
@@ -90,12 +100,17 @@ class _CurrentRun:
         reset_peak_memory(workplace.execution.device)
         self._placed = workplace.task(spec.dataset)
         self._facts = _facts(self._placed.task)
+        task = self._placed.task
+        workplace.progress.begin(
+            f"{spec.method.name} on {spec.dataset.name}",
+            task.select if RULES[task.select] else f"val_{task.metric}",
+        )
         self._training = training_of(spec)
-        self._predictor = Predictor(workplace.execution, self._training.precision)
+        self._predictor = Predictor(workplace.execution, self._training.precision, stop=stop)
         self.stages = self._stage_store(overwrite)
 
     def record(self, *, keep_weights: bool) -> Record:
-        """Train, evaluate, and return the record, with status "failed" if training fails."""
+        """Train, evaluate, and return the record, with status "failed" for NaN."""
         spec, workplace = self._spec, self._workplace
         empty = Record(
             id=spec.id,
@@ -105,13 +120,13 @@ class _CurrentRun:
             task=self._facts,
             provenance=self._provenance(),
         )
-        self._stop.resumable = True
         try:
             fitted = self._fit()
+            with blamed(fitted.owner), located(*last_step(fitted.costs)):
+                return self._evaluated(empty, fitted, keep_weights=keep_weights)
         except TrainingFailed as error:
-            failure = Failure("NonFiniteLoss", str(error), error.stage, error.step, error.last_loss)
+            failure = Failure(error.kind, str(error), error.stage, error.step, error.last_loss)
             return replace(empty, status="failed", failure=failure)
-        return self._evaluated(empty, fitted, keep_weights=keep_weights)
 
     def _fit(self) -> Fitted:
         workplace = self._workplace
@@ -153,6 +168,7 @@ class _CurrentRun:
                 "sha256": digest(evaluation.predictions),
             },
             weights=weights,
+            curves=[_curves(stage) for stage in fitted.stages],
         )
 
     def _stage_store(self, overwrite: Overwrite) -> StageStore:
@@ -167,6 +183,7 @@ class _CurrentRun:
             # not the method's code, since a stage contains everything that the method decides
             "code": provenance.code(*instances.values()),
             "versions": provenance.versions(),
+            # of a CPU, with the number of threads
             "hardware": f"{execution.device} {execution.hardware}",
             "numerics": asdict(self._predictor.numerics),
             "processes": execution.team.size,
@@ -193,11 +210,20 @@ class _CurrentRun:
             arithmetic={
                 **asdict(self._predictor.numerics),
                 "processes": execution.team.size,
+                "threads": torch.get_num_threads(),
             },
             started=self._started.isoformat(timespec="seconds"),
             code=provenance.code(*(instance(*part) for part in chosen.values())),
             plugin_code=provenance.plugin_code(plugins, self._spec),
         )
+
+
+def _curves(stage: Trained) -> Curves:
+    name = "" if stage.cost is None else stage.cost.name
+    values = {
+        key: [float(f"{value:.6g}") for value in curve] for key, curve in stage.curves.items()
+    }
+    return Curves(name, values)
 
 
 def _facts(task: Task) -> TaskFacts:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import DataError, DebiasbenchError, UnknownNameError
 from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.common.options import as_dict
-from debiasbench.common.progress import Silent
+from debiasbench.common.processes import speaks
+from debiasbench.common.progress import Progress
 from debiasbench.files import task_cache
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
@@ -21,15 +23,16 @@ from debiasbench.runs.run import run_spec
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import find_dataset, instance, make_spec, training_of
 from debiasbench.training.batch_size import Sizing
+from debiasbench.training.device import computing_threads
 from debiasbench.training.distributed import joined
 from debiasbench.training.execution import Execution
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
-    from debiasbench.common.progress import Progress
     from debiasbench.core.data import Task
     from debiasbench.core.stage import Trainer
     from debiasbench.records.store import Overwrite, Run
@@ -43,15 +46,17 @@ class Session:
     """Runs specs, and has everything that the runs of a process share.
 
     `plugins`: by default, all builtin and installed plugins.
-    `data_root`, `results`: folders of data files and of records.
+    `data_root`, `results`: folders of data files and of records. By default, `data_root` is the
+    environment variable DEBIASBENCH_DATA, or "data".
     `device`: such as "cpu" or "cuda:1"; "auto" is an accelerator if there is one, otherwise the
-    CPU.
+    CPU. By default, the environment variable DEBIASBENCH_DEVICE, or "auto".
     `compile`, `deterministic`: see `debiasbench.training.precision.Numerics`.
     `checkpoint_every`: seconds between checkpoints, or more if writing them would take more than
     a fiftieth of the time.
     `interruptible`: whether SIGINT, SIGTERM and SIGUSR1 end a run after the current step, with a
     checkpoint and `Interrupted`; only possible in the main thread.
-    `progress`: receives the progress of training, such as a progress bar.
+    `progress`: receives the progress of training. "auto" shows a bar if stderr is a terminal or the
+    code runs in a notebook, otherwise nothing; None shows nothing.
 
     A session is a context manager. Leaving it ends the communication between processes that
     `torchrun` started; a single process does not need to leave it.
@@ -61,19 +66,25 @@ class Session:
         self,
         plugins: Plugins | None = None,
         *,
-        data_root: Path | str = "data",
+        data_root: Path | str | None = None,
         results: Path | str = "results",
-        device: str = "auto",
+        device: str | None = None,
         compile: Compile = "off",  # noqa: A002 - what torch calls it
         deterministic: bool = False,
         checkpoint_every: float = 60.0,
         interruptible: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | Literal["auto"] | None = "auto",
     ) -> None:
         self.plugins = plugins or Plugins()
-        self.data_root, self.store = Path(data_root), Store(Path(results))
+        # the same defaults as on the command line
+        self.data_root = Path(data_root or os.environ.get("DEBIASBENCH_DATA", "data"))
+        device = device or os.environ.get("DEBIASBENCH_DEVICE", "auto")
+        self.store = Store(Path(results))
         self.checkpoint_every, self.interruptible = checkpoint_every, interruptible
-        self.progress: Progress = progress or Silent()
+        self.progress = Progress()
+        self._interactive = progress == "auto"
+        if isinstance(progress, Progress):
+            self.progress = progress
         execution = Execution.on(device, compile=compile, deterministic=deterministic)
         self._exit = ExitStack()
         team = self._exit.enter_context(joined(execution.device))
@@ -98,7 +109,7 @@ class Session:
 
     def watch(self, progress: Progress | None) -> None:
         """Report progress to `progress` from now on; None reports nothing."""
-        self.progress = progress or Silent()
+        self.progress, self._interactive = progress or Progress(), False
 
     # --- specs --------------------------------------------------------------------------------
 
@@ -154,7 +165,25 @@ class Session:
         Raises `BusyError` if another process is running the spec, and other errors of
         `debiasbench.common.errors`; then no record is written.
         """
-        return run_spec(self, self.resolve(spec), overwrite=overwrite, keep_weights=keep_weights)
+        with self._shown():
+            spec = self.resolve(spec)
+            return run_spec(self, spec, overwrite=overwrite, keep_weights=keep_weights)
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """Show a progress bar inside the context, if the session has no other progress."""
+        if not self._interactive:
+            yield
+            return
+        from debiasbench.common.display import Bar, is_interactive
+
+        self._interactive = is_interactive() and speaks()
+        with Bar() if self._interactive else Progress() as progress:
+            before, self.progress = self.progress, progress
+            try:
+                yield
+            finally:
+                self.progress = before
 
     def task(self, choice: Choice) -> PlacedTask:
         """Return the task of a data set on the device; runs share it.
@@ -175,7 +204,8 @@ class Session:
     def rehearse(self, spec: Spec, trainer: Trainer, task: PlacedTask | None = None) -> Fitted:
         """Let the method of a spec run with another trainer, which need not train its stages."""
         placed = task or self.task(spec.dataset)
-        return fit_spec(spec, self.plugins, placed, trainer, self.predictor(spec))
+        with computing_threads(training_of(spec).threads):
+            return fit_spec(spec, self.plugins, placed, trainer, self.predictor(spec))
 
     def predictor(self, spec: Spec) -> Predictor:
         """Return a predictor that computes in the precision of a spec."""

@@ -11,6 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, suggestion
+from debiasbench.common.wording import listed, shown
 from debiasbench.specs.words import (
     SCOPES,
     as_text,
@@ -70,6 +71,7 @@ def expand(
     plugins: Plugins,
     *,
     repeats: int = 1,
+    parts: Words | None = None,
 ) -> dict[str, list[Words]]:
     """Return the grid of each method: full names and one value each, for all combinations.
 
@@ -81,7 +83,8 @@ def expand(
     - `density` or `method.density`: applies to each of `methods` that has this option.
 
     `methods`: registered names, each once. `repeats`: runs of each combination, such as the
-    number of seeds; they count towards `LIMIT`.
+    number of seeds; they count towards `LIMIT`. `parts`: the names of the data set, the model and
+    the sparsifier, if they are known, for suggestions.
 
     The words hold neither the method nor a seed: add "method", "dataset" and "seed", and give them
     to `words.arguments`.
@@ -94,16 +97,16 @@ def expand(
     if len(options) < len(methods):
         raise OptionError(f"A method is named twice: {', '.join(methods)}")
     grids: dict[str, dict[str, Sequence[object]]] = {method: {} for method in methods}
-    for written, listed in values.items():
-        if not listed:
+    for written, several in values.items():
+        if not several:
             raise OptionError(f"{written} has no value")
-        for method, name in _targets(written, options, plugins):
+        for method, name in _targets(written, options, plugins, parts or {}):
             if name in grids[method]:
                 raise OptionError(
                     f"{name.removeprefix('method.')} of method {method} is given twice, the second "
-                    f"time as {written}={','.join(map(as_text, listed))}. Keep one of them"
+                    f"time as {written}={','.join(map(as_text, several))}. Keep one of them"
                 )
-            grids[method][name] = listed
+            grids[method][name] = several
     runs = repeats * sum(prod(map(len, grid.values())) for grid in grids.values())
     if runs > LIMIT:
         raise OptionError(f"This grid has {runs:,} runs, more than {LIMIT:,}. Give fewer values")
@@ -114,26 +117,30 @@ def expand(
 
 
 def _targets(
-    written: str, options: Mapping[str, Sequence[str]], plugins: Plugins
+    written: str,
+    options: Mapping[str, Sequence[str]],
+    plugins: Plugins,
+    parts: Words,
 ) -> list[tuple[str, str]]:
     """Return the methods that a name applies to, each with the full name of the option.
 
-    `options`: method -> names of its options.
+    `options`: method -> names of its options. `parts`: see `expand`.
     """
     refuse_bare(written)
     scope, dot, option = written.rpartition(".")
     if dot and scope not in SCOPES and scope in options:
         if option not in options[scope]:
             raise OptionError(
-                f"method {scope}: no option {option!r}.{suggestion(option, options[scope])} "
-                f"Options: {', '.join(options[scope]) or 'none'}. See `debiasbench show {scope}`"
+                f"method {scope}: no option {shown(option)}."
+                f"{suggest(option, options[scope], plugins, parts)} "
+                f"Options: {listed(options[scope])}. See `debiasbench show {scope}`"
             )
         return [(scope, f"method.{option}")]
     if dot and scope not in SCOPES:
         known = [*(s for s in SCOPES if s != "method"), *options]
         raise OptionError(
-            f"{written!r} is not a valid name.{suggestion(scope, known)} Valid names are OPTION, "
-            f"{', '.join(f'{s}.OPTION' for s in known)}"
+            f"{shown(written)} is not a valid name.{suggestion(scope, known)} Valid names are "
+            f"OPTION, {', '.join(f'{s}.OPTION' for s in known)}"
         )
     name = full_name(written)
     if not name.startswith("method."):
@@ -143,9 +150,9 @@ def _targets(
         names = [name for names in options.values() for name in names]
         noun = "method" if len(options) == 1 else "methods"
         raise OptionError(
-            f"Unknown option {option!r} of {noun} {', '.join(options)}."
-            f"{suggest(option, names, plugins)} Options of the data set, the model, the training "
-            "and the sparsifier have a prefix, such as train.lr"
+            f"Unknown option {shown(option)} of {noun} {listed(options)}."
+            f"{suggest(option, names, plugins, parts)} Options of the data set, the model, the "
+            "training and the sparsifier have a prefix, such as train.lr"
         )
     return [(method, name) for method in owners]
 

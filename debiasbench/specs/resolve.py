@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from debiasbench.common.errors import OptionError, UnknownNameError
+from debiasbench.common.names import IMPORTED
 from debiasbench.common.options import as_dict, from_dict, parse
+from debiasbench.common.wording import shown
 from debiasbench.core.settings import Training
 from debiasbench.specs.spec import Choice, Spec
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from debiasbench.core.settings import Precision
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.registry import Registry
+
+SEEDS = range(2**63)
 
 
 def make_spec(
@@ -42,18 +47,29 @@ def make_spec(
 
     Raises `UnknownNameError` and `OptionError`.
     """
+    check_seed(seed)
     data = plugins.datasets.find(dataset)[0].load()
     settings = parse(Training, {**data.training, **(training or {})}, owner="training")
     if settings.precision == "auto":
         settings = replace(settings, precision=precision)
     return Spec(
         dataset=_choice(plugins.datasets, dataset, dataset_options),
-        model=_choice(plugins.models, model or recommended_model(plugins, dataset), model_options),
+        model=_choice(
+            plugins.models,
+            recommended_model(plugins, dataset) if model is None else model,
+            model_options,
+        ),
         method=_choice(plugins.methods, method, method_options),
         training=as_dict(settings),
         seed=seed,
-        sparse=_choice(plugins.sparsifiers, sparse, sparse_options) if sparse else None,
+        sparse=None if sparse is None else _choice(plugins.sparsifiers, sparse, sparse_options),
     )
+
+
+def check_seed(seed: object) -> None:
+    """Raise `OptionError` for a seed that is not a whole number in [0, 2**63)."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed not in SEEDS:
+        raise OptionError(f"seed = {shown(seed)}: must be a whole number from 0 to {SEEDS[-1]}")
 
 
 def recommended_model(plugins: Plugins, dataset: str) -> str:
@@ -70,6 +86,12 @@ def recommended_model(plugins: Plugins, dataset: str) -> str:
 def _choice(registry: Registry[Any], name: str, options: Mapping[str, object] | None) -> Choice:
     entry, fixed = registry.find(name)
     owner = f"{registry.kind} {name}"
+    for option in fixed:
+        if options and option in options:
+            raise OptionError(
+                f"{owner}: {option} is given twice: {shown(options[option])} as an option, and "
+                f"{fixed[option]!r} in the name. Keep one of them"
+            )
     resolved = as_dict(parse(entry.load(), {**(options or {}), **fixed}, owner=owner))
     options = {k: v for k, v in resolved.items() if k not in fixed}
     return Choice(registry.name_in_spec(name), options)
@@ -106,13 +128,19 @@ def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str
 
     The short name of an imported data set is enough unless a plugin registers the same name. The
     digest of the imported data becomes an option, so that other data under the same name is
-    another spec.
+    another spec. Raises `UnknownNameError` with the registered and the imported names.
     """
-    from debiasbench.files.importing import find
+    from debiasbench.files.importing import find, names
 
-    short = name.removeprefix("imported:")
+    short = name.removeprefix(IMPORTED)
     if (short != name or name not in plugins.datasets) and (
         digest := find(root, short)
     ) is not None:
-        return f"imported:{short}", {"digest": digest}
+        return f"{IMPORTED}{short}", {"digest": digest}
+    try:
+        plugins.datasets.find(name)
+    except UnknownNameError as error:
+        registry = plugins.datasets
+        known = [*registry.display_names(), *names(root)]
+        raise UnknownNameError("dataset", name, known, hint=registry.unloaded) from error
     return name, {}

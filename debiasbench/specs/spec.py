@@ -53,5 +53,10 @@ class Spec(Strict):
     @property
     def stem(self) -> str:
         """Return the file name of the record, without folder and ending."""
+        return f"{self.group}-{self.id}"
+
+    @property
+    def group(self) -> str:
+        """Return what the file names of this spec and of similar ones have before their ids."""
         names = "-".join(c.name for c in (self.dataset, self.method, self.sparse) if c)
-        return f"{re.sub('[^A-Za-z0-9_.-]', '_', names)}-{self.seed}-{self.id}"
+        return f"{re.sub('[^A-Za-z0-9_.-]', '_', names)}-{self.seed}"

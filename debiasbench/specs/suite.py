@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING
 
-from debiasbench.common.canonical import canonical
-from debiasbench.common.errors import OptionError, UnknownNameError
-from debiasbench.specs.resolve import make_spec
-from debiasbench.specs.words import arguments, label, short_name
+from debiasbench.common.errors import OptionError, UnknownNameError, close_names
+from debiasbench.common.wording import listed, shortened
+from debiasbench.specs.grid import LIMIT
+from debiasbench.specs.maker import Maker
+from debiasbench.specs.words import as_text, label, option_names, short_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,37 +80,81 @@ class Suite:
         The last line of a grid changes fastest. `find` resolves the names of data sets; None takes
         them as they are. `precision`: see `make_spec`.
 
-        Raises `OptionError` naming the file, and `PluginError` for a plugin that cannot be used.
+        Raises `OptionError` naming the file, also for more than `LIMIT` runs, and `PluginError` for
+        a plugin that cannot be used.
         """
+        if self.runs > LIMIT:
+            raise OptionError(
+                f"{self.file}: this grid has {self.runs:,} runs, more than {LIMIT:,}. Give fewer "
+                "values"
+            )
+        maker = Maker(plugins, find, precision)
         specs: dict[str, Spec] = {}
-        taken: set[str] = set()
-        for row in self._rows():
+        for row in self.rows():
             words = {**self.common.words, **row}
-            spec = self._spec(words, plugins, find, precision)
-            text = canonical(asdict(spec))  # not the id: a spec that is not resolved has none
-            if text not in taken:
-                taken.add(text)
+            try:
+                spec = self._new(words, maker, plugins)
+            except (OptionError, UnknownNameError) as error:
+                raise OptionError(f"{self.file}: {error}") from error
+            if spec is not None:
                 specs[label(row) or self.name] = spec
         return specs
 
-    def _rows(self) -> Iterator[dict[str, object]]:
+    @property
+    def runs(self) -> int:
+        """Number of runs, including those that occur several times."""
+        common = prod(map(len, self.common.grid.values()))
+        return common * sum(prod(map(len, block.grid.values())) for block in self.blocks)
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        """Yield the words of each run, except those that all runs share."""
         for block in self.blocks:
             for common in _combinations(self.common.grid):
                 for own in _combinations(block.grid):
                     yield {**common, **block.words, **own}
 
-    def _spec(
-        self, words: Words, plugins: Plugins, find: Find | None, precision: Precision
-    ) -> Spec:
+    def _new(self, words: Words, maker: Maker, plugins: Plugins) -> Spec | None:
+        """Return the spec of a run, None if it occurred before."""
+        if "method" not in words:
+            raise OptionError(no_method(words))
         try:
-            if "method" not in words:
-                given = ", ".join(map(short_name, words)) or "nothing"
-                raise OptionError(
-                    f'a run has no method, only {given}: add method = "NAME" to [base]'
+            return maker.new(words)
+        except OptionError as error:
+            raise OptionError(self._misplaced(words, plugins) or str(error)) from error
+
+    def _misplaced(self, words: Words, plugins: Plugins) -> str:
+        """Return how to write an option that only other methods of the suite have, or ""."""
+        own = option_names(plugins.methods, str(words["method"]))
+        for name, value in words.items():
+            scope, _, option = name.partition(".")
+            if scope != "method" or not option or option in own:
+                continue
+            owners = [m for m in self.methods() if option in option_names(plugins.methods, m)]
+            if owners:
+                return (
+                    f"{option} is an option of {' and '.join(owners)}, but not of "
+                    f"{words['method']}. Write a block for each method: [[runs]] with "
+                    f'method = "{owners[0]}" and {option} = {shortened(as_text(value))}, or '
+                    f"grid.{option} = [...] for several values, and [[runs]] with "
+                    f'method = "{words["method"]}"'
                 )
-            return make_spec(plugins, **arguments(words, plugins, find), precision=precision)
-        except (OptionError, UnknownNameError) as error:
-            raise OptionError(f"{self.file}: {error}") from error
+        return ""
+
+    def methods(self) -> list[str]:
+        """Return the names of all methods of the suite."""
+        blocks = (self.common, *self.blocks)
+        words = [block.words for block in blocks]
+        words += [row for block in blocks for rows in block.grid.values() for row in rows]
+        return list(dict.fromkeys(str(row["method"]) for row in words if "method" in row))
+
+
+def no_method(words: Words) -> str:
+    """Return the message for a run without a method, with what to write."""
+    for name in words:
+        if close_names(short_name(name), ["method"]):
+            return f"a run has no method. Did you mean 'method' instead of {short_name(name)!r}?"
+    given = listed([short_name(name) for name in words])
+    return f'a run has no method, only {given}: add method = "NAME" to [base]'
 
 
 def _combinations(grid: Mapping[str, tuple[Words, ...]]) -> Iterator[dict[str, object]]:

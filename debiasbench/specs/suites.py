@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import OptionError, UnknownNameError, suggestion
-from debiasbench.specs.suite import Block, StandIn, Suite
-from debiasbench.specs.words import BARE, full_name, short_name
+from debiasbench.common.regular import read_regular
+from debiasbench.common.wording import listed, shortened, shown
+from debiasbench.specs.resolve import check_seed
+from debiasbench.specs.suite import Block, StandIn, Suite, no_method
+from debiasbench.specs.words import BARE, SCOPES, full_name, short_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+MOST_BYTES = 16 << 20  # of a suite file
+REQUIRED = ("name", "description", "source")
 KEYS = ("name", "description", "source", "base", "grid", "runs", "stand_in")
 
 
@@ -37,17 +42,24 @@ def read(place: str | Path) -> Suite:
         text = _builtin().joinpath(file).read_text("utf-8")
     else:
         try:
-            text = Path(file).read_text("utf-8")
+            text = read_regular(Path(file), MOST_BYTES).decode()
         except OSError as error:
             raise OptionError(f"{file} cannot be read: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise OptionError(f"{file} cannot be read: {error}") from error
     try:
-        return _suite(tomllib.loads(text), file)
-    except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"{file} is not valid TOML ({error})") from error
+        return _suite(_parsed(text), file)
     except OptionError as error:
         raise OptionError(f"{file}: {error}") from error
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise OptionError("the file is nested too deeply") from error
+    except ValueError as error:  # also for a number of more than 4,300 digits
+        raise OptionError(f"the file is not valid TOML ({shortened(str(error))})") from error
 
 
 def _builtin() -> Any:
@@ -63,17 +75,14 @@ def _is_toml(name: str) -> bool:
 
 def _suite(data: Mapping[str, Any], file: str) -> Suite:
     _check_keys(data, KEYS, "a suite")
-    for key in ("name", "description", "source"):
-        if not isinstance(data.get(key), str) or not data[key].strip():
-            raise OptionError(f'{key} is missing: add {key} = "..."')
+    texts = {key: value.strip() for key in REQUIRED if isinstance(value := data.get(key), str)}
+    problems = [f'{key} is missing: add {key} = "..."' for key in REQUIRED if not texts.get(key)]
     runs = data.get("runs", [{}])
     if not isinstance(runs, list) or not all(isinstance(block, dict) for block in runs):
         raise OptionError("runs is not a list of tables: write [[runs]] above each block")
     stand_ins = _table(data, "stand_in")
-    return Suite(
-        name=data["name"],
-        description=data["description"].strip(),
-        source=data["source"].strip(),
+    suite = Suite(
+        **{key: texts.get(key, "") for key in REQUIRED},
         file=file,
         common=_block(_table(data, "base"), _table(data, "grid")),
         blocks=tuple(
@@ -82,20 +91,26 @@ def _suite(data: Mapping[str, Any], file: str) -> Suite:
         ),
         stand_ins={name: _stand_in(name, _table(stand_ins, name)) for name in stand_ins},
     )
+    if not suite.methods():
+        problems.append(no_method({**suite.common.words, **next(suite.rows(), {})}))
+    if problems:
+        raise OptionError("; ".join(problems))
+    return suite
 
 
 def _check_keys(given: Iterable[str], known: Iterable[str], owner: str) -> None:
     for key in given:
         if key not in known:
-            raise OptionError(
-                f"{owner} has no key {key!r}.{suggestion(key, known)} Keys: {', '.join(known)}"
-            )
+            hint = suggestion(key, known)
+            if not hint and key.partition(".")[0] in (*BARE, *SCOPES):
+                hint = f" Write {key} below [base] or [grid]."
+            raise OptionError(f"{owner} has no key {shown(key)}.{hint} Keys: {listed(list(known))}")
 
 
 def _table(data: Mapping[str, Any], key: str) -> dict[str, Any]:
     table = data.get(key, {})
     if not isinstance(table, dict):
-        raise OptionError(f"{key} = {table!r} is not a table: write [{key}] above its lines")
+        raise OptionError(f"{key} = {shown(table)} is not a table: write [{key}] above its lines")
     return table
 
 
@@ -107,7 +122,7 @@ def _stand_in(dataset: str, table: Mapping[str, Any]) -> StandIn:
         sizes = value if key == "input" and isinstance(value, list) and value else [value]
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             valid = "a shape such as [3, 28, 28]" if key == "input" else "a number above 0"
-            raise OptionError(f"stand_in.{dataset}: {key} = {value!r}, must be {valid}")
+            raise OptionError(f"stand_in.{dataset}: {key} = {shown(value)}, must be {valid}")
     return StandIn(**{**table, "input": tuple(table["input"])})
 
 
@@ -142,14 +157,14 @@ def _alternatives(tied: list[str], values: object) -> tuple[dict[str, object], .
     """Return the words of each value of a line, whose names `tied` change together."""
     line = ", ".join(tied)
     if not isinstance(values, list) or not values:
-        raise OptionError(f"{line} = {values!r} in a grid: write a list of values, [...]")
+        raise OptionError(f"{line} = {shown(values)} in a grid: write a list of values, [...]")
     alternatives = []
     for value in values:
         row = value if len(tied) > 1 else [value]
         if not isinstance(row, list) or len(row) != len(tied):
             raise OptionError(
                 f"{line}: these are {len(tied)} names, so each of the values must be a list of "
-                f"{len(tied)}, not {value!r}"
+                f"{len(tied)}, not {shown(value)}"
             )
         words: dict[str, object] = {}
         for name, single in zip(tied, row, strict=True):
@@ -169,11 +184,10 @@ def _add(words: dict[str, object], name: str, value: object) -> None:
 
 def _check_value(name: str, value: object) -> None:
     if name == "seed":
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise OptionError(f"seed = {value!r}: must be a whole number, 0 or more")
+        check_seed(value)
     elif name in BARE:
         if not isinstance(value, str):
-            raise OptionError(f'{name} = {value!r}: must be a name, {name} = "..."')
+            raise OptionError(f'{name} = {shown(value)}: must be a name, {name} = "..."')
         if name == "sparse" and ":" in value:
             raise OptionError(
                 f'sparse = "{value}": write sparse = "{value.partition(":")[0]}" and each option '
@@ -184,6 +198,6 @@ def _check_value(name: str, value: object) -> None:
         for item in (value if isinstance(value, list) else [value])
     ):
         raise OptionError(
-            f"{short_name(name)} = {value!r}: must be a number, a text, true, false, or a list of "
-            "these"
+            f"{short_name(name)} = {shown(value)}: must be a number, a text, true, false, or a "
+            "list of these"
         )

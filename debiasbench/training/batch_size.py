@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OutOfMemory
+from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.randomness import generator, seeded
 from debiasbench.core.modes import normalises, train_mode
 from debiasbench.core.stage import Trained
 from debiasbench.training.distributed import Alone
-from debiasbench.training.memory import clear, describe_memory, is_out_of_memory
+from debiasbench.training.memory import clear, describe_memory
 from debiasbench.training.step import Step
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _share_of_largest(stage: Stage, processes: int) -> int:
 
 def _largest(stage: Stage, execution: Execution, whole: int, size: int) -> int:
     """Return the first of size, size/2, size/4, ... that fits, or 0."""
-    least = 1 + normalises(stage.objective)  # BatchNorm needs two samples
+    least = min(whole, 1 + normalises(stage.objective))  # BatchNorm needs two samples
     while size >= least and not _fits(stage, execution, whole, size):
         size //= 2
     return size if size >= least else 0

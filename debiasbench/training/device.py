@@ -6,12 +6,18 @@ import os
 import platform
 import resource
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from debiasbench.common.errors import OptionError
-from debiasbench.common.processes import started_together
+from debiasbench.common.processes import local_rank, started_together
+from debiasbench.common.wording import shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def resolve_device(name: str) -> torch.device:
@@ -23,10 +29,17 @@ def resolve_device(name: str) -> torch.device:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return _of_this_process(accelerator or torch.device("cpu"))
     try:
-        device = _of_this_process(torch.device(name))
-        torch.empty(0, device=device)
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OptionError(
+            f"--device {shortened(name)}: no device has this name. Use cpu, cuda, cuda:1 or mps, "
+            "or --device auto for an available device"
+        ) from error
+    try:
+        device = _of_this_process(device)
+        torch.zeros(1, device=device).item()  # "meta" makes tensors, but computes nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = shortened(str(error).partition("\n")[0])
         raise OptionError(
             f"--device {name} is not available ({reason}). Use --device auto for an available "
             "device"
@@ -38,7 +51,7 @@ def _of_this_process(device: torch.device) -> torch.device:
     """Return the device of this process, if `torchrun` started several on the machine."""
     if device.type == "cpu" or device.index is not None or not started_together():
         return device
-    own = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
+    own = torch.device(device.type, local_rank())
     torch.accelerator.set_device_index(own)
     return own
 
@@ -54,6 +67,20 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def computing_threads(number: int | None) -> Iterator[None]:
+    """Inside the context, compute with `number` threads of the CPU; None changes nothing."""
+    before = torch.get_num_threads()
+    if number is None or number == before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def peak_memory(device: torch.device) -> int:

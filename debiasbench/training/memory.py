@@ -1,4 +1,4 @@
-"""The memory of a device: recognise out-of-memory errors, release memory and describe it."""
+"""The memory of a device: release unused memory, and describe the memory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,6 @@ import gc
 import torch
 
 from debiasbench.training.device import free_memory
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that a device ran out of memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    texts = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
 
 
 def clear(device: torch.device) -> None:

@@ -37,9 +37,13 @@ class Position:
         """Count a step on `samples` samples."""
         self.step, self.batch, self.samples = self.step + 1, self.batch + 1, self.samples + samples
 
-    def end_epoch(self, stage: str) -> None:
-        """End an epoch; raises `TrainingFailed` if one of its losses is not finite."""
+    def end_epoch(self, stage: str) -> float:
+        """End an epoch; return its mean loss.
+
+        Raises `TrainingFailed` if one of its losses is not finite.
+        """
         self.last_loss, self.batch = self.check_finite(stage, len(self.losses)), 0
+        return self.losses.double().mean().item()
 
     def check_finite(self, stage: str, steps: int) -> float | None:
         """Return the loss of this epoch's step number `steps`.

@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from debiasbench.common.errors import OutOfMemory
+from debiasbench.common.errors import OutOfMemory, PredictionFailed
+from debiasbench.common.memory import is_out_of_memory
+from debiasbench.common.signals import Stop
+from debiasbench.core.head import recorded
 from debiasbench.core.modes import evaluating
 from debiasbench.sparsity import count_flops
-from debiasbench.training.memory import clear, describe_memory, is_out_of_memory
+from debiasbench.training.memory import clear, describe_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from debiasbench.core.head import Head
     from debiasbench.core.inputs import Inputs
     from debiasbench.core.objective import Objective
     from debiasbench.core.settings import AnyPrecision
@@ -27,11 +31,18 @@ BATCH = 1024  # large enough that evaluation is bound by arithmetic, small enoug
 class Predictor:
     """Evaluates modules on one device, in one precision.
 
-    It predicts `BATCH` samples at a time, or fewer if they do not fit into memory.
+    It predicts `BATCH` samples at a time, or fewer if they do not fit into memory. `stop`: a
+    request ends the prediction between two batches, unless a stage is running.
     """
 
-    def __init__(self, execution: Execution, precision: AnyPrecision = "auto") -> None:
-        self._execution = execution
+    def __init__(
+        self,
+        execution: Execution,
+        precision: AnyPrecision = "auto",
+        *,
+        stop: Stop | None = None,
+    ) -> None:
+        self._execution, self._stop = execution, stop or Stop()
         self.numerics = execution.numerics(precision)
         self._batch = BATCH
 
@@ -41,14 +52,10 @@ class Predictor:
         return self._over(objective, view, objective.predict)
 
     @torch.no_grad()
-    def features(self, objective: Objective, head: nn.Linear, view: View) -> Tensor:
-        """Return (N, D) float32 inputs of the network's head for a view, on the device."""
-        inputs: list[Tensor] = []
-        handle = head.register_forward_pre_hook(lambda _m, args: inputs.append(args[0].flatten(1)))
-        try:
-            return self._over(objective, view, lambda x: (objective.network(x), inputs.pop())[1])
-        finally:
-            handle.remove()
+    def features(self, objective: Objective, head: Head, view: View) -> Tensor:
+        """Return (N, D) float32 features, the inputs of the network's head, on the device."""
+        with recorded(head) as features:
+            return self._over(objective, view, lambda x: (objective.network(x), features.pop())[1])
 
     def flops(self, objective: Objective, view: View) -> tuple[float, dict[str, float]]:
         """Return the dense FLOPs of predicting one sample: the total, and by parameter name."""
@@ -92,6 +99,8 @@ class Predictor:
             numerics.autocast(self._execution.device),
         ):
             for turn, part in enumerate(_slices(len(view), self._batch)):
+                if team.size == 1:  # several processes must stop at the same place
+                    self._stop.check(" while predicting")
                 if turn % team.size == team.rank or not parts:  # the first part gives the shape
                     output = compute(numerics.laid_out(view.inputs(part)))
                     # the next replay of a graph overwrites its outputs
@@ -103,6 +112,21 @@ class Predictor:
                     values = parts[0].new_zeros(size, *parts[0].shape[1:])
                 parts.append(values)
         return team.sum(torch.cat(parts))
+
+
+def check_logits(logits: Tensor, samples: int, classes: int) -> None:
+    """Check predictions of a method's network.
+
+    Raises `ValueError` if their shape is not (samples, classes), and `PredictionFailed` for NaN.
+    Infinite logits are allowed, since a class may be excluded by -inf.
+    """
+    if logits.shape != (samples, classes):
+        raise ValueError(
+            f"the predictions of {samples} samples have shape {tuple(logits.shape)}, must be "
+            f"({samples}, {classes}), a logit for each class"
+        )
+    if bool(logits.isnan().any()):
+        raise PredictionFailed
 
 
 def hits(logits: Tensor, view: View, groups: int) -> list[int]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from debiasbench.core.stage import Checkpoint
 from debiasbench.records.metrics import GroupCounts, accuracies
 from debiasbench.records.selection import Tracker
-from debiasbench.training.predict import hits
+from debiasbench.training.predict import check_logits, hits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,19 +28,22 @@ class FollowedRules:
         self._tracker = Tracker()
         self._states: dict[str, dict[str, Tensor]] = {}
 
-    def after_epoch(self, objective: Objective, epoch: int, *, eligible: bool) -> float:
-        """Evaluate on the validation split; return the mean cross-entropy.
+    def after_epoch(self, objective: Objective, epoch: int, *, eligible: bool) -> dict[str, float]:
+        """Evaluate on the validation split; return the mean cross-entropy and the accuracies.
 
-        `epoch`: from 1. `eligible`: if False, only the rule `last` can select this epoch.
+        Their names are "val_loss", "val_unbiased" and so on. `epoch`: from 1. `eligible`: if False,
+        only the rule `last` can select this epoch. Raises errors as `check_logits` does.
         """
         view = self._validation.view
         logits = self._predictor.predict(objective, view)
+        check_logits(logits, len(view), len(self._validation.aligned))
         correct = hits(logits, view, len(self._validation.totals))
-        metrics = accuracies(group_counts(self._validation, correct)) if eligible else {}
-        improved = self._tracker.update(epoch, metrics)
+        metrics = accuracies(group_counts(self._validation, correct))
+        improved = self._tracker.update(epoch, metrics if eligible else {})
         if improved != ["last"]:
             self._states |= dict.fromkeys(improved, _copied_state(objective))
-        return F.cross_entropy(logits, view.labels["y"]).item()
+        loss = F.cross_entropy(logits, view.labels["y"]).item()
+        return {"val_loss": loss} | {f"val_{name}": value for name, value in metrics.items()}
 
     def checkpoints(self, objective: Objective) -> dict[str, Checkpoint]:
         """Return the weights that each rule keeps; `last` keeps the current weights."""

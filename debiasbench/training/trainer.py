@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from debiasbench.common.errors import Interrupted, OptionError
-from debiasbench.common.progress import Silent
+from debiasbench.common.memory import is_out_of_memory
+from debiasbench.common.progress import Progress
 from debiasbench.common.signals import Stop
 from debiasbench.core.modes import normalises, train_mode
 from debiasbench.core.stage import Checkpoint, StageCost, Trained
 from debiasbench.training.batch_size import out_of_memory
+from debiasbench.training.device import computing_threads
 from debiasbench.training.identity import identity
-from debiasbench.training.memory import is_out_of_memory
 from debiasbench.training.rules import FollowedRules
 from debiasbench.training.stage_run import StageRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from debiasbench.common.progress import Progress
     from debiasbench.core.objective import Objective
     from debiasbench.core.settings import Training
     from debiasbench.core.stage import Stage
@@ -33,7 +33,7 @@ class Sequential:
     """A trainer that trains stages one after the other.
 
     `predictor`: evaluates for the selection rules. `store`: where running and finished stages are
-    stored; None stores nothing. `stop`: a request ends a stage between two steps.
+    stored; None stores nothing. `stop`: a request ends the training between two steps or stages.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Sequential:
         stop: Stop | None = None,
     ) -> None:
         self._execution, self._predictor, self._store = execution, predictor, store
-        self._progress: Progress = progress or Silent()
+        self._progress = progress or Progress()
         self._stop = stop or Stop()
 
     def train(self, stages: Sequence[Stage]) -> list[Trained]:
@@ -55,10 +55,16 @@ class Sequential:
         Raises `TrainingFailed` at the end of an epoch in which a loss was not finite, and
         `Interrupted` after a stop was requested.
         """
-        return [self._train(stage) for stage in stages]
+        trained = []
+        for stage in stages:
+            with computing_threads(stage.settings.threads):
+                trained.append(self._train(stage))
+        return trained
 
     def _train(self, stage: Stage) -> Trained:
         execution = self._execution
+        if any(execution.team.any(0, self._stop.requested)):
+            self._interrupt(f" before stage {stage.name!r}")
         check_stage(stage, execution)
         numerics = execution.numerics(stage.settings.precision)
         numerics.lay_out(stage.objective.to(execution.device))
@@ -67,11 +73,13 @@ class Sequential:
         with self._stored(stage) as stored:
             finished = execution.team.tell(None if stored is None else stored.finished())
             if finished is not None and (finished["followed"] or not stage.select):
+                self._stop.resumable = True
                 return self._loaded(stage, finished)
             with numerics.applied(), numerics.compiled(stage.objective):
                 trained = self._explained(stage, lambda: self._run(stage, stored))
             if stored is not None:
                 stored.finish({**_written(trained), "followed": stage.select})
+            self._stop.resumable |= self._store is not None
             return trained
 
     def _run(self, stage: Stage, stored: StoredStage | None) -> Trained:
@@ -89,12 +97,13 @@ class Sequential:
             self._execution.numerics(stage.settings.precision),
             rules=rules,
             micro_batch=parts if isinstance(parts, int) else None,
+            after_epoch=self._progress.epoch,
         )
         with self._watched(stage), run.started():
             if checkpoint is not None:
+                self._stop.resumable = True
                 run.load_state_dict(checkpoint)
-                for _ in range(run.at.step):
-                    self._progress.advance()
+                self._progress.advance(run.at.step)
             for _ in run.steps():
                 self._progress.advance()
                 self._pause(run, stored)
@@ -105,17 +114,19 @@ class Sequential:
         """Between two steps: write a checkpoint if one is due, and stop if that was requested."""
         due = stored is not None and stored.is_due()
         stopping, due = self._execution.team.any(run.at.step, self._stop.requested, due)
-        resumable = self._store is not None
-        if resumable and (stopping or due):
+        if self._store is not None and (stopping or due):
             run.check_finite()  # if this raises, the previous checkpoint is still valid
             state = run.state_dict()  # needs all processes
             if stored is not None:
                 stored.checkpoint(state)
+            self._stop.resumable = True
         if stopping:
-            raise Interrupted(
-                f" in stage {run.stage.name!r} after {run.at.step} of {run.stage.steps} steps",
-                resumable=resumable,
+            self._interrupt(
+                f" in stage {run.stage.name!r} after {run.at.step} of {run.stage.steps} steps"
             )
+
+    def _interrupt(self, where: str) -> NoReturn:
+        raise Interrupted(where, resumable=self._stop.resumable)
 
     def _explained(self, stage: Stage, run: Callable[[], Trained]) -> Trained:
         """Run a stage; if memory runs out, raise an error with the batch size that would fit."""
@@ -138,7 +149,9 @@ class Sequential:
             yield None
             return
         key = identity(stage)
-        with self._store.open(stage.name, key.content, shared=key.shared) as stored:
+        with self._store.open(
+            stage.name, key.content, shared=key.shared, check=self._stop.check
+        ) as stored:
             yield stored
 
     def _loaded(self, stage: Stage, finished: Mapping[str, Any]) -> Trained:
@@ -153,13 +166,14 @@ class Sequential:
         }
         masks = {name: mask.to(device) for name, mask in finished["masks"].items()}
         cost = StageCost(**finished["cost"], reused=finished["run"] != self._store.run)
-        return Trained(objective, checkpoints, dict(finished["densities"]), masks, cost)
+        densities, curves = dict(finished["densities"]), finished["curves"]
+        return Trained(objective, checkpoints, densities, masks, cost, curves)
 
     @contextmanager
     def _watched(self, stage: Stage) -> Iterator[None]:
         self._progress.start(stage.name, stage.steps)
         try:
-            with self._stop.postponed():
+            with self._stop.held():
                 yield
         finally:
             self._progress.finish()
@@ -216,5 +230,6 @@ def _written(trained: Trained) -> dict[str, object]:
         },
         "densities": dict(trained.densities),
         "masks": dict(trained.masks),
+        "curves": dict(trained.curves),
         "cost": {k: v for k, v in asdict(trained.cost).items() if k != "reused"},
     }

@@ -83,7 +83,7 @@ def test_the_entry_point_of_a_new_package_is_a_plugin(
 @pytest.mark.parametrize(
     ("name", "class_name"),
     [
-        ("mixup", "Mixup"),
+        ("margin", "Margin"),
         ("my-own_idea2", "MyOwnIdea2"),
         ("none", "None{kind}"),  # a keyword
         ("option", "Option"),
@@ -103,13 +103,13 @@ def test_any_valid_name_gives_a_valid_module(
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("MixUp", "'MixUp' is not a valid name: write lower-case letters"),
-        ("MixUp", "Did you mean 'mixup'?"),
+        ("MixAll", "'MixAll' is not a valid name: write lower-case letters"),
+        ("MixAll", "Did you mean 'mixall'?"),
         ("my method", "Did you mean 'my-method'?"),
         ("../up", "Did you mean 'up'?"),
         ("3d", "and begin with a letter"),
         ("a--b", "Did you mean 'a-b'?"),
-        ("", "is not a valid name"),
+        ("", "NAME is empty"),
         ("x:y", "Did you mean 'x-y'?"),
         ("erm", "method 'erm' exists already, in debiasbench "),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from debiasbench import Method
+from debiasbench import Dataset, Method, Task, hookimpl, option
 from debiasbench.common.errors import DataError
 from debiasbench.records.store import Store, read_all
 from debiasbench.specs.plugins import Plugins
@@ -27,7 +29,7 @@ Cli = Callable[..., Result]
 
 def test_a_sweep_trains_every_run_and_the_second_none(debiasbench: Cli) -> None:
     file = write(BASE + SEEDS)
-    first = debiasbench("sweep", file)
+    first = debiasbench("sweep", file, "--quiet")
     assert (first.exit_code, first.stderr) == (0, "")
     lines = first.stdout.splitlines()
     for n, line in enumerate(lines[:3], 1):
@@ -68,7 +70,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(debiasbench: Cli) -> 
     blocks = '[[runs]]\nmethod = "diverges"\n[[runs]]\nmethod = "raises"\n[[runs]]\n'
     file = write(BASE + blocks)
     extra = (offering(diverges=Diverges, raises=Raises),)
-    result = debiasbench("sweep", file, extra=extra)
+    result = debiasbench("sweep", file, "--quiet", extra=extra)
     assert result.exit_code == 6  # of the first
     first, second = result.stderr.splitlines()
     assert first.startswith("1/3  method=diverges  failed: The loss of stage 'second' became NaN")
@@ -76,9 +78,9 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(debiasbench: Cli) -> 
     third, summary = result.stdout.splitlines()
     assert third.startswith("3/3  mine  ")
     assert summary == "3 runs: 1 trained, 0 already done, 2 failed"
-    stopped = debiasbench("sweep", file, "--stop-at-first-error", extra=extra)
+    stopped = debiasbench("sweep", file, "--quiet", "--stop-at-first-error", extra=extra)
     assert (stopped.exit_code, len(stopped.stderr.splitlines())) == (6, 1)
-    assert stopped.stdout == "3 runs: 0 trained, 0 already done, 1 failed, 2 left\n"
+    assert stopped.stdout == "3 runs: 0 trained, 1 already done, 1 failed, 1 left\n"
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def test_a_run_that_failed_is_taken_up_by_the_next_sweep(debiasbench: Cli) -> No
     file = write(BASE.replace("erm", "fragile") + SEEDS)
     extra = (offering(fragile=Fragile),)
     Path("broken").touch()
-    failed = debiasbench("sweep", file, extra=extra)
+    failed = debiasbench("sweep", file, "--quiet", extra=extra)
     assert (failed.exit_code, len(records())) == (4, 2)
     assert failed.stderr == "2/3  seed=2  failed: broken is there\n"
     Path("broken").unlink()
@@ -122,7 +124,7 @@ class Impatient(Method):
 
     def fit(self, lab: Any) -> Any:
         if Path("waiting").exists() and lab.seed == 2:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         return lab.train(lab.model(), name="train")
 
 
@@ -130,8 +132,8 @@ def test_an_interrupted_sweep_keeps_what_is_done_and_says_so(debiasbench: Cli) -
     file = write(BASE.replace("erm", "impatient") + SEEDS)
     extra = (offering(impatient=Impatient),)
     Path("waiting").touch()
-    result = debiasbench("sweep", file, extra=extra)
-    assert result.exit_code == 130
+    result = debiasbench("sweep", file, "--quiet", extra=extra)
+    assert result.exit_code == 75
     assert result.stderr == (
         "Interrupted. The records of finished runs are stored. "
         "3 runs: 1 trained, 0 already done, 2 left\n"
@@ -176,6 +178,63 @@ def test_a_folder_that_cannot_be_written_ends_the_sweep_at_once(debiasbench: Cli
     assert result.exit_code == 7
     assert len(result.stderr.splitlines()) == 1
     assert "Choose another folder with --results" in result.stderr
+
+
+@dataclass(frozen=True)
+class Missing(Dataset):
+    """A data set without its files; counts how often it is loaded."""
+
+    model = "mlp"
+    ratio: float = option(0.1)
+
+    def load(self, root: Path) -> Task:
+        with Path("loads").open("a") as file:
+            file.write(f"{self.ratio}\n")
+        raise DataError("missing.bin is missing")
+
+
+class MissingPlugin:
+    """Registers the data set without files."""
+
+    @hookimpl
+    def debiasbench_register_datasets(self, register: Callable[..., None]) -> None:
+        register("missing", Missing)
+
+
+MISSING = '[[runs]]\n[[runs]]\ndataset = "missing"\ngrid."dataset.ratio" = [0.1, 0.2]\n'
+
+
+def test_a_data_set_that_cannot_be_loaded_is_reported_once_before_the_first_run(
+    debiasbench: Cli,
+) -> None:
+    file = write(BASE + SEEDS + MISSING)
+    result = debiasbench("sweep", file, "--quiet", extra=(MissingPlugin(),))
+    assert result.exit_code == 4
+    assert result.stderr == "Data set missing, 6 runs  failed: missing.bin is missing\n"
+    assert len(result.stdout.splitlines()) == 4
+    assert result.stdout.splitlines()[-1] == "9 runs: 3 trained, 0 already done, 6 failed"
+    assert sorted(Path("loads").read_text().split()) == ["0.1", "0.2"]
+    stopped = debiasbench("sweep", file, "--stop-at-first-error", extra=(MissingPlugin(),))
+    assert stopped.exit_code == 4
+    assert stopped.stdout == "9 runs: 0 trained, 3 already done, 6 failed\n"
+
+
+def test_a_limit_loads_only_the_data_sets_of_the_runs_that_it_allows(debiasbench: Cli) -> None:
+    file = write(BASE + SEEDS + MISSING)
+    result = debiasbench("sweep", file, "--quiet", "--limit", 3, extra=(MissingPlugin(),))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert not Path("loads").exists()
+
+
+def test_a_limit_passes_over_runs_that_another_process_has(
+    debiasbench: Cli, plugins: Plugins
+) -> None:
+    file = write(BASE + SEEDS)
+    with Store(Path("results")).claim(read(file).specs(plugins)[0]):
+        result = debiasbench("sweep", file, "--quiet", "--limit", 1)
+    assert result.stdout.splitlines()[-1] == (
+        "3 runs: 1 trained, 0 already done, 1 running in other processes, 1 left"
+    )
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -27,6 +27,7 @@ class Knobs:
     limit: float | None = None
     sizes: tuple[int, ...] = (4, 2)
     flag: bool = True
+    note: str = ""
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,17 @@ def test_a_string_from_the_command_line_becomes_the_fields_type(
         ("density", "much", "density='much': input should be a valid number"),
         ("steps", 1.5, "steps=1.5: input should be a valid integer"),
         ("mode", "c", "mode='c': input should be 'a' or 'b'"),
-        ("sizes", "[8", "sizes='[8': input should be a valid tuple"),
+        ("sizes", "[8", "sizes='[8': must be a list in brackets, such as [4,2]"),
+        ("sizes", "8,8", "sizes='8,8': must be a list in brackets, such as [4,2]"),
+        ("sizes", "[" * 5000, "[[[': must be a list in brackets, such as [4,2]"),
+        ("sizes", "[1,[2]]", "sizes.1=[2]: input should be a valid integer"),
+        ("sizes", f"[{2**63}]", "must be a whole number of at most 64 bits"),
+        ("sizes", f"[{'9' * 5000}]", "must be a list in brackets, such as [4,2]"),
+        ("steps", str(2**63), "must be a whole number of at most 64 bits"),
+        ("steps", "9" * 5000, "unable to parse input string as an integer, exceeded maximum size"),
+        ("density", "1e999", "density='1e999': input should be a finite number"),
+        ("note", "\udcff", "note='\\udcff': "),
+        ("x" * 1000, "1", "no option 'xxx"),
         ("densty", "1", "no option 'densty'. Did you mean 'density'?"),
     ],
 )
@@ -68,6 +79,7 @@ def test_a_bad_value_is_refused_with_the_reason(name: str, value: object, compla
         parse(Knobs, {name: value}, owner="method knobs")
     assert complaint in str(error.value)
     assert "See `debiasbench show knobs`" in str(error.value)
+    assert len(str(error.value)) < 300
 
 
 def test_all_bad_values_are_named_in_one_go() -> None:
@@ -101,6 +113,28 @@ def test_a_forgotten_dataclass_line_is_an_error_and_not_a_lost_option() -> None:
 
     with pytest.raises(OptionError, match="extra is not an option yet: write @dataclass"):
         check_is_options(Forgotten)
+
+
+def test_a_default_out_of_its_bounds_is_a_mistake_of_the_class() -> None:
+    @dataclass(frozen=True)
+    class Illegal:
+        alpha: float = option(-1.0, gt=0)
+        mode: Literal["a", "b"] = "c"  # type: ignore[assignment]
+
+    with pytest.raises(OptionError, match=r"the default alpha=-1.0: .* than 0; mode='c': "):
+        check_is_options(Illegal)
+
+
+@dataclass(frozen=True)
+class Anything:
+    value: Any = None
+
+
+def test_values_that_are_nested_too_deeply_are_refused() -> None:
+    value: list[object] = []
+    value.append(value)
+    with pytest.raises(OptionError, match=r"value=\[\[...\]\]: is nested too deeply"):
+        parse(Anything, {"value": value}, owner="method anything")
 
 
 @dataclass(frozen=True)

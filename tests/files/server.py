@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from debiasbench.common.progress import Progress
 from debiasbench.core.download import Download
 
 CONTENT = bytes(i % 251 for i in range(5000))
@@ -133,7 +134,7 @@ def left_over(root: Path, content: bytes) -> None:
     (root / "sub" / "data.bin.part").write_bytes(content)
 
 
-class Watched:
+class Watched(Progress):
     """Records what a progress bar would show."""
 
     def __init__(self) -> None:
@@ -141,11 +142,11 @@ class Watched:
         self.counted = 0
         self.open = 0
 
-    def start(self, label: str, total: int | None) -> None:
-        self.started.append((label, total))
+    def start(self, name: str, total: int | None) -> None:
+        self.started.append((name, total))
         self.open, self.counted = self.open + 1, 0
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int = 1) -> None:
         self.counted += count
 
     def finish(self) -> None:

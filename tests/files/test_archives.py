@@ -229,7 +229,7 @@ def test_a_kill_while_unpacking_keeps_the_archive_and_nothing_partial(
     site: Site, tmp_path: Path
 ) -> None:
     class Killed(Watched):
-        def advance(self, count: int) -> None:
+        def advance(self, count: int = 1) -> None:
             if self.started[-1][0].startswith("unpacking"):
                 raise KeyboardInterrupt
 

@@ -17,7 +17,7 @@ from scipy import stats
 
 from debiasbench import Supervision
 from debiasbench.common.errors import UnknownNameError
-from debiasbench.leaderboard import boards, distinct, frame, render
+from debiasbench.leaderboard import FORMATS, boards, distinct, frame, render
 from debiasbench.records.record import Record
 from debiasbench.specs.spec import Choice
 from tests.records.test_record import SPEC, make_record
@@ -149,6 +149,50 @@ def test_groups_without_test_samples_are_named_and_others_are_not() -> None:
     assert not [n for n in boards(ERM)[0].notes if "no sample of" in n]
 
 
+def lacking(records: list[Record], test: list[int]) -> list[Record]:
+    """Make records of another test split, with this number of samples in each group."""
+    changed = []
+    for record in records:
+        counts = {**record.task.group_counts, "test": test}
+        hits = [min(hit, n) for hit, n in zip((10, 9, 8, 7), test, strict=True)]
+        outcomes = {
+            rule: replace(o, test=replace(o.test, hits=hits)) for rule, o in record.outcomes.items()
+        }
+        task = replace(record.task, group_counts=counts)
+        changed.append(replace(record, task=task, outcomes=outcomes))
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("test", "incomplete"),
+    [
+        ([10, 10, 10, 10], ()),
+        ([10, 10, 0, 0], ("unbiased", "balanced_groups", "worst_group", "conflict", "aligned")),
+        ([10, 0, 10, 10], ("unbiased", "balanced_groups", "worst_group", "conflict")),
+        ([0, 10, 10, 10], ("unbiased", "balanced_groups", "worst_group", "aligned")),
+    ],
+)
+def test_numbers_that_leave_out_a_group_without_test_samples_are_marked(
+    test: list[int], incomplete: tuple[str, ...]
+) -> None:
+    (board,) = made = boards(lacking(ERM, test))
+    assert board.incomplete == incomplete
+    line = next(x for x in render(made, "markdown").splitlines() if "erm" in x)
+    names = ("unbiased", "", "", "conflict", "aligned", "worst_group")
+    cells = [cell.strip(" *") for cell in line.split("|")][1:9]
+    for name, cell in zip(names, cells[1:7], strict=True):
+        assert cell.endswith(" †") == (name in incomplete and cell != "—"), (name, cell)
+    notes = [note for note in board.notes if "no sample of" in note]
+    assert len(notes) == bool(incomplete)
+    for name in incomplete:
+        assert name.replace("_", " ") in notes[0]
+        assert "(marked †)" in notes[0]
+    assert next(csv.DictReader(io.StringIO(render(made, "csv"))))["incomplete"].split() == [
+        *incomplete
+    ]
+    assert (r"$\dagger$" in render(made, "latex")) == bool(incomplete)
+
+
 def test_failed_missing_and_undefined_seeds_are_noted_and_not_averaged() -> None:
     no_conflict = run("lff", 2, (9, 0, 0, 9))
     counts = {**no_conflict.task.group_counts, "test": [10, 0, 0, 10]}
@@ -262,7 +306,7 @@ def test_html_shows_names_and_runs_nothing() -> None:
 
 def test_markdown_names_cannot_break_the_table_or_become_markup() -> None:
     text = render([nasty_board()], "markdown")
-    row = next(line for line in text.splitlines() if line.startswith("| **erm"))
+    row = next(line for line in text.splitlines() if line.startswith("| erm"))
     assert row.replace("\\|", "").count("|") == 13
     assert "\\<i\\>" in text
     assert "\\[x\\](y)" in text
@@ -271,10 +315,10 @@ def test_markdown_names_cannot_break_the_table_or_become_markup() -> None:
 def test_latex_names_are_escaped() -> None:
     text = render([nasty_board()], "latex")
     assert (
-        r"a|b \_\textless{}i\textgreater{}\%\$\&\{\}\#\textasciitilde{}\textasciicircum{}"
-        r"\textbackslash{}*" in text
+        r"a\textbar{}b \_\textless{}i\textgreater{}\%\$\&\{\}\#\textasciitilde{}"
+        r"\textasciicircum{}\textbackslash{}{*}{[}x{]}(y)\textasciigrave{}" in text
     )
-    assert r"\multicolumn{12}{l}{\textbf{no bias labels in training" in text
+    assert r"\multicolumn{7}{l}{\emph{no bias labels in training" in text
 
 
 def test_json_and_csv_hold_full_numbers_and_the_ids_of_the_records() -> None:
@@ -290,6 +334,24 @@ def test_json_and_csv_hold_full_numbers_and_the_ids_of_the_records() -> None:
     assert float(table[0]["mean"]) == pytest.approx(made[0].rows[0].mean, abs=1e-12)
     assert table[0]["records"].split() == [r.id for r in ERM]
     assert table[1]["mean"] == ""
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1+1", "@x", "\tx", "=cmd|' /C calc'!A0"])
+def test_csv_text_is_no_formula_and_numbers_stay_numbers(name: str) -> None:
+    records = [run("erm", s, (10, 2, 3, 10)) for s in (-2, -1)]
+    records += [run(name, s, (9, 2, 3 + s, 9)) for s in (-2, -1)]
+    made = boards(records, baseline="erm")
+    table = {row["method"]: row for row in csv.DictReader(io.StringIO(render(made, "csv")))}
+    assert set(table) == {"erm", f"'{name}"}
+    assert float(table[f"'{name}"]["difference"]) < 0
+    assert table["erm"]["seeds"] == "-2 -1"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_format_holds_what_a_terminal_obeys(form: str) -> None:
+    records = [run("\x1b[31mred\x9b\x7f", s, options={"\x1b]0;t\x07": "\x1b"}) for s in (0, 1)]
+    text = render(boards(records), form)
+    assert not [c for c in text if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160)]
 
 
 @pytest.mark.slow
@@ -312,7 +374,7 @@ EXPECTED_MARKDOWN = """\
 | **lff**  | **78.5 ± 1.4** |     76.8 – 80.2 |       5 |         67.0 |        90.0 |            64.0 |       0.1 |          100 |                   2 |                 3 |         8 |
 | erm      |     63.5 ± 1.4 |     61.8 – 65.2 |       5 |         27.0 |       100.0 |            24.0 |       0.1 |          100 |                   2 |                 3 |         8 |
 | **conflict bit in training, group labels of validation for selection** ||||||||||||
-| **rest** | **83.5 ± 1.4** |     81.8 – 85.2 |       5 |         77.0 |        90.0 |            74.0 |       0.1 |          100 |                   2 |                 3 |         8 |
+| rest     |     83.5 ± 1.4 |     81.8 – 85.2 |       5 |         77.0 |        90.0 |            74.0 |       0.1 |          100 |                   2 |                 3 |         8 |
 
 - Unbiased accuracy on the test split: mean ± standard deviation over seeds, at the epoch selected by val_unbiased. Strong: the best of its section, and those that a paired t-test over common seeds (Holm, 5 %) cannot distinguish from it.
 - Samples: 200 train (5 % conflicting), 40 val (50 % conflicting), 40 test (50 % conflicting). Training: epochs=2, lr=0.1. Made on a machine, torch 2.15.0.

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
+from debiasbench.common.atomic import write_whole
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.page import regenerated
 from debiasbench.records.record import to_json
 from tests.leaderboard.test_leaderboard import ERM
+
+Cli = Callable[..., Result]
 
 PAGE = """# Results
 
@@ -64,6 +70,115 @@ def test_the_error_about_a_bad_block_says_what_is_wrong(
     page.write_text(text)
     with pytest.raises(RecordError, match=complaint):
         regenerated(page)
+
+
+CLOSE = "<!-- /debiasbench -->\n"
+TWO = PAGE + "\n" + PAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (PAGE.replace(CLOSE, ""), "a block that begins in line 3 and has no end"),
+        (TWO.replace(CLOSE, "", 1), "a block that begins in line 3 and has no end"),
+        (TWO[: TWO.rindex(CLOSE)], "a block that begins in line 10 and has no end"),
+        (PAGE.replace(CLOSE, f"prose {CLOSE}"), "a block that begins in line 3 and has no end"),
+        (PAGE + CLOSE, "the end of a block in line 7, but no block begins"),
+        (PAGE.replace("conflict", "'conflict"), "No closing quotation"),
+    ],
+)
+def test_a_page_with_an_unpaired_comment_is_refused_and_stays(
+    debiasbench: Cli, tmp_path: Path, text: str, complaint: str
+) -> None:
+    write_page(tmp_path)
+    good, bad = tmp_path / "good.md", tmp_path / "bad.md"
+    good.write_text(PAGE)
+    bad.write_text(text)
+    result = debiasbench("leaderboard", "--update", good, bad)
+    assert result.exit_code == 9
+    assert complaint in result.stderr
+    assert bad.read_text() == text
+    assert good.read_text() == PAGE  # nothing is written before everything is known to be right
+
+
+def test_a_block_in_fenced_code_is_an_example(tmp_path: Path) -> None:
+    page = write_page(tmp_path)
+    for fence in ("```", "~~~~"):
+        example = f"{fence}text\n<!-- debiasbench leaderboard nowhere -->\n{fence}\n\n"
+        page.write_text(example + PAGE)
+        assert regenerated(page)[1].startswith(example)
+
+
+def test_a_page_keeps_its_line_ends(tmp_path: Path) -> None:
+    page = write_page(tmp_path)
+    unix = regenerated(page)[1]
+    page.write_bytes(("\ufeff" + PAGE.replace("\n", "\r\n")).encode())
+    now, should = regenerated(page)
+    assert now.encode() == page.read_bytes()
+    assert should == "\ufeff" + unix.replace("\n", "\r\n")
+
+
+def test_an_update_keeps_links_modes_and_owners(debiasbench: Cli, tmp_path: Path) -> None:
+    page = write_page(tmp_path)
+    page.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(page, 12345, 54321)
+    before = page.stat()
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "link.md"
+    link.symlink_to("page.md")
+    assert debiasbench("leaderboard", "--update", link).exit_code == 0
+    assert link.is_symlink()
+    assert "| erm" in page.read_text().replace("*", "")
+    after = page.stat()
+    assert after.st_ino != before.st_ino
+    assert (after.st_mode, after.st_uid, after.st_gid) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_gid,
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "elsewhere",
+        "link.md",
+        "page.md",
+        "records",
+    ]
+    debiasbench("leaderboard", "--update", link)
+    assert page.stat().st_ino == after.st_ino  # nothing to write
+
+
+@pytest.mark.parametrize("kind", ["device", "fifo", "folder", "loop"])
+def test_a_table_is_not_written_over_what_is_not_a_regular_file(
+    debiasbench: Cli, tmp_path: Path, kind: str
+) -> None:
+    write_page(tmp_path)
+    out = tmp_path / "out"
+    if kind == "device":
+        out.symlink_to("/dev/full")
+    elif kind == "fifo":
+        os.mkfifo(out)
+    elif kind == "folder":
+        out.mkdir()
+    else:
+        out.symlink_to("out")
+    mode = out.lstat().st_mode
+    result = debiasbench("leaderboard", "records", "--out", out)
+    assert result.exit_code in {2, 7}
+    assert len(result.stderr.splitlines()) <= 4
+    assert out.lstat().st_mode == mode
+
+
+def test_a_link_planted_beside_a_page_is_not_followed(debiasbench: Cli, tmp_path: Path) -> None:
+    page = write_page(tmp_path)
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / f".{page.name}.new").symlink_to(victim)
+    assert debiasbench("leaderboard", "--update", page).exit_code == 0
+    assert victim.read_text() == "mine"
+    (tmp_path / ".whole.new").symlink_to(victim)
+    write_whole(tmp_path / "whole", b"new")
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "whole").is_symlink()
 
 
 def test_a_page_is_not_made_from_damaged_or_doubled_records(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from click.testing import Result
 from torch import nn
 
 from debiasbench import Method
-from debiasbench.common.progress import Silent
+from debiasbench.common.progress import Progress
 from debiasbench.measure import bench as module
 from debiasbench.measure.bench import Bench, bench
 from debiasbench.measure.stopwatch import WARM_UP
@@ -163,7 +163,7 @@ def test_contenders_take_turns_in_another_order_each_round_and_the_first_does_no
 
         return call
 
-    found = module._in_turn({name: contender(name) for name in "ab"}, "turns", 5, 2, Silent())
+    found = module._in_turn({name: contender(name) for name in "ab"}, "turns", 5, 2, Progress())
     assert calls == [("a", 1), ("b", 1), ("b", 5), ("a", 5), ("a", 5), ("b", 5)]
     assert found == {"a": [4, 5], "b": [3, 6]}
 

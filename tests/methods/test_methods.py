@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,18 +13,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from debiasbench import Batch, Supervision
-from debiasbench.common.errors import OptionError
+from debiasbench import Batch, Supervision, Task
+from debiasbench.common.errors import DataError, OptionError
+from debiasbench.common.options import parse
 from debiasbench.core.model import Shape
 from debiasbench.core.stage import Stage, Trained
 from debiasbench.core.weights import published_weight
 from debiasbench.methods import dfr
+from debiasbench.methods.balanced_softmax import BalancedSoftmax
 from debiasbench.methods.dfr import DFR
 from debiasbench.methods.erm import ERM
+from debiasbench.methods.focal import Focal
 from debiasbench.methods.groupdro import GroupDRO, GroupDROLoss
 from debiasbench.methods.jtt import JTT
 from debiasbench.methods.lff import LfF, LfFLoss
+from debiasbench.methods.mixup import Mixup
 from debiasbench.methods.rest import REST
+from debiasbench.methods.reweight import Reweight
+from debiasbench.methods.rwg import RWG
+from debiasbench.methods.rwy import RWY
+from debiasbench.methods.subg import SUBG
+from debiasbench.methods.suby import SUBY
 from debiasbench.methods.upweight import Upweight
 from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
@@ -47,6 +57,15 @@ VARIANTS = {
     "jtt": JTT(),
     "lff": LfF(),
     "dfr": DFR(retrains=2),
+    "subg": SUBG(),
+    "suby": SUBY(),
+    "rwg": RWG(),
+    "rwy": RWY(),
+    "reweight": Reweight(),
+    "reweight by class": Reweight(by="class", scheme="effective"),
+    "focal": Focal(),
+    "balanced-softmax": BalancedSoftmax(),
+    "mixup": Mixup(),
     "rest": REST(density=0.3),
     "rest random": REST(density=0.3, grow="random", distribution="uniform"),
     "rest released": REST(density=0.3, compat="released", update_every=10),
@@ -76,6 +95,11 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (Upweight(by="group"), ("groups", "none")),
         (GroupDRO(), ("groups", "none")),
         (JTT(), ("none", "none")),
+        (SUBG(), ("groups", "none")),
+        (RWG(), ("groups", "none")),
+        (Reweight(), ("groups", "none")),
+        (Reweight(by="class"), ("none", "none")),
+        (Mixup(), ("none", "none")),
         (LfF(), ("none", "none")),
         (DFR(), ("none", "fit")),
         (REST(), ("conflict", "none")),
@@ -245,8 +269,10 @@ class Watched:
         return [trained]
 
 
-def watched(method: Any, task: Any = None) -> list[tuple[Stage, dict[str, torch.Tensor], Trained]]:
-    trainer = Watched()
+def watched(
+    method: Any, task: Any = None, trainer: Watched | None = None
+) -> list[tuple[Stage, dict[str, torch.Tensor], Trained]]:
+    trainer = trainer or Watched()
     fitting.fit(
         PlacedTask(task or toy_task(), CPU),
         method,
@@ -307,6 +333,68 @@ def test_dfr_heads_separate_what_one_feature_tells_and_ignore_an_absent_class() 
     assert (x @ weight.T + bias).argmax(1).tolist() == y.tolist()
     assert weight.shape == (4, 3)
     assert (bias[[1, 3]] < -1000).all()
+
+
+def scarce(counts: dict[tuple[int, int], int]) -> Task:
+    """The toy task with these numbers of validation samples by class and bias."""
+    task = toy_task()
+    index = [
+        i
+        for (y, bias), n in counts.items()
+        for i in ((task.test.y == y) & (task.test.bias == bias)).nonzero()[:n, 0].tolist()
+    ]
+    rows = torch.tensor(index)
+    part = {"x": task.test.x[rows], "y": task.test.y[rows], "bias": task.test.bias[rows]}
+    return replace(task, val=replace(task.val, **part))
+
+
+def test_dfr_works_at_every_seed_with_a_class_of_one_validation_sample() -> None:
+    task = scarce({(0, 0): 20, (0, 1): 10, (1, 1): 1})
+    training = replace(TRAINING, epochs=1)
+    for seed in range(6):
+        fitted = fit_whole(
+            task, DFR(retrains=1), model=MLP(hidden=(8,)), training=training, seed=seed
+        )
+        state = fitted.trained.objective.state_dict()
+        assert all(value.isfinite().all() for value in state.values())
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({(0, 0): 20, (0, 1): 10}, r"it has 30, and the classes \[0\]"),
+        ({(0, 0): 2, (1, 1): 1}, r"it has 3, and the classes \[0, 1\]"),
+    ],
+)
+def test_dfr_refuses_a_validation_split_that_cannot_be_halved_before_training(
+    counts: dict[tuple[int, int], int], message: str
+) -> None:
+    trainer = Watched()
+    with pytest.raises(DataError, match=message):
+        watched(DFR(), scarce(counts), trainer)
+    assert trainer.stages == []
+
+
+def test_dfr_draws_a_half_of_one_class_again_and_no_other() -> None:
+    import numpy as np
+
+    y, group = np.array([0] * 9 + [1]), np.array([0] * 9 + [3])
+    redrawn = 0
+    for seed in range(20):
+        rng, same = np.random.default_rng(seed), np.random.default_rng(seed)
+        half, part = dfr._halves(y, group, rng)
+        first = same.permutation(10) < 5
+        assert half.sum() == 5
+        assert set(y[part]) == {0, 1}
+        redrawn += not first[9]
+        assert first[9] == bool((half == first).all())
+    assert redrawn > 0
+
+
+@pytest.mark.parametrize("strengths", ["[]", "[0]", "[1,-1]", "[nan]", "[1e999]"])
+def test_dfr_refuses_strengths_that_cannot_be_used(strengths: str) -> None:
+    with pytest.raises(OptionError, match="strengths"):
+        parse(DFR, {"strengths": strengths}, owner="method dfr")
 
 
 def test_dfr_changes_nothing_but_the_last_layer() -> None:

@@ -155,6 +155,56 @@ def test_an_unknown_name_of_a_library_is_refused_with_a_guess(model: Timm) -> No
         model.build(SMALL)
 
 
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_an_unknown_name_of_a_library_has_a_short_message(library: str) -> None:
+    model = Timm if library == "timm" else Torchvision
+    with pytest.raises(UnknownNameError) as error:
+        model("nosuchmodel").build(SMALL)
+    message = str(error.value)
+    assert message.startswith(f"Unknown {library} model 'nosuchmodel'. ")
+    assert "list_models() lists them" in message
+    assert len(message) < 200
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'resnet18'\?"):
+        model("RESNET18").build(SMALL)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ResNet18(pretrained=True),
+        ResNet50(pretrained=True),
+        Timm("resnet10t", pretrained=True),
+        Torchvision("mobilenet_v3_small", pretrained=True),
+    ],
+)
+def test_a_stored_network_is_built_without_a_download(
+    model: Timm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_args: object, **_more: object) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("socket.socket.connect", offline)
+    network = model.skeleton(SMALL)
+    assert network.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_the_skeleton_of_a_pretrained_network_is_the_same_network(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import models
+
+    state = models.get_model(name, aux_logits=True, init_weights=False).state_dict()
+    monkeypatch.setattr(
+        "torchvision.models._api.WeightsEnum.get_state_dict", lambda *_args, **_more: state
+    )
+    model = Torchvision(name, pretrained=True)
+    built, skeleton = model.build(SMALL), model.skeleton(SMALL)
+    assert list(skeleton.state_dict()) == list(built.state_dict())
+    assert skeleton.transform_input is built.transform_input is True
+    skeleton.load_state_dict(built.state_dict())
+
+
 def test_a_network_without_a_linear_layer_is_an_error_with_advice() -> None:
     with pytest.raises(OptionError, match="override `head` in CNN"):
-        CNN().head(nn.Conv2d(3, 3, 1))
+        CNN().head(nn.Conv2d(3, 3, 3))

@@ -101,6 +101,38 @@ def test_hits_and_predictions_and_metrics_say_the_same(plugins: Plugins, tmp_pat
         assert record.outcomes[rule].value == record.outcomes[rule].val.metrics[name]
 
 
+def test_the_curves_of_a_record_lead_to_the_epochs_that_the_rules_keep(
+    plugins: Plugins, tmp_path: Path
+) -> None:
+    record = go(plugins, tmp_path, method="jtt", training={"epochs": 3}).record
+    assert [curves.stage for curves in record.curves] == ["identify", "train"]
+    identify, train = (curves.values for curves in record.curves)
+    assert set(identify) == {"loss"}  # its epoch is not selected by validation
+    assert {len(values) for values in train.values()} == {3}
+    assert train["loss"][0] > train["loss"][-1] > 0
+    for rule, outcome in record.outcomes.items():
+        kept = train[rule if rule != "last" else "val_average"]
+        best = 3 if rule == "last" else 1 + int(np.argmax(kept))
+        assert outcome.epoch == best
+        if rule != "last":
+            assert kept[best - 1] == pytest.approx(outcome.value, abs=1e-6)
+
+
+@dataclass(frozen=True)
+class Curious(Method):
+    """Reads all that a stage returns."""
+
+    def fit(self, lab: Any) -> Any:
+        trained = lab.train(lab.model(), name="train")
+        assert trained.curves == {}
+        return trained
+
+
+def test_a_method_does_not_see_the_curves(tmp_path: Path) -> None:
+    plugins = Plugins(extra=[(ToyPlugin(), ACME), (offering(curious=Curious), ACME)])
+    assert go(plugins, tmp_path, method="curious").record.curves[0].values["val_unbiased"]
+
+
 def test_the_cost_of_rest_is_that_of_its_density(plugins: Plugins, tmp_path: Path) -> None:
     dense = go(plugins, tmp_path).record.cost
     sparse = go(plugins, tmp_path, method="rest", method_options={"density": 0.2}).record.cost

@@ -137,7 +137,10 @@ def test_words_of_a_grid_are_words_of_a_spec(plugins: Plugins) -> None:
         (["lr=1"], "Unknown option 'lr' of methods erm, upweight. Did you mean 'train.lr'"),
         (["wieght=1"], "option 'wieght' of methods erm, upweight. Did you mean 'weight'?"),
         (["upweight.wieght=1"], "method upweight: no option 'wieght'. Did you mean 'weight'?"),
-        (["erm.weight=1"], "method erm: no option 'weight'. Options: none. See `debiasbench show"),
+        (
+            ["erm.weight=1"],
+            "no option 'weight'. Did you mean 'train.weight_decay'? Options: none.",
+        ),
         (["rest.density=1"], "'rest.density' is not a valid name. "),
         (["upwieght.weight=1"], "Did you mean 'upweight'? Valid names are OPTION, dataset.OPTION"),
         (["seed=1,2"], "'seed' is set by another argument of the command"),

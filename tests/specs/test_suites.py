@@ -243,7 +243,11 @@ def test_the_id_of_a_run_is_that_of_the_command_line(debiasbench: Cli, plugins: 
         (BASE + "when = 2026-01-01\n", "must be a number, a text, true, false, or a list"),
         (BASE.replace("erm", "emr"), "Unknown method 'emr'. Did you mean 'erm'?"),
         (BASE.replace("toy", "tooy"), "Unknown dataset 'tooy'. Did you mean 'toy'?"),
-        (BASE.replace("method", "metod"), "a run has no method, only dataset, metod, train.epochs"),
+        (
+            BASE.replace('method = "erm"', ""),
+            "a run has no method, only dataset, train.epochs: add",
+        ),
+        (BASE.replace("method", "metod"), "Did you mean 'method' instead of 'metod'?"),
         (BASE.replace('"erm"', "1"), "method = 1: must be a name"),
         (BASE + 'model = "mpl"\n', "Unknown model 'mpl'. Did you mean 'mlp'?"),
         (BASE + 'sparse = "rigel"\n', "Unknown sparsifier 'rigel'. Did you mean 'rigl'?"),

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from debiasbench.common.errors import DataError
+from debiasbench.common.errors import DataError, Interrupted
 from debiasbench.common.processes import cores
+from debiasbench.common.signals import SIGNALS, check
 from debiasbench.files.images.reading import BadImage, quiet, read_quietly
 from debiasbench.files.images.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 MANY = 256  # files for which starting processes is worth the time
 BLOCK = 8  # files that a process decodes at a time
+WAIT = 0.2  # seconds between two looks at signals
 
 
 def decode(
@@ -91,7 +94,7 @@ def _run_processes(fill: Callable[[int], None], starts: Sequence[int], workers: 
 
     def work(share: Sequence[int], sender: Connection) -> None:
         gc.disable()  # collecting would copy every page of the parent's objects for nothing
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
         for start in share:
             if os.getppid() != parent:  # the parent was killed, so the result is not needed
@@ -113,6 +116,8 @@ def _run_processes(fill: Callable[[int], None], starts: Sequence[int], workers: 
     errors: list[tuple[int, bool, str]] = []
     for process, receiver in jobs:
         try:
+            while not receiver.poll(WAIT):
+                _check_or_end([job for job, _ in jobs])
             if (error := receiver.recv()) is not None:
                 errors.append(error)
         except EOFError:
@@ -126,6 +131,16 @@ def _run_processes(fill: Callable[[int], None], starts: Sequence[int], workers: 
     if errors:  # each process sends its first one
         _, is_bad_image, message = min(errors)
         raise BadImage(message) if is_bad_image else DataError(message)
+
+
+def _check_or_end(processes: Sequence[BaseProcess]) -> None:
+    """End the processes if a signal asked this process to stop."""
+    try:
+        check()
+    except Interrupted:
+        for process in processes:
+            process.terminate()
+        raise
 
 
 def _shaped(path: Path, shape: Shape | None, convert: bool) -> Image.Image:

@@ -15,6 +15,7 @@ import torch
 
 from debiasbench import Task, hookimpl
 from debiasbench.common.errors import Interrupted
+from debiasbench.common.progress import Progress
 from debiasbench.records.record import Record
 from debiasbench.records.store import Store, read_predictions
 from debiasbench.specs.plugins import Plugins
@@ -74,20 +75,16 @@ def essence(record: Record, folder: Path) -> dict[str, Any]:
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
-class Stopping:
+class Stopping(Progress):
     """A watcher that stops the run after some steps, by a signal."""
 
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def start(self, stage: str, steps: int) -> None: ...
-
-    def advance(self) -> None:
-        self.left -= 1
-        if self.left == 0:
+    def advance(self, count: int = 1) -> None:
+        before, self.left = self.left, self.left - count
+        if before > 0 >= self.left:
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def finish(self) -> None: ...
 
 
 def stopped(plugins: Plugins, results: Path, after: int = 12, **more: Any) -> Any:

@@ -107,8 +107,8 @@ def test_killed_at_ten_moments_it_ends_in_the_record_of_one_that_was_not(
 TOLD = """
 import sys
 from debiasbench.cli import main
-from debiasbench.cli.progress import Bar
-Bar.advance = lambda self, count=1: print("step", flush=True)
+from debiasbench.common.display import Lines
+Lines.advance = lambda self, count=1: print("step", flush=True)
 main(sys.argv[1:])
 """
 

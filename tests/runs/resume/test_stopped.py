@@ -115,8 +115,8 @@ def test_overwriting_trains_again(plugins: Plugins, tmp_path: Path) -> None:
     seen: list[int] = []
 
     class Watch(Stopping):
-        def advance(self) -> None:
-            seen.append(1)
+        def advance(self, count: int = 1) -> None:
+            seen.append(count)
 
     run(
         spec,

@@ -1,0 +1,49 @@
+"""Reading the words of a command: what all commands refuse before they begin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+class Command(click.Command):
+    """A command that refuses an option that is given twice, and an empty value.
+
+    click would use the last of several values, and take an empty one for the default: `--dataset
+    "$NAME"` would train on another data set if NAME is not set.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Check the words, and read them as click does."""
+        values, _, given = self.make_parser(ctx).parse_args(list(args))
+        for parameter in dict.fromkeys(given):
+            if given.count(parameter) > 1 and _is_single(parameter):
+                raise click.UsageError(f"{_name(parameter)} is given twice. Give it once", ctx)
+            if _is_empty(values.get(parameter.name or "")):
+                raise click.UsageError(f"{_name(parameter)} is empty. Give a value", ctx)
+        return super().parse_args(ctx, args)
+
+
+class Group(click.Group):
+    """A group whose commands are read as `Command` does."""
+
+    command_class = Command
+
+
+def _is_single(parameter: click.Parameter) -> bool:
+    """Return whether a parameter has one value; a flag without an opposite may be repeated."""
+    if isinstance(parameter, click.Option):
+        return not parameter.multiple and not (parameter.is_flag and not parameter.secondary_opts)
+    return True
+
+
+def _is_empty(value: Any) -> bool:
+    return value == "" or (isinstance(value, (tuple, list)) and "" in value)
+
+
+def _name(parameter: click.Parameter) -> str:
+    """Return the name of a parameter as the help writes it."""
+    if isinstance(parameter, click.Option):
+        return "/".join([*parameter.opts[:1], *parameter.secondary_opts[:1]])
+    return parameter.make_metavar(click.get_current_context())

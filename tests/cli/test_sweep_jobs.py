@@ -1,0 +1,135 @@
+"""`sweep --jobs`: several processes share the runs of a suite, and every run is accounted for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from debiasbench.training import stage_store
+
+pytestmark = pytest.mark.slow
+
+HEAD = 'name = "s"\ndescription = "d"\nsource = "s"\n[base]\ndataset = "digits"\nmodel = "mlp"\n'
+
+PLUGIN = """
+import os, sys
+from dataclasses import dataclass
+from debiasbench import Method, hookimpl
+
+@dataclass(frozen=True)
+class Exits(Method):
+    def fit(self, lab):
+        sys.exit(0)
+
+@dataclass(frozen=True)
+class Vanishes(Method):
+    def fit(self, lab):
+        os._exit(0)
+
+@hookimpl
+def debiasbench_register_methods(register):
+    register("exits", Exits)
+    register("vanishes", Vanishes)
+"""
+
+Sweep = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """Begin a sweep with two workers in an empty folder, with the plugin on PYTHONPATH."""
+    plugins = tmp_path / "plugins"
+    folder = plugins / "acme-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (plugins / "acme.py").write_text(PLUGIN)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[debiasbench]\nacme = acme\n")
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    paths = [str(plugins), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "DEBIASBENCH_PLUGINS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+
+    def begin(*words: str) -> subprocess.Popen[str]:
+        # -P: as the script `debiasbench`, which does not import from the working folder
+        command = [sys.executable, "-P", "-m", "debiasbench", "sweep", "--jobs", "2", *words]
+        return subprocess.Popen(
+            command,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    return begin
+
+
+def records() -> list[Path]:
+    return sorted(Path("results").glob("*.json"))
+
+
+def test_workers_import_nothing_from_the_working_folder_and_lose_no_run(sweep: Sweep) -> None:
+    for name in ("click.py", "json.py", "debiasbench/__init__.py"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("raise SystemExit(0)\n")
+    grid = '[grid]\nmethod = ["vanishes", "exits", "erm"]\n'
+    Path("-s.toml").write_text(f'{HEAD}"train.epochs" = 1\n{grid}')
+    with sweep("--", "-s.toml") as parent:
+        told, errors = parent.communicate()
+    assert told.splitlines()[-1] == "3 runs: 1 trained, 0 already done, 2 failed", errors
+    assert "1/3  method=vanishes  failed: its process ended with exit code 0 before" in errors
+    assert "2/3  method=exits  failed: " in errors
+    assert parent.returncode in {1, 3}  # of the first that failed
+    assert len(records()) == 1
+
+
+def test_a_sweep_without_records_does_not_succeed(sweep: Sweep) -> None:
+    Path("s.toml").write_text(f'{HEAD}method = "vanishes"\n[grid]\nseed = [0]\n')
+    with sweep("s.toml") as parent:
+        told, _ = parent.communicate()
+    assert (parent.returncode, records()) == (1, [])
+    assert told == "1 run: 0 trained, 0 already done, 1 failed\n"
+
+
+def running() -> list[Path]:
+    return list((Path("results") / stage_store.FOLDER).glob(f"[!.]*/{stage_store.RUNNING}"))
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGKILL"])
+def test_a_signal_to_the_parent_reaches_each_worker_once(sweep: Sweep, how: str) -> None:
+    Path("s.toml").write_text(
+        f'{HEAD}method = "erm"\n"train.epochs" = 100000\n[grid]\nseed = [0, 1]\n'
+    )
+    with sweep("s.toml") as parent:
+        stages = Path("results") / stage_store.FOLDER
+        while len(list(stages.glob("[!.]*/"))) < 2:  # workers may still import parts of torch
+            assert parent.poll() is None, parent.communicate()
+            time.sleep(0.05)
+        if how == "Ctrl-C":  # to the process group, as a terminal does
+            os.killpg(parent.pid, signal.SIGINT)
+        else:
+            parent.kill()
+        told, errors = parent.communicate()  # returns when the workers have ended too
+    assert len(running()) == 2, errors
+    assert "failed" not in told + errors
+    if how == "SIGKILL":
+        assert parent.returncode == -signal.SIGKILL
+    else:
+        assert parent.returncode == 75, errors
+        assert errors.endswith(
+            "Interrupted. The records of finished runs are stored. "
+            "2 runs: 0 trained, 0 already done, 2 left\n"
+        )

@@ -1,0 +1,55 @@
+"""`debiasbench.frame`: records, runs, files and folders become a data frame with all options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from debiasbench import frame
+from debiasbench.common.errors import OptionError, RecordError
+from debiasbench.records.record import to_json
+from debiasbench.records.store import Run
+from tests.leaderboard.test_leaderboard import run
+
+
+def test_folders_files_runs_and_records_give_the_same_rows(tmp_path: Path) -> None:
+    records = [run("erm", seed) for seed in (0, 1)]
+    paths = [tmp_path / f"{record.id}.json" for record in records]
+    for record, path in zip(records, paths, strict=True):
+        path.write_text(to_json(record))
+    expected = frame(records)
+    assert sorted(expected["seed"].unique()) == [0, 1]
+    runs = [Run(record, path, fresh=True) for record, path in zip(records, paths, strict=True)]
+    for results in (runs, paths, [str(path) for path in paths], [runs[0], paths]):
+        assert frame(results).equals(expected)
+    for folder in (tmp_path, str(tmp_path), [tmp_path, records]):  # a record counts once
+        assert sorted(frame(folder)["id"]) == sorted(expected["id"])
+
+
+def test_every_option_has_a_column_and_none_is_json() -> None:
+    row = frame(record := run("rest", 0, options={"density": 0.1, "layers": [1, 2]})).iloc[0]
+    assert row["method.density"] == 0.1
+    assert row["method.layers"] == (1, 2)
+    assert row["train.lr"] == record.spec.training["lr"]
+    assert row["train.precision"] == "fp32"
+    assert not {"options", "training", "sparse_options"} & set(row.index)
+
+
+def test_a_bad_file_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    record = run("erm", 0)
+    (tmp_path / "good.json").write_text(to_json(record))
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"bad\.json is not valid JSON"):
+        assert set(frame(tmp_path)["id"]) == {record.id}
+
+
+def test_what_is_not_a_result_is_named() -> None:
+    with pytest.raises(OptionError, match="frame: 3 is not a result"):
+        frame([3])  # type: ignore[list-item]
+    with pytest.raises(RecordError, match="No results at nowhere"):
+        frame("nowhere")
+
+
+def test_no_results_are_an_empty_frame() -> None:
+    assert len(frame([])) == 0
