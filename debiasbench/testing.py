@@ -27,6 +27,7 @@ from debiasbench.runs.fit import fit
 from debiasbench.sparsity import NotAttached, RigL, Sparsify, SparsityTooHigh, allocate
 from debiasbench.sparsity.masks import digest
 from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.registry import BUILTIN as DEBIASBENCH
 from debiasbench.specs.registry import Origin
 from debiasbench.training.execution import Execution
 from debiasbench.training.placed import PlacedTask
@@ -111,8 +112,9 @@ def check_plugin(plugin: object, **names: Sequence[str]) -> None:
 
 
 def _check_entry(entry: Entry[Any], registry: Registry[Any]) -> None:
-    builtin = registry[entry.name].origin.builtin
-    assert not builtin, f"{entry.kind} {entry.name!r} has the name of a builtin {entry.kind}"
+    assert f"{DEBIASBENCH}:{entry.name}" not in registry, (
+        f"{entry.kind} {entry.name!r} has the name of a builtin {entry.kind}"
+    )
     try:
         entry.load()
     except PluginError as error:

@@ -323,6 +323,20 @@ def test_a_sound_plugin_passes() -> None:
     check_plugin(plugin_of(lambda register: register("mine", Documented)), methods=["mine"])
 
 
+def test_a_plugin_passes_also_while_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = plugin_of(lambda register: register("mine", Documented))
+
+    class Installed:
+        name, module, dist = "mine", "mine", None
+
+        def load(self) -> object:
+            return plugin
+
+    monkeypatch.setenv("DEBIASBENCH_PLUGINS", "1")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Installed()])
+    check_plugin(plugin, methods=["mine"])
+
+
 @pytest.mark.parametrize(
     ("register_all", "complaint"),
     [
