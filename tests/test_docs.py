@@ -48,6 +48,15 @@ def generator() -> ModuleType:
 # --- code in the pages ------------------------------------------------------------------------
 
 
+def test_the_method_of_the_page_on_plugins_is_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = blocks((ROOT / "plugins" / "README.md").read_text(), "python")
+    (tmp_path / "method_of_the_page.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    check_method(importlib.import_module("method_of_the_page").Weighted())
+
+
 def test_the_readmes_plugin_is_a_sound_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from debiasbench.cli.data import data
 from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
 from debiasbench.cli.list import list_
+from debiasbench.cli.new import new
 from debiasbench.cli.run import run
 from debiasbench.cli.show import show
 from debiasbench.cli.suite import suite
@@ -108,6 +109,7 @@ COMMANDS = (
     export,
     cache,
     bench,
+    new,
 )
 
 

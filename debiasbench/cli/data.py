@@ -187,8 +187,10 @@ def show(
     from debiasbench.files.sheet import contact_sheet, group_table, is_drawable
     from debiasbench.records.store import write_bytes
 
-    dataset = _dataset(load_plugins(), name, settings, data_root)
-    task = task_cache.load(name, dataset, data_root)
+    plugins = load_plugins()
+    dataset = _dataset(plugins, name, settings, data_root)
+    found, _ = find_dataset(plugins, name, data_root)
+    task = task_cache.load(plugins.datasets.name_in_spec(found), dataset, data_root)
     say(group_table(task))
     samples = dict(task.splits())[split]  # type: ignore[index]
     if out is None and not is_drawable(samples):
