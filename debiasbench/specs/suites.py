@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -60,6 +61,11 @@ def _parsed(text: str) -> dict[str, Any]:
         raise OptionError("the file is nested too deeply") from error
     except ValueError as error:  # also for a number of more than 4,300 digits
         raise OptionError(f"the file is not valid TOML ({shortened(str(error))})") from error
+
+
+def example(name: str) -> str:
+    """Return a suite file with comments, for `debiasbench suite new`."""
+    return _builtin().joinpath("example.txt").read_text("utf-8").replace('"NAME"', json.dumps(name))
 
 
 def _builtin() -> Any:
