@@ -107,9 +107,8 @@ def _suite(data: Mapping[str, Any], file: str) -> Suite:
 def _check_keys(given: Iterable[str], known: Iterable[str], owner: str) -> None:
     for key in given:
         if key not in known:
-            hint = suggestion(key, known)
-            if not hint and key.partition(".")[0] in (*BARE, *SCOPES):
-                hint = f" Write {key} below [base] or [grid]."
+            is_word = key.partition(".")[0] in (*BARE, *SCOPES)
+            hint = f" Write {key} below [base] or [grid]." if is_word else suggestion(key, known)
             raise OptionError(f"{owner} has no key {shown(key)}.{hint} Keys: {listed(list(known))}")
 
 
