@@ -198,12 +198,16 @@ def _absent_values(cls: type) -> dict[str, object]:
     return {name: value for name, value in declared.items() if value is not dataclasses.MISSING}
 
 
-@functools.cache  # a grid of 100,000 runs asks as often
 def check_is_options(cls: type) -> None:
     """Raise `OptionError` if an option lacks a valid default, or a name is not an option.
 
     The second happens when a subclass of a dataclass lacks the `@dataclass` line.
     """
+    _check_is_options(cast("Any", cls))
+
+
+@functools.cache  # a grid asks for the same classes very often
+def _check_is_options(cls: Any) -> None:
     if not dataclasses.is_dataclass(cls):
         raise OptionError(f"{cls.__qualname__} is not a dataclass: write @dataclass above it")
     fields = {f.name: f for f in dataclasses.fields(cls)}
