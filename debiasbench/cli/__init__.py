@@ -55,10 +55,12 @@ class _Group(click.Group):
     def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except click.ClickException as error:  # click prints it
-            error.message = printable(shortened(error.message, LONGEST))
-            raise
-        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.UsageError as error:
+            text = error.format_message()
+            if len(text) <= LONGEST:
+                raise
+            raise click.UsageError(shortened(text, LONGEST), error.ctx) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click handles these
         except KeyboardInterrupt:
             click.echo("Interrupted: nothing was stored", err=True)

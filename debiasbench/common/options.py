@@ -207,7 +207,8 @@ def check_is_options(cls: type) -> None:
 
 
 @functools.cache  # a grid asks for the same classes very often
-def _check_is_options(cls: Any) -> None:
+def _check_is_options(of: Any) -> None:
+    cls: type = of
     if not dataclasses.is_dataclass(cls):
         raise OptionError(f"{cls.__qualname__} is not a dataclass: write @dataclass above it")
     fields = {f.name: f for f in dataclasses.fields(cls)}

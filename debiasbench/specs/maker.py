@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.canonical import canonical
 from debiasbench.specs.resolve import check_seed, make_spec
-from debiasbench.specs.spec import Spec
+from debiasbench.specs.spec import Choice, Spec
 from debiasbench.specs.words import arguments
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Maker:
 
     def _shared(self, part: str, value: Any) -> Any:
         """Return the first of all equal values, so that equal parts are the same object."""
-        content = canonical(asdict(value) if is_dataclass(value) else value)
+        content = canonical(asdict(value) if isinstance(value, Choice) else value)
         return self._equal.setdefault((part, content), value)
 
 

@@ -65,7 +65,8 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def example(name: str) -> str:
     """Return a suite file with comments, for `debiasbench suite new`."""
-    return _builtin().joinpath("example.txt").read_text("utf-8").replace('"NAME"', json.dumps(name))
+    text: str = _builtin().joinpath("example.txt").read_text("utf-8")
+    return text.replace('"NAME"', json.dumps(name), 1)
 
 
 def _builtin() -> Any:
