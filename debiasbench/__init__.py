@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from debiasbench.core.view import HeldOut as HeldOut
     from debiasbench.core.view import View as View
     from debiasbench.core.weights import equal_groups as equal_groups
+    from debiasbench.core.weights import equal_subset as equal_subset
     from debiasbench.core.weights import published_weight as published_weight
     from debiasbench.core.weights import upweight_conflict as upweight_conflict
     from debiasbench.leaderboard.results import frame as frame
@@ -66,7 +67,7 @@ _NAMES = {
     "core.stage": ["Checkpoint", "Stage", "StageCost", "Trained", "Trainer"],
     "core.supervision": ["Supervision"],
     "core.view": ["HeldOut", "View"],
-    "core.weights": ["equal_groups", "published_weight", "upweight_conflict"],
+    "core.weights": ["equal_groups", "equal_subset", "published_weight", "upweight_conflict"],
     "leaderboard.results": ["frame"],
     "runs.compare": ["compare"],
     "runs.session": ["Session"],

@@ -7,13 +7,10 @@ requirement; the message says which one, and what to do.
 from __future__ import annotations
 
 import math
-import random
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -34,7 +31,7 @@ from debiasbench.training.predict import Predictor
 from debiasbench.training.trainer import Sequential
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -98,8 +95,8 @@ def check_method(method: Method) -> None:
     _check_same(
         first,
         _fit(method, task, global_seed=1),
-        "Equal seeds gave different weights under another global seed: draw random numbers from "
-        "lab.generator(...), not from the global generators of NumPy or Python",
+        "Equal seeds gave different weights: draw random numbers from lab.generator(...), or from "
+        "the global generators of torch, NumPy and Python, which are seeded in `fit`",
     )
     _check_same(
         first,
@@ -153,9 +150,9 @@ def check_dataset(dataset: Dataset, root: Path = Path("data")) -> Task:
     All files in `sources` must exist. The augmentation must keep the shape of images and draw
     random numbers only from the generator that it is given.
     """
-    with _global_seeds(0):
+    with seeded(0):
         task = dataset.load(root)
-    with _global_seeds(1):
+    with seeded(1):
         again = dataset.load(root)
     assert task.fingerprint() == again.fingerprint(), (
         "Two calls of load returned different data: seed every random choice with an option"
@@ -178,7 +175,7 @@ def _check_augment(augment: Augment, task: Task) -> None:
     assert isinstance(x, torch.Tensor)
     augmented = []
     for seed in (0, 1):
-        with _global_seeds(seed):
+        with seeded(seed):
             augmented.append(augment(x.clone(), torch.Generator().manual_seed(0)))
     assert augmented[0].shape == x.shape, (
         f"augment changed the shape from {tuple(x.shape)} to {tuple(augmented[0].shape)}"
@@ -265,7 +262,7 @@ def _sparse_run(
 
     network, optimizer, sparse = begin()
     rng = torch.Generator().manual_seed(0)
-    with _global_seeds(global_seed):
+    with seeded(global_seed):
         for step in range(40):
             x, y = torch.rand(16, 4, 6, 6, generator=rng), torch.arange(16) % 4
             optimizer.zero_grad()
@@ -295,7 +292,7 @@ def _fit(
 ) -> Trained:
     execution = Execution.on("cpu")
     predictor = Predictor(execution)
-    with _global_seeds(global_seed):
+    with seeded(global_seed):
         fitted = fit(
             PlacedTask(task, execution.device),
             method,
@@ -308,20 +305,6 @@ def _fit(
             owner=type(method).__name__,
         )
     return fitted.trained
-
-
-@contextmanager
-def _global_seeds(seed: int) -> Iterator[None]:
-    """Seed every global generator, and restore their states afterwards."""
-    python, legacy = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        with seeded(seed):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
 
 
 def _without_undeclared_labels(method: Method, task: Task) -> Task:

@@ -113,7 +113,7 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(
     assert done.returncode == 0
     assert done.stderr == (
         "Warning: plugin 'acme' of acme 2.0 did not load: "
-        "ModuleNotFoundError: No module named 'acme_core'\n"
+        f"ModuleNotFoundError: No module named 'acme_core' ({own / 'acme.py'}, line 1)\n"
     )
     assert "rest" in done.stdout
 
@@ -147,22 +147,48 @@ def test_the_packages_own_tests_pass(name: str, outcomes: str) -> None:
     assert all(line.startswith("PASSED ") for line in lines)
 
 
-def test_two_installed_distributions_with_one_name_are_both_named(tmp_path: Path) -> None:
-    package = write_package(
-        tmp_path / "rival",
-        "rival",
-        "from debiasbench import hookimpl\n\n@hookimpl\n"
-        "def debiasbench_register_methods(register):\n"
-        '    register("erm", "rival:ERM")\n',
-    )
+RIVAL = """
+from debiasbench import Method, hookimpl
+
+print("printed at import")
+
+class Rival(Method):
+    def fit(self, lab):
+        print("printed in fit")
+        return lab.train(lab.model(), name="train")
+
+@hookimpl
+def debiasbench_register_methods(register):
+    register("erm", Rival)
+"""
+
+
+def test_two_installed_distributions_with_one_name_are_an_error_for_who_uses_the_name(
+    tmp_path: Path,
+) -> None:
+    package = write_package(tmp_path / "rival", "rival", RIVAL)
     own = tmp_path / "site"
     succeed("pip install -q .", package, own)
-    done = call("debiasbench list", tmp_path, own)
-    assert done.returncode == 3
+    listed = call("debiasbench list methods", tmp_path, own)
+    assert listed.returncode == 0
     assert re.fullmatch(
-        r"Error: Two distributions register method 'erm': debiasbench \S+ and rival 2\.0\. .*\n",
-        done.stderr,
+        r"printed at import\n"
+        r"Warning: Two distributions register method 'erm': debiasbench \S+ and rival 2\.0\. "
+        r"To use it, write debiasbench:erm or rival:erm\n",
+        listed.stderr,
     )
+    assert {"debiasbench:erm", "rival:erm", "rest"} <= set(re.split(r"[\s]+", listed.stdout))
+    run = "debiasbench run --dataset digits --model mlp --epochs 1"
+    refused = call(f"{run} --method erm", tmp_path, own)
+    assert refused.returncode == 3
+    assert "Write debiasbench:erm or rival:erm" in refused.stderr
+    assert "Record: results/digits-erm-0-" in succeed(
+        f"{run} --method debiasbench:erm", tmp_path, own
+    )
+    rival = call(f"{run} --method rival:erm", tmp_path, own)
+    assert "Record: results/digits-rival_erm-0-" in rival.stdout
+    assert "printed" not in rival.stdout
+    assert "printed in fit" in rival.stderr
 
 
 BLOCK = re.compile(

@@ -159,7 +159,7 @@ def occurrences(pattern: str) -> set[str]:
     [
         (r"torch\.cuda|\.cuda\(|['\"]cuda['\"]", {"training/device.py"}),
         (r"torch\.manual_seed", {"common/randomness.py"}),
-        (r"np\.random\.seed|random\.seed", {"testing.py"}),
+        (r"np\.random\.seed|random\.seed", {"common/randomness.py"}),
         (r"\* (\w+\.)?num_biases \+", {"core/data.py"}),
         (r"(?<!allow_)pickle|torch\.load|allow_pickle=True", set()),
         # `testing` drives updaters in a loop as a user of the sparsity library has it

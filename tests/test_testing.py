@@ -14,6 +14,7 @@ from torch import nn
 from debiasbench import Dataset, Method, Model, Shape, Supervision, Task
 from debiasbench.common.errors import DebiasbenchError
 from debiasbench.core.objective import CrossEntropy
+from debiasbench.core.view import HeldOut
 from debiasbench.sparsity import GMP, RigL, Updater
 from debiasbench.sparsity.distributions import DISTRIBUTIONS, Shares
 from debiasbench.sparsity.topology import drop_and_grow
@@ -36,11 +37,11 @@ class Untrained(Method):
 
 
 @dataclass(frozen=True)
-class NumpySeeded(Method):
-    """Takes its weights from numpy's global generator."""
+class Unseeded(Method):
+    """Takes its weights from a generator of its own, without a seed."""
 
     def fit(self, lab: Any) -> Any:
-        noise = torch.from_numpy(np.random.rand(len(lab.labels())))
+        noise = torch.from_numpy(np.random.default_rng().random(len(lab.labels())))
         return lab.train(lab.model(), weights=1 + noise, name="train")
 
 
@@ -95,7 +96,9 @@ class Peeks(Method):
     """Finds labels that it did not declare, past the lab."""
 
     def fit(self, lab: Any) -> Any:
-        group = lab._backend._validation.view.labels["group"]
+        cells = [cell.cell_contents for cell in lab._backend.train.__closure__]
+        (validation,) = (value for value in cells if isinstance(value, HeldOut))
+        group = validation.view.labels["group"]
         share = (group == 0).float().mean().item()
         return lab.train(lab.model(), name="train", lr=0.01 + share)
 
@@ -104,7 +107,7 @@ class Peeks(Method):
     ("method", "complaint"),
     [
         (Untrained(), "accuracy on aligned toy samples"),
-        (NumpySeeded(), "not from the global generators of NumPy or Python"),
+        (Unseeded(), r"draw random numbers from lab\.generator"),
         (OwnLoop(), "was trained without the sparse component"),
         (NeedsTwo(), "NaN or infinite"),
         (EveryGroup(), "AssertionError"),
@@ -130,7 +133,7 @@ class Bad(Model):
         layers: list[nn.Module] = [nn.Flatten(), nn.Linear(shape.features, wide)]
         if self.flaw == "random":
             with torch.no_grad():
-                noise = np.random.rand()
+                noise = np.random.default_rng().random()
                 layers[1].weight.add_(noise)  # type: ignore[operator,union-attr]
         if self.flaw == "unused":
             layers[1].register_parameter("spare", nn.Parameter(torch.zeros(3)))

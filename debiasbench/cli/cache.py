@@ -77,12 +77,16 @@ def gc(results: Path, limit: int) -> None:
 
     Records are kept. A removed stage is trained again if a run needs it.
     """
-    from debiasbench.training.stage_store import FOLDER, collect, weight
+    from debiasbench.common.locks import remove_leftovers
+    from debiasbench.training.stage_store import FOLDER, collect, sizes, tidy
 
-    before = weight(results / FOLDER)
-    removed = collect(results / FOLDER, limit)
-    left = weight(results / FOLDER)
+    stages = results / FOLDER
+    before = sizes(stages)
+    removed = collect(stages, limit)
+    freed = sum(before.get(stage, 0) for stage in removed)
+    tidy(stages)
+    remove_leftovers(results)
     click.echo(
-        f"{counted(len(removed), 'stage')} removed ({(before - left) / 1e6:,.1f} MB), "
-        f"{left / 1e6:,.1f} MB left"
+        f"{counted(len(removed), 'stage')} removed ({freed / 1e6:,.1f} MB), "
+        f"{sum(sizes(stages).values()) / 1e6:,.1f} MB left"
     )

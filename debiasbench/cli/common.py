@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 
 from debiasbench.cli.parsing import Folder
 from debiasbench.common.errors import DataError, StoreError
+from debiasbench.common.processes import speaks
 from debiasbench.common.signals import stopped_by_signals
 from debiasbench.common.wording import printable
 
@@ -37,6 +39,23 @@ def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=remember,
         help="Show the traceback of an error.",
     )(command)
+
+
+def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--format`, whose default depends on where the table goes; see `table_format`."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "markdown", "latex", "csv", "json", "html-table"]),
+        help="Format of the tables. text fits into the width of the terminal.  "
+        "[default: text on a terminal, otherwise markdown]",
+    )(command)
+
+
+def table_format(form: str | None, out: Path | None = None) -> tuple[str, bool]:
+    """Return the format of a table, and whether it goes to a terminal."""
+    to_terminal = out is None and sys.stdout.isatty()
+    return form or ("text" if to_terminal else "markdown"), to_terminal
 
 
 def data_root_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -117,10 +136,16 @@ def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_plugins() -> Plugins:
-    """Load all plugins, with a warning on stderr for each that fails."""
+    """Load all plugins, with warnings on stderr for those that fail or do what they should not."""
+    from debiasbench.common.foreign import trace
     from debiasbench.specs.plugins import Plugins
 
-    plugins = click.get_current_context().obj or Plugins()
-    for broken in plugins.broken:
+    context = click.get_current_context()
+    plugins = context.obj or Plugins()
+    for broken in plugins.broken if speaks() else ():
+        if broken.error is not None and context.meta.get("debug"):
+            click.echo(trace(broken.error), err=True)
         say(f"Warning: {broken}", err=True)
+    for warning in plugins.warnings if speaks() else ():
+        say(f"Warning: {warning}", err=True)
     return plugins

@@ -8,10 +8,12 @@ import click
 
 from debiasbench.cli.common import (
     debug_option,
+    format_option,
     interruptible,
     load_plugins,
     overwrite_option,
     say,
+    table_format,
 )
 from debiasbench.cli.parsing import Command
 from debiasbench.cli.runs import Runs
@@ -44,14 +46,7 @@ if TYPE_CHECKING:
     "--select", help="Use the epoch selected by this rule.  [default: that of the data set]"
 )
 @click.option("--baseline", help="Add the paired difference to this row, such as erm.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["markdown", "latex", "csv", "json", "html-table"]),
-    default="markdown",
-    show_default=True,
-    help="Format of the leaderboard.",
-)
+@format_option
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
 @interruptible
@@ -70,7 +65,7 @@ def compare(
     metric: str | None,
     select: str | None,
     baseline: str | None,
-    form: str,
+    form: str | None,
     quiet: bool,
 ) -> None:
     """Compare methods on a data set, with several seeds.
@@ -102,7 +97,7 @@ def compare(
     comparison = Comparison(
         methods=methods,
         seeds=read_seeds(seeds),
-        dataset=dataset or "digits",
+        dataset="digits" if dataset is None else dataset,
         model=model,
         sparse=sparse,
         settings=read_lists(settings),
@@ -122,7 +117,10 @@ def compare(
         runs.close()
     click.echo(runs.tally, err=True)
     if records := runs.records(specs.values()):
-        text, problems = table(records, form, metric=metric, select=select, baseline=baseline)
+        form, styled = table_format(form)
+        text, problems = table(
+            records, form, metric=metric, select=select, baseline=baseline, styled=styled
+        )
         for problem in problems:
             say(f"Warning: {problem}", err=True)
         click.echo(text, nl=False)

@@ -1,4 +1,4 @@
-"""`debiasbench data`: list, prepare, check, show and import data sets."""
+"""`debiasbench data`: list, prepare, check, show, import and remove data sets."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import click
 
 from debiasbench.cli.common import data_root_option, debug_option, load_plugins
 from debiasbench.cli.data_import import import_
+from debiasbench.cli.data_remove import remove
 from debiasbench.cli.parsing import Group
 from debiasbench.specs.resolve import find_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from debiasbench.core.data import Dataset
+    from debiasbench.core.data import Dataset, Task
     from debiasbench.specs.plugins import Plugins
 
 
 @click.group(cls=Group)
 def data() -> None:
-    """List, prepare, check, show and import data sets."""
+    """List, prepare, check, show, import and remove data sets."""
 
 
 data.add_command(import_)
+data.add_command(remove)
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +89,7 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
         with display("bytes") as progress:
             fetch(dataset.downloads, data_root, progress=progress)
     task = task_cache.load(name, dataset, data_root)
-    click.echo(f"{name} is ready: {'x'.join(map(str, task.shape.input))} samples\n")
+    click.echo(f"{name} is ready: {_samples(task)}\n")
     click.echo(group_table(task))
 
 
@@ -128,7 +130,7 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
             damaged += 1
             click.echo(f"damaged  {name}: {error}")
             if is_cached:
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)
                 click.echo("         removed; it will be decoded again when it is needed")
         else:
             click.echo(f"intact   {name}: {folder}")
@@ -159,24 +161,43 @@ def show(
 ) -> None:
     """Print the groups of a data set and draw a contact sheet.
 
-    The sheet shows aligned and conflicting samples of each class.
+    The sheet shows aligned and conflicting samples of each class. Samples that are not images have
+    no sheet.
     """
     from io import BytesIO
 
     from debiasbench.common.options import as_dict
     from debiasbench.files import task_cache
-    from debiasbench.files.sheet import contact_sheet, group_table
+    from debiasbench.files.sheet import contact_sheet, group_table, is_drawable
     from debiasbench.records.store import write_bytes
 
     dataset = _dataset(load_plugins(), name, settings, data_root)
     task = task_cache.load(name, dataset, data_root)
+    click.echo(group_table(task))
+    samples = dict(task.splits())[split]  # type: ignore[index]
+    if out is None and not is_drawable(samples):
+        click.echo(f"\nNo contact sheet: {_samples(task)} are not images")
+        return
     options = " ".join(f"{k}={v}" for k, v in as_dict(dataset).items())
-    sheet = contact_sheet(task, dict(task.splits())[split], f"{name} {options}, {split}")  # type: ignore[index]
+    sheet = contact_sheet(task, samples, f"{name} {options}, {split}")
     out = out or Path(f"{name.replace(':', '-')}-{split}.png")
     png = BytesIO()
     sheet.save(png, "PNG")
     write_bytes(out, png.getvalue())
-    click.echo(f"{group_table(task)}\n\nContact sheet: {out}")
+    click.echo(f"\nContact sheet: {out}")
+
+
+def _samples(task: Task) -> str:
+    """Describe the shape of samples, such as "3x28x28 samples"."""
+    shape = task.shape
+    if shape.inputs:
+        sizes = ", ".join(f"{name} {_times(size)}" for name, size in shape.inputs.items())
+        return f"samples with {sizes}"
+    return f"{_times(shape.input)} samples"
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size)) or "1"
 
 
 def _dataset(plugins: Plugins, name: str, settings: tuple[str, ...], data_root: Path) -> Dataset:
@@ -189,20 +210,17 @@ def _dataset(plugins: Plugins, name: str, settings: tuple[str, ...], data_root: 
     return parse(entry.load(), options, owner=f"dataset {name}")
 
 
-def _written(dataset: Dataset) -> dict[str, object]:
-    from debiasbench.common.options import as_dict
-
-    return as_dict(dataset)
-
-
 def _state(dataset: Dataset, root: Path) -> tuple[str, str]:
     from debiasbench.files.task_cache import weight
 
     sources = dataset.sources(root)
     if not sources:
         return "included", ""
-    if all(source.exists() for source in sources):
-        return "present", _size(sum(weight(source) for source in sources))
+    try:
+        if all(source.exists() for source in sources):
+            return "present", _size(sum(weight(source) for source in sources))
+    except OSError as error:
+        return f"unreadable: {error.strerror or error}", ""
     return "not downloaded" if dataset.downloads else "manual download", ""
 
 

@@ -71,7 +71,13 @@ MOST_SHOWN = 50  # bad images that are printed; --report writes all
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Seed of the random splits, if there is no column of splits.",
+    help="Seed of the random splits, if there is no column of splits, and of --balance-test.",
+)
+@click.option(
+    "--balance-test",
+    is_flag=True,
+    help="Keep the same number of test images of each group: as many as the smallest has. The "
+    "others are left out.",
 )
 @click.option("--skip-bad", is_flag=True, help="Skip images that cannot be imported.")
 @click.option(
@@ -99,6 +105,7 @@ def import_(
     size: str | None,
     aligned: tuple[str, ...],
     seed: int,
+    balance_test: bool,
     skip_bad: bool,
     convert: bool,
     replace: bool,
@@ -130,6 +137,7 @@ def import_(
         aligned=",".join(aligned) or None,
         seed=seed,
         convert=convert,
+        balance_test=balance_test,
     )
     plugins = load_plugins()
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from debiasbench.cli.common import debug_option, say
+from debiasbench.cli.common import debug_option, format_option, say, table_format
 from debiasbench.cli.parsing import Command
 from debiasbench.common.wording import counted
 
@@ -27,13 +27,17 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     help="Make one table with a column for each value of an option, such as dataset.ratio.",
 )
 @click.option(
-    "--format",
-    "form",
-    type=click.Choice(["markdown", "latex", "csv", "json", "html-table"]),
-    default="markdown",
-    show_default=True,
-    help="Format of the tables.",
+    "--columns",
+    metavar="NAME,...",
+    help="Show these columns: method, accuracy, interval, seeds, difference, a metric, density, "
+    "parameters, inference_flops, training_flops or seconds.",
 )
+@click.option(
+    "--sort",
+    metavar="COLUMN",
+    help="Order the rows of each section by this column.  [default: accuracy]",
+)
+@format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
 @click.option(
@@ -51,7 +55,9 @@ def leaderboard(
     select: str | None,
     baseline: str | None,
     pivot: str | None,
-    form: str,
+    columns: str | None,
+    sort: str | None,
+    form: str | None,
     out: Path | None,
     strict: bool,
     check: bool,
@@ -70,6 +76,7 @@ def leaderboard(
     from debiasbench.leaderboard import table
     from debiasbench.records.store import write_text
 
+    form, styled = table_format(form, out)
     text, problems = table(
         results or (Path("results"),),
         form,
@@ -78,6 +85,9 @@ def leaderboard(
         select=select,
         baseline=baseline,
         pivot=pivot,
+        columns=columns,
+        sort=sort,
+        styled=styled,
     )
     for problem in problems:
         say(f"Warning: {problem}", err=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from debiasbench.cli.common import debug_option, load_plugins
+from debiasbench.cli.common import data_root_option, debug_option, load_plugins
 from debiasbench.cli.parsing import Command
 
 
@@ -12,14 +14,17 @@ from debiasbench.cli.parsing import Command
 @click.argument(
     "kinds", nargs=-1, type=click.Choice(["datasets", "models", "methods", "sparsifiers"])
 )
+@data_root_option
 @debug_option
-def list_(kinds: tuple[str, ...]) -> None:
+def list_(kinds: tuple[str, ...], data_root: Path) -> None:
     """List data sets, models, methods and sparsifiers.
 
-    These are builtin or from installed plugins. Sparsifiers are sparse training algorithms, for
-    --sparse.
+    These are builtin or from installed plugins; data sets may also be imported. Sparsifiers are
+    sparse training algorithms, for --sparse.
     """
     from tabulate import tabulate
+
+    from debiasbench.files.importing import names
 
     for kind, registry in load_plugins().kinds().items():
         if kinds and kind not in kinds:
@@ -28,4 +33,7 @@ def list_(kinds: tuple[str, ...]) -> None:
             (name, str(entry.origin), entry.summary())
             for name, entry in zip(registry.display_names(), registry.values(), strict=True)
         ]
+        if kind == "datasets":
+            own = "Your own images; `debiasbench show {}` describes them."
+            rows += [(name, "imported", own.format(name)) for name in names(data_root)]
         click.echo(tabulate(rows, headers=(kind, "from", ""), tablefmt="plain") + "\n")

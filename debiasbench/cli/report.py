@@ -12,14 +12,19 @@ from debiasbench.records.record import Record, test_counts
 from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from debiasbench.records.store import Run
 
 MOST_BIASES = 5  # largest number of columns that fit into a terminal
 COLUMNS = ("average", "unbiased", "worst_group", "conflict", "aligned")
 
 
-def report(run: Run) -> str:
-    """Return the report of a run as text."""
+def report(run: Run, changed: Sequence[str] = ()) -> str:
+    """Return the report of a run as text.
+
+    `changed`: plugins whose code is not the one that made the record.
+    """
     record = run.record
     spec = record.spec
     sparse = f", sparse by {spec.sparse.name}" if spec.sparse is not None else ""
@@ -38,6 +43,11 @@ def report(run: Run) -> str:
             f"Already done on {record.provenance.started[:10]} with "
             f"{record.provenance.plugins['method']}; use --overwrite always to run it again"
         )
+        if changed:
+            parts.append(
+                f"The code of {' and '.join(changed)} has changed since then: a new run may give "
+                "another result"
+            )
     parts.append(f"Record: {run.path}")
     return printable("\n\n".join(parts))
 

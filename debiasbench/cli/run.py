@@ -64,6 +64,7 @@ def run(
     A run that has a record is not run again.
     """
     from debiasbench.cli.report import report
+    from debiasbench.runs.provenance import changed
 
     plugins = load_plugins()
     settings = with_short_options(
@@ -82,14 +83,12 @@ def run(
     elif method is None:
         raise click.UsageError("Missing option '--method', for example --method rest")
     else:
-        spec = spec_of(
-            plugins, options, method, dataset or "digits", model, seed or 0, settings, sparse
-        )
+        spec = spec_of(plugins, options, method, dataset, model, seed or 0, settings, sparse)
     result = _done(spec, options, overwrite, keep_weights) or _trained(
         spec, plugins, options, overwrite, keep_weights, quiet
     )
     if speaks():
-        click.echo(report(result))
+        click.echo(report(result, [] if result.fresh else changed(result.record, plugins)))
     if result.record.failure is not None:
         from debiasbench.common.errors import TrainingFailed
 

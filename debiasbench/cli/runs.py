@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
 
 from debiasbench.cli.common import say
 from debiasbench.common.wording import counted
+from debiasbench.runs.provenance import changed
 from debiasbench.runs.sweep import Attempt, Tally, attempt
 
 if TYPE_CHECKING:
@@ -49,13 +51,17 @@ class Runs:
         self._store = Store(options.results)
         self._session: Session | None = None
         self._paths: list[Path] = []  # of the records of all attempted runs
+        self._changed: Counter[str] = Counter()  # plugins whose code is not that of a record
         self.tally = Tally(total)
 
     def pending(self, specs: Mapping[str, Spec]) -> dict[str, Spec]:
         """Return the specs that must be run, by title, and count the others as done."""
-        pending = self._store.unfinished(specs, self._overwrite)
-        self.tally.done += len(specs) - len(pending)
-        return pending
+        done = set()
+        for title, record in self._store.all_finished(specs, self._overwrite):
+            done.add(title)
+            self._changed.update(changed(record, self._plugins))
+        self.tally.done += len(done)
+        return {title: spec for title, spec in specs.items() if title not in done}
 
     def loadable(self, specs: Mapping[str, Spec]) -> dict[str, Spec]:
         """Return the specs whose data sets can be loaded.
@@ -108,7 +114,13 @@ class Runs:
         return [path for path in paths if path.exists()]
 
     def close(self) -> None:
-        """Close the session, if it was opened."""
+        """Close the session, if it was opened; name plugins that changed since runs were made."""
+        for plugin, runs in self._changed.items():
+            click.echo(
+                f"Warning: {counted(runs, 'run')} already done with other code of {plugin} than "
+                "now; --overwrite always trains all runs again",
+                err=True,
+            )
         if self._session is not None:
             self._session.close()
 

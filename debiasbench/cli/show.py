@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import debug_option, load_plugins
+from debiasbench.cli.common import data_root_option, debug_option, load_plugins
 from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:
@@ -16,15 +17,18 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("name")
+@data_root_option
 @debug_option
-def show(name: str) -> None:
+def show(name: str, data_root: Path) -> None:
     """Describe a name, and list its options.
 
-    NAME is a data set, model, method or sparsifier. `debiasbench show training` lists the training
-    settings that all methods share.
+    NAME is a data set, model, method or sparsifier; a data set may be an imported one. `debiasbench
+    show training` lists the training settings that all methods share.
     """
-    from debiasbench.common.errors import UnknownNameError
+    from debiasbench.common.errors import DataError, UnknownNameError
+    from debiasbench.common.names import IMPORTED
     from debiasbench.core.settings import Training
+    from debiasbench.files.importing import missing, names, where
 
     if name == "training":
         click.echo(f"{inspect.getdoc(Training)}\n\n{_options(Training)}")
@@ -37,9 +41,46 @@ def show(name: str) -> None:
             entries.append(registry.find(name)[0])
         except UnknownNameError:
             continue
-    if not entries:
-        raise UnknownNameError("name", name, dict.fromkeys(known))
-    click.echo("\n\n".join(_entry(entry) for entry in entries))
+    short = name.removeprefix(IMPORTED)
+    folder = where(data_root, short)
+    if folder is not None and (short != name or name not in plugins.datasets):
+        entries = [entry for entry in entries if entry.name != IMPORTED]
+        parts = [_imported(short, folder)]
+    elif name.startswith(IMPORTED) and short not in {"", "NAME"}:
+        raise DataError(missing(data_root, short))
+    else:
+        parts = []
+    if not entries and not parts:
+        raise UnknownNameError("name", name, dict.fromkeys([*known, *names(data_root)]))
+    click.echo("\n\n".join([*parts, *map(_entry, entries)]))
+
+
+def _imported(name: str, folder: Path) -> str:
+    from debiasbench.datasets.imported import Imported
+    from debiasbench.files import task_folder
+    from debiasbench.files.sheet import group_table
+
+    known = task_folder.facts(folder)
+    task = task_folder.load(folder, verify=False)
+    source = known["more"].get("source", {})
+    columns = {
+        "Class column": source.get("label"),
+        "Bias column": " + ".join(source.get("bias") or ()),
+        "Split column": source.get("split"),
+    }
+    facts = {
+        "Folder": folder,
+        "Checksum": known["digest"],
+        "Images": source.get("images"),
+        "Table": source.get("table"),
+        **columns,
+        "Bad images skipped": known["more"].get("left_out"),
+        "Recommended model": Imported.model,
+    }
+    listed = "\n".join(f"{label}: {value}" for label, value in facts.items() if value)
+    samples = f"{'x'.join(map(str, task.shape.input))} uint8 images"
+    head = f"dataset {name}  (imported)\n\n{inspect.getdoc(Imported)}\n{samples}."
+    return f"{head}\n\n{listed}\n\n{group_table(task)}"
 
 
 def _entry(entry: Entry[object]) -> str:

@@ -78,12 +78,12 @@ def show(name: str, options: SessionOptions, no_forecast: bool) -> None:
     find = partial(find_dataset, plugins, root=options.data_root)
     specs = chosen.named(plugins, find, precision=options.precision())
     store = Store(options.results)
-    left = store.unfinished(specs, "failed")
-    finished = len(specs) - len(left)
+    done = {title for title, _ in store.all_finished(specs, "failed")}
+    left = {title: spec for title, spec in specs.items() if title not in done}
     failed = sum(store.load(spec) is not None for spec in store.maybe_recorded(left).values())
     click.echo(describe(chosen))
     click.echo(
-        f"\n{counted(len(specs), 'run')}, {finished} of them done in {options.results}"
+        f"\n{counted(len(specs), 'run')}, {len(done)} of them done in {options.results}"
         + (f", {failed} to run again after a failure" if failed else "")
     )
     if left and not no_forecast:

@@ -92,7 +92,7 @@ def spec_of(
     plugins: Plugins,
     options: SessionOptions,
     method: str,
-    dataset: str,
+    dataset: str | None,
     model: str | None,
     seed: int,
     settings: tuple[str, ...],
@@ -102,6 +102,7 @@ def spec_of(
     from debiasbench.specs.resolve import find_dataset, make_spec
     from debiasbench.specs.words import arguments, combined, read_settings, read_sparse
 
+    dataset = "digits" if dataset is None else dataset
     names = {"method": method, "dataset": dataset, "seed": seed}
     if model is not None:
         names["model"] = model

@@ -68,10 +68,12 @@ class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training
     """A loss, a gradient or a weight that became NaN or infinite.
 
     `step` counts from 0 within the stage. `last_loss` is the last finite loss, None if there was
-    none. `quantity` begins the message: "The loss", "A gradient" or "A weight".
+    none. `quantity` begins the message: "The loss", "A gradient" or "A weight". `kind` is the kind
+    of failure in records.
     """
 
     exit_code = 6
+    kind = "NonFiniteLoss"
 
     def __init__(
         self, stage: str, step: int, last_loss: float | None, quantity: str = "The loss"
@@ -86,6 +88,24 @@ class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training
             f"{quantity} of stage {stage!r} became NaN or infinite at step {step} ({last}). "
             "Try a smaller learning rate (--set train.lr=...) or gradient clipping "
             "(--set train.clip_norm=1)"
+        )
+
+
+class PredictionFailed(TrainingFailed):
+    """Predictions that are NaN.
+
+    `stage` and `step` are those that were trained last; "" if no stage was trained.
+    """
+
+    kind = "NonFiniteLogits"
+
+    def __init__(self, stage: str = "", step: int = 0) -> None:
+        self.stage, self.step, self.last_loss = stage, step, None
+        after = f" after step {step} of stage {stage!r}" if stage else ""
+        DebiasbenchError.__init__(
+            self,
+            f"The network predicts NaN{after}. Try a smaller learning rate (--set train.lr=...) or "
+            "gradient clipping (--set train.clip_norm=1)",
         )
 
 

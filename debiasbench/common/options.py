@@ -203,12 +203,12 @@ def check_is_options(cls: type) -> None:
 
     The second happens when a subclass of a dataclass lacks the `@dataclass` line.
     """
-    _check_is_options(cast("Any", cls))
+    hashable: Any = cls
+    _check(hashable)
 
 
-@functools.cache  # a grid asks for the same classes very often
-def _check_is_options(of: Any) -> None:
-    cls: type = of
+@functools.cache  # a grid of 100,000 runs asks as often
+def _check(cls: type) -> None:
     if not dataclasses.is_dataclass(cls):
         raise OptionError(f"{cls.__qualname__} is not a dataclass: write @dataclass above it")
     fields = {f.name: f for f in dataclasses.fields(cls)}

@@ -61,8 +61,9 @@ class Task:
     `augment`: changes a training batch (B, *input) of float inputs in [0, 1], before
     normalisation; never called at evaluation.
 
-    Raises `DataError` for inconsistent data. A group without samples is allowed; a class without
-    training samples is not.
+    Raises `DataError` for inconsistent data, for a class without training samples, and for a single
+    class or bias value: there must be two of which there are samples. A group without samples is
+    allowed, in any split: metrics of the split leave it out.
     """
 
     train: Split
@@ -96,6 +97,21 @@ class Task:
         present = self.train.y.bincount(minlength=len(self.classes))  # (C,)
         if missing := [c for c, n in zip(self.classes, present.tolist(), strict=True) if n == 0]:
             raise DataError(f"Class {missing[0]!r} has no training samples: remove it or add data")
+        self._check_several()
+
+    def _check_several(self) -> None:
+        """Raise `DataError` if all samples have one class or one bias value: nothing to compare."""
+        counts = [s.bias.bincount(minlength=len(self.biases)) for s in self.splits().values()]
+        found = {b for count in counts for b, n in enumerate(count.tolist()) if n}
+        for kind, names, present in (
+            ("class", self.classes, set(range(len(self.classes)))),
+            ("bias value", self.biases, found),
+        ):
+            if len(present) < 2:
+                raise DataError(
+                    f"All samples have the same {kind}, {names[min(present)]!r}. "
+                    "At least two are needed, or no group can differ from another"
+                )
 
     def _check(self, name: str, split: Split) -> None:
         n = len(split.y)

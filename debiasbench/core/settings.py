@@ -47,3 +47,11 @@ class Training:
         ge=1,
         absent=None,
     )
+    threads: int | None = option(
+        None,
+        "threads that compute on a CPU, on which the last bits of results depend; none: as many as "
+        "PyTorch uses on the machine, which the environment variable OMP_NUM_THREADS sets",
+        ge=1,
+        le=1024,
+        absent=None,
+    )

@@ -1,6 +1,7 @@
-"""Sampling weights for methods: upweight conflicting samples, or balance groups.
+"""Sampling weights and subsets for methods: upweight conflicting samples, or balance groups.
 
-Pass them to `Lab.train(..., weights=...)`. Only the ratios between weights matter.
+Pass weights to `Lab.train(..., weights=...)`, where only their ratios matter, and subsets to
+`Lab.train(..., subset=...)`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # conflicting fraction of the training split -> lambda (Park et al., CVPR 2023; their code's values)
@@ -31,6 +33,23 @@ def equal_groups(group: Tensor) -> Tensor:
     `group`: (N,) int64 group ids. Groups without samples are ignored.
     """
     return 1 / group.bincount()[group].double()
+
+
+def equal_subset(group: Tensor, rng: torch.Generator) -> Tensor:
+    """Return (M,) sorted indices of a random subset with equally many samples of every group.
+
+    `group`: (N,) int64 group ids; the smallest group is used whole, groups without samples are
+    ignored. `rng`: such as `lab.generator("subset")`.
+    """
+    import torch
+
+    counts = group.bincount()
+    size = counts[counts > 0].min()
+    order = torch.randperm(len(group), generator=rng)
+    by_group = order[group[order].argsort(stable=True)]  # random order within each group
+    first = counts.cumsum(0) - counts  # (G,) position of the first sample of each group
+    rank = torch.arange(len(group)) - first[group[by_group]]
+    return by_group[rank < size].sort().values
 
 
 def published_weight(ratio: float) -> float:

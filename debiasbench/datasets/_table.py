@@ -6,9 +6,10 @@ import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from debiasbench.common.errors import DataError
+from debiasbench.files.regular import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ class Row:
 
 def comma_separated(path: Path) -> Lines:
     """Read CSV in UTF-8, with any line endings, with or without a byte order mark."""
-    with _errors(path), path.open(encoding="utf-8-sig", newline="") as file:
+    with _errors(path), _opened(path, newline="") as file:
         reader = csv.reader(file)
         try:
             for cells in reader:
@@ -60,10 +61,16 @@ def comma_separated(path: Path) -> Lines:
 
 def space_separated(path: Path) -> Lines:
     """Read words in UTF-8, with any line endings, with or without a byte order mark."""
-    with _errors(path), path.open(encoding="utf-8-sig") as file:
+    with _errors(path), _opened(path) as file:
         for number, line in enumerate(file, 1):
             if words := line.split():
                 yield number, words
+
+
+def has_commas(path: Path) -> bool:
+    """Return whether the first line with text contains a comma, as in CSV of any file name."""
+    with _errors(path), _opened(path) as file:
+        return "," in next((line for line in file if line.strip()), "")
 
 
 def rows(path: Path, lines: Lines, header: Sequence[str], wanted: Sequence[str]) -> Iterator[Row]:
@@ -98,6 +105,11 @@ def by_id(table: Iterator[Row], column: str) -> dict[str, Row]:
                 f"{row.where}: {column} {row[column]!r} is already in line {first.line}. {AGAIN}"
             )
     return by_value
+
+
+def _opened(path: Path, newline: str | None = None) -> TextIO:
+    check_regular(path)
+    return path.open(encoding="utf-8-sig", newline=newline)
 
 
 @contextmanager

@@ -136,46 +136,51 @@ class CelebA(Dataset):
 def read_attributes(path: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Read image -> 0 or 1 for each attribute in `names`, in the order of the file.
 
-    `path`: `list_attr_celeba.txt` of the authors, or `.csv` of Kaggle; -1 is read as 0.
-    Raises `OptionError` for an unknown attribute, `DataError` for an invalid file.
+    `path`: `list_attr_celeba.txt` of the authors, or `.csv` of Kaggle, told apart by their content;
+    -1 is read as 0. Raises `OptionError` for an unknown attribute, `DataError` for an invalid file.
     """
-    from debiasbench.datasets._table import by_id, comma_separated, rows, space_separated
+    from debiasbench.datasets import _table
 
-    if path.suffix == ".csv":
-        lines = comma_separated(path)
+    signs = {"-1": 0, "0": 0, "1": 1}
+    if _table.has_commas(path):
+        lines = _table.comma_separated(path)
         _, header = next(lines, (1, []))
     else:
-        lines = space_separated(path)
+        lines = _table.space_separated(path)
         _, first = next(lines, (1, []))
-        if len(first) == 1:  # the number of images
+        if len(first) == 1 and first[0].isdigit():  # the number of images
             _, first = next(lines, (2, []))
         header = ["image_id", *first]
+    if len(header) < 3 or not signs.keys().isdisjoint(header):
+        raise DataError(
+            f"{path} does not begin with the names of the attributes, separated by spaces or "
+            f"commas, but with {' '.join(header)[:80]!r}. {_table.AGAIN}"
+        )
     for name in names:
         if name not in header[1:]:
             raise OptionError(
                 f"CelebA has no attribute {name!r}.{suggestion(name, header[1:])} "
                 f"{path} has: {', '.join(header[1:]) or 'none'}"
             )
-    signs = {"-1": 0, "0": 0, "1": 1}
-    table = by_id(rows(path, lines, header, ("image_id", *names)), "image_id")
+    table = _table.by_id(_table.rows(path, lines, header, ("image_id", *names)), "image_id")
     return {image: tuple(row.one_of(name, signs) for name in names) for image, row in table.items()}
 
 
 def read_partition(path: Path) -> dict[str, int]:
     """Read image -> 0 training, 1 validation or 2 test, in the order of the file.
 
-    `path`: `list_eval_partition.txt` of the authors, or `.csv` of Kaggle. Raises `DataError` for an
-    invalid file.
+    `path`: `list_eval_partition.txt` of the authors, or `.csv` of Kaggle, told apart by their
+    content. Raises `DataError` for an invalid file.
     """
-    from debiasbench.datasets._table import by_id, comma_separated, rows, space_separated
+    from debiasbench.datasets import _table
 
     columns = ["image_id", "partition"]
-    if path.suffix == ".csv":
-        lines = comma_separated(path)
+    if _table.has_commas(path):
+        lines = _table.comma_separated(path)
         _, header = next(lines, (1, []))
     else:
-        lines, header = space_separated(path), columns
-    table = by_id(rows(path, lines, header, columns), "image_id")
+        lines, header = _table.space_separated(path), columns
+    table = _table.by_id(_table.rows(path, lines, header, columns), "image_id")
     thirds = {"0": 0, "1": 1, "2": 2}
     return {image: row.one_of("partition", thirds) for image, row in table.items()}
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from debiasbench.common.errors import DataError
+from debiasbench.common.locks import LockHeldError, locked
 from debiasbench.common.progress import Progress
 from debiasbench.files.archive_members import ArchiveError
 from debiasbench.files.archives import unpack
@@ -58,23 +57,19 @@ def fetch(
 
 @contextmanager
 def _lock(download: Download, root: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock of one file; the system releases it if the process dies."""
+    """Hold the lock of one file; it is free again if the process dies."""
     # not beside the data: reading a data set must not change its folder
-    locks = root / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{download.path.replace('/', '-')}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress.start(f"waiting for {download.path} from another process", None)
+    name = download.path.replace("/", "-")
+    with ExitStack() as stack:
         try:
-            lock.acquire()
-        finally:
-            progress.finish()
-    try:
+            stack.enter_context(locked(root, name, wait="never"))
+        except LockHeldError:
+            progress.start(f"waiting for {download.path} from another process", None)
+            try:
+                stack.enter_context(locked(root, name, purpose=download.path))
+            finally:
+                progress.finish()
         yield
-    finally:
-        lock.release()
 
 
 def _obtain(download: Download, root: Path, progress: Progress) -> None:

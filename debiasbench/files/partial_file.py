@@ -71,6 +71,8 @@ class PartialFile:
 
 def verify(download: Download, file: Path) -> None:
     """Raise `MismatchError` if the size or the digest of a file is not the declared one."""
+    if not file.is_file():
+        raise MismatchError("is not a regular file")
     size = file.stat().st_size
     if download.size not in (None, size):
         raise MismatchError(f"has {size:,} bytes instead of {download.size:,}")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from debiasbench.common.errors import DataError
-from debiasbench.core.inputs import single
+from debiasbench.core.inputs import is_mapping, single
+from debiasbench.files.lettering import Letters
 
 if TYPE_CHECKING:
     from debiasbench.core.data import Split, Task
 
 INK, PALE, PAPER = (20, 20, 20), (120, 120, 120), (255, 255, 255)
 LABEL, LINE, GAP = 13, 16, 4  # pixels: font size, line height, gap
+MOST_NAME = 200  # pixels of the name of a class
 
 
 @dataclass(frozen=True)
@@ -44,49 +47,56 @@ def contact_sheet(task: Task, split: Split, title: str, *, columns: int = 6) -> 
 
     The bias value is below each sample, the number of samples of each kind is beside each row, and
     the number of samples per bias value is at the bottom. Conflicting samples show as many
-    different bias values as possible. Raises `DataError` for a task without images.
+    different bias values as possible. Characters that no font has are a warning. Raises `DataError`
+    for a task without images.
     """
     x = single(split.x, "A contact sheet")
-    channels = x.shape[1] if x.dim() == 4 else 0
-    if x.dtype != torch.uint8 or channels not in {1, 3}:
+    if not is_drawable(split):
         raise DataError(
             f"Samples of shape {tuple(x.shape[1:])} and type "
             f"{str(x.dtype).removeprefix('torch.')} cannot be drawn: they are not uint8 "
             "images with 1 or 3 channels"
         )
     side = max(64, min(128, x.shape[-1]))
-    widest = max(len(name) for name in (*task.classes, "class"))
-    grid = Grid(side=side, left=2 * GAP + 8 * min(widest, 24), columns=columns)
+    # measured on an empty picture, because the size of the sheet depends on the names
+    probe = Letters(ImageDraw.Draw(Image.new("RGB", (1, 1))), LABEL)
+    widest = min(MOST_NAME, max(probe.width(name) for name in (*task.classes, "class")))
+    grid = Grid(side=side, left=3 * GAP + widest, columns=columns)
     footer = LINE * (2 + -(-len(task.biases) // 6))
     size = (grid.x(1, columns) + 22 * 8, grid.y(len(task.classes)) + footer)
     sheet = Image.new("RGB", size, PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LABEL)
-    draw.text((GAP, GAP), title, INK, font)
+    letters = Letters(ImageDraw.Draw(sheet), LABEL)
+    letters.write((GAP, GAP), title, INK)
     conflict = task.conflict(split)
     for kind, name in enumerate(("aligned", "conflicting")):
         count = int((conflict == bool(kind)).sum())
         share = 100 * count / len(split)
-        draw.text(
-            (grid.x(kind, 0), LINE + 2 * GAP), f"{name}: {count:,} ({share:.3g} %)", INK, font
-        )
+        letters.write((grid.x(kind, 0), LINE + 2 * GAP), f"{name}: {count:,} ({share:.3g} %)", INK)
     for c, name in enumerate(task.classes):
-        draw.text((GAP, grid.y(c) + side // 2 - LABEL), name[:24], INK, font)
-        counts = []
-        for kind in (0, 1):
+        middle = grid.y(c) + side // 2 - LABEL
+        letters.write((GAP, middle), name, INK, widest)
+        for kind, words in enumerate(("aligned", "conflicting")):
             members = ((split.y == c) & (conflict == bool(kind))).nonzero()[:, 0]
-            counts.append(f"{len(members):,}")
+            beside = (grid.x(1, columns) + GAP, middle + kind * LINE)
+            letters.write(beside, f"{len(members):,} {words}", INK)
             for column, i in enumerate(_varied(split.bias[members], columns).tolist()):
                 index = int(members[i])
                 at = (grid.x(kind, column), grid.y(c))
                 sheet.paste(_picture(split, index, side), at)
                 bias = task.biases[int(split.bias[index])]
-                draw.text((at[0], at[1] + side), _fitting(bias, side, font), PALE, font)
-        beside = (grid.x(1, columns) + GAP, grid.y(c) + side // 2 - LABEL)
-        draw.text(
-            beside, "\n".join((f"{counts[0]} aligned", f"{counts[1]} conflicting")), INK, font
-        )
-    _draw_biases(draw, font, task, split, grid.y(len(task.classes)))
+                letters.write((at[0], at[1] + side), bias, PALE, side)
+    _write_biases(letters, task, split, grid.y(len(task.classes)), size[0])
+    if problem := letters.problem():
+        warnings.warn(problem, stacklevel=2)
     return sheet
+
+
+def is_drawable(split: Split) -> bool:
+    """Return whether samples are uint8 images with 1 or 3 channels."""
+    if is_mapping(split.x):
+        return False
+    x = single(split.x, "A contact sheet")
+    return x.dtype == torch.uint8 and x.dim() == 4 and x.shape[1] in {1, 3}
 
 
 def group_table(task: Task) -> str:
@@ -152,21 +162,9 @@ def _picture(split: Split, index: int, side: int) -> Image.Image:
     return picture.resize((size[0], size[1]), resampling)
 
 
-def _draw_biases(
-    draw: ImageDraw.ImageDraw,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-    task: Task,
-    split: Split,
-    top: int,
-) -> None:
+def _write_biases(letters: Letters, task: Task, split: Split, top: int, width: int) -> None:
     counts = split.bias.bincount(minlength=len(task.biases)).tolist()
     words = [f"{name}: {n:,}" for name, n in zip(task.biases, counts, strict=True)]
     lines = ["   ".join(words[i : i + 6]) for i in range(0, len(words), 6)]
-    draw.text((GAP, top + LINE // 2), "\n".join(["samples by bias value", *lines]), INK, font)
-
-
-def _fitting(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """Shorten a text to a width in pixels."""
-    while len(text) > 1 and font.getlength(text) > width:
-        text = text[:-2] + "…" if len(text) > 2 else text[:-1]
-    return text
+    for row, line in enumerate(["samples by bias value", *lines]):
+        letters.write((GAP, top + LINE // 2 + row * LINE), line, INK, width - 2 * GAP)

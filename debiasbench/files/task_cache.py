@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from debiasbench.common.canonical import digest
 from debiasbench.common.errors import DataError
+from debiasbench.common.folders import entries, files, status
+from debiasbench.common.locks import locked
 from debiasbench.common.options import as_dict
 from debiasbench.files import task_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from debiasbench.core.data import Dataset, Task
 
@@ -40,8 +40,20 @@ def load(name: str, dataset: Dataset, root: Path) -> Task:
 
     A data set without `sources` is loaded each time. Two processes that need the same task load it
     once. A killed process leaves nothing that is taken for a task. If the cached task is damaged,
-    or the cache cannot be written, the data set is loaded again with a warning. Raises `DataError`.
+    or the cache cannot be written, the data set is loaded again with a warning. Raises `DataError`,
+    also for a file or folder that cannot be read.
     """
+    try:
+        return _load(name, dataset, root)
+    except OSError as error:
+        raise DataError(
+            f"The data set {name} cannot be read: {error.filename or root}: "
+            f"{error.strerror or error}. Check the name and the permissions, or choose another "
+            "folder with --data-root or DEBIASBENCH_DATA"
+        ) from error
+
+
+def _load(name: str, dataset: Dataset, root: Path) -> Task:
     sources = dataset.sources(root)
     if not sources or not root.is_dir():  # `load` reports what is missing
         return _augmented(dataset.load(root), dataset)
@@ -50,13 +62,12 @@ def load(name: str, dataset: Dataset, root: Path) -> Task:
     task = _read(folder, dataset, warn=True)
     if task is not None:
         return task
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-        lock.acquire()
-    except OSError as error:
-        return _uncached(_augmented(dataset.load(root), dataset), root, error)
-    try:
+    with ExitStack() as stack:
+        try:
+            purpose = f"the decoded data set {name!r}"
+            stack.enter_context(locked(folder.parent, folder.name, purpose=purpose))
+        except OSError as error:
+            return _uncached(_augmented(dataset.load(root), dataset), root, error)
         task = _read(folder, dataset)  # another process may have cached it meanwhile
         if task is not None:
             return task
@@ -71,28 +82,29 @@ def load(name: str, dataset: Dataset, root: Path) -> Task:
         if task is None:
             raise DataError(f"{folder} was damaged while it was written. Check the disk")
         return task
-    finally:
-        lock.release()
 
 
 def all_in(root: Path) -> list[Cached]:
     """List the tasks in the cache of a data root by name, including damaged ones."""
     tasks = []
-    for folder in sorted((root / FOLDER).glob("[!.]*")):
-        if not folder.is_dir():
+    for entry in entries(root / FOLDER):
+        if entry.name.startswith(".") or not entry.is_dir():
             continue
+        folder = Path(entry)
         try:
             more = task_folder.facts(folder)["more"]
             name, options = more["dataset"], more["key"]["options"]
         except (task_folder.DamagedTask, KeyError, TypeError):
+            if not folder.is_dir():
+                continue  # another process removed it meanwhile
             name, options = folder.name, {}
         tasks.append(Cached(folder, name, options, weight(folder)))
     return tasks
 
 
 def weight(path: Path) -> int:
-    """Return the size in bytes of a file, or of all files in a folder."""
-    return sum(file.stat().st_size for file in _files(path))
+    """Return the size in bytes of a file, or of all files in a folder that can be read."""
+    return sum(found.st_size for file in files(path) if (found := status(file)) is not None)
 
 
 def _read(folder: Path, dataset: Dataset, *, warn: bool = False) -> Task | None:
@@ -147,25 +159,13 @@ def _key(name: str, dataset: Dataset, root: Path, sources: Sequence[Path]) -> di
         "class": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
         "revision": dataset.revision,
         "options": as_dict(dataset),
-        "sources": digest([_stamp(path, root) for source in sources for path in _files(source)]),
+        "sources": digest([_stamp(path, root) for source in sources for path in files(source)]),
     }
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """Yield the files at a path, in order; links to folders are not followed, as they may loop."""
-    if not path.is_dir():
-        yield path
-        return
-    for folder, folders, names in os.walk(path):
-        folders.sort()
-        for file in sorted(names):
-            yield Path(folder, file)
-
-
 def _stamp(path: Path, root: Path) -> list[object]:
-    try:
-        status = path.stat()
-    except OSError:
+    found = status(path)
+    if found is None:
         return [str(path), None]  # `load` reports that it is missing
     name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-    return [name, status.st_size, status.st_mtime_ns]
+    return [name, found.st_size, found.st_mtime_ns]

@@ -16,6 +16,7 @@ from debiasbench.common.atomic import write_whole
 from debiasbench.common.errors import DataError
 from debiasbench.core.data import Split, Task
 from debiasbench.core.inputs import is_mapping, tensors
+from debiasbench.files.regular import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,6 +99,7 @@ def facts(folder: Path) -> dict[str, Any]:
     Raises `DamagedTask`.
     """
     try:
+        check_regular(folder / FACTS)
         known: dict[str, Any] = json.loads((folder / FACTS).read_text("utf-8"))
         whole = known["format"] == FORMAT and known["digest"] == _digest(known)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,6 +2,7 @@
 
 from debiasbench.leaderboard.board import Board as Board
 from debiasbench.leaderboard.board import boards as boards
+from debiasbench.leaderboard.columns import COLUMNS as COLUMNS
 from debiasbench.leaderboard.frame import frame as frame
 from debiasbench.leaderboard.gather import distinct as distinct
 from debiasbench.leaderboard.pivot import Pivot as Pivot

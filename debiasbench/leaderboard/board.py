@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import UnknownNameError
+from debiasbench.common.names import IMPORTED
+from debiasbench.leaderboard.columns import COLUMNS, ordered
 from debiasbench.leaderboard.frame import frame
 from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, rows_of
@@ -43,23 +45,35 @@ def boards(
     metric: str | None = None,
     select: str | None = None,
     baseline: str | None = None,
+    sort: str | None = None,
     unverified: Collection[str] = (),
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
-    `dataset`: only this data set's name. `metric`, `select`: instead of the data set's own.
-    `baseline`: the name of a row that the others are compared with, seed by seed. `unverified`:
-    ids of records whose hits could not be compared with predictions, for a note. Each spec must
-    occur once: see `distinct`.
+    `dataset`: only this data set; the name of an imported one needs no "imported:". `metric`,
+    `select`: instead of the data set's own. `baseline`: the name of a row that the others are
+    compared with, seed by seed; a board without this row has a note. `sort`: the column that orders
+    the rows of a section, see `COLUMNS`; the metric if None. `unverified`: ids of records whose
+    hits could not be compared with predictions, for a note. Each spec must occur once: see
+    `distinct`.
+
+    Raises `UnknownNameError`, also for a baseline that no board has.
     """
-    for kind, name, known in (("metric", metric, METRICS), ("selection rule", select, RULES)):
+    for kind, name, known in (
+        ("metric", metric, METRICS),
+        ("selection rule", select, RULES),
+        ("column", sort, COLUMNS),
+    ):
         if name is not None and name not in known:
             raise UnknownNameError(kind, name, known)
     names = {r.spec.dataset.name for r in records}
     if dataset is not None:
-        if dataset not in names:
-            raise UnknownNameError("data set", dataset, names)
-        records = [r for r in records if r.spec.dataset.name == dataset]
+        # an imported data set has the name imported:NAME, and people write NAME
+        wanted = dataset if dataset in names else f"{IMPORTED}{dataset}"
+        if wanted not in names:
+            short = {name.removeprefix(IMPORTED) for name in names}
+            raise UnknownNameError("data set", dataset, short)
+        records = [r for r in records if r.spec.dataset.name == wanted]
     if not records:
         return []
     by_id = {r.id: r for r in records}
@@ -78,6 +92,11 @@ def boards(
                 unverified=unverified,
             )
         )
+    if baseline is not None and all(board.baseline is None for board in made):
+        rows = {row.name for board in made for row in board.rows}
+        raise UnknownNameError("baseline", baseline, rows)
+    if sort is not None:
+        made = [replace(b, rows=ordered(b.rows, b, sort)) for b in made]
     repeated = Counter((b.dataset, b.model) for b in made)
     other = "The same options gave other data elsewhere: see the other table of this name."
     return [
@@ -96,7 +115,14 @@ def _board(
 ) -> Board:
     rows = rows_of([run for run in runs if run["rule"] == rule], metric)
     rows.sort(key=lambda r: (r.level, -r.mean if r.values else math.inf, r.name))
-    rows = _with_differences(_with_marks(rows), baseline)
+    rows = _with_marks(rows)
+    limits = notes(rows, records, rule, unverified)
+    named = {row.name: row for row in rows}
+    if baseline is not None and baseline in named:
+        rows = _with_differences(rows, named[baseline])
+    elif baseline is not None:
+        limits.append(f"There is no row {baseline} here, so there are no differences to it.")
+        baseline = None
     return Board(
         dataset=runs[0]["dataset"],
         model=runs[0]["model"],
@@ -105,31 +131,28 @@ def _board(
         baseline=baseline,
         conditions=conditions(rows, records),
         rows=rows,
-        notes=notes(rows, records, rule, unverified),
+        notes=limits,
         incomplete=tuple(incomplete_metrics(records[0].task)),
     )
 
 
 def _with_marks(rows: list[Row]) -> list[Row]:
-    """Mark the best row of each section and those that a test cannot distinguish from it."""
+    """Mark the best row of each section and those that a test cannot distinguish from it.
+
+    A row alone in its section is not marked, because it was compared with nothing.
+    """
     marked = []
     for level in sorted({row.level for row in rows}):
         section = [row for row in rows if row.level == level]
-        marks = indistinguishable([row.values for row in section])
+        marks = indistinguishable([row.values for row in section]) if section[1:] else [False]
         marked += [replace(row, marked=mark) for row, mark in zip(section, marks, strict=True)]
     return marked
 
 
-def _with_differences(rows: list[Row], baseline: str | None) -> list[Row]:
-    if baseline is None:
-        return rows
-    named = {row.name: row for row in rows}
-    if baseline not in named:
-        raise UnknownNameError("baseline", baseline, named)
-    values = named[baseline].values
+def _with_differences(rows: list[Row], baseline: Row) -> list[Row]:
     return [
         row
-        if row.name == baseline
-        else replace(row, difference=paired_difference(row.values, values))
+        if row is baseline
+        else replace(row, difference=paired_difference(row.values, baseline.values))
         for row in rows
     ]

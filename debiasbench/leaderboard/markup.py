@@ -1,35 +1,19 @@
-"""Markup languages: how each writes a heading, a table with sections, and a remark."""
+"""Markdown and HTML: how each writes a heading, a table with sections, and a remark."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from debiasbench.common.wording import printable
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "—": "---",
-    "·": r"$\cdot$",
-    "†": r"$\dagger$",
-}
+if TYPE_CHECKING:
+    from debiasbench.leaderboard.grid import Cell, Grid
 
 
 @dataclass(frozen=True)
@@ -48,36 +32,30 @@ class Markup:
         """Escape text and put it on one line, because a line break would break the table."""
         return self.escape(printable(" ".join(words.split())))
 
-    def document(
-        self,
-        heading: str,
-        header: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        sections: Sequence[str],
-        remarks: Sequence[str],
-    ) -> str:
-        """Write a heading, a table and the remarks under it.
+    def cell(self, cell: Cell) -> str:
+        """Write a cell."""
+        text = self.text(cell.text)
+        return self.strong.format(text) if cell.strong else text
 
-        `rows` are escaped already, because some of their cells are strong. `sections` names the
-        section of each row; rows of the same section must be neighbours.
-        """
+    def __call__(self, grid: Grid) -> str:
+        """Write a heading, a table and the remarks under it."""
         lines = tabulate(
-            rows,
-            headers=[self.text(cell) for cell in header],
+            [[self.cell(cell) for cell in row] for row in grid.rows],
+            headers=[self.text(cell) for cell in grid.header],
             tablefmt=self.table,
             disable_numparse=True,
-            colalign=["left", *["right"] * (len(header) - 1)],
+            colalign=["left", *["right"] * (len(grid.header) - 1)],
         ).splitlines()
-        for i in reversed(range(len(sections))):  # from below: lines above keep their numbers
-            if i == 0 or sections[i] != sections[i - 1]:
-                title = self.strong.format(self.text(sections[i]))
-                lines.insert(self.above + i, self.section(title, len(header)))
+        for i in reversed(range(len(grid.rows))):  # from below: lines above keep their numbers
+            if grid.begins_section(i):
+                title = self.strong.format(self.text(grid.sections[i]))
+                lines.insert(self.above + i, self.section(title, len(grid.header)))
         return "\n".join(
             [
-                self.heading.format(self.text(heading)),
+                self.heading.format(self.text(grid.heading)),
                 *lines,
                 "",
-                *(self.remark.format(self.text(remark)) for remark in remarks),
+                *(self.remark.format(self.text(remark)) for remark in grid.remarks),
                 "",
             ]
         )
@@ -88,10 +66,6 @@ def _escape_markdown(text: str) -> str:
     return re.sub(r"([\\*|<>\[\]`])", r"\\\1", text)
 
 
-def _escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in text)
-
-
 MARKDOWN = Markup(
     table="pipe",
     escape=_escape_markdown,
@@ -100,15 +74,6 @@ MARKDOWN = Markup(
     remark="- {}",
     above=2,
     section=lambda text, columns: f"| {text} {'|' * columns}",
-)
-LATEX = Markup(
-    table="latex_raw",
-    escape=_escape_latex,
-    heading="\\paragraph{{{}}}\n",
-    strong="\\textbf{{{}}}",
-    remark="{}\n",
-    above=4,
-    section=lambda text, columns: f"\\multicolumn{{{columns}}}{{l}}{{{text}}} \\\\",
 )
 HTML = Markup(
     table="unsafehtml",

@@ -6,8 +6,8 @@ A page holds blocks of the form
     (the table)
     <!-- /debiasbench -->
 
-RECORDS are relative to the page's folder; OPTIONS are --dataset, --metric, --select, --baseline and
---pivot.
+RECORDS are relative to the page's folder; OPTIONS are --dataset, --metric, --select, --baseline,
+--pivot, --columns and --sort.
 """
 
 from __future__ import annotations
@@ -52,7 +52,15 @@ def regenerated(page: Path) -> tuple[str, str]:
 def _table(page: Path, words: str) -> str:
     parser = _Parser(prog=str(page), add_help=False)
     parser.add_argument("records", nargs="+")
-    for name in ("--dataset", "--metric", "--select", "--baseline", "--pivot"):
+    for name in (
+        "--dataset",
+        "--metric",
+        "--select",
+        "--baseline",
+        "--pivot",
+        "--columns",
+        "--sort",
+    ):
         parser.add_argument(name)
     try:
         arguments = vars(parser.parse_args(shlex.split(words)))

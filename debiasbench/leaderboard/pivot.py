@@ -10,14 +10,15 @@ from debiasbench.common.errors import RecordError, UnknownNameError
 from debiasbench.leaderboard import cells
 from debiasbench.leaderboard.board import Board, boards
 from debiasbench.leaderboard.frame import plain
+from debiasbench.leaderboard.grid import Cell, Grid
 from debiasbench.leaderboard.notes import made_on, samples, training
+from debiasbench.leaderboard.render import heading
 from debiasbench.leaderboard.row import Row, with_settings
 from debiasbench.specs.spec import Choice
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-    from debiasbench.leaderboard.markup import Markup
     from debiasbench.records.record import Record
     from debiasbench.specs.spec import Spec
 
@@ -127,20 +128,24 @@ def _pivot(option: str, columns: list[Column], left_out: list[str]) -> Pivot:
     return Pivot(option, columns, lines, [*notes, *left_out])
 
 
-def write(pivot: Pivot, markup: Markup) -> str:
-    """Write a pivot with everything that one must know to read it."""
+def write(pivot: Pivot, writer: Callable[[Grid], str]) -> str:
+    """Write a pivot with everything that one must know to read it, by one of `WRITERS`."""
+    return writer(grid(pivot))
+
+
+def grid(pivot: Pivot) -> Grid:
+    """Lay out a pivot with everything that one must know to read it."""
     board = pivot.columns[0].board
     scope, _, name = pivot.option.rpartition(".")
     values = [f"{name} {plain(column.value)}" for column in pivot.columns]
     rows = []
     for line in pivot.lines:
-        texts = [markup.text(line.row.name)]
+        texts = [Cell(line.row.name)]
         for column, row in zip(pivot.columns, line.rows, strict=True):
-            text = markup.text("—" if row is None else _cell(row, column.board))
-            texts.append(markup.strong.format(text) if row is not None and row.marked else text)
-        costs = [cells.cost(heading, line.present) for heading in COSTS]
-        texts += [markup.text(text) for text in (_seeds(line), *costs)]
-        rows.append(texts)
+            text = "—" if row is None else _cell(row, column.board)
+            texts.append(Cell(text, row is not None and row.marked))
+        costs = [cells.cost(name, line.present) for name in COSTS]
+        rows.append([*texts, *map(Cell, (_seeds(line), *costs))])
     records = [record for column in pivot.columns for record in column.records]
     remarks = [
         f"{cells.words(board.metric).capitalize()} accuracy on the test split in percent: mean ± "
@@ -151,9 +156,10 @@ def write(pivot: Pivot, markup: Markup) -> str:
         *pivot.notes,
         *dict.fromkeys(f"{cells.options(line.row)}." for line in pivot.lines if line.row.options),
     ]
-    heading = f"{board.dataset} · {board.model} · {cells.words(board.metric)} % by {scope} {name}"
-    return markup.document(
-        " ".join(heading.split()),
+    return Grid(
+        heading(
+            f"{board.dataset} · {board.model} · {cells.words(board.metric)} % by {scope} {name}"
+        ),
         ["method", *values, "seeds", *COSTS],
         rows,
         [cells.section(line.row) for line in pivot.lines],
@@ -182,12 +188,13 @@ def _options(spec: Spec) -> dict[str, Any]:
 
 
 def _without(spec: Spec, option: str) -> Spec:
-    part, dot, name = option.rpartition(".")
+    part, _, name = option.rpartition(".")
     if part == "train":
         return replace(spec, training=_less(spec.training, name))
-    field = part if dot else "method"
-    choice: Choice = getattr(spec, field)
-    changed: dict[str, Any] = {field: Choice(choice.name, _less(choice.options, name))}
+    if part not in PARTS:  # an option of the method, whatever its name
+        part, name = "method", option
+    choice: Choice = getattr(spec, part)
+    changed: dict[str, Any] = {part: Choice(choice.name, _less(choice.options, name))}
     return replace(spec, **changed)
 
 

@@ -1,55 +1,62 @@
-"""Boards as text: Markdown, LaTeX, CSV, JSON or an HTML table."""
+"""Boards as text: for a terminal, or as Markdown, LaTeX, CSV, JSON or an HTML table."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.leaderboard import cells
+from debiasbench.leaderboard.columns import NARROW, WIDE, shown
 from debiasbench.leaderboard.flat import as_csv, as_json
-from debiasbench.leaderboard.markup import HTML, LATEX, MARKDOWN, Markup
+from debiasbench.leaderboard.grid import Cell, Grid
+from debiasbench.leaderboard.latex import latex
+from debiasbench.leaderboard.markup import HTML, MARKDOWN
+from debiasbench.leaderboard.terminal import terminal
 
 if TYPE_CHECKING:
     from debiasbench.leaderboard.board import Board
 
-MARKUPS = {"markdown": MARKDOWN, "latex": LATEX, "html-table": HTML}
+WRITERS: dict[str, Callable[[Grid], str]] = {
+    "markdown": MARKDOWN,
+    "latex": latex,
+    "html-table": HTML,
+    "text": terminal,
+}
+"""Format -> the function that writes a table in it."""
 
 
-def render(boards: Sequence[Board], form: str) -> str:
-    """Write boards in one of `FORMATS`; names and options are escaped for it."""
-    return FORMATS[form](boards)
+def _written(form: str, boards: Sequence[Any]) -> str:
+    return render(boards, form)
 
 
-def _prose(board: Board, markup: Markup) -> str:
-    """Write a board with everything that one must know to read it."""
-    side = list(board.rows[0].side) if board.rows else []
-    header = [
-        "method",
-        f"{cells.words(board.metric)} %",
-        "95 % interval",
-        "seeds",
-        *([f"minus {board.baseline}, points"] if board.baseline else []),
-        *(f"{cells.words(metric)} %" for metric in side),
-        *cells.COSTS,
+FORMATS: dict[str, Callable[[Sequence[Any]], str]] = {
+    **{name: partial(_written, name) for name in WRITERS},
+    "csv": as_csv,
+    "json": as_json,
+}
+"""Format -> the function that writes boards in it."""
+
+
+def render(boards: Sequence[Board], form: str, columns: Sequence[str] | None = None) -> str:
+    """Write boards in one of `FORMATS`; names and options are escaped for it.
+
+    `columns`: names of `COLUMNS`, or None for those that are usual in the format; CSV and JSON
+    hold all of them.
+    """
+    if form not in WRITERS:
+        return FORMATS[form](boards)
+    return "\n".join(WRITERS[form](grid(board, form, columns)) for board in boards)
+
+
+def grid(board: Board, form: str, columns: Sequence[str] | None = None) -> Grid:
+    """Lay out a board with everything that one must know to read it."""
+    used = shown(columns, board, NARROW if form == "latex" else WIDE)
+    rows = [
+        [Cell(column.text(row, board), row.marked and column.strong) for column in used]
+        for row in board.rows
     ]
-    rows = []
-    for row in board.rows:
-        texts = [
-            row.name,
-            cells.flagged(cells.mean(row), board.metric, board.incomplete),
-            cells.bounds(row),
-            cells.seeds(row),
-            *([cells.difference(row)] if board.baseline else []),
-            *(
-                cells.flagged(cells.percent(row.side[metric]), metric, board.incomplete)
-                for metric in side
-            ),
-            *(cells.cost(heading, [row]) for heading in cells.COSTS),
-        ]
-        escaped = [markup.text(text) for text in texts]
-        if row.marked:
-            escaped[:2] = [markup.strong.format(text) for text in escaped[:2]]
-        rows.append(escaped)
     remarks = [
         f"{cells.words(board.metric).capitalize()} accuracy on the test split: mean ± standard "
         f"deviation over seeds, {cells.epoch(board.rule)}. {cells.STRONG}",
@@ -62,22 +69,15 @@ def _prose(board: Board, markup: Markup) -> str:
         *board.notes,
         *dict.fromkeys(f"{cells.options(row)}." for row in board.rows if row.options),
     ]
-    return markup.document(
-        f"{board.dataset} · {board.model}",
-        header,
+    return Grid(
+        heading(f"{board.dataset} · {board.model}"),
+        [column.heading(board) for column in used],
         rows,
         [cells.section(row) for row in board.rows],
         remarks,
     )
 
 
-def _in(markup: Markup) -> Callable[[Sequence[Any]], str]:
-    return lambda boards: "\n".join(_prose(board, markup) for board in boards)
-
-
-FORMATS: dict[str, Callable[[Sequence[Any]], str]] = {
-    **{name: _in(markup) for name, markup in MARKUPS.items()},
-    "csv": as_csv,
-    "json": as_json,
-}
-"""Format -> the function that writes boards in it."""
+def heading(words: str) -> str:
+    """Shorten the checksums in a heading to 8 digits."""
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24,}\b", r"\1", " ".join(words.split()))

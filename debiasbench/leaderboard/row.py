@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from debiasbench.leaderboard.frame import COSTS, plain
 from debiasbench.leaderboard.statistics import interval
+from debiasbench.records.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SIDE_METRICS = ("conflict", "aligned", "worst_group")
+SIDE_METRICS = ("conflict", "aligned", "worst_group")  # those that tables show
 ONE_ROW = (  # what runs must share to be averaged over seeds
     "train",
     "val",
@@ -38,7 +39,7 @@ class Row:
     val: str
     values: dict[int, float]  # seed -> the board's metric
     interval: tuple[float, float]  # 95 %, of the mean over seeds
-    side: dict[str, float]  # means of further metrics
+    side: dict[str, float]  # means of all other metrics
     costs: dict[str, float]  # means of density, parameters, FLOPs, seconds
     failed: dict[int, str]  # seed -> why its run failed
     missing: dict[int, str]  # seed -> why its run has no value
@@ -99,7 +100,7 @@ def _row(runs: list[dict[str, Any]], metric: str) -> Row:
         val=first["val"],
         values=values,
         interval=interval(list(values.values())),
-        side={name: _mean(done, name) for name in SIDE_METRICS if name != metric},
+        side={name: _mean(done, name) for name in METRICS if name != metric},
         costs={name: _mean(done, name) for name in COSTS},
         failed=failed,
         missing=missing,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-from filelock import FileLock, Timeout
 
 from debiasbench.common.atomic import rewrite, write_whole
 from debiasbench.common.errors import BusyError, RecordError, StoreError
+from debiasbench.common.folders import entries
+from debiasbench.common.locks import LockHeldError, locked
 from debiasbench.records.beside import (
     PREDICTIONS,
     WEIGHTS,
@@ -28,7 +29,6 @@ from debiasbench.records.upgrade import former_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from debiasbench.records.beside import Predictions
     from debiasbench.specs.spec import Spec
@@ -111,17 +111,15 @@ class Store:
         its name did not tell precisions apart.
         """
         target = self._target(spec)
-        if target.exists() and (record := read(target)).id == spec.id:
+        if (record := _read_if_there(target)) is not None and record.id == spec.id:
             return target, record
         for former in former_ids(asdict(spec)):
             path = self.folder / f"{spec.stem.removesuffix(spec.id)}{former}.json"
-            if not path.exists():
-                continue
             try:
-                record = read(path)
+                record = _read_if_there(path)
             except RecordError:
                 continue  # whatever it is, it does not have the name of this spec
-            if record.id == spec.id:
+            if record is not None and record.id == spec.id:
                 return path, record
         return None
 
@@ -141,17 +139,17 @@ class Store:
             return None
         return None if self._is_torn(record) else record
 
-    def unfinished(self, specs: Mapping[str, Spec], overwrite: Overwrite) -> dict[str, Spec]:
-        """Return the specs that must be run, by title; see `finished`.
+    def all_finished(
+        self, specs: Mapping[str, Spec], overwrite: Overwrite
+    ) -> Iterator[tuple[str, Record]]:
+        """Yield the title and the record of each spec that need not be run; see `finished`.
 
         Raises `StoreError` for a folder that cannot be read.
         """
-        maybe = self.maybe_recorded(specs)
-        return {
-            title: spec
-            for title, spec in specs.items()
-            if title not in maybe or self.finished(spec, overwrite) is None
-        }
+        for title, spec in self.maybe_recorded(specs).items():
+            record = self.finished(spec, overwrite)
+            if record is not None:
+                yield title, record
 
     def maybe_recorded(self, specs: Mapping[str, Spec]) -> dict[str, Spec]:
         """Return the specs that may have a record, by title, from the names in the folder.
@@ -186,28 +184,30 @@ class Store:
 
     @contextmanager
     def claim(self, spec: Spec) -> Iterator[None]:
-        """Hold the right to run `spec`; the system returns it when the process dies.
+        """Hold the right to run `spec`; it is free again when the process dies.
 
         Raises `BusyError` if another process holds it, `StoreError` if the folder is unwritable.
         """
-        try:
-            locks = self.folder / ".locks"
-            locks.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(locks / f"{spec.stem}.lock", timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise BusyError(
-                f"{spec.stem} is being run by another process. "
-                "Wait for it, or use another --results"
-            ) from error
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            for leftover in self.folder.glob(f".{spec.stem}.*"):
-                leftover.unlink()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder, spec.stem, wait="if void"))
+            except LockHeldError as error:
+                raise BusyError(
+                    f"{spec.stem} is being run by another process ({error.holder}). "
+                    "Wait for it, or use another --results"
+                ) from error
+            except OSError as error:
+                raise self._unwritable(error) from error
+            self._remove_unfinished(spec)
             yield
-        finally:
-            lock.release()
+
+    def _remove_unfinished(self, spec: Spec) -> None:
+        """Remove what a killed process wrote under temporary names; the caller holds the claim."""
+        with suppress(OSError):
+            for entry in entries(self.folder):
+                if entry.name.startswith(f".{spec.stem}."):
+                    with suppress(OSError):
+                        Path(entry).unlink()
 
     def save(
         self, record: Record, predictions: Predictions | None, weights: bytes | None = None
@@ -241,7 +241,8 @@ class Store:
         """Return the files of a record of `spec` under a former name; free the current name."""
         target = self._target(spec)
         try:
-            if target.exists() and read(target).id != spec.id:
+            current = _read_if_there(target)
+            if current is not None and current.id != spec.id:
                 migrate(target)
             stored = self._find(spec)
         except RecordError:
@@ -257,6 +258,16 @@ class Store:
             f"Cannot write to {self.folder}: {error.strerror or error}. "
             "Choose another folder with --results, or check its permissions and the free disk space"
         )
+
+
+def _read_if_there(path: Path) -> Record | None:
+    """Read a record file, or return None if there is none; raises `RecordError`."""
+    try:
+        return read(path) if path.exists() else None
+    except RecordError:
+        if path.exists():
+            raise
+        return None  # another process has just removed it
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from debiasbench.records.metrics import accuracies
 from debiasbench.records.record import Outcome, SplitResult
 from debiasbench.records.selection import RULES
 from debiasbench.records.store import prediction_key
-from debiasbench.training.predict import hits
+from debiasbench.training.predict import check_logits, hits
 from debiasbench.training.rules import group_counts
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ class Evaluation:
 
 
 def evaluate(trained: Trained, splits: Mapping[str, HeldOut], predictor: Predictor) -> Evaluation:
-    """Predict all splits, once for each set of weights that a selection rule keeps."""
+    """Predict all splits, once for each set of weights that a selection rule keeps.
+
+    Raises errors as `check_logits` does.
+    """
     predictions = {
         f"{name}.{label}": _compact(values)
         for name, split in splits.items()
@@ -56,6 +59,7 @@ def evaluate(trained: Trained, splits: Mapping[str, HeldOut], predictor: Predict
             results[weights] = {}
             for name, split in splits.items():
                 logits = predictor.predict(trained.objective, split.view)
+                check_logits(logits, len(split.view), len(split.aligned))
                 correct = hits(logits, split.view, len(split.totals))
                 metrics = accuracies(group_counts(split, correct))
                 results[weights][name] = SplitResult(correct, metrics)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,14 @@ from debiasbench.common.errors import RecordError
 from debiasbench.common.randomness import generator, seeded
 from debiasbench.core.model import Shape
 from debiasbench.records.store import read, read_weights, write_bytes
-from debiasbench.sparsity import compact, maskable, pack_state, to_csr, unpack_state
+from debiasbench.sparsity import (
+    SparsityError,
+    compact,
+    maskable,
+    pack_state,
+    to_csr,
+    unpack_state,
+)
 from debiasbench.specs.resolve import instance
 
 if TYPE_CHECKING:
@@ -63,28 +70,37 @@ def export(record_path: Path, plugins: Plugins, *, to: Kind, out: Path | None = 
     call `debiasbench.sparsity.to_csr` with the unpacked network.
     `out`: the file to write; by default, a file beside the record.
 
-    Raises `RecordError` if the record has no weights, or if outputs would differ.
+    Raises `RecordError` if the record has no weights, if the network cannot be made smaller in this
+    way, or if outputs would differ.
     """
     record = read(record_path)
     network, shape, content = load_network(record_path, record, plugins)
     x = torch.rand(BATCH, *shape.input, generator=generator(0, "export"))
     masks = {name: p.detach() != 0 for name, p in maskable(network).items()}
     path = out or record_path.with_name(record.spec.stem + ENDINGS[to])
-    if to == "compact":
-        compacted = compact(network, masks, x[:2])
-        small, parameters = compacted.model, compacted.parameters
-        written = _program(small, x)
-    else:
-        written = save(pack_state(network.state_dict(), masks, keep_minus_zeros=False))
-        small = copy.deepcopy(network)
-        small.load_state_dict(unpack_state(load(written))[0])
-        parameters = sum(int((p != 0).sum()) for p in network.parameters())
     layers: tuple[str, ...] = ()
-    if to == "csr":
-        converted = to_csr(small, masks, x)
-        small = converted.model
-        layers = tuple(choice.name for choice in converted.layers if choice.chosen)
+    try:
+        if to == "compact":
+            compacted = compact(network, masks, x[:2])
+            small, parameters = compacted.model, compacted.parameters
+            written = _program(small, x)
+        else:
+            written = save(pack_state(network.state_dict(), masks, keep_minus_zeros=False))
+            small, *_ = load_network(record_path, record, plugins)
+            small.load_state_dict(unpack_state(load(written))[0])
+            parameters = sum(int((p != 0).sum()) for p in network.parameters())
+        if to == "csr":
+            converted = to_csr(small, masks, x)
+            small = converted.model
+            layers = tuple(choice.name for choice in converted.layers if choice.chosen)
+    except SparsityError as error:
+        raise RecordError(
+            f"{record_path} was not exported: {error}. --to packed does not need this"
+        ) from error
     difference = _difference(network, small, x)
+    if to == "compact":  # what was written computes the same as `small`
+        loaded = torch.export.load(io.BytesIO(written)).module()
+        difference = max(difference, _difference(network, loaded, x))
     if not difference < 1e-4:
         raise RecordError(
             f"{record_path} was not exported: its outputs would differ by {difference:.2g}, "
@@ -129,6 +145,8 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 def _program(network: nn.Module, x: Tensor) -> bytes:
     """Serialise a network as a program that needs only torch, for batches of any size."""
+    with torch.no_grad():
+        network(x)  # fills caches, whose tensors are constants of the program
     batch = {0: torch.export.Dim.DYNAMIC}
     example = x[:2].clone()  # the file contains the whole storage of the example
     program = torch.export.export(network, (example,), dynamic_shapes=(batch,))
@@ -139,8 +157,10 @@ def _program(network: nn.Module, x: Tensor) -> bytes:
 
 @torch.no_grad()
 def _difference(one: nn.Module, two: nn.Module, x: Tensor) -> float:
-    expected = one(x)
-    return float((expected - two(x)).abs().max() / expected.abs().max().clamp(min=1e-12))
+    expected, actual = one(x), two(x)
+    if actual.shape != expected.shape:
+        return math.inf
+    return float((expected - actual).abs().max() / expected.abs().max().clamp(min=1e-12))
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,27 +12,36 @@ from torch import Tensor, nn
 from debiasbench.common.errors import (
     DebiasbenchError,
     OptionError,
+    OutOfMemory,
     PluginError,
+    PredictionFailed,
     SupervisionError,
 )
+from debiasbench.common.foreign import contained, explained, is_interrupt
+from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.randomness import derive, seeded
 from debiasbench.core.lab import Lab
 from debiasbench.core.modes import is_finite
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.stage import StageCost, Trained
 from debiasbench.core.supervision import Supervision
-from debiasbench.sparsity import Sparsify, SparsityError
+from debiasbench.runs.ledger import Ledger, last_step
+from debiasbench.sparsity import NotAttached, Sparsify, SparsityError
+from debiasbench.sparsity.guards import check_reported
+from debiasbench.sparsity.names import named_parameters
 from debiasbench.specs.resolve import instance, training_of
+from debiasbench.training.predict import check_logits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from debiasbench.core.component import Component
+    from debiasbench.core.head import Head
     from debiasbench.core.method import Method
     from debiasbench.core.model import Model
     from debiasbench.core.settings import Training
     from debiasbench.core.stage import Stage, Trainer
-    from debiasbench.core.view import HeldOut, View
+    from debiasbench.core.view import View
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
     from debiasbench.training.placed import PlacedTask
@@ -40,10 +50,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a method returned, and all its stages that were trained, in order."""
+    """What a method returned, all its stages in order, and its name for errors."""
 
     trained: Trained
     stages: tuple[Trained, ...]
+    owner: str = "the method"
 
     @property
     def costs(self) -> list[StageCost]:
@@ -75,7 +86,8 @@ def fit(
     views = {"train": placed.view("train", supervision.train)}
     if supervision.val != "none":
         views["val"] = placed.view("val", "groups")
-    backend = _Backend(trainer, predictor, placed.device, placed.held_out("val"))
+    ledger = Ledger(with_checkpoints=supervision.val != "none")
+    backend = _backend(trainer, predictor, placed, ledger)
     lab = Lab(
         backend=backend,
         model=model,
@@ -87,18 +99,37 @@ def fit(
         seed=seed,
         components=components,
     )
+    # seeded for methods that use global generators
+    module = type(method).__module__
+    with blamed(owner, module), seeded(derive(seed, "fit")), contained(owner, signals=False):
+        result = method.fit(lab)
+    return Fitted(_as_trained(result, ledger, owner), tuple(ledger.stages), owner)
+
+
+@contextmanager
+def blamed(owner: str, module: str = "") -> Iterator[None]:
+    """Name the method in errors that its code, in `module`, raises inside the context.
+
+    `SupervisionError`, `OptionError` and other errors of the package stay what they are; any other
+    error becomes a `PluginError`.
+    """
     try:
-        with seeded(derive(seed, "fit")):  # for methods that use torch's global generator
-            result = method.fit(lab)
+        yield
     except SupervisionError as error:
         raise SupervisionError(f"{owner}: {error}") from error
     except SparsityError as error:
         raise OptionError(f"{owner}: {error}") from error
     except DebiasbenchError:
         raise
-    except Exception as error:
-        raise PluginError(f"{owner} raised {first_line(error)}") from error
-    return Fitted(_as_trained(result, backend.stages, owner), tuple(backend.stages))
+    except BaseException as error:  # a plugin may raise anything, also SystemExit
+        if is_interrupt(error):
+            raise
+        if is_out_of_memory(error):
+            raise OutOfMemory(
+                f"{owner} needs more memory than there is. Use a smaller network or less data"
+            ) from error
+        raised = explained(error, module)
+        raise PluginError(f"{owner} raised {raised}. --debug shows the traceback") from error
 
 
 def fit_spec(
@@ -119,45 +150,63 @@ def fit_spec(
     )
 
 
-def first_line(error: Exception) -> str:
-    """Return the type and the first line of the message of an error."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
-
-
+@dataclass(frozen=True, eq=False)
 class _Backend:
-    """Trains and predicts for a lab, and keeps the result of each stage."""
+    """What a lab calls.
 
-    def __init__(
-        self, trainer: Trainer, predictor: Predictor, device: torch.device, validation: HeldOut
-    ) -> None:
-        self._trainer, self._predictor, self._validation = trainer, predictor, validation
-        self.device = device
-        self.stages: list[Trained] = []
+    The functions are closures, so that a method that looks into its lab finds neither the
+    validation split nor the trainer.
+    """
 
-    def train(self, stage: Stage) -> Trained:
-        (trained,) = self._trainer.train([replace(stage, validation=self._validation)])
-        self.stages.append(trained)
-        return replace(trained, curves={})  # a method must not see validation metrics
-
-    def predict(self, objective: Objective, view: View) -> Tensor:
-        return self._predictor.predict(objective, view)
-
-    def features(self, objective: Objective, head: nn.Linear, view: View) -> Tensor:
-        return self._predictor.features(objective, head, view)
+    device: torch.device
+    train: Callable[[Stage], Trained]
+    predict: Callable[[Objective, View], Tensor]
+    features: Callable[[Objective, Head, View], Tensor]
 
 
-def _as_trained(result: object, stages: Sequence[Trained], owner: str) -> Trained:
+def _backend(
+    trainer: Trainer, predictor: Predictor, placed: PlacedTask, ledger: Ledger
+) -> _Backend:
+    validation, classes = placed.held_out("val"), placed.task.shape.classes
+
+    def train(stage: Stage) -> Trained:
+        (trained,) = trainer.train([replace(stage, validation=validation)])
+        return ledger.given(trained)
+
+    def predict(objective: Objective, view: View) -> Tensor:
+        logits = predictor.predict(objective, view)
+        with located(*last_step(ledger.costs)):
+            check_logits(logits, len(view), classes)
+        return logits
+
+    def features(objective: Objective, head: Head, view: View) -> Tensor:
+        return predictor.features(objective, head, view)
+
+    return _Backend(placed.device, train, predict, features)
+
+
+@contextmanager
+def located(stage: str, step: int) -> Iterator[None]:
+    """Name the stage and step after which predictions inside the context fail."""
+    try:
+        yield
+    except PredictionFailed as error:
+        raise PredictionFailed(stage, step) from error
+
+
+def _as_trained(result: object, ledger: Ledger, owner: str) -> Trained:
     """Check what a method returned; make a network or objective a result without checkpoints."""
     if isinstance(result, Trained):
-        last = result.checkpoints.get("last")
-        state = result.objective.state_dict()
-        if last and any(not torch.equal(state[name], value) for name, value in last.state.items()):
+        kept = ledger.kept(result, owner)
+        try:
+            check_reported(kept.objective, kept.masks, kept.densities)
+        except NotAttached as error:
             raise PluginError(
                 f"{owner} changed weights after lab.train and then returned the stage, whose "
-                "checkpoints do not have this change: return the network instead, which is "
+                f"density is another: {error}. Return the network instead, which is "
                 "stage.objective.network"
-            )
-        return result
+            ) from error
+        return kept
     if not isinstance(result, nn.Module):
         raise PluginError(
             f"{owner} returned {type(result).__name__} from fit; return the result of lab.train, "
@@ -166,7 +215,7 @@ def _as_trained(result: object, stages: Sequence[Trained], owner: str) -> Traine
     objective = as_objective(result)
     if not is_finite(objective):
         raise PluginError(f"{owner} returned a network with a weight that is NaN or infinite")
-    return Trained(objective, densities=_densities(objective, stages))
+    return Trained(objective, densities=_densities(objective, ledger.stages))
 
 
 def _densities(objective: Objective, stages: Sequence[Trained]) -> dict[str, float]:
@@ -176,7 +225,7 @@ def _densities(objective: Objective, stages: Sequence[Trained]) -> dict[str, flo
     Weights that the method replaced later, such as those of a refitted head, are dense.
     """
     densities: dict[str, float] = {}
-    for name, weight in objective.named_parameters():
+    for name, weight in named_parameters(objective):
         for stage in reversed(stages):
             if (density := _density(name, weight, stage)) is not None:
                 densities[name] = density

@@ -9,8 +9,15 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from debiasbench.specs.plugins import version
+from debiasbench.specs.resolve import parts
+
+if TYPE_CHECKING:
+    from debiasbench.records.record import Record
+    from debiasbench.specs.plugins import Plugins
+    from debiasbench.specs.spec import Spec
 
 PACKAGES = ("debiasbench", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 
@@ -29,6 +36,31 @@ def code(*parts: object) -> str:
     objects = [part for part in parts if part is not None]
     packages = {"debiasbench", *(type(part).__module__.split(".")[0] for part in objects)}
     return hashlib.sha256("".join(map(_code, sorted(packages))).encode()).hexdigest()
+
+
+def plugin_code(plugins: Plugins, spec: Spec) -> dict[str, str]:
+    """Return the SHA-256 of the source files of each part of a spec that is not builtin.
+
+    Without parts that have no files, such as classes of an interactive session.
+    """
+    digests = {}
+    for kind, (registry, choice) in parts(plugins, spec).items():
+        entry = registry[choice.name]
+        package = entry.load().__module__.partition(".")[0]
+        if not entry.origin.builtin and getattr(sys.modules.get(package), "__file__", None):
+            digests[kind] = _code(package)
+    return digests
+
+
+def changed(record: Record, plugins: Plugins) -> list[str]:
+    """Return the plugins, such as "acme 1.0", whose code is not the one that made a record.
+
+    Empty if that is not known: for records of older versions of debiasbench.
+    """
+    before = record.provenance.plugin_code
+    now = plugin_code(plugins, record.spec) if before else {}
+    names = [record.provenance.plugins[k] for k in before if now.get(k, before[k]) != before[k]]
+    return list(dict.fromkeys(names))
 
 
 @functools.cache

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from debiasbench.common.errors import TrainingFailed
+import torch
+
+from debiasbench.common.errors import StoreError, TrainingFailed
 from debiasbench.common.signals import Stop, stopped_by_signals
 from debiasbench.records.record import Curves, Failure, Provenance, Record, TaskFacts
 from debiasbench.records.selection import RULES
@@ -16,10 +18,11 @@ from debiasbench.records.store import PREDICTIONS, WEIGHTS, Run, digest, sha256
 from debiasbench.runs import provenance
 from debiasbench.runs.cost import cost_of
 from debiasbench.runs.evaluate import evaluate, serialised_weights
-from debiasbench.runs.fit import Fitted, fit_spec
-from debiasbench.specs.resolve import instance, training_of
+from debiasbench.runs.fit import Fitted, blamed, fit_spec, located
+from debiasbench.runs.ledger import last_step
+from debiasbench.specs.resolve import instance, parts, training_of
 from debiasbench.training import stage_store
-from debiasbench.training.device import peak_memory, reset_peak_memory
+from debiasbench.training.device import computing_threads, peak_memory, reset_peak_memory
 from debiasbench.training.predict import Predictor
 from debiasbench.training.stage_store import StageStore
 from debiasbench.training.trainer import Sequential
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from debiasbench.core.stage import Trained
     from debiasbench.records.store import Overwrite, Store
     from debiasbench.specs.plugins import Plugins
-    from debiasbench.specs.registry import Registry
     from debiasbench.specs.spec import Choice, Spec
     from debiasbench.training.execution import Execution
     from debiasbench.training.placed import PlacedTask
@@ -66,7 +68,8 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
     if (existing := team.tell(finished())) is not None:
         return existing
     following = stopped_by_signals() if workplace.interruptible else nullcontext(Stop())
-    with following as stop, stop.explaining():
+    threads = computing_threads(training_of(spec).threads)
+    with following as stop, stop.explaining(), threads:
         if team.size == 1:  # several processes must stop at the same place
             stop.check()
         with store.claim(spec) if team.rank == 0 else nullcontext():
@@ -81,7 +84,8 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
             stop.resumable = True
             if record.failure is None:  # the stages of a failed run are kept for inspection
                 current.stages.done()
-            stage_store.collect(current.stages.folder)
+            with suppress(StoreError):  # the record is written
+                stage_store.collect(current.stages.folder)
             return Run(record, path, fresh=True)
 
 
@@ -106,7 +110,7 @@ class _CurrentRun:
         self.stages = self._stage_store(overwrite)
 
     def record(self, *, keep_weights: bool) -> Record:
-        """Train, evaluate, and return the record, with status "failed" if training fails."""
+        """Train, evaluate, and return the record, with status "failed" for NaN."""
         spec, workplace = self._spec, self._workplace
         empty = Record(
             id=spec.id,
@@ -118,10 +122,11 @@ class _CurrentRun:
         )
         try:
             fitted = self._fit()
+            with blamed(fitted.owner), located(*last_step(fitted.costs)):
+                return self._evaluated(empty, fitted, keep_weights=keep_weights)
         except TrainingFailed as error:
-            failure = Failure("NonFiniteLoss", str(error), error.stage, error.step, error.last_loss)
+            failure = Failure(error.kind, str(error), error.stage, error.step, error.last_loss)
             return replace(empty, status="failed", failure=failure)
-        return self._evaluated(empty, fitted, keep_weights=keep_weights)
 
     def _fit(self) -> Fitted:
         workplace = self._workplace
@@ -166,20 +171,10 @@ class _CurrentRun:
             curves=[_curves(stage) for stage in fitted.stages],
         )
 
-    def _parts(self) -> dict[str, tuple[Registry[Any], Choice]]:
-        """Return for each part of the spec the registry and the choice from it."""
-        plugins, spec = self._workplace.plugins, self._spec
-        parts: dict[str, tuple[Registry[Any], Choice | None]] = {
-            "dataset": (plugins.datasets, spec.dataset),
-            "model": (plugins.models, spec.model),
-            "method": (plugins.methods, spec.method),
-            "sparse": (plugins.sparsifiers, spec.sparse),
-        }
-        return {kind: (r, choice) for kind, (r, choice) in parts.items() if choice is not None}
-
     def _stage_store(self, overwrite: Overwrite) -> StageStore:
         workplace, spec, execution = self._workplace, self._spec, self._workplace.execution
-        instances = {kind: instance(*part) for kind, part in self._parts().items()}
+        chosen = parts(workplace.plugins, spec)
+        instances = {kind: instance(*part) for kind, part in chosen.items()}
         method = instances.pop("method")
         identity: Mapping[str, object] = {
             "data": self._facts.fingerprint,
@@ -188,6 +183,7 @@ class _CurrentRun:
             # not the method's code, since a stage contains everything that the method decides
             "code": provenance.code(*instances.values()),
             "versions": provenance.versions(),
+            # of a CPU, with the number of threads
             "hardware": f"{execution.device} {execution.hardware}",
             "numerics": asdict(self._predictor.numerics),
             "processes": execution.team.size,
@@ -202,11 +198,10 @@ class _CurrentRun:
         )
 
     def _provenance(self) -> Provenance:
-        execution = self._workplace.execution
+        execution, plugins = self._workplace.execution, self._workplace.plugins
+        chosen = parts(plugins, self._spec)
         return Provenance(
-            plugins={
-                kind: str(r[choice.name].origin) for kind, (r, choice) in self._parts().items()
-            },
+            plugins={kind: str(r[choice.name].origin) for kind, (r, choice) in chosen.items()},
             versions=provenance.versions(),
             device=str(execution.device),
             hardware=execution.hardware,
@@ -215,9 +210,11 @@ class _CurrentRun:
             arithmetic={
                 **asdict(self._predictor.numerics),
                 "processes": execution.team.size,
+                "threads": torch.get_num_threads(),
             },
             started=self._started.isoformat(timespec="seconds"),
-            code=provenance.code(*(instance(*part) for part in self._parts().values())),
+            code=provenance.code(*(instance(*part) for part in chosen.values())),
+            plugin_code=provenance.plugin_code(plugins, self._spec),
         )
 
 

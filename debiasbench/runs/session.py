@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import DataError, DebiasbenchError, UnknownNameError
+from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.common.options import as_dict
 from debiasbench.common.processes import speaks
 from debiasbench.common.progress import Progress
@@ -17,11 +18,12 @@ from debiasbench.files import task_cache
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
 from debiasbench.records.store import Store
-from debiasbench.runs.fit import Fitted, first_line, fit_spec
+from debiasbench.runs.fit import Fitted, fit_spec
 from debiasbench.runs.run import run_spec
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import find_dataset, instance, make_spec, training_of
 from debiasbench.training.batch_size import Sizing
+from debiasbench.training.device import computing_threads
 from debiasbench.training.distributed import joined
 from debiasbench.training.execution import Execution
 from debiasbench.training.placed import PlacedTask
@@ -202,7 +204,8 @@ class Session:
     def rehearse(self, spec: Spec, trainer: Trainer, task: PlacedTask | None = None) -> Fitted:
         """Let the method of a spec run with another trainer, which need not train its stages."""
         placed = task or self.task(spec.dataset)
-        return fit_spec(spec, self.plugins, placed, trainer, self.predictor(spec))
+        with computing_threads(training_of(spec).threads):
+            return fit_spec(spec, self.plugins, placed, trainer, self.predictor(spec))
 
     def predictor(self, spec: Spec) -> Predictor:
         """Return a predictor that computes in the precision of a spec."""
@@ -212,12 +215,16 @@ class Session:
 def load_task(plugins: Plugins, choice: Choice, root: Path) -> Task:
     """Return the task of a data set, from the cache if it is there; raises `DataError`."""
     entry = plugins.datasets[choice.name]
+    module = entry.load().__module__
     try:
-        task = task_cache.load(choice.name, instance(plugins.datasets, choice), root)
+        with contained(str(entry), signals=False):
+            task = task_cache.load(choice.name, instance(plugins.datasets, choice), root)
     except DebiasbenchError:
         raise
-    except Exception as error:
-        raise DataError(f"{entry} could not be loaded: {first_line(error)}") from error
+    except BaseException as error:  # a plugin may raise anything, also SystemExit
+        if is_interrupt(error):
+            raise
+        raise DataError(f"{entry} could not be loaded: {explained(error, module)}") from error
     for name, known in ((task.metric, METRICS), (task.select, RULES)):
         if name not in known:
             raise UnknownNameError(f"metric or selection rule of {entry}", name, known)

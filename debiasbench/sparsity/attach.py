@@ -14,11 +14,11 @@ from debiasbench.sparsity.guards import check_holds, check_ranks, check_same_sha
 from debiasbench.sparsity.hooks import Hooks
 from debiasbench.sparsity.layer import Layer
 from debiasbench.sparsity.masks import pack, unpack
-from debiasbench.sparsity.params import matching_any, select
+from debiasbench.sparsity.params import layouts, left_dense, matching_any, select, tied
 from debiasbench.sparsity.stats import statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -39,7 +39,10 @@ ELEMENTWISE = {
     torch.optim.Adadelta,
     torch.optim.RMSprop,
 }
-"""Optimizers that leave a weight at 0 whose value, gradient and state are 0, whatever others do."""
+"""Optimizers that leave a weight at 0 whose value, gradient and state are 0, whatever others do.
+
+Without hooks, nothing comes between the masked gradients and the step of these optimizers.
+"""
 
 
 class SparseTraining:
@@ -47,10 +50,12 @@ class SparseTraining:
 
     `masks`: bool, by parameter name, allocated once and changed in place; `step`: optimizer steps
     taken, without those that a `GradScaler` skipped; `updates`: of the topology; `explored`:
-    bool, active at any time. With hooks the training loop stays as it is. Without (`hooks=False`)
-    whoever owns the step calls `due`, `constrain_gradients`, `constrain_weights` and `update`.
-    Gradients are read when the optimizer steps, so under data parallelism they are the reduced
-    gradients and masks stay equal on all ranks, which every update checks.
+    bool, active at any time; `dense`: names of the other weights of the model, which `density` does
+    not count; `tied`: other names of sparse weights, by name. With hooks the training loop stays as
+    it is. Without (`hooks=False`) whoever owns the step calls `due`, `constrain_gradients`,
+    `constrain_weights` and `update`. Gradients are read when the optimizer steps, so under data
+    parallelism they are the reduced gradients and masks stay equal on all ranks, which every update
+    checks.
     """
 
     def __init__(
@@ -69,10 +74,14 @@ class SparseTraining:
         self.updater, self.seed, self.total_steps = updater, seed, total_steps
         self.step = self.updates = 0
         self.weights = select(model, include=updater.include, exclude=updater.exclude)
+        self.layouts = layouts(model)
+        self.dense, self.tied = left_dense(model, self.weights), tied(model, self.weights)
         self._every = updater.interval().steps(total_steps, steps_per_epoch)
         self._dense = matching_any(updater.keep_dense, self.weights)
         check_holds(optimizer, self.weights)
-        self.masks = first_masks(updater, self.weights, self._dense, seed, densities, masks)
+        self.masks = first_masks(
+            updater, self.weights, self.layouts, self._dense, seed, densities, masks
+        )
         self.explored = {name: mask.clone() for name, mask in self.masks.items()}
         self._waits_for_gradients = updater.init.startswith("snip") and masks is None
         self._budgets = self._counts = self._count()
@@ -105,12 +114,13 @@ class SparseTraining:
         Hooks do not survive copying or pickling an optimizer. `model`: if its parameters changed
         too. Raises `SparsityError` if they do not fit, and nothing changes.
         """
-        weights = self.weights
+        weights, layout = self.weights, self.layouts
         if model is not None:
             weights = select(model, include=self.updater.include, exclude=self.updater.exclude)
+            layout = layouts(model)
             check_same_shapes({n: m.shape for n, m in self.masks.items()}, weights)
         check_holds(optimizer, weights)
-        self.weights = weights
+        self.weights, self.layouts = weights, layout
         self.detach()
         self._optimizer = optimizer
         self._apply()
@@ -164,8 +174,10 @@ class SparseTraining:
     @torch.no_grad()
     def constrain_weights(self) -> None:
         """Set inactive weights to 0, in place."""
-        # with gradients and optimizer state masked, an elementwise optimizer leaves them at 0
-        if self.updater.optimizer_state != "mask" or type(self._optimizer) not in ELEMENTWISE:
+        # with gradients and optimizer state masked, an elementwise optimizer leaves them at 0;
+        # in a loop with hooks, other code may have changed gradients or state after they were
+        stays = self.updater.optimizer_state == "mask" and type(self._optimizer) in ELEMENTWISE
+        if not stays or self._hooks is not None:
             self._apply()
 
     @torch.no_grad()
@@ -197,7 +209,11 @@ class SparseTraining:
         """Score connections by this step's gradients, those of the dense network (SNIP)."""
         gradients = {n: p.grad for n, p in self.weights.items() if p.grad is not None}
         _check_finite(gradients, step)
-        masks = first_masks(self.updater, self.weights, self._dense, self.seed, gradients=gradients)
+        frozen = {name for name, p in self.weights.items() if not p.requires_grad}
+        dense = self._dense | frozen
+        masks = first_masks(
+            self.updater, self.weights, self.layouts, dense, self.seed, gradients=gradients
+        )
         self._waits_for_gradients = False
         self._account(step + 1, dense_gradients=False)
         for name, mask in masks.items():
@@ -225,7 +241,11 @@ class SparseTraining:
         return pruned and not self._waits_for_gradients
 
     def stats(self) -> Stats:
-        """Return layers, exploration, churn and dead units as they are now."""
+        """Return layers, exploration, churn and dead units as they are now.
+
+        Raises `NotAttached` if weights off the mask are not 0: the density would not be real.
+        """
+        self.check()
         return statistics(self)
 
     def training_flops(self, flops: Flops) -> TrainingFlops:
@@ -312,32 +332,39 @@ class SparseTraining:
         return min(1.0, max(0.0, (done - begin) / (end - begin)))
 
     def _update(self, step: int) -> None:
-        """Replace the masks by the updater's."""
-        names = list(self.weights)
+        """Replace the masks by the updater's; weights that were frozen keep theirs."""
+        names = [name for name, p in self.weights.items() if p.requires_grad]
+        if not names:
+            return
         scale = getattr(self._optimizer, "grad_scale", None)
-        layers = [
-            Layer(
-                name=name,
-                weight=p.detach(),
-                mask=self.masks[name],
-                active=self._counts[name],
-                budget=self._budgets[name],
-                gradient=_unscaled(self._gradients.get(name), scale),
-                state=self._optimizer.state.get(p, {}),
-                explored=self.explored[name],
-                last=name == names[-1],
-                dense=name in self._dense,
-                seed=self.seed,
-                step=step,
+        layers = []
+        for name in names:
+            p, by_output = self.weights[name], self.layouts[name].by_output
+            gradient = _unscaled(self._gradients.get(name), scale)
+            state = self._optimizer.state.get(p, {})
+            layers.append(
+                Layer(
+                    name=name,
+                    weight=by_output(p.detach()),
+                    mask=by_output(self.masks[name]),
+                    active=self._counts[name],
+                    budget=self._budgets[name],
+                    gradient=None if gradient is None else by_output(gradient),
+                    state={k: by_output(v) if _fits(v, p) else v for k, v in state.items()},
+                    explored=by_output(self.explored[name]),
+                    last=name == names[-1],
+                    dense=name in self._dense,
+                    seed=self.seed,
+                    step=step,
+                )
             )
-            for name, p in self.weights.items()
-        ]
-        new = self.updater.update(layers, self.progress(step))
-        self._check_masks(new)
+        returned = self.updater.update(layers, self.progress(step))
+        self._check_masks(layers, returned)
+        new = {name: self.layouts[name].stored(returned[name]) for name in names}
         self._account(step + 1, dense_gradients=self.updater.reads() == "gradients")
         self.exchanged_last = 0
-        for name, p in self.weights.items():
-            old, mask = self.masks[name], new[name]
+        for name, mask in new.items():
+            p, old = self.weights[name], self.masks[name]
             grown = mask & ~old
             p.masked_fill_(grown, 0.0)  # it may have moved while inactive
             if self.updater.optimizer_state != "dense":
@@ -366,7 +393,7 @@ class SparseTraining:
     def _zero_state(self, p: nn.Parameter, keep: Tensor) -> None:
         """Set gradient and optimizer state (momentum, Adam moments) to 0 outside `keep`."""
         for value in (p.grad, *self._optimizer.state.get(p, {}).values()):
-            if isinstance(value, torch.Tensor) and value.shape == p.shape:
+            if _fits(value, p):
                 value.mul_(keep)
 
     def _count(self) -> dict[str, int]:
@@ -378,14 +405,14 @@ class SparseTraining:
         always = updater.optimizer_state == "dense" or updater.reads() == "all gradients"
         self.ledger.charge(self._counts, until, always_dense=always, dense_last=dense_gradients)
 
-    def _check_masks(self, new: Mapping[str, Tensor]) -> None:
+    def _check_masks(self, layers: Sequence[Layer], new: Mapping[str, Tensor]) -> None:
         """Check what a third-party updater returned, before anything changes."""
-        for name, old in self.masks.items():
-            mask = new.get(name)
-            if mask is None or mask.shape != old.shape or mask.dtype != torch.bool:
+        for layer in layers:
+            mask, shape = new.get(layer.name), layer.mask.shape
+            if mask is None or mask.shape != shape or mask.dtype != torch.bool:
                 raise SparsityError(
                     f"{type(self.updater).__name__}.update returned no bool mask of shape "
-                    f"{tuple(old.shape)} for {name}"
+                    f"{tuple(shape)} for {layer.name}"
                 )
 
 
@@ -396,6 +423,11 @@ def _check_finite(gradients: Mapping[str, Tensor], step: int) -> None:
                 f"The gradient of {name} is not finite at step {step}, when the topology should "
                 "change: lower the learning rate, or clip gradients"
             )
+
+
+def _fits(value: Any, p: Tensor) -> bool:
+    """Return whether a gradient or a part of the optimizer's state has a value for each weight."""
+    return isinstance(value, torch.Tensor) and value.shape == p.shape
 
 
 def _unscaled(gradient: Tensor | None, scale: Tensor | None) -> Tensor | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from debiasbench.sparsity.params import maskable
+from debiasbench.sparsity.copies import copied, to_float64
+from debiasbench.sparsity.params import layouts, maskable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,13 +39,14 @@ def connectivity(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor)
     and gradients are positive exactly where a path exists (the idea of SynFlow; Tanaka et al.,
     NeurIPS 2020). This holds if the layers between the weights are monotone, as ReLU is.
     """
-    probe = copy.deepcopy(model).double().eval()
+    probe = copied(model).train().eval()
+    to_float64(probe)
     _make_positive(probe, masks)
     weights = {n: p for n, p in maskable(probe).items() if n in masks}
-    output = probe(torch.ones_like(example[:1], dtype=torch.double)).flatten()
+    output = probe(torch.ones_like(example[:1], dtype=torch.double, device="cpu")).flatten()
     gradients = torch.autograd.grad(output.sum(), list(weights.values()), allow_unused=True)
     useful = sum(
-        int(((g != 0) & masks[n]).sum())
+        int(((g != 0) & masks[n].cpu()).sum())
         for n, g in zip(weights, gradients, strict=True)
         if g is not None
     )
@@ -59,13 +60,14 @@ def connectivity(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor)
 
 @torch.no_grad()
 def _make_positive(probe: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    weights = maskable(probe)
+    weights, layout = maskable(probe), layouts(probe)
     for name, p in probe.named_parameters():
         p.requires_grad_(name in weights)
         p.zero_()
         if name in weights:
             mask = masks.get(name, torch.ones_like(p))
-            p.copy_(mask / mask[0].numel())  # keeps products of many layers finite
+            fan_in = layout[name].shape(p.shape)[1:].numel()
+            p.copy_(mask / fan_in)  # keeps products of many layers finite
     for layer in probe.modules():
         if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.running_mean is not None:
             layer.reset_running_stats()

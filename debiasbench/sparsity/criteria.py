@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from debiasbench.sparsity.layout import Layout
     from debiasbench.sparsity.patterns import Pattern
 
 
@@ -118,6 +119,7 @@ def global_masks(
 def first_masks(
     updater: MaskSettings,
     weights: Mapping[str, nn.Parameter],
+    layouts: Mapping[str, Layout],
     dense: set[str],
     seed: int,
     densities: Mapping[str, float] | None = None,
@@ -126,17 +128,19 @@ def first_masks(
 ) -> dict[str, Tensor]:
     """Return the masks at the start of training, according to the updater's `init`.
 
-    `densities`: by layer, instead of the updater's density. `masks`: used as they are. If `init`
-    needs `gradients` and there are none yet, all masks are ones.
+    `layouts`: of the weights, which patterns depend on. `densities`: by layer, instead of the
+    updater's density. `masks`: used as they are. If `init` needs `gradients` and there are none
+    yet, all masks are ones.
     """
     if masks is not None:
         return _given(masks, weights)
     by_gradient = updater.init.startswith("snip")
     if by_gradient and gradients is None:
-        _budgets(updater, weights, dense, densities)  # raises now if infeasible
+        _budgets(updater, weights, layouts, dense, densities)  # raises now if infeasible
         return {n: torch.ones_like(p, dtype=torch.bool) for n, p in weights.items()}
     if updater.init == "random":
-        return _random(updater, weights, _budgets(updater, weights, dense, densities), seed)
+        budgets = _budgets(updater, weights, layouts, dense, densities)
+        return _random(updater, weights, layouts, budgets, seed)
     scores = {
         name: (p.detach() * (gradients or {}).get(name, 0)).abs()
         if by_gradient
@@ -151,11 +155,11 @@ def first_masks(
                 "snip_per_layer"
             )
         return global_masks(scores, updater.first_density(), dense=dense)
-    pattern, budgets = updater.rows(), _budgets(updater, weights, dense, densities)
+    pattern, budgets = updater.rows(), _budgets(updater, weights, layouts, dense, densities)
     return {
         name: top(score, budgets[name])
         if pattern is None or budgets[name] == score.numel()
-        else pattern.best(score, budgets[name])
+        else layouts[name].stored(pattern.best(layouts[name].by_output(score), budgets[name]))
         for name, score in scores.items()
     }
 
@@ -163,11 +167,13 @@ def first_masks(
 def _budgets(
     updater: MaskSettings,
     weights: Mapping[str, nn.Parameter],
+    layouts: Mapping[str, Layout],
     dense: set[str],
     densities: Mapping[str, float] | None,
 ) -> dict[str, int]:
     """Return the number of active weights of each layer, as the pattern allows."""
-    shapes, pattern = {name: p.shape for name, p in weights.items()}, updater.rows()
+    shapes = {name: layouts[name].shape(p.shape) for name, p in weights.items()}
+    pattern = updater.rows()
     if pattern is not None and pattern.n is not None and pattern.m is not None:
         if abs(updater.density - pattern.n / pattern.m) > 1e-9 or densities is not None:
             raise SparsityError(
@@ -190,6 +196,7 @@ def _budgets(
 def _random(
     updater: MaskSettings,
     weights: Mapping[str, nn.Parameter],
+    layouts: Mapping[str, Layout],
     budgets: Mapping[str, int],
     seed: int,
 ) -> dict[str, Tensor]:
@@ -199,7 +206,8 @@ def _random(
         if pattern is None or budgets[name] == p.numel():
             mask = random_mask(p.shape, budgets[name], rng)
         else:
-            mask = pattern.best(torch.rand(p.shape, generator=rng), budgets[name])
+            scores = torch.rand(layouts[name].shape(p.shape), generator=rng)
+            mask = layouts[name].stored(pattern.best(scores, budgets[name]))
         masks[name] = mask.to(p.device)
     return masks
 

@@ -15,7 +15,6 @@ the smaller number of two runs:
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from debiasbench.sparsity.copies import copied
 from debiasbench.sparsity.csr_layers import CsrConv2d, CsrLinear, index_type
 from debiasbench.sparsity.errors import SparsityError, unknown
 from debiasbench.sparsity.guards import check_mask
@@ -85,11 +85,12 @@ def to_csr(
     for some convolutions, `read`. It can be loaded by networks converted with the same number of
     weights in each layer and the same choices.
 
-    Raises `SparsityError` for masks that do not fit `model`, and for `repeats` below 1.
+    Raises `SparsityError` for masks that do not fit `model`, for a layer whose weight a hook
+    computes, and for `repeats` below 1.
     """
     if repeats < 1:
         raise SparsityError(f"repeats must be at least 1, not {repeats}")
-    converted = copy.deepcopy(model).eval().requires_grad_(False)
+    converted = copied(model).eval().requires_grad_(False)
     mask_of = _masks_by_weight(converted, masks)
     candidates = {
         f"{prefix}.weight".removeprefix("."): layer

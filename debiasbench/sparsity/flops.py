@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from debiasbench.sparsity.params import MASKABLE
+from debiasbench.sparsity.names import joined, named_modules
+from debiasbench.sparsity.params import MASKABLE, maskable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,13 +25,16 @@ class Flops:
     """Dense FLOPs of the forward passes that ran inside `count_flops`, over the whole batch.
 
     `by_parameter`: the part of `total` spent on multiplications with the parameter, by its name in
-    the module. `input_gradients`: the same for parameters of layers whose input needs a gradient in
-    the backward pass, else 0: the first layer needs none.
+    the module; a parameter that layers share has the name that `maskable` gives it.
+    `input_gradients`: the same for parameters of layers whose input needs a gradient in the
+    backward pass, else 0: the first layer needs none. `frozen`: the same for parameters that need
+    no gradient themselves, else 0.
     """
 
     total: float = 0.0
     by_parameter: dict[str, float] = field(default_factory=dict)
     input_gradients: dict[str, float] = field(default_factory=dict)
+    frozen: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Ledger:
         steps = max(1, self.steps)
         forward = backward = gradient = flops.total
         backward -= sum(flops.by_parameter.values()) - sum(flops.input_gradients.values())
+        gradient -= sum(flops.frozen.values())
         for name, size in self.sizes.items():
             off = 1 - self.active_steps.get(name, 0) / (steps * size)
             forward -= off * flops.by_parameter.get(name, 0.0)
@@ -120,9 +125,10 @@ def count_flops(module: nn.Module, into: Flops | None = None) -> Iterator[Flops]
     PyTorch's fused inference path hides it.
     """
     flops = into or Flops()
+    names = {id(weight): name for name, weight in maskable(module).items()}
     handles = [
-        layer.register_forward_hook(_counter(flops, f"{name}." if name else ""), with_kwargs=True)
-        for name, layer in module.named_modules()
+        layer.register_forward_hook(_counter(flops, name, names), with_kwargs=True)
+        for name, layer in named_modules(module)
         if isinstance(layer, (*MASKABLE, nn.MultiheadAttention))
     ]
     try:
@@ -134,38 +140,47 @@ def count_flops(module: nn.Module, into: Flops | None = None) -> Iterator[Flops]
             handle.remove()
 
 
-def _counter(into: Flops, prefix: str) -> Any:
+def _counter(into: Flops, prefix: str, names: Mapping[int, str]) -> Any:
     def hook(layer: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
-        for name, flops, x in _products(layer, args, kwargs, output):
-            key = prefix + name
-            into.by_parameter[key] = into.by_parameter.get(key, 0.0) + flops
-            needed = flops if torch.is_grad_enabled() and x.requires_grad else 0.0
-            into.input_gradients[key] = into.input_gradients.get(key, 0.0) + needed
+        for name, weight, flops, x in _products(layer, args, kwargs, output):
+            key = names.get(id(weight), joined(prefix, name))
+            recorded = torch.is_grad_enabled()
+            for counts, counted in (
+                (into.by_parameter, True),
+                (into.input_gradients, recorded and x.requires_grad),
+                (into.frozen, not weight.requires_grad),
+            ):
+                counts[key] = counts.get(key, 0.0) + (flops if counted else 0.0)
 
     return hook
 
 
 def _products(
     layer: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any
-) -> Iterator[tuple[str, float, Tensor]]:
-    """Yield the name, the FLOPs and the input of each weight that a layer multiplies with."""
+) -> Iterator[tuple[str, Tensor, float, Tensor]]:
+    """Yield name, weight, FLOPs and input of each weight that a layer multiplies with."""
+    of: Any = layer
     if isinstance(layer, nn.MultiheadAttention):
         query, key, value = (args[i] if i < len(args) else kwargs[n] for i, n in enumerate(_QKV))
         positions = [x.numel() / x.shape[-1] for x in (query, key, value)]
         if layer.in_proj_weight is not None:
-            width = layer.in_proj_weight.numel() / 3
-            yield "in_proj_weight", 2 * sum(positions) * width, query
+            weight: Tensor = layer.in_proj_weight
+            yield "in_proj_weight", weight, 2 * sum(positions) * weight.numel() / 3, query
         else:
             for n, p, x in zip("qkv", positions, (query, key, value), strict=True):
-                yield f"{n}_proj_weight", 2 * p * getattr(layer, f"{n}_proj_weight").numel(), x
-        out: Any = layer.out_proj.weight
-        yield "out_proj.weight", 2 * positions[0] * out.numel(), output[0]
+                weight = getattr(layer, f"{n}_proj_weight")
+                yield f"{n}_proj_weight", weight, 2 * p * weight.numel(), x
+        weight = of.out_proj.weight
+        yield "out_proj.weight", weight, 2 * positions[0] * weight.numel(), output[0]
         return
-    weight: Any = layer.weight
-    # a transposed convolution applies its weight at every position of its input
-    side = args[0] if getattr(layer, "transposed", False) else output
-    width = side.shape[-1] if isinstance(layer, nn.Linear) else side.shape[1]
-    yield "weight", 2 * side.numel() / width * weight.numel(), args[0] if args else kwargs["input"]
+    x = args[0] if args else kwargs["input"]
+    if isinstance(layer, nn.Linear):
+        used = output.numel() / of.out_features
+    elif of.transposed:  # applies its weight at every position of its input
+        used = x.numel() / of.in_channels
+    else:
+        used = output.numel() / of.out_channels
+    yield "weight", of.weight, 2 * used * of.weight.numel(), x
 
 
 _QKV = ("query", "key", "value")

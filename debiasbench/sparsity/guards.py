@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from debiasbench.sparsity.errors import SparsityError
+from debiasbench.sparsity.errors import NotAttached, SparsityError
 from debiasbench.sparsity.masks import digest
+from debiasbench.sparsity.names import named_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +53,43 @@ def check_mask(name: str, weight: Tensor, mask: Tensor) -> None:
         raise SparsityError(
             f"{name} has weights off its mask that are not 0: multiply it by the mask first"
         )
+
+
+def check_reported(
+    module: nn.Module, masks: Mapping[str, Tensor], densities: Mapping[str, float]
+) -> None:
+    """Raise unless densities agree with masks, and the weights of `module` are 0 off the masks.
+
+    Counts the weights that the module has now, by name: they may be others than those that were
+    made sparse. A weight with a density but no mask has at most that fraction of non-zero values.
+    """
+    weights = dict(named_parameters(module))
+    for name in {**densities, **masks}:
+        if name not in weights:
+            raise NotAttached(f"{name} has a density or a mask, but the network has no such weight")
+        weight, mask = weights[name].detach(), masks.get(name)
+        size, nonzero = weight.numel(), int(weight.count_nonzero())
+        if mask is None:
+            if nonzero > round(densities[name] * size):
+                raise NotAttached(
+                    f"{name} has {nonzero} weights of {size} that are not 0, more than its density "
+                    f"{densities[name]:g} says"
+                )
+            continue
+        if mask.shape != weight.shape:
+            raise NotAttached(
+                f"{name} has shape {tuple(weight.shape)}, but its mask has {tuple(mask.shape)}"
+            )
+        if off := nonzero - int((weight * mask.to(weight.device)).count_nonzero()):
+            raise NotAttached(
+                f"{name} has {off} weights of {size} that its mask leaves out but that are not 0"
+            )
+        active = int(mask.count_nonzero())
+        if name in densities and round(densities[name] * size) != active:
+            raise NotAttached(
+                f"{name} has {active} active weights of {size} in its mask, but its density is "
+                f"{densities[name]:g}"
+            )
 
 
 def check_ranks(masks: Mapping[str, Tensor]) -> None:

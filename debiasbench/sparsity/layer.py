@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One weight as an updater sees it; all tensors have the weight's shape."""
+    """One weight as an updater sees it; all tensors have shape (out, in / groups, *kernel).
+
+    This is the shape of the weight of a linear layer or convolution; that of a transposed
+    convolution is stored otherwise. Row o holds the weights that output o reads, its fan-in.
+    """
 
     name: str
     weight: Tensor

@@ -26,6 +26,7 @@ import torch
 from debiasbench.sparsity.errors import SparsityError, unknown
 from debiasbench.sparsity.guards import check_mask
 from debiasbench.sparsity.masks import pack, unpack
+from debiasbench.sparsity.names import without_wrappers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,8 +50,9 @@ def pack_state(
     """Return the state in fewer bytes, on the CPU; it shares no memory with the state.
 
     `masks`: bool, by the name of a floating-point tensor, whose values must be 0 outside its mask;
-    tensors without a mask are stored unchanged. None: every floating-point tensor of two or more
-    dimensions has a mask, and values that are not 0 are active.
+    tensors without a mask are stored unchanged. Names may be without the prefix that a wrapper such
+    as `torch.compile` adds to the names in the state. None: every floating-point tensor of two or
+    more dimensions has a mask, and values that are not 0 are active.
     `keep_minus_zeros`: whether a -0.0 outside a mask is restored as -0.0, or as 0.0. Multiplying
     weights by a mask makes many of them; storing their signs takes up to one bit per weight.
 
@@ -71,9 +73,11 @@ def pack_state(
             for name, values in state.items()
             if values.dtype in PACKABLE and values.ndim >= 2
         }
+    in_state = without_wrappers(state)  # masks have no prefixes such as `module.`
     for name in masks:
-        if name not in state:
+        if name not in state and name not in in_state:
             raise unknown("tensor", name, state)
+    masks = {name if name in state else in_state[name]: mask for name, mask in masks.items()}
     packed: dict[str, Tensor] = {}
     for name, values in state.items():
         tensor = values.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

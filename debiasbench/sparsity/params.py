@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from debiasbench.sparsity.errors import SparsityError
+from debiasbench.sparsity.layout import Layout, layout_of
+from debiasbench.sparsity.names import joined, named_modules, named_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MASKABLE = (
     nn.Linear,
@@ -29,16 +32,16 @@ def maskable(module: nn.Module) -> dict[str, nn.Parameter]:
 
     The type of the layer decides, never the name: weights of convolution and linear layers are
     maskable, and the packed projections of `nn.MultiheadAttention`. Normalisation layers,
-    embeddings and biases are not.
+    embeddings, recurrent layers and biases are not; but the weight of a linear layer is also
+    maskable if an embedding shares it. Names do not contain the prefixes of wrappers such as
+    `torch.compile`.
     """
-    weights: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
-    for prefix, layer in module.named_modules():
-        for name, weight in _weights(layer):
-            if id(weight) not in seen and weight.ndim >= 2:
-                seen.add(id(weight))
-                weights[f"{prefix}.{name}" if prefix else name] = weight
-    return weights
+    return {name: weight for name, weight, _ in _maskable(module)}
+
+
+def layouts(module: nn.Module) -> dict[str, Layout]:
+    """Return the layout of every maskable weight of a module by name."""
+    return {name: layout_of(layer) for name, _, layer in _maskable(module)}
 
 
 def select(
@@ -75,6 +78,30 @@ def select(
     return selected
 
 
+def left_dense(module: nn.Module, sparse: Mapping[str, nn.Parameter]) -> tuple[str, ...]:
+    """Return the names of the weights of two or more dimensions that are not `sparse`.
+
+    These belong to embeddings, recurrent layers, frozen and excluded layers, or are parameters that
+    a weight is computed from.
+    """
+    masked = {id(weight) for weight in sparse.values()}
+    return tuple(
+        name
+        for name, p in named_parameters(module)
+        if id(p) not in masked and not isinstance(p, nn.UninitializedParameter) and p.ndim >= 2
+    )
+
+
+def tied(module: nn.Module, sparse: Mapping[str, nn.Parameter]) -> dict[str, tuple[str, ...]]:
+    """Return the other names of those `sparse` weights that several modules share."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for prefix, layer in named_modules(module):
+        for name, p in layer._parameters.items():
+            names[id(p)].append(joined(prefix, name))
+    others = {n: tuple(m for m in names[id(p)] if m != n) for n, p in sparse.items()}
+    return {name: shared for name, shared in others.items() if shared}
+
+
 def matching_any(patterns: Sequence[str], names: Iterable[str]) -> set[str]:
     """Return the names that any of the shell patterns matches.
 
@@ -96,13 +123,23 @@ def _without_weights(module: nn.Module) -> dict[str, None]:
     lazy layers have none before their first forward pass.
     """
     names: dict[str, None] = {}
-    for prefix, layer in module.named_modules():
+    for prefix, layer in named_modules(module):
         if isinstance(layer, MASKABLE) and (
             not isinstance(layer.weight, nn.Parameter)
             or isinstance(layer.weight, nn.UninitializedParameter)
         ):
-            names[f"{prefix}.weight" if prefix else "weight"] = None
+            names[joined(prefix, "weight")] = None
     return names
+
+
+def _maskable(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
+    """Yield name, weight and layer of every maskable weight; a shared weight with its first."""
+    seen: set[int] = set()
+    for prefix, layer in named_modules(module):
+        for name, weight in _weights(layer):
+            if id(weight) not in seen and weight.ndim >= 2:
+                seen.add(id(weight))
+                yield joined(prefix, name), weight, layer
 
 
 def _weights(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

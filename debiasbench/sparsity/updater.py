@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from debiasbench.sparsity.algorithm import Init, OptimizerState, Reads
 from debiasbench.sparsity.attach import SparseTraining
 from debiasbench.sparsity.distributions import allocate
+from debiasbench.sparsity.errors import SparsityError
 from debiasbench.sparsity.layer import Layer
 from debiasbench.sparsity.patterns import Pattern, read_pattern
 from debiasbench.sparsity.schedules import Anneal, Interval, annealed
@@ -61,6 +62,9 @@ class Updater:
     prunes: ClassVar[bool] = False
     """Whether density falls, so that the last update must come exactly at `stop`."""
 
+    keeps_patterns: ClassVar[bool] = True
+    """Whether updates keep to `pattern`; if not, it must be "unstructured"."""
+
     citation: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -68,7 +72,11 @@ class Updater:
         object.__setattr__(self, "every", str(self.every))
         check(self)
         self.interval()
-        read_pattern(self.pattern)
+        if read_pattern(self.pattern) is not None and not self.keeps_patterns:
+            raise SparsityError(
+                f"Updates of {type(self).__name__} do not keep to pattern={self.pattern}: leave it "
+                "unstructured, or use an algorithm such as rigl or set"
+            )
 
     def attach(
         self,

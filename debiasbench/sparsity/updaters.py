@@ -106,6 +106,7 @@ class SNFS(Updater):
     """Sparse momentum (SNFS): grow by momentum, and more in layers with a larger momentum."""
 
     changes: ClassVar[bool] = True
+    keeps_patterns: ClassVar[bool] = False
     citation: ClassVar[str] = (
         "Dettmers, Zettlemoyer. Sparse Networks from Scratch: Faster Training without Losing "
         "Performance. 2019."
@@ -151,6 +152,7 @@ class GMP(Updater):
     """Gradual magnitude pruning (GMP): start dense, prune the smallest weights of each layer."""
 
     changes: ClassVar[bool] = True
+    keeps_patterns: ClassVar[bool] = False
     citation: ClassVar[str] = "Zhu, Gupta. To prune, or not to prune. 2017. Equation 1."
 
     initial_density: float = setting(1.0, "density before the first update", gt=0, le=1)
@@ -250,6 +252,15 @@ class SRigL(RigL):
     ablation: float = setting(
         0.3, "minimum salient fraction of the fan-in with which a neuron is kept", ge=0, le=1
     )
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        super().__post_init__()
+        if self.pattern != "constant_fan_in":
+            raise SparsityError(
+                f"SRigL gives every neuron the same fan-in, and does not keep to "
+                f"pattern={self.pattern}: leave it constant_fan_in, or use rigl"
+            )
 
     def exchange(self, layer: Layer, k: int) -> Tensor:
         """Remove neurons, then give every kept neuron its largest weights and gradients."""

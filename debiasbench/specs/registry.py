@@ -6,18 +6,21 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from debiasbench.common.errors import OptionError, PluginError, UnknownNameError
+from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.common.names import NAME
 from debiasbench.common.options import check_is_options
 
 C = TypeVar("C")
 
-ADVICE = "Fix or uninstall {}. DEBIASBENCH_PLUGINS=0 runs with builtins only"
+BUILTIN = "debiasbench"
 
 
 @dataclass(frozen=True)
@@ -27,19 +30,38 @@ class Origin:
     distribution: str
     version: str
 
+    @property
+    def prefix(self) -> str:
+        """The name of the distribution as it stands before the colon of `DISTRIBUTION:name`."""
+        return normalized(self.distribution)
+
+    @property
+    def builtin(self) -> bool:
+        """Whether this is debiasbench itself."""
+        return self.distribution == BUILTIN
+
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}"
 
 
 @dataclass(frozen=True)
 class Entry(Generic[C]):
-    """One registered name and its class, given as "module:Class" to import it only when needed."""
+    """One registered name and its class, given as "module:Class" to import it only when needed.
+
+    `implied`: options that a spec holds beside those of the class.
+    """
 
     kind: str  # "method", "dataset", "model" or "sparsifier"
     name: str
     target: type[C] | str
     origin: Origin
     base: type[C] | str
+    implied: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def full_name(self) -> str:
+        """The name with its distribution, such as "acme:mixup"."""
+        return f"{self.origin.prefix}:{self.name}"
 
     def load(self) -> type[C]:
         """Import the class and check that it is a valid class of its kind.
@@ -47,8 +69,9 @@ class Entry(Generic[C]):
         Raises `PluginError` naming the distribution.
         """
         try:
-            cls: Any = _import(self.target) if isinstance(self.target, str) else self.target
             base = _import(self.base) if isinstance(self.base, str) else self.base
+            with nullcontext() if self.origin.builtin else contained(str(self)):
+                cls: Any = _import(self.target) if isinstance(self.target, str) else self.target
             if not (isinstance(cls, type) and issubclass(cls, base)):
                 raise TypeError(f"{cls!r} is not a subclass of {base.__name__}")
             if inspect.isabstract(cls):
@@ -57,9 +80,12 @@ class Entry(Generic[C]):
             check_is_options(cls)
         except OptionError as error:
             raise PluginError(f"{self} is unusable: {error}") from error
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # importing a plugin may raise anything
+            if is_interrupt(error):
+                raise
+            module = self.target.partition(":")[0] if isinstance(self.target, str) else ""
             raise PluginError(
-                f"{self} did not load: {type(error).__name__}: {error}. "
+                f"{self} did not load: {explained(error, module)}. "
                 f"Fix or uninstall {self.origin.distribution}"
             ) from error
         return cast("type[C]", cls)
@@ -74,53 +100,133 @@ class Entry(Generic[C]):
 
 
 class Registry(Mapping[str, Entry[C]]):
-    """The entries of one kind by name, in the order of registration."""
+    """The entries of one kind by name, in the order of registration.
+
+    Several distributions may register a name. People then have to write `DISTRIBUTION:name`, which
+    is always allowed. As a mapping, and in specs, a name that is also a builtin one means the
+    builtin entry: installing a plugin changes no existing spec.
+    """
 
     def __init__(self, kind: str, base: type[C] | str) -> None:
         self.kind, self.base = kind, base
         self.unloaded = ""  # plugins that did not load, for the message about an unknown name
-        self._entries: dict[str, Entry[C]] = {}
+        self._entries: dict[str, list[Entry[C]]] = {}  # by name; several are ambiguous
 
-    def add(self, name: str, target: type[C] | str, origin: Origin) -> None:
-        """Register `target`; raises `PluginError` for an invalid name and for a name in use."""
+    def check(self, name: object, origin: Origin) -> None:
+        """Raise `PluginError` if `origin` cannot register `name`."""
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise PluginError(
-                f"{origin} registers {self.kind} {name!r}: names are lower-case letters, digits, "
-                "'_', '.' and '-', and begin with a letter or a digit. "
-                f"{ADVICE.format(origin.distribution)}"
+                f"registers {self.kind} {name!r}: names are lower-case letters, digits, '_', '.' "
+                "and '-', and begin with a letter or a digit"
             )
-        if name in self._entries:
-            raise PluginError(
-                f"Two distributions register {self.kind} {name!r}: "
-                f"{self._entries[name].origin} and {origin}. {ADVICE.format('one of them')}"
-            )
-        self._entries[name] = Entry(self.kind, name, target, origin, self.base)
+        if any(entry.origin.prefix == origin.prefix for entry in self._entries.get(name, ())):
+            raise PluginError(f"registers {self.kind} {name!r} twice")
+
+    def add(self, name: str, target: type[C] | str, origin: Origin) -> None:
+        """Register `target`; raises `PluginError` as `check` does."""
+        self.check(name, origin)
+        entry = Entry(self.kind, name, target, origin, self.base)
+        self._entries.setdefault(name, []).append(entry)
 
     def find(self, name: str) -> tuple[Entry[C], dict[str, object]]:
-        """Return the entry for `name` and the options that the name itself fixes.
+        """Return the entry that a person means by `name`, and the options that `name` itself fixes.
 
         "timm:vit_tiny" stands for the family "timm:" with the option {"name": "vit_tiny"}. Raises
-        `UnknownNameError`.
+        `UnknownNameError`, and `PluginError` for a name that several distributions register.
         """
-        family, colon, rest = name.partition(":")
-        if colon and rest and family + ":" in self._entries:
-            return self._entries[family + ":"], {"name": rest}
-        if name.endswith(":") or name not in self._entries:
-            raise UnknownNameError(self.kind, name, self.display_names(), hint=self.unloaded)
-        return self._entries[name], {}
+        entries, fixed = self._named(name)
+        if len(entries) > 1:
+            raise PluginError(f"{self._clash(entries)}. Write {self._choices(entries)}")
+        return entries[0], fixed
+
+    def find_in_spec(self, name: str) -> tuple[Entry[C], dict[str, object]]:
+        """Return what `find` does; a name that is also a builtin one means the builtin entry."""
+        entries, fixed = self._named(name)
+        if entries[0].origin.builtin:
+            return entries[0], fixed
+        return self.find(name)
+
+    def name_in_spec(self, name: str) -> str:
+        """Return the name that stands in a spec for what a person wrote, which has no prefix for
+        builtin entries.
+
+        Raises what `find` does.
+        """
+        entry, _ = self.find(name)
+        prefix, colon, rest = name.partition(":")
+        if not colon or name in self._entries or prefix + ":" in self._entries:
+            return name
+        return rest if entry.origin.builtin else f"{entry.origin.prefix}:{rest}"
+
+    def is_ambiguous(self, name: str) -> bool:
+        """Return whether several distributions register a name; False for an unknown one."""
+        try:
+            return len(self._named(name)[0]) > 1
+        except UnknownNameError:
+            return False
+
+    def clashes(self) -> list[str]:
+        """Return a message for each name that several distributions register."""
+        several = [entries for entries in self._entries.values() if len(entries) > 1]
+        return [
+            f"{self._clash(entries)}. To use it, write {self._choices(entries)}"
+            for entries in several
+        ]
 
     def display_names(self) -> list[str]:
         """Return the names as people write them: "timm:NAME" for the family "timm:"."""
-        return [name + "NAME" if name.endswith(":") else name for name in self._entries]
+        return [name + "NAME" if name.endswith(":") else name for name in self]
+
+    def _named(self, name: str) -> tuple[list[Entry[C]], dict[str, object]]:
+        """Return the entries of a name, at least one, and the options that the name fixes."""
+        family, colon, rest = name.partition(":")
+        if colon and rest and family + ":" in self._entries:
+            return self._entries[family + ":"], {"name": rest}
+        if name in self._entries and not name.endswith(":"):
+            return self._entries[name], {}
+        own = {
+            plain: [entry for entry in entries if entry.origin.prefix == normalized(family)]
+            for plain, entries in self._entries.items()
+        }
+        inner, inner_colon, member = rest.partition(":")
+        if inner_colon and member and own.get(inner + ":"):
+            return own[inner + ":"], {"name": member}
+        if own.get(rest) and not rest.endswith(":"):
+            return own[rest], {}
+        raise UnknownNameError(self.kind, name, self.display_names(), hint=self.unloaded)
+
+    def _clash(self, entries: list[Entry[C]]) -> str:
+        origins = [str(entry.origin) for entry in entries]
+        return (
+            f"{'Two' if len(origins) == 2 else len(origins)} distributions register {self.kind} "
+            f"{entries[0].name!r}: {', '.join(origins[:-1])} and {origins[-1]}"
+        )
+
+    def _choices(self, entries: list[Entry[C]]) -> str:
+        return " or ".join(entry.full_name for entry in entries)
 
     def __getitem__(self, name: str) -> Entry[C]:
-        return self._entries[name] if name in self._entries else self.find(name)[0]
+        every = [entry for entries in self._entries.values() for entry in entries]
+        exact = self._entries.get(name, []) + [e for e in every if e.full_name == name]
+        return exact[0] if len(exact) == 1 else self.find_in_spec(name)[0]
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            return isinstance(name, str) and bool(self._entries.get(name) or self._named(name))
+        except UnknownNameError:
+            return False
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        for name, entries in self._entries.items():
+            yield from [name] if len(entries) == 1 else [entry.full_name for entry in entries]
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(map(len, self._entries.values()))
+
+
+def normalized(distribution: str) -> str:
+    """Return the name of a distribution in the one spelling that package indexes use."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _import(target: str) -> type:

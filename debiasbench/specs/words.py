@@ -154,11 +154,15 @@ def read_options(settings: Iterable[str], scope: str) -> dict[str, object]:
 def read_sparse(text: str | None) -> dict[str, object]:
     """Read the value of `--sparse`, NAME[:OPTION=VALUE,...], such as "rigl:density=0.05,every=2%".
 
+    NAME may be DISTRIBUTION:NAME, such as "acme:rigl:density=0.05".
     A comma in brackets or double quotes belongs to a value: `exclude=["*.1.weight","head"]`.
     """
     if text is None:
         return {}
     name, _, rest = text.partition(":")
+    before, colon, after = rest.partition(":")
+    if colon and "=" not in before:
+        name, rest = f"{name}:{before}", after
     words: list[dict[str, object]] = [{"sparse": name}]
     for setting in split_commas(rest) if rest else []:
         option, equals, value = setting.partition("=")

@@ -103,7 +103,7 @@ def _share_of_largest(stage: Stage, processes: int) -> int:
 
 def _largest(stage: Stage, execution: Execution, whole: int, size: int) -> int:
     """Return the first of size, size/2, size/4, ... that fits, or 0."""
-    least = 1 + normalises(stage.objective)  # BatchNorm needs two samples
+    least = min(whole, 1 + normalises(stage.objective))  # BatchNorm needs two samples
     while size >= least and not _fits(stage, execution, whole, size):
         size //= 2
     return size if size >= least else 0

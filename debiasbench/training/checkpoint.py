@@ -64,11 +64,35 @@ def save(path: Path, state: object) -> None:
 
 
 def load(path: Path) -> Any:
-    """Read a file; raises `DamagedCheckpoint`."""
+    """Read a file; raises `FileNotFoundError` and `DamagedCheckpoint`."""
     try:
         return loads(path.read_bytes())
-    except (OSError, ValueError, struct.error) as error:
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError, struct.error) as error:
         raise DamagedCheckpoint(f"{path}: {error}") from error
+
+
+def outline(path: Path) -> Any:
+    """Read a file without its tensors, which become None, and without verifying its checksum.
+
+    Raises `FileNotFoundError` and `DamagedCheckpoint`.
+    """
+    start = len(MAGIC) + 32  # magic and checksum
+    try:
+        with path.open("rb") as file:
+            head = file.read(start + 8)
+            (length,) = struct.unpack_from("<Q", head, start)
+            known = head.startswith(MAGIC) and length <= path.stat().st_size
+            return _decode(json.loads(file.read(length) if known else b""), None)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DamagedCheckpoint(f"{path}: {error}") from error
+    except (ValueError, TypeError, RecursionError, struct.error) as error:
+        raise DamagedCheckpoint(
+            f"{path}: it is damaged, or not a checkpoint of this version"
+        ) from error
 
 
 def previous(path: Path) -> Path:
@@ -105,13 +129,13 @@ def _key(key: object, position: str) -> str | int:
     raise TypeError(f"{position} has the key {key!r}: keys must be strings or integers")
 
 
-def _decode(tree: Any, tensors: dict[str, Tensor]) -> Any:
+def _decode(tree: Any, tensors: dict[str, Tensor] | None) -> Any:
     if not isinstance(tree, list):
         return tree
     kind, content = tree
     match kind:
         case "tensor":
-            return tensors[content]
+            return None if tensors is None else tensors[content]
         case "dict":
             return {key: _decode(value, tensors) for key, value in content}
         case "list":

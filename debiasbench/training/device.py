@@ -6,13 +6,18 @@ import os
 import platform
 import resource
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.processes import local_rank, started_together
 from debiasbench.common.wording import shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def resolve_device(name: str) -> torch.device:
@@ -62,6 +67,20 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def computing_threads(number: int | None) -> Iterator[None]:
+    """Inside the context, compute with `number` threads of the CPU; None changes nothing."""
+    before = torch.get_num_threads()
+    if number is None or number == before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def peak_memory(device: torch.device) -> int:

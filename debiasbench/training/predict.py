@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from debiasbench.common.errors import OutOfMemory
+from debiasbench.common.errors import OutOfMemory, PredictionFailed
 from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.signals import Stop
 from debiasbench.core.head import recorded
@@ -112,6 +112,21 @@ class Predictor:
                     values = parts[0].new_zeros(size, *parts[0].shape[1:])
                 parts.append(values)
         return team.sum(torch.cat(parts))
+
+
+def check_logits(logits: Tensor, samples: int, classes: int) -> None:
+    """Check predictions of a method's network.
+
+    Raises `ValueError` if their shape is not (samples, classes), and `PredictionFailed` for NaN.
+    Infinite logits are allowed, since a class may be excluded by -inf.
+    """
+    if logits.shape != (samples, classes):
+        raise ValueError(
+            f"the predictions of {samples} samples have shape {tuple(logits.shape)}, must be "
+            f"({samples}, {classes}), a logit for each class"
+        )
+    if bool(logits.isnan().any()):
+        raise PredictionFailed
 
 
 def hits(logits: Tensor, view: View, groups: int) -> list[int]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from debiasbench.core.stage import Checkpoint
 from debiasbench.records.metrics import GroupCounts, accuracies
 from debiasbench.records.selection import Tracker
-from debiasbench.training.predict import hits
+from debiasbench.training.predict import check_logits, hits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,10 +32,11 @@ class FollowedRules:
         """Evaluate on the validation split; return the mean cross-entropy and the accuracies.
 
         Their names are "val_loss", "val_unbiased" and so on. `epoch`: from 1. `eligible`: if False,
-        only the rule `last` can select this epoch.
+        only the rule `last` can select this epoch. Raises errors as `check_logits` does.
         """
         view = self._validation.view
         logits = self._predictor.predict(objective, view)
+        check_logits(logits, len(view), len(self._validation.aligned))
         correct = hits(logits, view, len(self._validation.totals))
         metrics = accuracies(group_counts(self._validation, correct))
         improved = self._tracker.update(epoch, metrics if eligible else {})

@@ -10,11 +10,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from debiasbench.common.errors import OptionError, TrainingFailed
-from debiasbench.common.randomness import derive, generator, seeded
+from debiasbench.common.errors import (
+    OptionError,
+    PluginError,
+    PredictionFailed,
+    TrainingFailed,
+)
+from debiasbench.common.randomness import (
+    derive,
+    generator,
+    global_state,
+    seeded,
+    set_global_state,
+)
 from debiasbench.core.modes import is_finite
 from debiasbench.core.stage import StageCost, Trained
-from debiasbench.sparsity import NonFiniteGradient
+from debiasbench.sparsity import NonFiniteGradient, NotAttached
+from debiasbench.sparsity.guards import check_reported
+from debiasbench.sparsity.names import named_parameters
 from debiasbench.training.position import Position
 from debiasbench.training.step import Step
 
@@ -64,7 +77,7 @@ class StageRun:
 
     @contextmanager
     def started(self) -> Iterator[None]:
-        """Start the components, and seed torch's global generators, inside the context."""
+        """Start the components, and seed the global generators, inside the context."""
         rank = self._execution.team.rank
         purpose = ["modules"] if rank == 0 else ["modules", rank]
         stage = self.stage
@@ -91,12 +104,19 @@ class StageRun:
                 component.on_epoch_end(epoch)
             if self._rules is not None:
                 eligible = all(component.settled() for component in stage.components)
-                values |= self._rules.after_epoch(stage.objective, epoch + 1, eligible=eligible)
+                values |= self._validated(self._rules, epoch + 1, eligible=eligible)
                 self.step.schedule.after_epoch(values["val_loss"])
             for name, value in values.items():
                 self._curves.setdefault(name, []).append(value)
             if self._after_epoch is not None:
                 self._after_epoch(epoch + 1, epochs, values)
+
+    def _validated(self, rules: FollowedRules, epoch: int, *, eligible: bool) -> dict[str, float]:
+        """Follow the selection rules after an epoch; return the validation loss and metrics."""
+        try:
+            return rules.after_epoch(self.stage.objective, epoch, eligible=eligible)
+        except PredictionFailed as error:
+            raise PredictionFailed(self.stage.name, self.at.step - 1) from error
 
     def _take(self, index: Tensor) -> None:
         at, step = self.at, self.step
@@ -125,19 +145,28 @@ class StageRun:
         if self._rules is not None and stage.select:
             checkpoints = self._rules.checkpoints(stage.objective)
         kept = self._kept_masks()
+        masks = kept | _merged(component.masks() for component in stage.components)
+        densities = {name: int(mask.sum()) / mask.numel() for name, mask in kept.items()}
+        densities |= _merged(component.densities() for component in stage.components)
+        try:
+            check_reported(stage.objective, masks, densities)
+        except NotAttached as error:
+            raise PluginError(
+                f"The density of stage {stage.name!r} is not the one that would be recorded: "
+                f"{error}. Weights of a sparse stage may only change by its optimizer"
+            ) from error
         return Trained(
             stage.objective,
             checkpoints,
-            densities={name: mask.float().mean().item() for name, mask in kept.items()}
-            | _merged(component.densities() for component in stage.components),
-            masks=kept | _merged(component.masks() for component in stage.components),
+            densities,
+            masks,
             cost=self._cost(),
             curves=self._curves,
         )
 
     def _kept_masks(self) -> dict[str, Tensor]:
         """Return masks of an earlier stage that the weights still keep, as frozen layers do."""
-        weights = dict(self.stage.objective.named_parameters())
+        weights = dict(named_parameters(self.stage.objective))
         return {
             name: mask
             for name, mask in self.stage.masks.items()
@@ -180,6 +209,7 @@ class StageRun:
             "components": [component.state_dict() for component in stage.components],
             "rules": None if self._rules is None else self._rules.state_dict(),
             "random": self._execution.team.gather(_random_state(self._execution.device)),
+            "generators": self._execution.team.gather(global_state()),
             "flops": asdict(self.step.flops),
             "curves": self._curves,
             "at": {**self.at.state_dict(self._seconds()), "counted": self.step.counted},
@@ -194,7 +224,10 @@ class StageRun:
             component.load_state_dict(own)
         if self._rules is not None:
             self._rules.load_state_dict(state["rules"])
-        _set_random_state(self._execution.device, state["random"][self._execution.team.rank])
+        rank = self._execution.team.rank
+        _set_random_state(self._execution.device, state["random"][rank])
+        if "generators" in state:  # not in checkpoints of older versions
+            set_global_state(state["generators"][rank])
         vars(self.step.flops).update(state["flops"])
         self._curves = {name: list(values) for name, values in state["curves"].items()}
         self.at.load_state_dict(state["at"])

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
+from debiasbench.common.atomic import write_whole
 from debiasbench.common.canonical import digest
 from debiasbench.common.errors import StoreError
+from debiasbench.common.folders import entries, status
+from debiasbench.common.locks import LockHeldError, locked, remove_leftovers
 from debiasbench.training import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
 FOLDER = ".stages"
 RUNNING, FINISHED = "running", "finished"
@@ -77,20 +79,18 @@ class StageStore:
         """
         key = [self._identity, content, None if shared else [*self._private, name]]
         folder = self.folder / digest(key)[:32]
-        try:
-            lock = _lock(folder)
-            _wait_for(lock, check)
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise _unwritable(self.folder, error) from error
-        try:
+        with ExitStack() as stack:
+            try:
+                lock = locked(self.folder, folder.name, purpose=f"stage {name!r}", check=check)
+                stack.enter_context(lock)
+                folder.mkdir(exist_ok=True)
+            except OSError as error:
+                raise _unwritable(self.folder, error) from error
+            stack.callback(_remove_if_empty, folder)
+            _remove_unfinished(folder)
             if not shared:
                 self._own.append(folder)
             yield StoredStage(folder, name, self)
-        finally:
-            with suppress(OSError):
-                folder.rmdir()  # fails unless the folder is empty
-            lock.release()
 
     def done(self) -> None:
         """Remove the stages that only this run can use, after its record was written."""
@@ -112,14 +112,13 @@ class StoredStage:
         Return None if the stage is not finished or must not be reused.
         """
         path = self._folder / FINISHED
-        if not path.exists():
-            return None
         if not self._store.reuse:
-            path.unlink()
+            _remove(path)
             return None
         state = _read(path)
         if state is not None:
-            path.touch()  # the least recently used stages are removed first
+            with suppress(OSError):
+                os.utime(path)  # the least recently used stages are removed first
         return state
 
     def running(self) -> Any | None:
@@ -128,7 +127,7 @@ class StoredStage:
             self._forget()
             return None
         for path in (self._folder / RUNNING, checkpoint.previous(self._folder / RUNNING)):
-            if path.exists() and (state := _read(path)) is not None:
+            if (state := _read(path)) is not None:
                 return state
         return None
 
@@ -139,92 +138,152 @@ class StoredStage:
     def checkpoint(self, state: object) -> None:
         """Write a checkpoint, and keep the previous one until then. Raises `StoreError`."""
         begun = time.monotonic()
-        self._write(RUNNING, state)
+        try:
+            checkpoint.save(self._folder / RUNNING, state)
+        except OSError as error:
+            raise _unwritable(self._folder, error) from error
         seconds = time.monotonic() - begun
         self._next = time.monotonic() + max(self._store.every, seconds / SHARE)
 
     def finish(self, state: Mapping[str, object]) -> None:
-        """Write the result of the stage, and remove its checkpoints. Raises `StoreError`."""
-        self._write(FINISHED, {**state, "run": self._store.run, "name": self._name})
-        self._forget()
+        """Write the result of the stage, and remove its checkpoints.
 
-    def _write(self, name: str, state: object) -> None:
+        If the result cannot be written, the last checkpoint is kept, with a warning: the run does
+        not depend on it.
+        """
+        whole = checkpoint.dumps({**state, "run": self._store.run, "name": self._name})
+        path = self._folder / FINISHED
         try:
-            checkpoint.save(self._folder / name, state)
+            try:
+                write_whole(path, whole)
+            except OSError:
+                _remove(checkpoint.previous(self._folder / RUNNING))  # there may be room now
+                write_whole(path, whole)
         except OSError as error:
-            raise _unwritable(self._folder, error) from error
+            warnings.warn(
+                f"Stage {self._name!r} could not be stored in {self._folder} "
+                f"({error.strerror or error}). This run continues, but another run that needs the "
+                "stage must train it again",
+                stacklevel=2,
+            )
+            return
+        self._forget()
 
     def _forget(self) -> None:
         for path in (self._folder / RUNNING, checkpoint.previous(self._folder / RUNNING)):
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def all_in(folder: Path) -> list[Finished]:
-    """List the finished stages in a folder, most recently used first, without damaged ones."""
-    stages = []
-    for path in folder.glob(f"*/{FINISHED}"):
-        state = _read(path)
-        if state is not None:
-            stat = path.stat()
-            stages.append(
-                Finished(path.parent, state["name"], state["run"], stat.st_size, stat.st_mtime)
-            )
-    return sorted(stages, key=lambda stage: -stage.used)
+    """List the finished stages in a folder, most recently used first, without damaged ones.
+
+    Only the beginning of each file is read, so some damage is found only when a stage is used.
+    Raises `StoreError` if the folder cannot be read.
+    """
+    found = (_finished(stage) for stage in _stages(folder))
+    return sorted((stage for stage in found if stage is not None), key=lambda stage: -stage.used)
 
 
-def weight(folder: Path) -> int:
-    """Return the size in bytes of all stages in a folder, finished or not."""
-    return sum(size for _, size, _ in _sizes(folder))
+def sizes(folder: Path) -> dict[Path, int]:
+    """Return the size in bytes of each stage in a folder, finished or not, by its folder.
+
+    Raises `StoreError` if the folder cannot be read.
+    """
+    return {stage: size for _, size, stage in _uses(folder)}
 
 
 def collect(folder: Path, limit: int = LIMIT) -> list[Path]:
     """Remove the least recently used stages until at most `limit` bytes are left.
 
     Checkpoints of stages that failed or were never resumed count too. Stages that a process is
-    using are kept. Returns the folders that were removed.
+    using are kept. Returns the folders that were removed. Raises `StoreError` if the folder cannot
+    be read.
     """
     removed, total = [], 0
-    for _, size, stage in sorted(_sizes(folder), reverse=True):
+    for _, size, stage in sorted(_uses(folder), reverse=True):
         total += size
-        if total <= limit:
-            continue
-        try:
-            with _lock(stage).acquire(timeout=0):
-                shutil.rmtree(stage, ignore_errors=True)
-                removed.append(stage)
-        except Timeout:
-            continue
+        if total > limit and _removed(stage):
+            removed.append(stage)
     return removed
 
 
-def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """Yield for each stage the time of its last use, its size in bytes and its folder."""
-    for stage in folder.glob("[!.]*/"):
-        files = [path.stat() for path in stage.iterdir()]
+def tidy(folder: Path) -> None:
+    """Remove the locks and empty folders that killed processes left."""
+    for stage in _stages(folder):
+        with suppress(LockHeldError, OSError):
+            if not entries(stage):
+                with locked(folder, stage.name, wait="never"):
+                    _remove_if_empty(stage)
+    remove_leftovers(folder)
+
+
+def _stages(folder: Path) -> list[Path]:
+    try:
+        found = entries(folder)
+    except OSError as error:
+        raise StoreError(f"Cannot read {folder}: {error.strerror or error}") from error
+    return [Path(e) for e in found if e.name[0] != "." and e.is_dir(follow_symlinks=False)]
+
+
+def _finished(stage: Path) -> Finished | None:
+    """Return what the beginning of the file of a finished stage says, None if there is none."""
+    path = stage / FINISHED
+    state, found = _read(path, checkpoint.outline), status(path)
+    if not isinstance(state, dict) or found is None:
+        return None
+    name, run = str(state.get("name")), str(state.get("run"))
+    return Finished(stage, name, run, found.st_size, found.st_mtime)
+
+
+def _uses(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Yield for each stage with files the time of its last use, its size and its folder."""
+    for stage in _stages(folder):
+        try:
+            files = [found for entry in entries(stage) if (found := status(entry)) is not None]
+        except OSError:  # the folder of another user
+            continue
         if files:
             yield max(f.st_mtime for f in files), sum(f.st_size for f in files), stage
 
 
-def _lock(folder: Path) -> FileLock:
-    """Return the lock of a stage; its file stays when the stage is removed, as others may wait."""
-    locks = folder.parent / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / f"{folder.name}.lock")
-
-
-def _wait_for(lock: FileLock, check: Callable[[], object]) -> None:
-    while True:
-        check()
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            continue
-        return
-
-
-def _read(path: Path) -> Any | None:
+def _removed(stage: Path) -> bool:
+    """Remove a stage that no process is using; return whether that was possible."""
     try:
-        return checkpoint.load(path)
+        with locked(stage.parent, stage.name, wait="never"):
+            if not stage.exists():
+                return False  # another process removed it meanwhile
+            shutil.rmtree(stage, ignore_errors=True)
+            return not stage.exists()
+    except (LockHeldError, OSError):
+        return False
+
+
+def _remove_if_empty(stage: Path) -> None:
+    with suppress(OSError):
+        stage.rmdir()  # fails unless the folder is empty
+
+
+def _remove_unfinished(stage: Path) -> None:
+    """Remove what a killed process wrote under a temporary name; the caller holds the lock."""
+    with suppress(OSError):
+        for entry in entries(stage):
+            if entry.name.startswith("."):
+                _remove(Path(entry))
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _read(path: Path, read: Callable[[Path], Any] = checkpoint.load) -> Any | None:
+    """Read a file, or return None if there is none; with a warning if it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
     except checkpoint.DamagedCheckpoint as error:
         warnings.warn(f"{error}. It is ignored", stacklevel=4)
         return None

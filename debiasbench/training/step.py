@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from debiasbench.common.errors import OptionError
 from debiasbench.common.randomness import derive
 from debiasbench.core.modes import normalises
 from debiasbench.sparsity import Flops, count_flops
@@ -144,14 +145,28 @@ class Step:
         counting = count_flops(objective, self.flops) if first else nullcontext()
         eager = self._numerics.counting() if first else nullcontext()
         with counting, eager, self._numerics.autocast(self._device):
-            loss = objective(part)
+            loss = self._loss(part)
         self._observe("forward")
         if share != 1:
             loss = loss * share
-        self._scaler.scale(loss).backward()
+        torch.autograd.backward(self._scaler.scale(loss))
         self._observe("backward")
         detached: Tensor = loss.detach()
         return detached
+
+    def _loss(self, part: Batch) -> Tensor:
+        """Return the loss of a part of the batch, after checking what the objective returned."""
+        stage = self._stage
+        try:
+            return _checked_loss(stage.objective(part), stage=stage)
+        except ValueError as error:
+            if len(part) > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            few = stage.settings.batch_size > 1
+            advice = "train on more samples" if few else "use --batch-size 2 or more"
+            raise OptionError(
+                f"BatchNorm cannot normalise a batch of 1 sample in stage {stage.name!r}: {advice}"
+            ) from error
 
     def _overflowed(self) -> bool:
         """Return whether the loss scaler will skip this step."""
@@ -178,3 +193,18 @@ class Step:
                     values[name] = torch.empty_like(p).copy_(value)
         self.schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
+
+
+def _checked_loss(loss: object, *, stage: Stage) -> Tensor:
+    """Return what an objective returned; raises `TypeError` unless it is a loss to minimise."""
+    if isinstance(loss, Tensor) and loss.dim() == 0 and loss.requires_grad:
+        return loss
+    advice = "it depends on no weight that is trained"
+    if not isinstance(loss, Tensor):
+        advice = f"it is {type(loss).__name__}, must be a tensor"
+    elif loss.dim():
+        advice = f"it has the shape {tuple(loss.shape)}, must be a scalar: return its mean"
+    raise TypeError(
+        f"the loss of stage {stage.name!r} ({type(stage.objective).__name__}) cannot be minimised: "
+        f"{advice}"
+    )

@@ -13,6 +13,7 @@ from debiasbench.common.signals import Stop
 from debiasbench.core.modes import normalises, train_mode
 from debiasbench.core.stage import Checkpoint, StageCost, Trained
 from debiasbench.training.batch_size import out_of_memory
+from debiasbench.training.device import computing_threads
 from debiasbench.training.identity import identity
 from debiasbench.training.rules import FollowedRules
 from debiasbench.training.stage_run import StageRun
@@ -54,7 +55,11 @@ class Sequential:
         Raises `TrainingFailed` at the end of an epoch in which a loss was not finite, and
         `Interrupted` after a stop was requested.
         """
-        return [self._train(stage) for stage in stages]
+        trained = []
+        for stage in stages:
+            with computing_threads(stage.settings.threads):
+                trained.append(self._train(stage))
+        return trained
 
     def _train(self, stage: Stage) -> Trained:
         execution = self._execution

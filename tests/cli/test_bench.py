@@ -26,7 +26,8 @@ Cli = Callable[..., Result]
 
 pytestmark = pytest.mark.usefixtures("small_products")
 
-QUICK = ("bench", "--dataset", "toy", "--steps", 2, "--rounds", 1, "--workers", 0)
+BENCH_TOY = ("bench", "--dataset", "toy", "--steps", 2, "--workers", 0, "--quiet")
+QUICK = (*BENCH_TOY, "--rounds", 1)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ A note."""
 
 def test_the_table_holds_what_the_json_holds(debiasbench: Cli) -> None:
     words = ("--sparse", "static:density=0.5", "--set", "train.lr=0.01", "--batch-size", 20)
-    result = debiasbench(*QUICK, "--rounds", 3, *words, "--json", "found.json")
+    result = debiasbench(*BENCH_TOY, "--rounds", 3, *words, "--json", "found.json")
     assert result.exit_code == 0, result.output
     data = json.loads(Path("found.json").read_text())
     assert result.stdout == report(Bench(**data)) + "\n"
@@ -145,9 +146,7 @@ def test_a_dash_prints_json_alone(debiasbench: Cli) -> None:
 def test_an_unknown_method_is_the_usual_error(debiasbench: Cli) -> None:
     result = debiasbench(*QUICK, "--method", "groupdr")
     assert result.exit_code == 2
-    assert result.stderr.startswith(
-        "Error: Unknown method 'groupdr'. Did you mean 'groupdro'? Available: dfr, erm"
-    )
+    assert result.stderr.startswith("Error: Unknown method 'groupdr'. Did you mean 'groupdro'? ")
 
 
 def test_a_file_that_cannot_be_written_is_an_error_before_anything_is_measured(

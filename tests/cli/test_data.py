@@ -1,16 +1,19 @@
-"""`debiasbench data` as a user types it: list, prepare, check, show and import."""
+"""`debiasbench data` as a user types it: list, prepare, check, show, import and remove."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import Result
 from PIL import Image
 
+from debiasbench import Dataset, Split, Task, hookimpl, option
 from debiasbench.files import task_cache
 from tests.datasets.mnist import write_mnist
 from tests.files.test_task_cache import spoil_bit
@@ -174,3 +177,116 @@ def test_other_data_of_the_same_name_are_another_spec(debiasbench: Debiasbench, 
     assert len(list((own / "results").glob("*.json"))) == 2
     again = debiasbench("run", "--spec", first, "--results", "elsewhere")
     assert again.exit_code == 4  # the data of the record were replaced
+
+
+def test_an_imported_data_set_is_shown_listed_and_suggested(
+    debiasbench: Debiasbench, own: Path
+) -> None:
+    debiasbench(*IMPORT)
+    shown = debiasbench("show", "shapes")
+    assert shown.exit_code == 0, shown.output
+    for text in ("dataset shapes  (imported)", "3x12x12", "Bias column: ground", "* bias-aligned"):
+        assert text in shown.stdout
+    assert debiasbench("show", "imported:shapes").stdout == shown.stdout
+    assert line(debiasbench("list", "datasets"), "shapes").split()[1] == "imported"
+    for words in (("show", "shape"), ("data", "show", "shape"), (*RUN[:2], "shape", *RUN[3:])):
+        misspelt = debiasbench(*words)
+        assert misspelt.exit_code == 2, misspelt.output
+        assert "Did you mean 'shapes'?" in misspelt.stderr
+    gone = debiasbench("show", "imported:shape")
+    assert gone.exit_code == 4
+    assert "Did you mean 'shapes'?" in gone.stderr
+
+
+def test_the_leaderboard_takes_the_short_name_of_an_imported_data_set(
+    debiasbench: Debiasbench, own: Path
+) -> None:
+    debiasbench(*IMPORT)
+    debiasbench(*RUN)
+    tables = {
+        name: debiasbench("leaderboard", "results", "--dataset", name)
+        for name in ("shapes", "imported:shapes", "shape")
+    }
+    assert tables["shapes"].exit_code == 0, tables["shapes"].output
+    assert tables["shapes"].stdout == tables["imported:shapes"].stdout != ""
+    assert tables["shape"].exit_code == 2
+    assert "Did you mean 'shapes'?" in tables["shape"].stderr
+
+
+@pytest.mark.parametrize("command", [("run", "--method", "erm"), ("compare", "erm"), ("bench",)])
+def test_an_empty_name_of_a_data_set_is_an_error(
+    debiasbench: Debiasbench, command: tuple[str, ...]
+) -> None:
+    result = debiasbench(*command, "--dataset", "")
+    assert result.exit_code == 2
+    assert "Unknown dataset ''" in result.stderr
+
+
+def test_an_imported_data_set_is_removed_after_a_confirmation(
+    debiasbench: Debiasbench, own: Path
+) -> None:
+    debiasbench(*IMPORT)
+    asked = debiasbench("data", "remove", "shapes")
+    assert asked.exit_code == 2
+    assert "no terminal to ask. Add --yes" in asked.stderr
+    assert (own / "data" / "imported" / "shapes").is_dir()
+    removed = debiasbench("data", "remove", "shapes", "--yes")
+    assert removed.exit_code == 0, removed.output
+    assert removed.stdout == f"Removed {Path('data', 'imported', 'shapes')}\n"
+    assert (own / "images" / "0.png").is_file()
+    again = debiasbench("data", "remove", "shapes", "--yes")
+    assert again.exit_code == 4
+    assert "No data set 'shapes' is imported under data" in again.stderr
+    assert debiasbench("data", "remove", "digits", "--yes").exit_code == 4
+
+
+def test_a_balanced_test_split_says_how_many_images_are_left_out(
+    debiasbench: Debiasbench, own: Path
+) -> None:
+    result = debiasbench(*IMPORT, "--balance-test")
+    assert result.exit_code == 0, result.output
+    assert "of each group. Left out of larger groups: " in result.stdout
+
+
+@dataclass(frozen=True)
+class Numbers(Dataset):
+    """Numbers or named tensors, not images."""
+
+    named: bool = option(False, "two tensors by name")
+
+    def load(self, root: Path) -> Task:
+        labels = torch.arange(40) % 2
+        x = torch.zeros(40, 5)
+        inputs = {"ids": x.long(), "mask": x.bool()} if self.named else x
+        split = Split(inputs, labels, torch.arange(40) // 2 % 2, num_biases=2)
+        eye = torch.eye(2, dtype=torch.bool)
+        return Task(split, split, split, ("no", "yes"), ("here", "there"), eye)
+
+
+class NumbersPlugin:
+    """Offers the numbers."""
+
+    @hookimpl
+    def debiasbench_register_datasets(self, register: Callable[..., None]) -> None:
+        register("numbers", Numbers)
+
+
+@pytest.mark.parametrize(
+    ("named", "samples"),
+    [("false", "5 samples"), ("true", "samples with ids 5, mask 5")],
+)
+def test_show_prints_the_groups_of_data_that_are_not_images(
+    debiasbench: Debiasbench, tmp_path: Path, named: str, samples: str
+) -> None:
+    def call(*words: str) -> Result:
+        return debiasbench("data", *words, "--set", f"named={named}", extra=(NumbersPlugin(),))
+
+    shown = call("show", "numbers")
+    assert shown.exit_code == 0, shown.output
+    assert "* bias-aligned; samples (conflicting): train 40 (50 %)" in shown.stdout
+    assert f"No contact sheet: {samples} are not images" in shown.stdout
+    drawn = call("show", "numbers", "--out", "sheet.png")
+    assert drawn.exit_code == 4
+    assert "* bias-aligned" in drawn.stdout
+    assert not (tmp_path / "sheet.png").exists()
+    assert f"numbers is ready: {samples}\n" in call("prepare", "numbers").stdout

@@ -59,6 +59,29 @@ def test_labels_that_contradict_the_names_are_refused(
         task(small(y, bias))
 
 
+def test_a_bias_attribute_with_a_single_value_is_refused() -> None:
+    split = small([0, 1], [1, 1])
+    made = task(split)  # the test split has another value
+    with pytest.raises(DataError, match="All samples have the same bias value, 'out'"):
+        replace(made, val=split, test=split)
+    one = Split(split.x, split.y, torch.zeros(2, dtype=torch.int64), num_biases=1)
+    aligned = torch.ones(2, 1, dtype=torch.bool)
+    with pytest.raises(DataError, match="same bias value, 'in'"):
+        Task(one, one, one, classes=("cat", "dog"), biases=("in",), aligned=aligned)
+
+
+def test_a_single_class_is_refused() -> None:
+    split = small([0, 0], [0, 1])
+    aligned = torch.tensor([[True, False, False]])
+    with pytest.raises(DataError, match="All samples have the same class, 'cat'"):
+        Task(split, split, split, ("cat",), ("in", "out", "sky"), aligned)
+
+
+def test_a_test_split_may_lack_a_class_or_a_bias_value() -> None:
+    made = replace(task(small([0, 1], [0, 1])), test=small([0], [0]))
+    assert (made.group_counts(made.test) > 0).sum() == 1
+
+
 def test_an_empty_split_is_refused() -> None:
     with pytest.raises(DataError, match="The train split is empty"):
         task(small([], []))

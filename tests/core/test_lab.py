@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from debiasbench import Method, Supervision
 from debiasbench.common.errors import OptionError, OutOfMemory, PluginError, SupervisionError
+from debiasbench.common.randomness import seeded
+from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Trained
 from debiasbench.methods.erm import ERM
@@ -255,14 +259,38 @@ def test_labels_are_copies_that_a_method_may_change() -> None:
     assert task.fingerprint() == before
 
 
-def test_a_method_that_draws_from_torchs_own_generator_is_seeded_by_the_run() -> None:
+@pytest.mark.parametrize("draw", [lambda: torch.rand(()).item(), np.random.rand, random.random])
+def test_a_method_that_draws_from_a_global_generator_is_seeded_by_the_run(draw: Any) -> None:
     drawn: list[float] = []
-    made = method(lambda lab: drawn.append(torch.rand(()).item()))
-    with torch.random.fork_rng():
+    made = method(lambda lab: drawn.append(draw()))
+    with seeded(0):
         for global_seed, seed in ((0, 0), (1, 0), (1, 1)):
-            torch.manual_seed(global_seed)
-            run(made, seed=seed)
+            with seeded(global_seed):
+                expected = draw()
+            with seeded(global_seed):
+                run(made, seed=seed)
+                assert draw() == expected, "a run leaves the global generators as they were"
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize(
+    "noise", [lambda: torch.rand(()).item(), np.random.rand, lambda: random.gauss(0, 1)]
+)
+def test_stages_do_not_depend_on_what_a_method_drew_before(noise: Any) -> None:
+    class Noisy(CrossEntropy):
+        def forward(self, batch: Any) -> torch.Tensor:
+            return super().forward(batch) * (1 + 0.1 * noise())
+
+    def train(draws: int) -> Any:
+        def body(lab: Any) -> Any:
+            for _ in range(draws):
+                noise()
+            return lab.train(Noisy(lab.model()), name="train")
+
+        return run(method(body)).objective.state_dict()
+
+    first, second = train(0), train(5)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_weights_changed_after_training_are_not_silently_undone() -> None:

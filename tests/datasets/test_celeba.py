@@ -43,6 +43,27 @@ def test_the_files_of_kaggle_give_the_same_task(tmp_path: Path) -> None:
     assert CelebA(size=16).load(kaggle(tmp_path / "kaggle")).fingerprint() == usual.fingerprint()
 
 
+def test_the_format_of_a_table_is_that_of_its_content_whatever_its_name(tmp_path: Path) -> None:
+    usual = CelebA(size=16).load(celeba(tmp_path / "usual"))
+    root = kaggle(tmp_path / "kaggle")
+    for file in (root / "celeba").glob("*.csv"):
+        file.rename(file.with_suffix(".txt"))
+    assert CelebA(size=16).load(root).fingerprint() == usual.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["11\n000000.png -1 1 -1\n", "image_id;Blond_Hair;Male\n000000.png;-1;1\n", "11\n", ""],
+)
+def test_a_table_without_names_of_attributes_is_an_error_about_the_table(
+    text: str, tmp_path: Path
+) -> None:
+    root = celeba(tmp_path)
+    (root / "celeba" / "list_attr_celeba.txt").write_text(text)
+    with pytest.raises(DataError, match="does not begin with the names of the attributes"):
+        CelebA(size=16).load(root)
+
+
 @pytest.mark.parametrize("separator", ["+", ",", " + "])
 def test_several_attributes_are_combined_to_one_bias(tmp_path: Path, separator: str) -> None:
     dataset = CelebA(bias=f"Male{separator}Young", size=16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -263,3 +264,34 @@ def test_after_a_kill_at_any_moment_the_next_process_loads_the_same_task(root: P
     assert int(done.stdout) == 10
     assert task_cache.load("files", Files(), root).fingerprint() == toy_task().fingerprint()
     assert [p.name for p in (root / "cache").iterdir() if p.name.endswith(".new")] == []
+
+
+def test_a_cached_task_that_another_process_removes_is_left_out(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_cache.load("files", Files(), root)
+    [task] = task_cache.all_in(root)
+    files, facts = task_cache.files, task_folder.facts
+
+    def removed_while_weighed(path: Path) -> Any:
+        for file in files(path):
+            file.unlink()
+            yield file
+
+    assert task.bytes > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(task_cache, "files", removed_while_weighed)
+        assert [task.bytes for task in task_cache.all_in(root)] == [0]
+
+    def removed_before_reading(folder: Path) -> Any:
+        shutil.rmtree(folder)
+        return facts(folder)
+
+    monkeypatch.setattr(task_folder, "facts", removed_before_reading)
+    assert task_cache.all_in(root) == []
+
+
+def test_a_cached_task_leaves_no_lock(root: Path) -> None:
+    task_cache.load("files", Files(), root)
+    [locks] = [path for path in (root / task_cache.FOLDER).iterdir() if path.name[0] == "."]
+    assert list(locks.iterdir()) == []

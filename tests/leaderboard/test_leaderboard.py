@@ -306,7 +306,7 @@ def test_html_shows_names_and_runs_nothing() -> None:
 
 def test_markdown_names_cannot_break_the_table_or_become_markup() -> None:
     text = render([nasty_board()], "markdown")
-    row = next(line for line in text.splitlines() if line.startswith("| **erm"))
+    row = next(line for line in text.splitlines() if line.startswith("| erm"))
     assert row.replace("\\|", "").count("|") == 13
     assert "\\<i\\>" in text
     assert "\\[x\\](y)" in text
@@ -315,10 +315,10 @@ def test_markdown_names_cannot_break_the_table_or_become_markup() -> None:
 def test_latex_names_are_escaped() -> None:
     text = render([nasty_board()], "latex")
     assert (
-        r"a|b \_\textless{}i\textgreater{}\%\$\&\{\}\#\textasciitilde{}\textasciicircum{}"
-        r"\textbackslash{}*" in text
+        r"a\textbar{}b \_\textless{}i\textgreater{}\%\$\&\{\}\#\textasciitilde{}"
+        r"\textasciicircum{}\textbackslash{}{*}{[}x{]}(y)\textasciigrave{}" in text
     )
-    assert r"\multicolumn{12}{l}{\textbf{no bias labels in training" in text
+    assert r"\multicolumn{7}{l}{\emph{no bias labels in training" in text
 
 
 def test_json_and_csv_hold_full_numbers_and_the_ids_of_the_records() -> None:
@@ -374,7 +374,7 @@ EXPECTED_MARKDOWN = """\
 | **lff**  | **78.5 ± 1.4** |     76.8 – 80.2 |       5 |         67.0 |        90.0 |            64.0 |       0.1 |          100 |                   2 |                 3 |         8 |
 | erm      |     63.5 ± 1.4 |     61.8 – 65.2 |       5 |         27.0 |       100.0 |            24.0 |       0.1 |          100 |                   2 |                 3 |         8 |
 | **conflict bit in training, group labels of validation for selection** ||||||||||||
-| **rest** | **83.5 ± 1.4** |     81.8 – 85.2 |       5 |         77.0 |        90.0 |            74.0 |       0.1 |          100 |                   2 |                 3 |         8 |
+| rest     |     83.5 ± 1.4 |     81.8 – 85.2 |       5 |         77.0 |        90.0 |            74.0 |       0.1 |          100 |                   2 |                 3 |         8 |
 
 - Unbiased accuracy on the test split: mean ± standard deviation over seeds, at the epoch selected by val_unbiased. Strong: the best of its section, and those that a paired t-test over common seeds (Holm, 5 %) cannot distinguish from it.
 - Samples: 200 train (5 % conflicting), 40 val (50 % conflicting), 40 test (50 % conflicting). Training: epochs=2, lr=0.1. Made on a machine, torch 2.15.0.

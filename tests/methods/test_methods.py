@@ -20,12 +20,20 @@ from debiasbench.core.model import Shape
 from debiasbench.core.stage import Stage, Trained
 from debiasbench.core.weights import published_weight
 from debiasbench.methods import dfr
+from debiasbench.methods.balanced_softmax import BalancedSoftmax
 from debiasbench.methods.dfr import DFR
 from debiasbench.methods.erm import ERM
+from debiasbench.methods.focal import Focal
 from debiasbench.methods.groupdro import GroupDRO, GroupDROLoss
 from debiasbench.methods.jtt import JTT
 from debiasbench.methods.lff import LfF, LfFLoss
+from debiasbench.methods.mixup import Mixup
 from debiasbench.methods.rest import REST
+from debiasbench.methods.reweight import Reweight
+from debiasbench.methods.rwg import RWG
+from debiasbench.methods.rwy import RWY
+from debiasbench.methods.subg import SUBG
+from debiasbench.methods.suby import SUBY
 from debiasbench.methods.upweight import Upweight
 from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
@@ -49,6 +57,15 @@ VARIANTS = {
     "jtt": JTT(),
     "lff": LfF(),
     "dfr": DFR(retrains=2),
+    "subg": SUBG(),
+    "suby": SUBY(),
+    "rwg": RWG(),
+    "rwy": RWY(),
+    "reweight": Reweight(),
+    "reweight by class": Reweight(by="class", scheme="effective"),
+    "focal": Focal(),
+    "balanced-softmax": BalancedSoftmax(),
+    "mixup": Mixup(),
     "rest": REST(density=0.3),
     "rest random": REST(density=0.3, grow="random", distribution="uniform"),
     "rest released": REST(density=0.3, compat="released", update_every=10),
@@ -78,6 +95,11 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (Upweight(by="group"), ("groups", "none")),
         (GroupDRO(), ("groups", "none")),
         (JTT(), ("none", "none")),
+        (SUBG(), ("groups", "none")),
+        (RWG(), ("groups", "none")),
+        (Reweight(), ("groups", "none")),
+        (Reweight(by="class"), ("none", "none")),
+        (Mixup(), ("none", "none")),
         (LfF(), ("none", "none")),
         (DFR(), ("none", "fit")),
         (REST(), ("conflict", "none")),

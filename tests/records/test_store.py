@@ -12,6 +12,7 @@ import pytest
 
 from debiasbench import Supervision
 from debiasbench.common.errors import BusyError, RecordError, StoreError
+from debiasbench.records import store
 from debiasbench.records.record import to_json
 from debiasbench.records.store import (
     PREDICTIONS,
@@ -90,6 +91,40 @@ def test_a_second_claim_on_a_spec_is_refused_while_the_first_lasts(tmp_path: Pat
             pass
     with Store(tmp_path).claim(SPEC):
         pass
+
+
+def test_a_claim_leaves_no_file_and_removes_none_of_another_spec(tmp_path: Path) -> None:
+    other = replace(SPEC, seed=1)
+    with Store(tmp_path).claim(other):
+        with Store(tmp_path).claim(SPEC):
+            pass
+        assert [p.name for p in (tmp_path / ".locks").iterdir()] == [f"{other.stem}.lock"]
+    assert list((tmp_path / ".locks").iterdir()) == []
+
+
+def test_an_unfinished_file_that_vanishes_does_not_disturb_a_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f".{SPEC.stem}.json").write_text("{")
+    found = store.entries(tmp_path)
+    (tmp_path / f".{SPEC.stem}.json").unlink()
+    monkeypatch.setattr(store, "entries", lambda _: found)
+    with Store(tmp_path).claim(SPEC):
+        pass
+
+
+def test_a_record_that_vanishes_while_it_is_read_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, reading = saved(tmp_path), store.read
+
+    def removed_before_reading(path: Path) -> Any:
+        path.unlink()
+        return reading(path)
+
+    monkeypatch.setattr(store, "read", removed_before_reading)
+    assert Store(tmp_path).load(SPEC) is None
+    assert not path.exists()
 
 
 def test_the_error_about_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import Result
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from debiasbench import Model, Shape, hookimpl
+from debiasbench.common.errors import RecordError
 from debiasbench.records.store import read
-from debiasbench.runs.export import load_network
+from debiasbench.runs.export import Kind, export, load_network
 from debiasbench.sparsity import unpack_state
 from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.resolve import make_spec
+from tests.conftest import ACME, ToyPlugin
+from tests.running import run
 
 Cli = Callable[..., Result]
 
@@ -107,3 +117,67 @@ def test_kept_weights_are_those_of_the_selected_epoch(record: Path) -> None:
     assert sum(int((p != 0).sum()) for p in network.parameters()) < 0.2 * sum(
         p.numel() for p in network.parameters()
     )
+
+
+@dataclass(frozen=True)
+class WeightNorm(Model):
+    """A network with a weight that a hook computes."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            hidden = nn.utils.weight_norm(nn.Linear(math.prod(shape.input), 8))
+        return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), nn.Linear(8, shape.classes))
+
+
+class Caching(nn.Sequential):
+    """Computes a scale once in evaluation mode, and keeps it."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.scale, self.kept = nn.Parameter(torch.ones(1)), dict[str, Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x)
+        return y * (self.scale * 2 if self.training else self.kept.setdefault("2", self.scale * 2))
+
+
+@dataclass(frozen=True)
+class Cached(Model):
+    """A network that caches a tensor in evaluation mode."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        width = math.prod(shape.input)
+        return Caching(nn.Flatten(), nn.Linear(width, 8), nn.ReLU(), nn.Linear(8, shape.classes))
+
+
+class OwnModels:
+    @hookimpl
+    def debiasbench_register_models(self, register: Any) -> None:
+        register("weight-norm", WeightNorm)
+        register("cached", Cached)
+
+
+OWN = Plugins([(ToyPlugin(), ACME), (OwnModels(), ACME)])
+
+
+def trained(model: str, folder: Path) -> Path:
+    spec = make_spec(OWN, method="erm", dataset="toy", model=model, training={"epochs": 1})
+    return run(spec, OWN, results=folder, data_root=folder, keep_weights=True).path
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attribute:UserWarning")
+def test_a_network_that_caches_tensors_is_exported_in_all_forms(tmp_path: Path) -> None:
+    record = trained("cached", tmp_path)
+    kinds: tuple[Kind, ...] = ("compact", "packed", "csr")
+    for to in kinds:
+        assert export(record, OWN, to=to).difference < 1e-5
+
+
+def test_a_weight_that_a_hook_computes_is_named_and_packing_needs_no_change(tmp_path: Path) -> None:
+    record = trained("weight-norm", tmp_path)
+    kinds: tuple[Kind, ...] = ("compact", "csr")
+    for to in kinds:
+        with pytest.raises(RecordError, match=r"1\.weight is computed by a hook .* --to packed"):
+            export(record, OWN, to=to)
+    assert export(record, OWN, to="packed").difference == 0

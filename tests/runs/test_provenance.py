@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from debiasbench.methods.erm import ERM
 from debiasbench.models.mlp import MLP
 from debiasbench.runs import provenance
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
-from tests.conftest import Toy
+from tests.conftest import ACME, Toy, ToyPlugin
 from tests.running import run
 
 
@@ -41,3 +43,51 @@ def test_the_code_of_a_plugin_is_known_by_its_files(
     file.write_text("class A: x = 1\n")
     provenance._code.cache_clear()
     assert provenance.code(mine) != before
+
+
+MINE = """
+from dataclasses import dataclass
+from debiasbench import Method, hookimpl
+
+@dataclass(frozen=True)
+class Mine(Method):
+    def fit(self, lab):
+        return lab.train(lab.model(), name="train")
+
+@hookimpl
+def debiasbench_register_methods(register):
+    register("mine", Mine)
+"""
+
+
+def test_what_is_already_done_says_that_the_code_of_its_plugin_has_changed(
+    debiasbench: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "plugin_that_changes.py"
+    file.write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    extra = (importlib.import_module("plugin_that_changes"),)
+    run = ("run", "--method", "mine", "--dataset", "toy")
+    compare = ("compare", "mine", "--dataset", "toy", "--seeds", "0")
+    said = "The code of acme 1.0 has changed since then: a new run may give another result"
+    assert said not in debiasbench(*run, extra=extra).stdout
+    again = debiasbench(*run, extra=extra).stdout
+    assert "Already done on " in again
+    assert said not in again
+    assert "other code" not in debiasbench(*compare, extra=extra).stderr
+    file.write_text(MINE + "# another line\n")
+    provenance._code.cache_clear()
+    assert said in debiasbench(*run, extra=extra).stdout
+    assert "Warning: 1 run already done with other code of acme 1.0 than now" in (
+        debiasbench(*compare, extra=extra).stderr
+    )
+    fresh = debiasbench(*run, "--overwrite", "always", extra=extra).stdout
+    assert "Already done" not in fresh
+    assert said not in debiasbench(*run, extra=extra).stdout
+
+
+def test_a_record_has_no_digest_of_what_is_builtin(tmp_path: Path) -> None:
+    plugins = Plugins([(ToyPlugin(), ACME)])
+    spec = make_spec(plugins, method="erm", dataset="toy")
+    assert set(provenance.plugin_code(plugins, spec)) == {"dataset"}
+    assert provenance.plugin_code(plugins, make_spec(plugins, method="erm")) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from debiasbench import Method, Task
+from debiasbench import Method, Task, hookimpl, option
 from debiasbench.cli.report import report
 from debiasbench.common.errors import DataError, OptionError, PluginError, UnknownNameError
 from debiasbench.core.data import Dataset
@@ -173,6 +174,73 @@ def test_a_method_with_a_bug_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"'raises' of acme 1.0 raised IndexError: off by one"):
         go(plugins, tmp_path, method="raises")
     assert [p.name for p in tmp_path.iterdir()] == [".locks"]
+
+
+@dataclass(frozen=True)
+class Runs(Method):
+    """Trains as erm does, then runs a statement."""
+
+    statement: str = option("pass", "what to run")
+
+    def fit(self, lab: Any) -> Any:
+        trained = lab.train(lab.model(), name="train")
+        exec(self.statement)
+        return trained
+
+
+@pytest.mark.parametrize(
+    ("statement", "raised"),
+    [
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("import os; os._exit(0)", r"SystemExit: os\._exit\(0\)"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise BaseException('base')", "BaseException: base"),
+        ("raise GeneratorExit", "GeneratorExit"),
+    ],
+)
+def test_a_method_that_ends_the_program_is_an_error_of_its_plugin(
+    statement: str, raised: str, tmp_path: Path
+) -> None:
+    plugins = Plugins([(ToyPlugin(), ACME), (offering(runs=Runs), ACME)])
+    with pytest.raises(PluginError, match=rf"'runs' of acme 1.0 raised {raised} \(.*line \d+\)\. "):
+        go(plugins, tmp_path, method="runs", method_options={"statement": statement})
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_what_a_method_changes_in_fit_does_not_reach_the_next_run(tmp_path: Path) -> None:
+    plugins = Plugins([(ToyPlugin(), ACME), (offering(runs=Runs), ACME)])
+    alone = go(plugins, tmp_path / "alone")
+    for statement in (
+        "import torch; torch.set_default_dtype(torch.float64)",
+        "import torch; torch.set_grad_enabled(False); torch.set_grad_enabled(True)",
+        "import torch; torch.set_float32_matmul_precision('medium')",
+        "import os; os.chdir('/')",
+    ):
+        options = {"statement": statement}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            go(plugins, tmp_path / "r", method="runs", method_options=options)
+        said = [str(w.message) for w in caught]
+        assert ["method 'runs' of acme 1.0 changed" in each for each in said] == (
+            [] if "True" in statement else [True]
+        )
+    # as text, in which NaN equals NaN
+    assert str(go(plugins, tmp_path / "r").record.outcomes) == str(alone.record.outcomes)
+
+
+def test_a_data_set_that_ends_the_program_is_an_error_of_its_plugin(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Leaves(Toy):
+        def load(self, root: Path) -> Task:
+            raise SystemExit(0)
+
+    class Plugin:
+        @hookimpl
+        def debiasbench_register_datasets(self, register: Any) -> None:
+            register("toy", Leaves)
+
+    with pytest.raises(DataError, match=r"of acme 1.0 could not be loaded: SystemExit: 0 \("):
+        go(Plugins([(Plugin(), ACME)]), tmp_path)
 
 
 def test_nothing_that_happens_before_the_end_depends_on_the_test_split(

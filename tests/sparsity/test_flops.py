@@ -23,6 +23,7 @@ from tests.sparsity.sparse_net import (
     STEPS,
     batch,
     begin,
+    small_net,
     train,
 )
 
@@ -99,3 +100,50 @@ def test_flops_are_summed_over_the_masks_of_every_step() -> None:
     for at in densities[:STEPS]:
         spent.append(sum(at[n] * f for n, f in flops.by_parameter.items()))
     assert sparse.training_flops(flops).forward == pytest.approx(sum(spent) / STEPS)
+
+
+def test_flops_of_samples_without_a_batch_and_of_named_inputs_are_those_of_torch() -> None:
+    for layer, size in (
+        (nn.Conv2d(4, 8, 3, groups=2), (4, 9, 9)),
+        (nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), (4, 5, 5)),
+        (nn.Linear(4, 8), (4,)),
+    ):
+        for shape in (size, (2, *size)):
+            with count_flops(layer) as flops:
+                layer(input=torch.zeros(shape))
+            assert flops.total == flops.by_parameter["weight"] > 0
+
+
+def test_a_sparse_transposed_convolution_costs_its_active_weights_at_every_input_position() -> None:
+    net = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2))
+    sparse = Static(0.25).attach(net, torch.optim.SGD(net.parameters(), 0.1), total_steps=1)
+    with count_flops(net) as flops:
+        net(torch.zeros(2, 4, 5, 5))
+    active = int(sparse.masks["0.weight"].sum())
+    cost = 2 * 2 * 5 * 5 * active
+    sparse.due(0)
+    assert sparse.training_flops(flops).forward == cost
+    assert sparse.training_flops(flops).weight_gradient == cost
+    assert 3 * flops.total - sparse.saved_flops(flops.by_parameter) == pytest.approx(3 * cost)
+
+
+def test_frozen_layers_cost_no_weight_gradients() -> None:
+    net = small_net()
+    net[0].requires_grad_(False)
+    sparse = Static(1.0).attach(net, torch.optim.SGD(net.parameters(), 0.1), total_steps=1)
+    net.eval()[1].requires_grad_(False)
+    x, y = batch(0)
+    with count_flops(net) as flops:
+        net(x)
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(net(x), y).backward()
+    sparse.due(0)
+    assert sparse.training_flops(flops).total == counter.get_total_flops()
+
+
+def test_a_weight_that_two_layers_share_is_counted_under_the_name_of_its_mask() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    net[2].weight = net[0].weight
+    with count_flops(net) as flops:
+        net(torch.zeros(3, 6))
+    assert flops.by_parameter == {"0.weight": 2 * 2 * 3 * 36} == {"0.weight": flops.total}

@@ -8,6 +8,7 @@ from torch import nn
 
 from debiasbench.sparsity import (
     SparsityError,
+    Static,
     maskable,
 )
 from debiasbench.sparsity.params import select
@@ -53,3 +54,34 @@ def test_maskable_weights_are_chosen_by_module_and_shared_ones_counted_once() ->
     assert maskable(nn.BatchNorm1d(3)) == {}
     attention = nn.MultiheadAttention(8, 2)
     assert list(maskable(attention)) == ["in_proj_weight", "out_proj.weight"]
+
+
+class TiedLanguageModel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.rnn = nn.Embedding(50, 16), nn.LSTM(16, 16)
+        self.out = nn.Linear(16, 50, bias=False)
+        self.out.weight = self.embed.weight
+
+
+def test_the_report_names_shared_weights_and_those_that_stay_dense() -> None:
+    net = TiedLanguageModel()
+    sparse = Static(0.1).attach(net, torch.optim.SGD(net.parameters(), 0.1), total_steps=1)
+    stats = sparse.stats()
+    assert [(x.name, x.tied) for x in stats.layers] == [("out.weight", ("embed.weight",))]
+    assert stats.dense == ("rnn.weight_ih_l0", "rnn.weight_hh_l0")
+    assert str(stats).splitlines() == [
+        "0.1000  out.weight, shared as embed.weight",
+        "0.1000  of all: 80 of 800 weights",
+        "dense, not counted: rnn.weight_ih_l0, rnn.weight_hh_l0",
+    ]
+
+
+def test_the_report_names_frozen_and_excluded_weights() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2))
+    net[0].requires_grad_(False)
+    sparse = Static(0.5, exclude=("2.*",)).attach(
+        net, torch.optim.SGD(net.parameters(), 0.1), total_steps=1
+    )
+    assert sparse.stats().dense == ("0.weight", "2.weight")
+    assert list(sparse.masks) == ["1.weight"]

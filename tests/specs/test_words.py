@@ -160,6 +160,9 @@ def test_options_of_one_scope_are_read_with_and_without_it() -> None:
         (None, {}),
         ("rigl", {"sparse": "rigl"}),
         ("rigl:", {"sparse": "rigl"}),
+        ("acme:rigl:", {"sparse": "acme:rigl"}),
+        ("acme:rigl:density=0.1", {"sparse": "acme:rigl", "sparse.density": "0.1"}),
+        ("rigl:include=a:b", {"sparse": "rigl", "sparse.include": "a:b"}),
         (
             "rigl:density=0.05,every=2%",
             {"sparse": "rigl", "sparse.density": "0.05", "sparse.every": "2%"},

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from debiasbench.common.errors import DataError
+from debiasbench.files.regular import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,7 @@ def read_quietly(path: Path, convert: bool) -> Image.Image:
     """Read a file as `read` does; the caller is inside `quiet`."""
     Image.preinit()  # otherwise Pillow loads all its formats, again in each process
     try:
+        check_regular(path)
         with Image.open(path, formats=FORMATS) as image:
             if problem := _problem(image, convert):
                 raise BadImage(f"{path} {problem}")

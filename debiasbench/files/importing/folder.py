@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 from debiasbench.common.errors import DataError, suggestion
+from debiasbench.files.regular import check_regular, is_folder
 
 FOLDER = "imported"
+LONGEST_NAME = 100  # characters
 
 
 def where(root: Path, name: str) -> Path | None:
-    """Return the folder of an imported data set, or None if there is none of that name."""
-    if not name or name.startswith(".") or Path(name).name != name:
+    """Return the folder of an imported data set, or None if there is none of that name.
+
+    Raises `DataError` if the folder of all imports cannot be read.
+    """
+    if not name or name.startswith(".") or Path(name).name != name or len(name) > LONGEST_NAME:
         return None
     whole = root / FOLDER / name
     # a process that was killed while replacing a data set may have left the old one set aside
-    return next((f for f in (whole, aside(whole), whole) if f.is_dir()), None)
+    try:
+        return next((f for f in (whole, aside(whole), whole) if is_folder(f)), None)
+    except OSError as error:
+        raise DataError(_unreadable(whole.parent, error)) from error
 
 
 def aside(whole: Path) -> Path:
@@ -25,10 +34,16 @@ def aside(whole: Path) -> Path:
 
 
 def names(root: Path) -> list[str]:
-    """Return the names of the data sets imported under a data root, sorted."""
+    """Return the names of the data sets imported under a data root, sorted.
+
+    There are none, and a warning, if the folder cannot be read.
+    """
     try:
+        if not is_folder(root / FOLDER):
+            return []
         entries = [entry.name for entry in (root / FOLDER).iterdir()]
-    except OSError:
+    except OSError as error:
+        warnings.warn(_unreadable(root / FOLDER, error), stacklevel=2)
         return []
     waiting = [e[1:].removesuffix(".old") for e in entries if e[:1] == "." and e.endswith(".old")]
     return sorted({n for n in (*entries, *waiting) if where(root, n) is not None})
@@ -44,9 +59,17 @@ def find(root: Path, name: str) -> str | None:
         return None
     file = folder / "task.json"  # not through `task_folder`, which imports torch
     try:
+        check_regular(file)
         return str(json.loads(file.read_text("utf-8"))["digest"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} cannot be read ({error}). {again(name)}") from error
+
+
+def _unreadable(folder: Path, error: OSError) -> str:
+    return (
+        f"{folder} cannot be read ({error.strerror or error}). Check its permissions, or choose "
+        "another folder with --data-root or DEBIASBENCH_DATA"
+    )
 
 
 def missing(root: Path, name: str) -> str:

@@ -158,21 +158,20 @@ def _marked(flags: Tensor, names: Sequence[str]) -> list[str]:
 
 
 def oddities(task: Task) -> list[str]:
-    """Return warnings about absent and small groups, and about names that differ only in case."""
+    """Return warnings about absent and small groups."""
+    import torch
+
     counts = {name: task.group_counts(split) for name, split in task.splits().items()}
-    anywhere = sum(counts.values()) > 0
-    warnings = []
+    anywhere = torch.stack(list(counts.values())).sum(dim=0) > 0  # (G,) bool
+    kinds = [("No split has an image", ~anywhere)]
     for name, count in counts.items():
-        for flags, amount in (
-            ((count == 0) & anywhere, "no image"),
-            ((count > 0) & (count < TINY), f"fewer than {TINY} images"),
-        ):
-            if bool(flags.any()):
-                groups = [divmod(g, len(task.biases)) for g in flags.nonzero()[:, 0].tolist()]
-                named = [f"{task.classes[c]} with {task.biases[b]}" for c, b in groups]
-                warnings.append(f"The {name} split has {amount} of {few(named, 5, '; ')}")
-    for kind, names in (("classes", task.classes), ("bias values", task.biases)):
-        lower = Counter(name.lower() for name in names)
-        if alike := [name for name in names if lower[name.lower()] > 1]:
-            warnings.append(f"Some {kind} differ only in upper and lower case: {few(alike)}")
+        kinds.append((f"The {name} split has no image", (count == 0) & anywhere))
+        tiny = (count > 0) & (count < TINY)
+        kinds.append((f"The {name} split has fewer than {TINY} images", tiny))
+    warnings = []
+    for words, flags in kinds:
+        if bool(flags.any()):
+            groups = [divmod(g, len(task.biases)) for g in flags.nonzero()[:, 0].tolist()]
+            named = [f"{task.classes[c]} with {task.biases[b]}" for c, b in groups]
+            warnings.append(f"{words} of {few(named, 5, '; ')}")
     return warnings

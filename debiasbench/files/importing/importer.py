@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import DataError, OptionError
 from debiasbench.common.names import NAME
-from debiasbench.files.importing import place, vetting
-from debiasbench.files.importing.folder import FOLDER, where
+from debiasbench.files.importing import labels, place, vetting
+from debiasbench.files.importing.balance import balance
+from debiasbench.files.importing.folder import FOLDER, LONGEST_NAME, where
 from debiasbench.files.importing.groups import Plan, oddities, plan
 from debiasbench.files.importing.pixels import Reader
 from debiasbench.files.importing.source import BadRows, bad_rows
 from debiasbench.files.importing.table import read_table
 from debiasbench.files.importing.tree import read_tree
+from debiasbench.files.regular import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from debiasbench.core.data import Task
     from debiasbench.files.importing.source import Problem, Row, Rows, Source
 
-LONGEST_NAME = 100  # characters
 SPLITS = ("train", "val", "test")
 
 
@@ -62,24 +63,39 @@ def import_data(
     _check_name(name, taken)
     _check_free(root, name, replace=replace)
     written = _read(source)
-    vetted = vetting.vet(written.rows, source, splits=written.splits)
+    named, doubts = labels.checked(written.rows, source)
+    vetted = vetting.vet(named, source, splits=written.splits)
     rows = vetted.good if written.splits else vetting.split(vetted.good, source.seed)
     rows.sort(key=lambda row: SPLITS.index(row.split))  # stable; each split is a slice
     problems = written.problems + vetted.problems
-    labels = {row.label for row in written.rows if row.label}
+    classes = {row.label for row in named if labels.is_label(row.label)}
+    known = {labels.plain(label) for label in classes}
+    classes |= {label for label in written.classes if labels.plain(label) not in known}
 
     def planned(rows: list[Row]) -> Plan:
-        return plan(rows, source, labels, splits=written.splits)
+        return plan(rows, source, classes, splits=written.splits)
+
+    def balanced(rows: list[Row]) -> tuple[list[Row], list[str]]:
+        if not source.balance_test:
+            return rows, []
+        rows, note = balance(rows, source)
+        return rows, [note]
 
     if not problems:
-        planned(rows)  # finds errors of the whole before anything is decoded
+        planned(balanced(rows)[0])  # finds errors of the whole before anything is decoded
     whole = root / FOLDER / name
     with place.claimed(whole):
         _check_free(root, name, replace=replace)  # another process may have imported it meanwhile
         place.fresh(whole).mkdir()
         reader = Reader(source, rows + vetted.doubtful, progress)
         with tempfile.TemporaryFile(dir=whole.parent) as pixels:
+            if source.balance_test and skip_bad:
+                # a bad image must not be drawn instead of a good one
+                good = reader.check([row for row in rows if row.split == "test"])
+                rows = [row for row in rows if row.split != "test"] + good
+            balance_notes: list[str] = []
             if skip_bad or not problems:
+                rows, balance_notes = balanced(rows)
                 rows = reader.write(rows, pixels.fileno(), whole.parent)
             else:
                 reader.check(rows)
@@ -92,12 +108,17 @@ def import_data(
             task = result.task(reader.mapped(pixels.fileno()))
             digest = _save(task, whole, source, left_out=bad_rows(problems))
         place.swap(whole)
-        notes = [*written.notes, *([] if written.splits else [_split_note()]), result.note()]
-        return _finished(whole, digest, problems, notes, reader)
+        split_notes = [*([] if written.splits else [_split_note()]), *balance_notes]
+        notes = [*written.notes, *split_notes, result.note()]
+        return _finished(whole, digest, problems, notes, doubts, reader)
 
 
 def _read(source: Source) -> Rows:
-    if not source.images.is_dir():
+    try:
+        found = is_folder(source.images)
+    except OSError as error:
+        raise DataError(f"{source.images} cannot be read: {error.strerror or error}") from error
+    if not found:
         raise DataError(f"{source.images} is not a folder. Give the folder of images with --images")
     if source.table is None:
         return read_tree(source.images)
@@ -144,12 +165,17 @@ def _save(task: Task, whole: Path, source: Source, *, left_out: int) -> str:
 
 
 def _finished(
-    whole: Path, digest: str, problems: list[Problem], notes: list[str], reader: Reader
+    whole: Path,
+    digest: str,
+    problems: list[Problem],
+    notes: list[str],
+    doubts: list[str],
+    reader: Reader,
 ) -> Finished:
     from debiasbench.files import task_folder
 
     task = task_folder.load(whole, verify=False)
-    warnings = oddities(task)
+    warnings = [*doubts, *oddities(task)]
     if reader.leaks:
         earlier, later = reader.leaks[0]
         warnings.insert(

@@ -66,10 +66,9 @@ class Reader:
         self._shape = (len(kept), 3, height, width)
         return kept
 
-    def check(self, rows: list[Row]) -> None:
-        """Decode rows only to find their problems."""
-        for _ in self._blocks(rows):
-            pass
+    def check(self, rows: list[Row]) -> list[Row]:
+        """Decode rows only to find their problems, and return the good ones."""
+        return [row for good, _ in self._blocks(rows) for row in good]
 
     def mapped(self, file: int) -> Tensor:
         """Return what was written, (N, 3, H, W) uint8; the mapping keeps the file open."""

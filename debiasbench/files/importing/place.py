@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from debiasbench.common.errors import BusyError, DataError
+from debiasbench.common.folders import entries
+from debiasbench.common.locks import LockHeldError, locked
 from debiasbench.files.importing.folder import aside
 
 if TYPE_CHECKING:
@@ -18,29 +18,24 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def claimed(whole: Path) -> Iterator[None]:
+def claimed(whole: Path, verb: str = "imported") -> Iterator[None]:
     """Hold the lock for writing the data set `whole`, and remove what killed processes left.
 
-    The system releases the lock if the process dies. An `OSError` inside becomes a `DataError`.
-    Raises `BusyError` if another process holds the lock.
+    The lock is free again if the process dies. An `OSError` inside becomes a `DataError`. Raises
+    `BusyError` if another process holds the lock.
     """
-    with _writing(whole.parent):
-        (whole.parent / ".locks").mkdir(parents=True, exist_ok=True)
-        lock = _lock(whole)
+    with _writing(whole.parent, verb), ExitStack() as stack:
         try:
-            lock.acquire()
-        except Timeout as error:
+            stack.enter_context(locked(whole.parent, whole.name, wait="if void"))
+        except LockHeldError as error:
             raise BusyError(
-                f"Another process is importing {whole.name!r}. Wait for it, or choose another name"
+                f"Another process is importing {whole.name!r} ({error.holder}). "
+                "Wait for it, or choose another name"
             ) from error
-        try:
-            _clean_up(whole)
-            _clean_up_others(whole.parent)
-            yield
-        finally:
-            with suppress(OSError):
-                _clean_up(whole)
-            lock.release()
+        stack.callback(_clean_up_quietly, whole)
+        _clean_up(whole)
+        _clean_up_others(whole.parent)
+        yield
 
 
 def fresh(whole: Path) -> Path:
@@ -58,6 +53,13 @@ def swap(whole: Path) -> None:
     _clean_up(whole)
 
 
+def discard(folder: Path, whole: Path) -> None:
+    """Remove a folder of the data set `whole`; it is renamed first, so no part of it is read."""
+    folder.rename(fresh(whole))
+    _clean_up(whole)
+    _sync(whole.parent)
+
+
 def _clean_up(whole: Path) -> None:
     """Restore a data set that was set aside if no other replaced it, and remove the rest."""
     if aside(whole).exists() and not whole.exists():
@@ -70,16 +72,18 @@ def _clean_up(whole: Path) -> None:
         shutil.rmtree(fresh(whole))
 
 
+def _clean_up_quietly(whole: Path) -> None:
+    with suppress(OSError):
+        _clean_up(whole)
+
+
 def _clean_up_others(folder: Path) -> None:
     """Clean up the other names too, because they may never be imported again."""
-    for leftover in (*folder.glob(".*.new"), *folder.glob(".*.old")):
-        whole = folder / leftover.name[1:-4]
-        with suppress(Timeout, OSError), _lock(whole):
-            _clean_up(whole)
-
-
-def _lock(whole: Path) -> FileLock:
-    return FileLock(whole.parent / ".locks" / f"{whole.name}.lock", timeout=0)
+    for entry in entries(folder):
+        if entry.name.startswith(".") and entry.name.endswith((".new", ".old")):
+            name = entry.name[1:-4]
+            with suppress(LockHeldError, OSError), locked(folder, name, wait="never"):
+                _clean_up(folder / name)
 
 
 def _sync(folder: Path) -> None:
@@ -92,11 +96,11 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Path, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"Nothing was imported, because {folder} cannot be written: {error.strerror or error}. "
+            f"Nothing was {verb}, because {folder} cannot be written: {error.strerror or error}. "
             "Check its free space and permissions, or choose another folder with --data-root"
         ) from error

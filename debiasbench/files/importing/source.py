@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import DataError
+from debiasbench.files.importing.wording import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ class Source:
     tree, CLASS/BIAS/FILE or SPLIT/CLASS/BIAS/FILE.
     `size`: (height, width) in pixels to scale to; the size of the images if None.
     `aligned`: "class:bias,class:bias"; determined from the training split if None.
+    `balance_test`: leave out test images until each group has the same number, drawn with `seed`.
     `convert`: also accept palette, CMYK, 16-bit and transparent images, as 8-bit RGB.
     """
 
@@ -35,6 +37,7 @@ class Source:
     aligned: str | None = None
     seed: int = 0
     convert: bool = False
+    balance_test: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,15 @@ class Problem:
 class Rows:
     """Rows as written, problems of lines that are not rows, and notes for the user.
 
-    `splits`: whether the rows have splits.
+    `splits`: whether the rows have splits. `classes`: classes that must have an image, in addition
+    to those of the rows.
     """
 
     rows: list[Row]
     problems: list[Problem]
     notes: list[str]
     splits: bool
+    classes: frozenset[str] = frozenset()
 
 
 class BadRows(DataError):  # noqa: N818 - the name says what is wrong
@@ -98,6 +103,7 @@ def bad_rows(problems: Iterable[Problem]) -> int:
 
 
 def _place(line: int | None, file: str) -> str:
+    file = escaped(file)
     if line is None:
         return file
     return f"line {line}, {file}" if file else f"line {line}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import DataError, OptionError, suggestion
 from debiasbench.files.importing.source import Problem, Row, Rows
 from debiasbench.files.importing.vetting import locate
+from debiasbench.files.regular import check_regular
 
 if TYPE_CHECKING:
     from debiasbench.files.importing.source import Source
@@ -79,6 +80,7 @@ def _notes(source: Source, header: list[str], file: str) -> list[str]:
 def _records(table: Path) -> list[tuple[int, list[str]]]:
     """Read all records that are not blank, each with the number of its first line."""
     try:
+        check_regular(table)
         raw = table.read_bytes()
     except OSError as error:
         raise DataError(f"{table} cannot be read: {error.strerror or error}") from error

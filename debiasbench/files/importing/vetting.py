@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import unicodedata
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import suggestion
+from debiasbench.files.importing.labels import is_missing, plain
 from debiasbench.files.importing.source import Problem
+from debiasbench.files.importing.wording import CONTROL
 
 if TYPE_CHECKING:
     from debiasbench.files.importing.source import Row, Source
@@ -46,7 +49,7 @@ def vet(rows: list[Row], source: Source, *, splits: bool) -> Vetted:
     for row in rows:
         path = locate(base, row.file)
         earlier = first.setdefault(path, row) if isinstance(path, Path) else row
-        split = SPLITS.get(row.split.lower(), "")
+        split = SPLITS.get(plain(row.split).lower(), "")
         messages = [path] if isinstance(path, str) else []
         if earlier is not row:
             messages.append(f"is the same file as {earlier}")
@@ -61,13 +64,23 @@ def vet(rows: list[Row], source: Source, *, splits: bool) -> Vetted:
 
 
 def _labels(row: Row, source: Source) -> list[str]:
-    messages = [] if row.label else [f"has no label (column {source.label!r})"]
-    columns = source.bias or ("bias",)
-    return messages + [
-        f"has no bias (column {column!r})"
-        for column, value in zip(columns, row.bias, strict=True)
-        if not value
+    cells = [("label", source.label, row.label)]
+    cells += [
+        ("bias", column, value)
+        for column, value in zip(source.bias or ("bias",), row.bias, strict=True)
     ]
+    messages = []
+    for kind, column, value in cells:
+        if CONTROL.search(value):
+            messages.append(f"has control characters in its {kind}, {value!r}: remove them")
+        if not plain(value):
+            messages.append(f"has no {kind} (column {column!r})")
+        elif is_missing(value):
+            messages.append(
+                f"has no {kind} (column {column!r}): {value!r} stands for a missing value. "
+                "If it is a name, rename it"
+            )
+    return messages
 
 
 def _no_split(value: str) -> str:
@@ -89,7 +102,7 @@ def locate(base: Path, file: str) -> Path | str:
     if Path(os.path.normpath(file)).parts[:1] == (os.pardir,):
         return f"is outside {base}"
     try:
-        real = Path(os.path.realpath(base / file, strict=True))
+        real = _real(base, file)
         regular = stat.S_ISREG(real.stat().st_mode)
     except OSError as error:
         return _not_found(file, error)
@@ -98,12 +111,29 @@ def locate(base: Path, file: str) -> Path | str:
     return real if regular else "is not a file"
 
 
+def _real(base: Path, file: str) -> Path:
+    """Return the file with links resolved; names in NFC and NFD are the same, as on macOS."""
+    try:
+        return Path(os.path.realpath(base / file, strict=True))
+    except FileNotFoundError:
+        for form in ("NFC", "NFD"):
+            name = unicodedata.normalize(form, file)
+            if name != file and (base / name).exists():
+                return Path(os.path.realpath(base / name, strict=True))
+        raise
+
+
 def _not_found(file: str, error: OSError) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "is missing" + (": use / between folders" if "\\" in file else "")
     if error.errno == errno.ELOOP:
         return "is a symbolic link that points back to itself"
     return f"cannot be read ({error.strerror or error})"
+
+
+def lot(row: Row, seed: int) -> bytes:
+    """Return what rows are sorted by to draw some at random: it depends on file name and seed."""
+    return blake2b(f"{seed}/".encode() + os.fsencode(row.file)).digest()
 
 
 def split(rows: list[Row], seed: int) -> list[Row]:
@@ -117,7 +147,7 @@ def split(rows: list[Row], seed: int) -> list[Row]:
         groups.setdefault((row.label, row.bias), []).append(row)
     splits: dict[Path, str] = {}
     for members in groups.values():
-        members.sort(key=lambda row: blake2b(f"{seed}/".encode() + os.fsencode(row.file)).digest())
+        members.sort(key=lambda row: lot(row, seed))
         n = len(members)
         test = max(round(n * PERCENT["test"] / 100), int(n > 1))
         val = max(round(n * PERCENT["val"] / 100), int(n > 2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,15 @@ from torch import Tensor, nn
 
 from debiasbench.sparsity.compaction.liveness import choose
 from debiasbench.sparsity.compaction.rules import propagate
-from debiasbench.sparsity.compaction.shrinking import restore, shrink_layer, shrink_per_channel
-from debiasbench.sparsity.compaction.tracing import check_outputs, outputs, trace
-from debiasbench.sparsity.errors import unknown
+from debiasbench.sparsity.compaction.shrinking import (
+    restore_modes,
+    restore_tensors,
+    shrink_layer,
+    shrink_per_channel,
+)
+from debiasbench.sparsity.compaction.tracing import check_outputs, check_runs, outputs, trace
+from debiasbench.sparsity.copies import copied, to_float64
+from debiasbench.sparsity.errors import CannotCompact, SparsityError, unknown
 from debiasbench.sparsity.guards import check_mask
 from debiasbench.sparsity.params import maskable
 
@@ -53,7 +58,8 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
     constants in its input: for it, all constant channels of a tensor become one last channel, made
     by an empty filter. Masks alone decide what is dead; active weights of value 0 stay. The input
     and the output keep all channels, and so do tensors that operations without a rule read or
-    compute (see `compaction.rules`).
+    compute (see `compaction.rules`). The copy is without wrappers such as `torch.compile`; what the
+    network caches in evaluation mode is in it as it is in `model`.
 
     `model`: must be traceable by `torch.fx`; it is not changed. `masks`: bool, by parameter name;
     a weight without a mask is dense. `example`: a small batch of inputs (B, ...), used to find
@@ -62,11 +68,12 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
     Compacting the result with its masks again changes nothing.
 
     Raises `SparsityError` for masks that do not fit `model`, and `CannotCompact` if it does not
-    run in float64, cannot be traced, or has different outputs without its dead channels.
+    run in float64, cannot be copied or traced, or has different outputs without its dead channels.
     """
-    small = copy.deepcopy(model).cpu().double().eval()  # so that only the last cast rounds
-    example = example.detach().cpu()
+    given, example = example, example.detach().cpu()
     example = example.double() if example.is_floating_point() else example
+    small = _copied(model)
+    attributes_back = to_float64(small)  # so that only the last cast rounds
     weights = maskable(small)
     _check(masks, weights)
     masks_of = {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
@@ -87,7 +94,10 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
             channels[part.name] = _real_channels(part.target, kept)
     check_outputs(small, example, expected)
 
-    restore(small, model)
+    attributes_back()
+    restore_tensors(small, model)
+    check_runs(small, model, given)
+    restore_modes(small, model)
     parameters = dict(small.named_parameters(remove_duplicate=False))
     return Compacted(
         model=small,
@@ -96,6 +106,15 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
         parameters=sum(p.numel() for p in small.parameters()),
         original_parameters=sum(p.numel() for p in model.parameters()),
     )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode."""
+    try:
+        # training mode first: there, networks that override `train` empty what they have cached
+        return copied(model).train().eval()
+    except SparsityError as error:
+        raise CannotCompact(str(error)) from error
 
 
 def _check(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:

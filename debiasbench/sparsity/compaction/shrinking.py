@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from debiasbench.sparsity.compaction.liveness import Features, Layer, PerChannel, over_kernel
+from debiasbench.sparsity.copies import unwrapped_modules
 
 Kept = Callable[[Features], Tensor]  # (F,) bool
 
@@ -51,10 +52,9 @@ def shrink_per_channel(part: PerChannel, kept: Kept) -> None:
         setattr(part.module, size, int(channels.sum()))
 
 
-def restore(small: nn.Module, model: nn.Module) -> None:
-    """Give every module the mode of its original, and every tensor its type and device."""
-    for module, original in zip(small.modules(), model.modules(), strict=True):
-        module.training = original.training
+def restore_tensors(small: nn.Module, model: nn.Module) -> None:
+    """Give every parameter and buffer its original type and device."""
+    for module, original in zip(small.modules(), unwrapped_modules(model), strict=True):
         for name, p in module.named_parameters(recurse=False):
             like: Any = getattr(original, name)
             if like is None:  # a bias that constants were folded into
@@ -62,6 +62,14 @@ def restore(small: nn.Module, model: nn.Module) -> None:
             p.data, p.grad = p.data.to(like), None
         for name, buffer in module.named_buffers(recurse=False):
             module._buffers[name] = buffer.to(getattr(original, name))
+
+
+def restore_modes(small: nn.Module, model: nn.Module) -> None:
+    """Give every module the mode of its original."""
+    small.train(model.training)
+    for module, original in zip(small.modules(), unwrapped_modules(model), strict=True):
+        if module.training != original.training:
+            module.train(original.training)
 
 
 def _assign(module: Any, attribute: str, values: Tensor) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree
 
+from debiasbench.sparsity.copies import attributes_kept, copied
 from debiasbench.sparsity.errors import CannotCompact
 
 TOLERANCE = 1e-8  # of outputs in float64, relative to the largest
@@ -28,14 +29,16 @@ def trace(
     """
     name = type(model).__name__
     try:
-        graph = fx.symbolic_trace(model)
+        with attributes_kept(model):  # a cache would keep a placeholder
+            graph = fx.symbolic_trace(model)
     except Exception as error:  # whatever user code raises when it meets a placeholder
         raise CannotCompact(
             f"torch.fx cannot trace {name}: {error}. Write its forward without branches and loops "
             "that depend on tensors, or compact the submodules that can be traced"
         ) from error
     recorder = _Recorder(graph)
-    difference = _difference(recorder.run(example.clone()), expected)
+    with attributes_kept(model):  # the graph calls layers of the model
+        difference = _difference(recorder.run(example.clone()), expected)
     if not difference <= TOLERANCE:
         raise CannotCompact(
             f"The torch.fx trace of {name} computes something else than its forward (difference "
@@ -53,7 +56,8 @@ def trace(
 def outputs(model: nn.Module, example: Tensor, condition: str) -> object:
     """Return the outputs of `model`; `condition` completes "does not run ..." in the error."""
     try:
-        return model(example.clone())
+        with attributes_kept(model):
+            return model(example.clone())
     except Exception as error:  # whatever user code raises
         raise CannotCompact(
             f"{type(model).__name__} does not run {condition}: {error}. {_ADVICE}"
@@ -69,6 +73,22 @@ def check_outputs(small: nn.Module, example: Tensor, expected: object) -> None:
             f"The outputs of {type(small).__name__} change by {difference:.1e} of the largest "
             f"{without}. {_ADVICE}"
         )
+
+
+def check_runs(small: nn.Module, model: nn.Module, example: Tensor) -> None:
+    """Raise `CannotCompact` if `small` fails in its own type and on its device, and `model` runs.
+
+    A network may keep tensors where they are not found and cannot be converted.
+    """
+    like = next((p for p in small.parameters() if p.is_floating_point()), None)
+    if like is not None:
+        floating = example.is_floating_point()
+        example = example.detach().to(like.device, like.dtype if floating else example.dtype)
+    try:
+        outputs(small, example, "in its own type without its dead channels")
+    except CannotCompact:
+        outputs(copied(model).eval(), example, "in its own type")
+        raise
 
 
 class _Recorder(fx.Interpreter):

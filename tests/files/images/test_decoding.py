@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from debiasbench.common.errors import DataError
+from debiasbench.common.errors import DataError, Interrupted
+from debiasbench.common.signals import stopped_by_signals
 from debiasbench.files.images import (
     BadImage,
     decode,
@@ -107,3 +108,19 @@ def test_the_first_bad_file_is_the_error_with_any_number_of_processes(
     for workers in (1, 2, 3, 5):
         with pytest.raises(BadImage, match=r"5\.png is not an image"):
             decode(files, workers=workers)
+
+
+def test_a_signal_ends_the_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MANY", 1)
+    files = folder_of(tmp_path, 20)
+    parent = os.getpid()
+
+    def endless(image: Image.Image) -> Image.Image:
+        if os.getpid() != parent:
+            signal.pause()
+        return image
+
+    with stopped_by_signals() as stop:
+        stop.request()
+        with pytest.raises(Interrupted):
+            decode(files, endless, workers=2)

@@ -63,10 +63,7 @@ def test_the_images_are_not_needed_afterwards(birds: Source, tmp_path: Path) -> 
 
 
 def test_a_tree_of_classes_and_biases_is_the_same_data(birds: Source, tmp_path: Path) -> None:
-    for file, label, where in bird_rows():
-        target = tmp_path / "tree" / label / where / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(birds.images / file, target)
+    tree_of(birds, tmp_path / "tree")
     (tmp_path / "tree" / "README.md").write_text("mine")
     (tmp_path / "tree" / "land" / "field" / ".DS_Store").write_text("mine")
     done = import_data("tree", Source(tmp_path / "tree"), tmp_path)
@@ -99,6 +96,57 @@ def test_a_tree_may_have_splits_at_its_top(birds: Source, tmp_path: Path) -> Non
     shutil.rmtree(tmp_path / "tree" / "validation")
     with pytest.raises(DataError, match=r"val split has no image.*remove the folders"):
         import_data("two", Source(tmp_path / "tree"), tmp_path)
+
+
+def tree_of(birds: Source, tree: Path) -> Source:
+    """Copy the birds to a tree of folders."""
+    for file, label, where in bird_rows():
+        target = tree / label / where / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(birds.images / file, target)
+    return Source(tree)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("sky", "sky contains no image, and neither does any other folder of the class 'sky'"),
+        ("sky/field", "sky contains no image"),
+        ("land/mud", "land/mud contains no image, .* folder of the bias value 'mud'"),
+    ],
+)
+def test_an_empty_folder_of_a_class_or_bias_value_is_an_error_that_names_it(
+    folder: str, name: str, birds: Source, tmp_path: Path
+) -> None:
+    source = tree_of(birds, tmp_path / "tree")
+    (tmp_path / "tree" / folder).mkdir(parents=True)
+    (tmp_path / "tree" / folder / ".DS_Store").write_text("mine")
+    for skip_bad in (False, True):
+        with pytest.raises(DataError, match=name):
+            import_data("birds", source, tmp_path, skip_bad=skip_bad)
+
+
+def test_folders_that_systems_add_and_empty_groups_are_no_errors(
+    birds: Source, tmp_path: Path
+) -> None:
+    source = tree_of(birds, tmp_path / "tree")
+    (tmp_path / "tree" / "__MACOSX" / "land").mkdir(parents=True)
+    (tmp_path / "tree" / ".ipynb_checkpoints").mkdir()
+    for file in (tmp_path / "tree" / "land" / "lake").iterdir():
+        file.unlink()
+    done = import_data("birds", source, tmp_path)
+    assert done.task.classes == LABELS
+    assert done.warnings[0] == "No split has an image of land with lake"
+
+
+def test_a_class_whose_images_are_all_at_a_wrong_place_is_not_skipped(
+    birds: Source, tmp_path: Path
+) -> None:
+    source = tree_of(birds, tmp_path / "tree")
+    picture(tmp_path / "tree" / "sky" / "x.png", (1, 2, 3))
+    assert [p.partition(":")[0] for p in problems("birds", source, tmp_path)] == ["sky/x.png"]
+    with pytest.raises(DataError, match="Class 'sky' has no image left"):
+        import_data("birds", source, tmp_path, skip_bad=True)
 
 
 def test_a_name_that_is_not_utf8_is_listed_in_a_readable_form(tmp_path: Path) -> None:

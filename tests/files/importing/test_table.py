@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,17 @@ def test_missing_files_are_named(birds: Source, tmp_path: Path) -> None:
     (tmp_path / "hollow" / "a").mkdir(parents=True)
     with pytest.raises(DataError, match="contains no image at CLASS/BIAS/FILE"):
         import_data("birds", Source(tmp_path / "hollow"), tmp_path)
+
+
+@pytest.mark.parametrize(("table", "disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_file_name_may_be_in_another_unicode_form_than_on_the_disk(
+    table: str, disk: str, birds: Source, tmp_path: Path
+) -> None:
+    rows = bird_rows()
+    (birds.images / rows[0][0]).rename(birds.images / unicodedata.normalize(disk, "été.png"))
+    rows[0] = (unicodedata.normalize(table, "été.png"), *rows[0][1:])
+    done = import_data("birds", changed(birds, [HEAD, *rows]), tmp_path)
+    assert sum(len(split) for split in done.task.splits().values()) == 40
 
 
 def test_a_column_cannot_be_used_twice(birds: Source, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_of_a_run_that_failed_the_last_good_checkpoint_is_kept_until_it_is_colle
     state = checkpoint.load(kept)
     assert state["at"]["step"] == 9
     assert all(value.isfinite().all() for value in state["objective"].values())
-    assert stage_store.weight(tmp_path / stage_store.FOLDER) >= kept.stat().st_size
+    assert stage_store.sizes(tmp_path / stage_store.FOLDER)[kept.parent] >= kept.stat().st_size
     assert stage_store.collect(tmp_path / stage_store.FOLDER, limit=0) == [kept.parent]
 
 
@@ -116,6 +116,23 @@ def test_a_full_disk_stops_the_run_with_everything_that_was_good(
             )
     assert checkpoints(tmp_path)[0].read_bytes() == before
     assert steps_taken(plugins, spec, tmp_path)[1] == 18
+
+
+def test_a_trained_run_is_recorded_even_if_there_is_no_room_for_its_stage(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    spec = spec_of(plugins, "erm")
+    whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(stage_store, "write_whole", full)
+        with pytest.warns(UserWarning, match=r"'train' could not be stored .*No space left"):
+            done = run(spec, plugins, results=tmp_path, data_root=tmp_path, device="cpu")
+    assert essence(done.record, tmp_path) == essence(whole.record, tmp_path / "whole")
+    assert done.path.exists()
+    assert stage_store.all_in(tmp_path / stage_store.FOLDER) == []
 
 
 def faulty(kind: str) -> Callable[..., Any]:

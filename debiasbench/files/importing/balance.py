@@ -1,0 +1,48 @@
+"""A test split with the same number of images of each group."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from debiasbench.common.errors import DataError
+from debiasbench.common.wording import counted
+from debiasbench.files.importing.vetting import lot
+from debiasbench.files.importing.wording import few, joined
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from debiasbench.files.importing.source import Row, Source
+
+
+def balance(rows: list[Row], source: Source) -> tuple[list[Row], str]:
+    """Leave out test images of all groups but the smallest; return the rows, and a note.
+
+    The other splits are not changed. Which images are kept depends on the file names and the seed,
+    not on the order of rows. Raises `DataError` if a group has no test image.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
+    for row in rows:
+        members = groups.setdefault((row.label, row.bias), [])
+        if row.split == "test":
+            members.append(row)
+    if absent := [
+        f"{label} with {joined(bias, source.bias)}"
+        for (label, bias), members in sorted(groups.items())
+        if not members
+    ]:
+        raise DataError(
+            f"The test split cannot be balanced: it has no image of {few(absent, 5, '; ')}. "
+            "Add some, or leave out --balance-test"
+        )
+    size = min((len(members) for members in groups.values()), default=0)
+    kept: set[Path] = set()
+    for members in groups.values():
+        drawn = sorted(members, key=lambda row: lot(row, source.seed))[:size]
+        kept.update(row.path for row in drawn)
+    balanced = [row for row in rows if row.split != "test" or row.path in kept]
+    note = (
+        f"The test split has {counted(size, 'image')} of each group. Left out of larger groups: "
+        f"{counted(len(rows) - len(balanced), 'image')}. --seed draws others."
+    )
+    return balanced, note

@@ -1,0 +1,148 @@
+"""The columns of a table: their names on the command line, headings, cells and order of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from debiasbench.common.errors import OptionError, UnknownNameError
+from debiasbench.leaderboard import cells
+from debiasbench.leaderboard.row import SIDE_METRICS
+from debiasbench.records.metrics import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from debiasbench.leaderboard.board import Board
+    from debiasbench.leaderboard.row import Row
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    `heading`, `text`: for a board, and for one of its rows. `rank`: what rows are sorted by,
+    ascending, NaN last. `strong`: whether the cell of a marked row is strong.
+    """
+
+    name: str
+    heading: Callable[[Board], str]
+    text: Callable[[Row, Board], str]
+    rank: Callable[[Row, Board], float]
+    strong: bool = False
+
+
+def _constant(heading: str) -> Callable[[Board], str]:
+    return lambda _board: heading
+
+
+def _metric(name: str) -> Column:
+    return Column(
+        name,
+        _constant(f"{cells.words(name)} %"),
+        lambda row, board: cells.flagged(
+            cells.percent(accuracy(row, board, name)), name, board.incomplete
+        ),
+        lambda row, board: -accuracy(row, board, name),
+    )
+
+
+def _cost(name: str, heading: str) -> Column:
+    key = cells.COSTS[heading][0]
+    return Column(
+        name,
+        _constant(heading),
+        lambda row, _board: cells.cost(heading, [row]),
+        lambda row, _board: row.costs[key],
+    )
+
+
+def accuracy(row: Row, board: Board, metric: str) -> float:
+    """Return the mean over seeds of any metric."""
+    return row.mean if metric == board.metric else row.side[metric]
+
+
+COLUMNS: dict[str, Column] = {
+    column.name: column
+    for column in (
+        Column(
+            "method",
+            _constant("method"),
+            lambda row, _board: row.name,
+            lambda _row, _board: 0.0,  # equal, so the name decides
+            strong=True,
+        ),
+        Column(
+            "accuracy",
+            lambda board: f"{cells.words(board.metric)} %",
+            lambda row, board: cells.flagged(cells.mean(row), board.metric, board.incomplete),
+            lambda row, _board: -row.mean,
+            strong=True,
+        ),
+        Column(
+            "interval",
+            _constant("95 % interval"),
+            lambda row, _board: cells.bounds(row),
+            lambda row, _board: -row.interval[0],
+        ),
+        Column(
+            "seeds",
+            _constant("seeds"),
+            lambda row, _board: cells.seeds(row),
+            lambda row, _board: -len(row.values),
+        ),
+        Column(
+            "difference",
+            lambda board: f"minus {board.baseline}, points",
+            lambda row, _board: cells.difference(row),
+            lambda row, _board: -row.difference[0],
+        ),
+        *(_metric(name) for name in METRICS),
+        _cost("density", "density"),
+        _cost("parameters", "parameters"),
+        _cost("inference_flops", "MFLOPs to predict"),
+        _cost("training_flops", "TFLOPs to train"),
+        _cost("seconds", "seconds"),
+    )
+}
+"""Name, as for --columns and --sort -> column."""
+
+_SIDE = ("interval", "seeds", "difference")
+_COSTS = ("density", "parameters", "inference_flops", "training_flops", "seconds")
+WIDE = ("method", "accuracy", *_SIDE, *SIDE_METRICS, *_COSTS)
+NARROW = ("method", "accuracy", "seeds", "difference", *SIDE_METRICS, "density")  # fit a page
+
+
+def chosen(words: str) -> tuple[str, ...]:
+    """Read the names of columns, separated by commas; method is always the first.
+
+    Raises `UnknownNameError` for a name that is no column, and `OptionError` for one given twice.
+    """
+    names = [name.strip() for name in words.split(",")]
+    for name in names:
+        if name not in COLUMNS:
+            raise UnknownNameError("column", name, COLUMNS)
+        if names.count(name) > 1:
+            raise OptionError(f"--columns {words} names the column {name} twice")
+    return "method", *(name for name in names if name != "method")
+
+
+def shown(names: Sequence[str] | None, board: Board, default: Sequence[str]) -> list[Column]:
+    """Return the columns of a board; of the default ones, those that add something."""
+    useless = {board.metric} if names is None else set()
+    if board.baseline is None:
+        useless.add("difference")
+    return [COLUMNS[name] for name in names or default if name not in useless]
+
+
+def ordered(rows: Sequence[Row], board: Board, name: str) -> list[Row]:
+    """Sort the rows of each section by a column, best first; NaN is last."""
+    column = COLUMNS[name]
+
+    def place(row: Row) -> tuple[object, ...]:
+        rank = column.rank(row, board)
+        return row.level, math.isnan(rank), 0.0 if math.isnan(rank) else rank, row.name
+
+    return sorted(rows, key=place)

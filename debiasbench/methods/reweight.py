@@ -1,0 +1,89 @@
+"""Reweighting: multiply the loss of each sample by a weight of its group or class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from debiasbench.common.options import option
+from debiasbench.core.method import Method
+from debiasbench.core.objective import Objective
+from debiasbench.core.supervision import Supervision
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from debiasbench.core.data import Batch
+    from debiasbench.core.lab import Lab
+    from debiasbench.core.stage import Trained
+
+Scheme = Literal["inverse", "sqrt", "effective"]
+
+
+class WeightedCrossEntropy(Objective):
+    """Mean of weight * cross-entropy. `weights`: (N,) of the training samples."""
+
+    additive: ClassVar[bool] = True
+    weights: Tensor  # (N,)
+
+    def __init__(self, network: nn.Module, weights: Tensor) -> None:
+        super().__init__(network)
+        self.register_buffer("weights", weights.float())
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the weighted loss, divided by the number of samples."""
+        losses = F.cross_entropy(self.network(batch.x), batch.y, reduction="none")  # (B,)
+        return (self.weights[batch.index] * losses).mean()
+
+
+def group_weights(counts: Tensor, scheme: Scheme, beta: float = 0.9999) -> Tensor:
+    """Return (G,) weights of groups with `counts` samples; their mean over groups is 1.
+
+    "inverse": 1 / n. "sqrt": 1 / sqrt(n). "effective": (1 - beta) / (1 - beta^n), the inverse of
+    the effective number of samples (Cui et al., 2019, eq. 2). Groups without samples have weight 0
+    and do not count in the mean.
+    """
+    present, n = counts > 0, counts.double()
+    if scheme == "effective":
+        # the numerator is left out, since the weights are divided by their mean
+        raw = -1 / torch.expm1(n * torch.tensor(beta).double().log())
+    else:
+        raw = 1 / (n.sqrt() if scheme == "sqrt" else n)
+    raw = torch.where(present, raw, 0.0)
+    return raw / raw.sum() * present.sum()
+
+
+@dataclass(frozen=True)
+class Reweight(Method):
+    """Reweighting: multiply the loss of a sample by a weight that falls with its group's size."""
+
+    citation: ClassVar[str] = (
+        "Japkowicz. The Class Imbalance Problem: Significance and Strategies. IC-AI 2000. "
+        "scheme=effective: Cui et al. Class-Balanced Loss Based on Effective Number of Samples. "
+        "CVPR 2019. arXiv:1901.05555."
+    )
+
+    by: Literal["group", "class"] = option(
+        "group", "group: weights of groups; class: weights of classes"
+    )
+    scheme: Scheme = option(
+        "inverse",
+        "weight of a group with n samples, up to a factor; inverse: 1 / n; sqrt: 1 / sqrt(n); "
+        "effective: 1 / (1 - beta^n)",
+    )
+    beta: float = option(0.9999, "beta of scheme=effective", gt=0, lt=1)
+
+    @property
+    def supervision(self) -> Supervision:
+        """The labels that `by` needs."""
+        return Supervision(train="groups" if self.by == "group" else "none")
+
+    def fit(self, lab: Lab) -> Trained:
+        """Train once with the weighted loss."""
+        label = lab.labels(label="group" if self.by == "group" else "y")  # (N,)
+        weights = group_weights(label.bincount(), self.scheme, self.beta)[label]
+        return lab.train(WeightedCrossEntropy(lab.model(), weights), name="train")

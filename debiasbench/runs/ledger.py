@@ -1,0 +1,78 @@
+"""`Ledger`: the results of a method's stages, as they were before the method could change them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from debiasbench.common.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from debiasbench.core.stage import StageCost, Trained
+
+
+class Ledger:
+    """Gives a method the results of its stages, and keeps them.
+
+    `with_checkpoints`: whether the method may see which weights the selection rules keep, and
+    their metrics, since these are results on the validation split.
+    """
+
+    def __init__(self, *, with_checkpoints: bool) -> None:
+        self._with_checkpoints = with_checkpoints
+        self.stages: list[Trained] = []
+        self._given: list[Trained] = []
+        self._versions: list[list[int]] = []
+
+    def given(self, trained: Trained) -> Trained:
+        """Add the result of a stage; return what the method gets of it."""
+        given = replace(
+            trained,
+            checkpoints=dict(trained.checkpoints) if self._with_checkpoints else {},
+            densities=dict(trained.densities),
+            masks=dict(trained.masks),
+            curves={},  # validation metrics
+        )
+        self.stages.append(trained)
+        self._given.append(given)
+        self._versions.append(_versions(trained))
+        return given
+
+    def kept(self, result: Trained, owner: str) -> Trained:
+        """Return the stage behind a result that a method returns; raises `PluginError`."""
+        index = next((i for i, given in enumerate(self._given) if given is result), None)
+        if index is None:
+            raise PluginError(
+                f"{owner} returned a Trained that lab.train did not return, so nothing shows that "
+                "its checkpoints come from training: return the result of lab.train, or a network"
+            )
+        trained = self.stages[index]
+        last = trained.checkpoints.get("last")
+        state = trained.objective.state_dict()
+        changed = last and any(not torch.equal(state[n], value) for n, value in last.state.items())
+        if changed or _versions(trained) != self._versions[index]:
+            raise PluginError(
+                f"{owner} changed weights after lab.train and then returned the stage, whose "
+                "checkpoints do not have this change: return the network instead, which is "
+                "stage.objective.network"
+            )
+        return trained
+
+    @property
+    def costs(self) -> tuple[StageCost, ...]:
+        """The costs of all stages."""
+        return tuple(stage.cost for stage in self.stages if stage.cost is not None)
+
+
+def last_step(costs: Sequence[StageCost]) -> tuple[str, int]:
+    """Return the name of the last stage, and the number of its last step; ("", 0) without one."""
+    return (costs[-1].name, costs[-1].steps - 1) if costs else ("", 0)
+
+
+def _versions(trained: Trained) -> list[int]:
+    """Return how often each tensor of the checkpoints was changed in place."""
+    return [v._version for kept in trained.checkpoints.values() for v in kept.state.values()]

@@ -1,0 +1,162 @@
+"""Balancing methods compute the weights, subsets and losses of their papers and authors' code.
+
+The numbers of losses and weights were computed with the authors' own functions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from debiasbench import Batch, Objective, equal_subset
+from debiasbench.methods.balanced_softmax import BalancedSoftmaxLoss
+from debiasbench.methods.focal import FocalLoss
+from debiasbench.methods.mixup import MixupLoss
+from debiasbench.methods.reweight import WeightedCrossEntropy, group_weights
+
+Z = torch.tensor([[2.0, 0, 0], [0, 1, 0]])
+Y = torch.tensor([0, 2])
+COUNTS = torch.tensor([1000, 100, 10])
+
+
+class Given(nn.Module):
+    """A network whose logits are its inputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def batch(z: Tensor = Z, y: Tensor = Y) -> Batch:
+    return Batch(z, y, torch.arange(len(y)))
+
+
+def close(value: Any) -> Any:
+    return pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize(("gamma", "value"), [(1.0, 0.636828), (2.0, 0.487186), (0.0, 0.895495)])
+def test_the_focal_loss_is_that_of_the_authors(gamma: float, value: float) -> None:
+    assert FocalLoss(Given(), gamma)(batch()).item() == close(value)
+
+
+def test_the_focal_loss_has_a_finite_gradient_where_a_sample_is_certain() -> None:
+    z = torch.tensor([[200.0, 0, 0]], requires_grad=True)
+    FocalLoss(Given(), 0.5)(batch(z, torch.tensor([0]))).backward()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+
+
+def test_balanced_softmax_is_that_of_the_authors_and_predicts_without_the_shift() -> None:
+    loss = BalancedSoftmaxLoss(Given(), COUNTS)
+    assert loss(batch()).item() == close(2.434117)
+    assert loss.predict(Z).equal(Z)
+
+
+def test_balanced_softmax_leaves_out_a_class_without_samples() -> None:
+    z = Z.clone().requires_grad_()
+    loss = BalancedSoftmaxLoss(Given(), torch.tensor([5, 0, 5]))(batch(z))
+    loss.backward()
+    two = nn.functional.cross_entropy(Z[:, [0, 2]], torch.tensor([0, 1]))
+    assert loss.item() == close(two.item())
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+    assert z.grad[:, 1].eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "weights"),
+    [
+        ("effective", (0.129178, 1.285986, 2.571329, 0.013507)),
+        ("inverse", (0.128617, 1.286174, 2.572347, 0.012862)),
+        ("sqrt", (0.446895, 1.413207, 1.998577, 0.141321)),
+    ],
+)
+def test_weights_of_groups_are_those_of_the_authors(scheme: Any, weights: tuple[float]) -> None:
+    counts = torch.tensor([100, 10, 5, 1000])
+    assert group_weights(counts, scheme).tolist() == close(weights)
+
+
+@pytest.mark.parametrize("scheme", ["effective", "inverse", "sqrt"])
+def test_a_group_without_samples_has_no_weight_and_a_huge_one_keeps_its_own(scheme: Any) -> None:
+    weights = group_weights(torch.tensor([10, 0, 10_000_000]), scheme)
+    assert weights[1] == 0
+    assert weights[2] > 0  # 1 - beta^n is exactly 1 in floating point
+    assert weights.sum().item() == close(2)
+
+
+def test_a_weighted_loss_is_divided_by_the_number_of_samples() -> None:
+    loss = WeightedCrossEntropy(Given(), torch.tensor([2.0, 0.5]))
+    assert loss(batch()).item() == close((2 * 0.239545 + 0.5 * 1.551445) / 2)
+
+
+def test_mixup_weighs_the_two_labels_of_a_mixed_input_by_its_factor() -> None:
+    z = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    loss = MixupLoss(Given(), 0.2)
+    mixed = loss.mixed(batch(z, torch.tensor([0, 1])), torch.tensor(0.3), torch.tensor([1, 0]))
+    own = 0.3 * 0.313262 + 0.7 * 1.313262
+    assert own == close(1.013262)
+    other = 0.3 * 1.313262 + 0.7 * 0.313262
+    assert mixed.item() == close((own + other) / 2)
+
+
+def test_mixup_mixes_inputs_as_it_mixes_labels() -> None:
+    seen: list[Tensor] = []
+
+    class Seeing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x)
+            return x
+
+    loss = MixupLoss(Seeing(), 0.2)
+    loss.mixed(batch(), torch.tensor(0.25), torch.tensor([1, 0]))
+    mixed = torch.stack([0.25 * Z[0] + 0.75 * Z[1], 0.25 * Z[1] + 0.75 * Z[0]])
+    assert seen[0].allclose(mixed)
+
+
+def test_mixup_draws_a_new_factor_from_torchs_generator_for_each_batch() -> None:
+    loss = MixupLoss(Given(), 1.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        first = [loss(batch()).item() for _ in range(3)]
+        torch.manual_seed(3)
+        again = [loss(batch()).item() for _ in range(3)]
+    assert first == again
+    assert len(set(first)) == 3
+
+
+def test_a_subset_has_all_of_the_smallest_group_and_as_many_of_the_others() -> None:
+    group = torch.tensor([0] * 50 + [1] * 7 + [3] * 20)[torch.randperm(77, generator=seeded(1))]
+    subset = equal_subset(group, seeded(0))
+    assert group[subset].bincount().tolist() == [7, 7, 0, 7]
+    assert subset.tolist() == sorted(set(subset.tolist()))
+    assert not subset.equal(equal_subset(group, seeded(2)))
+    assert subset.equal(equal_subset(group, seeded(0)))
+
+
+def test_every_sample_of_a_large_group_is_drawn_equally_often() -> None:
+    group = torch.tensor([0] * 10 + [1] * 5)
+    rng = seeded(0)
+    drawn = torch.cat([equal_subset(group, rng) for _ in range(400)]).bincount(minlength=15)
+    assert drawn[10:].tolist() == [400] * 5
+    assert drawn[:10].sum() == 2000
+    assert (drawn[:10] - 200).abs().max() < 50  # five standard deviations
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_losses_that_are_means_over_samples_can_be_computed_in_parts() -> None:
+    losses: list[Objective] = [
+        FocalLoss(Given(), 2.0),
+        BalancedSoftmaxLoss(Given(), COUNTS),
+        WeightedCrossEntropy(Given(), torch.tensor([2.0, 0.5])),
+    ]
+    for loss in losses:
+        assert loss.additive
+        parts = [loss(batch().part(slice(i, i + 1))) for i in range(2)]
+        assert loss(batch()).item() == close(torch.stack(parts).mean().item())
+    assert not MixupLoss(Given(), 0.2).additive

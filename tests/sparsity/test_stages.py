@@ -1,0 +1,99 @@
+"""The density that a stage reports is the one that its network has, or the stage fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from debiasbench import Method, Model, Shape
+from debiasbench.common.errors import PluginError
+from debiasbench.core.settings import Training
+from debiasbench.core.stage import Trained
+from debiasbench.models.mlp import MLP
+from debiasbench.sparsity import Sparsify, Static
+from debiasbench.testing import toy_task
+from tests.running import fit, fit_whole
+
+FAST = Training(epochs=1, batch_size=16, lr=0.05)
+SPARSE = Static(density=0.2, distribution="uniform")
+
+
+class Dense(Sparsify):
+    """Trains sparsely, and leaves one weight dense."""
+
+    def constrain_weights(self) -> None:
+        super().constrain_weights()
+        assert self.training is not None
+        next(iter(self.training.weights.values())).data.add_(1.0)
+
+
+class Boastful(Sparsify):
+    """Reports half of the real density."""
+
+    def densities(self) -> dict[str, float]:
+        return {name: density / 2 for name, density in super().densities().items()}
+
+
+@dataclass(frozen=True)
+class Trains(Method):
+    component: type[Sparsify]
+    more: Any = None
+
+    def fit(self, lab: Any) -> Any:
+        sparse = self.component(SPARSE)
+        stage = lab.train(lab.model(), name="main", components=[sparse], select=self.more is None)
+        if self.more is not None:
+            self.more(stage.objective.network)
+        return stage
+
+
+@pytest.mark.parametrize(
+    ("component", "says"),
+    [
+        (Dense, r"network\.1\.weight has \d+ weights of \d+ that its mask leaves out but"),
+        (Boastful, r"network\.1\.weight has \d+ active weights of \d+ in its mask, but its"),
+    ],
+)
+def test_a_stage_whose_density_is_not_real_says_what_disagrees(
+    component: type[Sparsify], says: str
+) -> None:
+    with pytest.raises(PluginError, match=rf"density of stage 'main' is not .*: {says}"):
+        fit(toy_task(), Trains(component), model=MLP(hidden=(8,)), training=FAST)
+
+
+def test_a_method_that_returns_a_stage_after_it_made_its_network_denser_is_refused() -> None:
+    def fill(network: nn.Module) -> None:
+        for p in network.parameters():
+            nn.init.ones_(p)
+
+    with pytest.raises(
+        PluginError, match=r"changed weights after lab\.train .* density is another"
+    ):
+        fit(toy_task(), Trains(Sparsify, fill), model=MLP(hidden=(8,)), training=FAST)
+
+
+@dataclass(frozen=True)
+class Parallel(Model):
+    """An MLP inside a wrapper."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        return nn.DataParallel(MLP(hidden=(8,)).build(shape))
+
+
+def test_a_wrapped_network_trains_as_sparsely_as_the_network_itself() -> None:
+    seen: list[Trained] = []
+    for model in (MLP(hidden=(8,)), Parallel()):
+        seen.append(fit(toy_task(), Trains(Sparsify), model=model, training=FAST))
+    plain, wrapped = seen
+    assert plain.densities == wrapped.densities
+    assert plain.masks.keys() == wrapped.masks.keys()
+    assert all(torch.equal(wrapped.masks[name], mask) for name, mask in plain.masks.items())
+    flops = [
+        fit_whole(toy_task(), Trains(Sparsify), model=model, training=FAST).costs[0].flops
+        for model in (MLP(hidden=(8,)), Parallel())
+    ]
+    assert flops[0] == flops[1]
