@@ -85,8 +85,7 @@ def sweep(
         heads, pending = _heads(runs, named), runs.pending(named)
         first, others = _divided(pending, len(pending) if limit is None else limit)
         if dry_run:
-            for label in first:
-                click.echo(heads[label])
+            click.echo("".join(f"{heads[label]}\n" for label in first), nl=False)
         elif first:
             first = runs.loadable(first)
             if runs.tally.codes and not keep_going:
