@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from debiasbench.common.signals import Stop
 
+INTERRUPTED = {Interrupted.exit_code, Interrupted.NOTHING_STORED}
 WAIT = 0.2  # seconds between two looks at signals and at ended processes
 
 # with the modules of the parent: -c and -m alone would import from the working folder
@@ -160,10 +161,10 @@ class Crew:
     def _bury(self, worker: Worker) -> None:
         """Account for a worker that has ended, and replace it if it left a run."""
         code = worker.process.returncode
-        self._stop.resumable |= code == Interrupted.RESUMABLE
+        self._stop.resumable |= code == Interrupted.exit_code
         if self._stop.requested or (worker.ready and worker.title is None):
             return
-        if worker.title is None or code in Interrupted.CODES:
+        if worker.title is None or code in INTERRUPTED:
             self.code = self.code or (code if code > 0 else 1)
             return
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
