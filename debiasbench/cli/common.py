@@ -112,7 +112,9 @@ def load_plugins() -> Plugins:
     """Load all plugins, with a warning on stderr for each that fails."""
     from debiasbench.specs.plugins import Plugins
 
-    plugins = click.get_current_context().obj or Plugins()
+    with stopped_by_signals(ending=True) as stop:  # a signal must not break an import
+        plugins = click.get_current_context().obj or Plugins()
+        stop.check()
     for broken in plugins.broken:
         click.echo(f"Warning: {broken}", err=True)
     return plugins

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from debiasbench.common.errors import Interrupted
+from debiasbench.common.errors import Interrupted, StoreError
 from debiasbench.runs.sweep import Attempt
 
 if TYPE_CHECKING:
@@ -170,7 +170,8 @@ class Crew:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         problem = f"its process {how} before the record was written"
         lost = Attempt("failed", problem=problem, exit_code=code if code > 0 else 1)
-        if not self._report(worker.title, lost):
+        # after a results folder that cannot be written, no other run could be stored either
+        if not self._report(worker.title, lost) or code == StoreError.exit_code:
             self._left.clear()
         if self._left:
             self._workers.append(Worker(self._arguments))

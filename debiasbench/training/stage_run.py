@@ -12,6 +12,7 @@ from torch import Tensor
 
 from debiasbench.common.errors import OptionError, TrainingFailed
 from debiasbench.common.randomness import derive, generator, seeded
+from debiasbench.common.signals import check
 from debiasbench.core.modes import is_finite
 from debiasbench.core.stage import StageCost, Trained
 from debiasbench.sparsity import NonFiniteGradient
@@ -79,6 +80,7 @@ class StageRun:
             at.begin(epoch, len(batches), device)
             stage.view.samples.expect(batches[at.batch :])
             for index in batches[at.batch :]:
+                check()  # `Sequential` holds it, to write a checkpoint first
                 self._take(index)
                 yield at.step
             at.end_epoch(stage.name)
