@@ -141,7 +141,9 @@ def load_plugins() -> Plugins:
     from debiasbench.specs.plugins import Plugins
 
     context = click.get_current_context()
-    plugins = context.obj or Plugins()
+    with stopped_by_signals(ending=True) as stop:  # a signal must not break an import
+        plugins = context.obj or Plugins()
+        stop.check()
     for broken in plugins.broken if speaks() else ():
         if broken.error is not None and context.meta.get("debug"):
             click.echo(trace(broken.error), err=True)

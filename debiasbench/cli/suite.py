@@ -12,6 +12,7 @@ from debiasbench.cli.common import (
     data_root_option,
     debug_option,
     device_option,
+    interruptible,
     load_plugins,
     results_option,
 )
@@ -63,6 +64,7 @@ def list_() -> None:
 @session_options(results_option, data_root_option, device_option)
 @click.option("--no-forecast", is_flag=True, help="Do not measure the time of the runs.")
 @debug_option
+@interruptible
 def show(name: str, options: SessionOptions, no_forecast: bool) -> None:
     """Show the runs of a suite, and a forecast of their time.
 

@@ -99,7 +99,7 @@ def sweep(
             click.echo(
                 f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True
             )
-        context.exit(getattr(error, "exit_code", Interrupted.NOT_RESUMABLE))
+        context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
     finally:
         runs.close()
     click.echo(runs.tally)

@@ -23,6 +23,7 @@ from debiasbench.common.randomness import (
     seeded,
     set_global_state,
 )
+from debiasbench.common.signals import check
 from debiasbench.core.modes import is_finite
 from debiasbench.core.stage import StageCost, Trained
 from debiasbench.sparsity import NonFiniteGradient, NotAttached
@@ -97,6 +98,7 @@ class StageRun:
             at.begin(epoch, len(batches), device)
             stage.view.samples.expect(batches[at.batch :])
             for index in batches[at.batch :]:
+                check()  # `Sequential` holds it, to write a checkpoint first
                 self._take(index)
                 yield at.step
             values = {"loss": at.end_epoch(stage.name)}
