@@ -87,7 +87,7 @@ class Lab:
         """Return an initialised network.
 
         The n-th network of a run has the same initial weights in every method. Raises `OptionError`
-        if it never reads a tenth or more of an image, `OutOfMemory` if it is too large, and
+        if it never reads more than a tenth of an image, `OutOfMemory` if it is too large, and
         `PluginError` if it does not fit the samples.
         """
         with seeded(derive(self.seed, "init", self._networks)):

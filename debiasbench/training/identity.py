@@ -85,16 +85,20 @@ def identity(stage: Stage) -> Identity:
 
 def _check_surroundings() -> None:
     """Raise `_Unknown` for settings of torch in which a method calls `lab.train`."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else 0
-    devices = ["cpu", *([accelerator.type] if accelerator else [])]
-    products = torch.backends.mkldnn.matmul.fp32_precision  # of the CPU; runs set those of CUDA
+    devices = ["cpu"]
+    accelerator = torch.accelerator.current_accelerator()
+    if torch.accelerator.is_available() and accelerator is not None:
+        devices.append(accelerator.type)
+    backends: Any = torch.backends
+    modes: Any = overrides
     plain = (
         torch.is_grad_enabled()
         and not torch.is_inference_mode_enabled()
         and not any(torch.is_autocast_enabled(device) for device in devices)
         and torch.get_default_dtype() == torch.float32
-        and products in {"none", "ieee"}
-        and not overrides._get_current_function_mode_stack()
+        # of the CPU; a stage sets those of CUDA
+        and backends.mkldnn.matmul.fp32_precision in {"none", "ieee"}
+        and not modes._get_current_function_mode_stack()
         and not dispatch._get_current_dispatch_mode_stack()
     )
     if not plain:
