@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from debiasbench.core.method import Method
     from debiasbench.core.settings import Precision
     from debiasbench.records.record import Record
     from debiasbench.runs.session import Session
@@ -89,7 +90,7 @@ def _seed(value: Any) -> int:
 
 
 def compare(
-    methods: str | Iterable[str],
+    methods: str | type[Method] | Iterable[str | type[Method]],
     *,
     dataset: str = "digits",
     seeds: Iterable[int] = range(3),
@@ -105,7 +106,7 @@ def compare(
     Records are stored, and a run with a record is not run again, so the same call continues after
     an interruption.
 
-    `methods`: names; see `debiasbench list methods`.
+    `methods`: names, see `debiasbench list methods`, or classes, which need not be registered.
     `model`: the network; by default the recommendation of the data set.
     `sparse`: a sparse training algorithm for all stages, such as "rigl:density=0.05".
     `settings`: names as in `debiasbench run --set` -> a value, or a list of values to compare, such
@@ -124,10 +125,11 @@ def compare(
         raise OptionError(f"seeds={seeds!r}: give several seeds, such as range({seeds!r})")
     if select is not None and select not in RULES:
         raise UnknownNameError("selection rule", select, RULES)
-    names = [methods] if isinstance(methods, str) else list(methods)
+    given = [methods] if isinstance(methods, (str, type)) else list(methods)
     lists = {name: _values(name, value) for name, value in (settings or {}).items()}
-    chosen = Comparison(names, list(seeds), dataset, model, sparse, lists)
     with _session(session, session_arguments) as open_session:
+        names = [open_session.plugins.methods.name_of(method) for method in given]
+        chosen = Comparison(names, list(seeds), dataset, model, sparse, lists)
         precision = open_session.execution.numerics().precision
         specs = chosen.specs(open_session.plugins, open_session.data_root, precision)
         records = [open_session.run(spec).record for spec in specs.values()]

@@ -55,6 +55,7 @@ class Fitted:
     trained: Trained
     stages: tuple[Trained, ...]
     owner: str = "the method"
+    module: str = ""  # of the method's class
 
     @property
     def costs(self) -> list[StageCost]:
@@ -103,7 +104,7 @@ def fit(
     module = type(method).__module__
     with blamed(owner, module), seeded(derive(seed, "fit")), contained(owner, signals=False):
         result = method.fit(lab)
-    return Fitted(_as_trained(result, ledger, owner), tuple(ledger.stages), owner)
+    return Fitted(_as_trained(result, ledger, owner), tuple(ledger.stages), owner, module)
 
 
 @contextmanager

@@ -122,7 +122,7 @@ class _CurrentRun:
         )
         try:
             fitted = self._fit()
-            with blamed(fitted.owner), located(*last_step(fitted.costs)):
+            with blamed(fitted.owner, fitted.module), located(*last_step(fitted.costs)):
                 return self._evaluated(empty, fitted, keep_weights=keep_weights)
         except TrainingFailed as error:
             failure = Failure(error.kind, str(error), error.stage, error.step, error.last_loss)

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from debiasbench.core.data import Task
+    from debiasbench.core.data import Dataset, Task
+    from debiasbench.core.method import Method
     from debiasbench.core.stage import Trainer
     from debiasbench.records.store import Overwrite, Run
     from debiasbench.specs.spec import Choice, Spec
@@ -114,11 +115,18 @@ class Session:
 
     # --- specs --------------------------------------------------------------------------------
 
-    def spec(self, method: str, dataset: str = "digits", **choices: Any) -> Spec:
+    def spec(
+        self,
+        method: str | type[Method],
+        dataset: str | type[Dataset] = "digits",
+        **choices: Any,
+    ) -> Spec:
         """Return the resolved spec of a run; `choices` are arguments of `make_spec`.
 
-        `dataset`: the name of a data set, or of imported data.
+        `method`: a name, or a class, which need not be registered. `dataset`: the same, or the name
+        of imported data.
         """
+        dataset = self.plugins.datasets.name_of(dataset)
         dataset, implied = find_dataset(self.plugins, dataset, self.data_root)
         if implied:
             choices["dataset_options"] = {**implied, **choices.get("dataset_options", {})}

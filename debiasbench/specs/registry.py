@@ -103,7 +103,8 @@ class Registry(Mapping[str, Entry[C]]):
     is always allowed. As a mapping, and in specs, a name that is also a builtin one means the
     builtin entry: installing a plugin changes no existing spec.
 
-    `find` also takes a class of a Python file, such as "./my.py:Mixup", which is not registered.
+    `find` also takes a class of a Python file, such as "./my.py:Mixup", which is not registered,
+    and `name_of` takes the class itself.
     """
 
     def __init__(self, kind: str, base: type[C] | str) -> None:
@@ -160,6 +161,25 @@ class Registry(Mapping[str, Entry[C]]):
             return name
         return rest if entry.origin.builtin else f"{entry.origin.prefix}:{rest}"
 
+    def name_of(self, target: object) -> str:
+        """Return a name unchanged, and for a class the name under which `find` returns it.
+
+        A class that no plugin registers is made known. Raises `OptionError`.
+        """
+        if isinstance(target, str):
+            return target
+        base: Any = _import(self.base) if isinstance(self.base, str) else self.base
+        if not (isinstance(target, type) and issubclass(target, base)):
+            raise OptionError(
+                f"{self.kind}={target!r}: give a name, or a class that derives from "
+                f"debiasbench.{base.__name__}; its options are given beside it"
+            )
+        place = f"{target.__module__}:{target.__qualname__}"
+        for entry in (entry for entries in self._entries.values() for entry in entries):
+            if entry.target in (target, place):
+                return entry.name if len(self._entries[entry.name]) == 1 else entry.full_name
+        return self._unregistered(source_file.of_class(target)).name
+
     def is_ambiguous(self, name: str) -> bool:
         """Return whether several distributions register a name; False for an unknown one."""
         try:
@@ -207,7 +227,9 @@ class Registry(Mapping[str, Entry[C]]):
     def _of_file(self, name: str) -> Entry[C]:
         """Return an entry for a class of a Python file; raises `OptionError`."""
         base: Any = _import(self.base) if isinstance(self.base, str) else self.base
-        found = source_file.load(name, self.kind, base)
+        return self._unregistered(source_file.load(name, self.kind, base))
+
+    def _unregistered(self, found: source_file.FileClass) -> Entry[C]:
         origin = Origin(found.file, found.digest)
         entry = Entry(self.kind, found.name, cast("type[C]", found.cls), origin, self.base)
         return self._of_files.setdefault(found.name, entry)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from debiasbench.core.data import Dataset
+    from debiasbench.core.method import Method
+    from debiasbench.core.model import Model
     from debiasbench.core.settings import Precision
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.registry import Registry
@@ -26,9 +29,9 @@ SEEDS = range(2**63)
 def make_spec(
     plugins: Plugins,
     *,
-    method: str,
-    dataset: str = "digits",
-    model: str | None = None,
+    method: str | type[Method],
+    dataset: str | type[Dataset] = "digits",
+    model: str | type[Model] | None = None,
     seed: int = 0,
     method_options: Mapping[str, object] | None = None,
     dataset_options: Mapping[str, object] | None = None,
@@ -40,14 +43,17 @@ def make_spec(
 ) -> Spec:
     """Resolve names and options to a spec, with all defaults written out.
 
-    `model` and `training` default to what the data set recommends. `sparse` names a sparsifier,
-    which makes every stage sparse. `precision` is what a precision of "auto" stands for on the
-    machine that will run the spec, so that the spec never holds "auto". A `micro_batch` of "auto"
-    is kept: it is resolved by measuring, and until then the spec has no id.
+    `method`, `dataset`, `model`: names, or classes, which need not be registered. `model` and
+    `training` default to what the data set recommends. `sparse` names a sparsifier, which makes
+    every stage sparse. `precision` is what a precision of "auto" stands for on the machine that
+    will run the spec, so that the spec never holds "auto". A `micro_batch` of "auto" is kept: it is
+    resolved by measuring, and until then the spec has no id.
 
     Raises `UnknownNameError` and `OptionError`.
     """
     check_seed(seed)
+    method, dataset = plugins.methods.name_of(method), plugins.datasets.name_of(dataset)
+    model = None if model is None else plugins.models.name_of(model)
     data = plugins.datasets.find(dataset)[0].load()
     settings = parse(Training, {**data.training, **(training or {})}, owner="training")
     if settings.precision == "auto":

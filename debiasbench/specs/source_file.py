@@ -7,6 +7,8 @@ or the same file after a change, is another spec.
 from __future__ import annotations
 
 import hashlib
+import inspect
+import linecache
 import re
 import sys
 from dataclasses import dataclass
@@ -79,6 +81,41 @@ def load(name: str, kind: str, base: type) -> FileClass:
                 f"{name} is not a {kind}: it must derive from debiasbench.{base.__name__}"
             )
     return FileClass(own[chosen], f"{path.name}:{chosen}@{digest}", path.name, digest)
+
+
+def of_class(cls: type) -> FileClass:
+    """Return a class that Python code gives, with the name that `load` gives it.
+
+    A class of a notebook has the name "notebook:Mixup@1a2b3c4d", with a digest of its cell only.
+    Raises `OptionError` for a class whose source cannot be read.
+    """
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    content = _read(Path(file)) if file else _cell(cls)
+    if not content:
+        raise OptionError(
+            f"The source of class {cls.__name__} cannot be read, so nothing could tell its results "
+            "from those of another version. Define it in a file or in a notebook"
+        )
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    place = Path(file).name if file else "notebook"
+    return FileClass(cls, f"{place}:{cls.__name__}@{digest}", place, digest)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _cell(cls: type) -> bytes:
+    """Return the notebook cell that defines a class; empty if there is none."""
+    for value in vars(cls).values():
+        if inspect.isfunction(value) and value.__qualname__.startswith(f"{cls.__qualname__}."):
+            lines = linecache.getlines(value.__code__.co_filename)
+            if lines:
+                return "".join(lines).encode()
+    return b""
 
 
 def _module(name: str, path: Path, content: bytes, digest: str) -> ModuleType:
