@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import Result
 
+from debiasbench import Method, option
 from debiasbench.cli import main
 from debiasbench.cli.parsing import Command, Folder
 from debiasbench.common.errors import DataError, StoreError
 from tests.cli.calls import RUN, only, records
+from tests.conftest import offering
 
 Cli = Callable[..., Result]
 
@@ -99,6 +103,31 @@ def test_automatic_batch_size_goes_with_a_batch_size(debiasbench: Cli) -> None:
     words = ("--batch-size", "auto", "--set", "train.batch_size=8")
     result = debiasbench("run", "--method", "erm", *FAST, *words, "--quiet")
     assert result.exit_code == 0, result.output
+
+
+def test_a_name_that_has_an_option_and_the_option_are_given_twice(debiasbench: Cli) -> None:
+    words = ("--model", "timm:resnet18", "--set", "model.name=resnet50")
+    assert "model timm:resnet18: name is given twice: 'resnet50' as an option, and 'res" in only(
+        debiasbench("run", "--method", "erm", "--dataset", "toy", *words), 2
+    )
+
+
+@dataclass(frozen=True)
+class Illegal(Method):
+    """Has a default that its own bounds refuse."""
+
+    alpha: float = option(-1.0, gt=0)
+
+    def fit(self, lab: Any) -> Any:
+        return lab.train(lab.model(), name="train")
+
+
+@pytest.mark.parametrize("words", [("run", "--method", "illegal", *FAST), ("show", "illegal")])
+def test_a_default_out_of_its_bounds_is_the_mistake_of_the_plugin(
+    words: tuple[str, ...], debiasbench: Cli
+) -> None:
+    line = only(debiasbench(*words, extra=(offering(illegal=Illegal),)), 3)
+    assert "method 'illegal' of acme 1.0 is unusable: the default alpha=-1.0: " in line
 
 
 LONG = "x" * 300
