@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import UnknownNameError
 from debiasbench.leaderboard.columns import COLUMNS, ordered
-from debiasbench.leaderboard.frame import frame
+from debiasbench.leaderboard.frame import Texts, run_of
 from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, rows_of
 from debiasbench.leaderboard.statistics import indistinguishable, paired_difference
@@ -71,22 +71,24 @@ def boards(
         records = [r for r in records if r.spec.dataset.name == dataset]
     if not records:
         return []
-    by_id = {r.id: r for r in records}
-    made = []
-    for _, table in frame(records).groupby(["dataset", "model", "data"], sort=True):
-        members = [by_id[i] for i in table["id"].unique()]
-        task = members[0].task
-        runs = [{str(k): v for k, v in run.items()} for run in table.to_dict("records")]
-        made.append(
-            _board(
-                runs,
-                members,
-                metric=metric or task.metric,
-                rule=select or task.select,
-                baseline=baseline,
-                unverified=unverified,
-            )
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    texts = Texts()
+    for record in records:
+        names = texts.label(record.spec.dataset), texts.label(record.spec.model)
+        key = *names, record.task.fingerprint
+        groups.setdefault(key, []).append(record)
+    made = [
+        _board(
+            *key[:2],
+            groups[key],
+            texts,
+            metric=metric or groups[key][0].task.metric,
+            rule=select or groups[key][0].task.select,
+            baseline=baseline,
+            unverified=unverified,
         )
+        for key in sorted(groups)
+    ]
     if baseline is not None and all(board.baseline is None for board in made):
         rows = {row.name for board in made for row in board.rows}
         raise UnknownNameError("baseline", baseline, rows)
@@ -100,15 +102,17 @@ def boards(
 
 
 def _board(
-    runs: list[dict[str, Any]],
+    dataset: str,
+    model: str,
     records: Sequence[Record],
+    texts: Texts,
     *,
     metric: str,
     rule: str,
     baseline: str | None,
     unverified: Collection[str],
 ) -> Board:
-    rows = rows_of([run for run in runs if run["rule"] == rule], metric)
+    rows = rows_of([run_of(record, rule, texts) for record in records], metric)
     rows.sort(key=lambda r: (r.level, -r.mean if r.values else math.inf, r.name))
     rows = _with_marks(rows)
     limits = notes(rows, records, rule, unverified)
@@ -119,8 +123,8 @@ def _board(
         limits.append(f"There is no row {baseline} here, so there are no differences to it.")
         baseline = None
     return Board(
-        dataset=runs[0]["dataset"],
-        model=runs[0]["model"],
+        dataset=dataset,
+        model=model,
         metric=metric,
         rule=rule,
         baseline=baseline,

@@ -42,7 +42,7 @@ def table(
     """
     _check(form, pivot=pivot, columns=columns, baseline=baseline, sort=sort)
     names = None if columns is None else chosen(columns)
-    gathered = gather(places)
+    gathered = gather(places, select)
     shared = {"dataset": dataset, "metric": metric, "select": select}
     write = partial(terminal, styled=styled) if form == "text" else WRITERS.get(form)
     if pivot is not None:
