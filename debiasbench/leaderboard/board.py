@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import UnknownNameError
-from debiasbench.leaderboard.columns import COLUMNS, ordered
 from debiasbench.leaderboard.frame import Texts, run_of
 from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, rows_of
@@ -44,24 +43,18 @@ def boards(
     metric: str | None = None,
     select: str | None = None,
     baseline: str | None = None,
-    sort: str | None = None,
     unverified: Collection[str] = (),
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
     `dataset`: only this data set's name. `metric`, `select`: instead of the data set's own.
     `baseline`: the name of a row that the others are compared with, seed by seed; a board without
-    this row has a note. `sort`: the column that orders the rows of a section, see `COLUMNS`; the
-    metric if None. `unverified`: ids of records whose hits could not be compared with predictions,
-    for a note. Each spec must occur once: see `distinct`.
+    this row has a note. `unverified`: ids of records whose hits could not be compared with
+    predictions, for a note. Each spec must occur once: see `distinct`.
 
     Raises `UnknownNameError`, also for a baseline that no board has.
     """
-    for kind, name, known in (
-        ("metric", metric, METRICS),
-        ("selection rule", select, RULES),
-        ("column", sort, COLUMNS),
-    ):
+    for kind, name, known in (("metric", metric, METRICS), ("selection rule", select, RULES)):
         if name is not None and name not in known:
             raise UnknownNameError(kind, name, known)
     names = {r.spec.dataset.name for r in records}
@@ -74,9 +67,8 @@ def boards(
     groups: dict[tuple[str, str, str], list[Record]] = {}
     texts = Texts()
     for record in records:
-        names = texts.label(record.spec.dataset), texts.label(record.spec.model)
-        key = *names, record.task.fingerprint
-        groups.setdefault(key, []).append(record)
+        data, model = texts.label(record.spec.dataset), texts.label(record.spec.model)
+        groups.setdefault((data, model, record.task.fingerprint), []).append(record)
     made = [
         _board(
             *key[:2],
@@ -92,8 +84,6 @@ def boards(
     if baseline is not None and all(board.baseline is None for board in made):
         rows = {row.name for board in made for row in board.rows}
         raise UnknownNameError("baseline", baseline, rows)
-    if sort is not None:
-        made = [replace(b, rows=ordered(b.rows, b, sort)) for b in made]
     repeated = Counter((b.dataset, b.model) for b in made)
     other = "The same options gave other data elsewhere: see the other table of this name."
     return [
@@ -138,12 +128,15 @@ def _board(
 def _with_marks(rows: list[Row]) -> list[Row]:
     """Mark the best row of each section and those that a test cannot distinguish from it.
 
-    A row alone in its section is not marked, because it was compared with nothing.
+    A row that is the only one of its section with two seeds or more is not marked, because it was
+    compared with nothing.
     """
     marked = []
     for level in sorted({row.level for row in rows}):
         section = [row for row in rows if row.level == level]
-        marks = indistinguishable([row.values for row in section]) if section[1:] else [False]
+        marks = indistinguishable([row.values for row in section])
+        if sum(len(row.values) >= 2 for row in section) < 2:
+            marks = [False] * len(section)
         marked += [replace(row, marked=mark) for row, mark in zip(section, marks, strict=True)]
     return marked
 
