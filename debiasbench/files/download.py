@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import DataError
 from debiasbench.common.locks import LockHeldError, locked
 from debiasbench.common.progress import Progress
-from debiasbench.common.signals import check
 from debiasbench.files.archive_members import ArchiveError
 from debiasbench.files.archives import unpack
 from debiasbench.files.partial_file import MismatchError, PartialFile, verify
@@ -67,7 +66,7 @@ def _lock(download: Download, root: Path, progress: Progress) -> Iterator[None]:
         except LockHeldError:
             progress.start(f"waiting for {download.path} from another process", None)
             try:
-                stack.enter_context(locked(root, name, purpose=download.path, check=check))
+                stack.enter_context(locked(root, name, purpose=download.path))
             finally:
                 progress.finish()
         yield

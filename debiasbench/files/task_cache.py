@@ -15,7 +15,6 @@ from debiasbench.common.errors import DataError
 from debiasbench.common.folders import entries, files, status
 from debiasbench.common.locks import locked
 from debiasbench.common.options import as_dict
-from debiasbench.common.signals import check
 from debiasbench.common.wording import shortened
 from debiasbench.files import task_folder
 
@@ -67,7 +66,7 @@ def _load(name: str, dataset: Dataset, root: Path) -> Task:
     with ExitStack() as stack:
         try:
             purpose = f"the decoded data set {name!r}"
-            stack.enter_context(locked(folder.parent, folder.name, purpose=purpose, check=check))
+            stack.enter_context(locked(folder.parent, folder.name, purpose=purpose))
         except OSError as error:
             return _uncached(_augmented(dataset.load(root), dataset), root, error)
         task = _read(folder, dataset)  # another process may have cached it meanwhile
