@@ -1,4 +1,4 @@
-"""Checks for plugin authors: of methods, models, data sets, updaters and distributions.
+"""Checks for plugin authors: of plugins, methods, models, data sets, updaters and distributions.
 
 For example, `check_method(MyMethod())` raises `AssertionError` if the method does not meet a
 requirement; the message says which one, and what to do.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from debiasbench.common.errors import PluginError
 from debiasbench.common.options import parse
 from debiasbench.common.randomness import seeded
 from debiasbench.core.data import Dataset, Split, Task
@@ -25,6 +26,9 @@ from debiasbench.models.mlp import MLP
 from debiasbench.runs.fit import fit
 from debiasbench.sparsity import NotAttached, RigL, Sparsify, SparsityTooHigh, allocate
 from debiasbench.sparsity.masks import digest
+from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.registry import BUILTIN as DEBIASBENCH
+from debiasbench.specs.registry import Origin
 from debiasbench.training.execution import Execution
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from debiasbench.core.stage import Trained
     from debiasbench.sparsity import SparseTraining, Updater
     from debiasbench.sparsity.distributions import Distribution
+    from debiasbench.specs.registry import Entry, Registry
 
 TRAINING = Training(epochs=6, batch_size=16, lr=0.05)
 MODEL = MLP(hidden=(16, 16))
@@ -79,6 +84,44 @@ def toy_task(
         classes=("left", "right"),
         biases=("red", "blue"),
         aligned=torch.eye(2, dtype=torch.bool),
+    )
+
+
+def check_plugin(plugin: object, **names: Sequence[str]) -> None:
+    """Check that a plugin registers names, and that the class of each name loads.
+
+    `plugin`: what its entry point names, usually a module. `names`: by kind (`methods`, `datasets`,
+    `models`, `sparsifiers`), names that it must register. The hooks must change no global setting
+    of Python, NumPy or torch.
+    """
+    origin = Origin("this-plugin", "0")
+    plugins = Plugins([(plugin, origin)])
+    for broken in plugins.broken:
+        assert broken.origin != origin, f"The {broken}"
+    for warning in plugins.warnings:
+        assert not warning.startswith(f"plugin '{origin}'"), f"The {warning}"
+    for kind, expected in names.items():
+        missing = [
+            name for name in expected if f"{origin.prefix}:{name}" not in plugins.kinds()[kind]
+        ]
+        assert not missing, f"The plugin does not register {', '.join(missing)} among its {kind}"
+    for registry in plugins.kinds().values():
+        for entry in registry.values():
+            if entry.origin == origin:
+                _check_entry(entry, registry)
+
+
+def _check_entry(entry: Entry[Any], registry: Registry[Any]) -> None:
+    assert f"{DEBIASBENCH}:{entry.name}" not in registry, (
+        f"{entry.kind} {entry.name!r} has the name of a builtin {entry.kind}"
+    )
+    try:
+        entry.load()
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
+    assert entry.summary(), (
+        f"The class of {entry.kind} {entry.name!r} has no docstring, whose first line "
+        "`debiasbench list` shows"
     )
 
 

@@ -48,6 +48,15 @@ def generator() -> ModuleType:
 # --- code in the pages ------------------------------------------------------------------------
 
 
+def test_the_method_of_the_page_on_plugins_is_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = blocks((ROOT / "plugins" / "README.md").read_text(), "python")
+    (tmp_path / "method_of_the_page.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    check_method(importlib.import_module("method_of_the_page").Weighted())
+
+
 def test_the_readmes_plugin_is_a_sound_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,11 +97,23 @@ def test_names_that_python_blocks_import_exist(page: str) -> None:
 
 
 def test_the_suite_of_the_page_defines_the_runs_that_the_page_says(tmp_path: Path) -> None:
-    (text,) = blocks(PAGES["sweeps.md"], "toml")
+    text, *_ = blocks(PAGES["sweeps.md"], "toml")
     (tmp_path / "densities.toml").write_text(text)
     specs = suites.read(tmp_path / "densities.toml").specs(Plugins())
     assert [spec.method.name for spec in specs] == ["rest"] * 6 + ["erm"] * 2
     assert {spec.training["epochs"] for spec in specs} == {10}
+
+
+def test_the_other_parts_of_suites_in_the_documentation_are_valid(tmp_path: Path) -> None:
+    head = 'name = "n"\ndescription = "d"\nsource = "s"\n[base]\ndataset = "cmnist"\n'
+    _, methods, tied, sizes = blocks(PAGES["sweeps.md"], "toml")
+    upweight = 'method = "upweight"\n'
+    found = []
+    for text in (head + methods, head + upweight + tied, head + upweight + sizes):
+        (tmp_path / "part.toml").write_text(text)
+        found.append(suites.read(tmp_path / "part.toml"))
+    assert [len(suite.specs(Plugins())) for suite in found] == [12, 6, 1]
+    assert found[2].stand_ins["cmnist"].input == (3, 28, 28)
 
 
 # --- what the pages must name -----------------------------------------------------------------

@@ -28,7 +28,7 @@ def environment(site: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k != "DEBIASBENCH_PLUGINS"}
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(site),
+        "PYTHONPATH": f"{site}{os.pathsep}{ROOT}",  # this checkout, wherever it is installed from
         "PIP_TARGET": str(site),
         "PIP_NO_INDEX": "1",
         "PIP_NO_DEPS": "1",
@@ -113,7 +113,7 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(
     assert done.returncode == 0
     assert done.stderr == (
         "Warning: plugin 'acme' of acme 2.0 did not load: "
-        f"ModuleNotFoundError: No module named 'acme_core' ({own / 'acme.py'}, line 1)\n"
+        "ModuleNotFoundError: No module named 'acme_core' (site/acme.py, line 1)\n"
     )
     assert "rest" in done.stdout
 
@@ -208,17 +208,25 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
             for line in block["text"].splitlines():
                 command = line.removeprefix("$ ")
                 outputs[command] = succeed(command, folder, site)
-    assert "debiasbench-subg 0.1.0" in outputs["debiasbench list methods"]
-    assert "Supervision: train=groups, val=none" in outputs["debiasbench show subg"]
-    assert "Record: results/digits-subg-0-" in outputs["debiasbench run --method subg --epochs 2"]
-    assert "| subg" in outputs["debiasbench leaderboard"]
-    assert "1 passed" in outputs["pytest -q test_subg.py"]
+    assert (
+        "Record: results/digits-margin-0-" in outputs["debiasbench run --method margin --epochs 2"]
+    )
+    assert "2 passed" in outputs["pytest -q debiasbench-margin"]
+    assert (
+        "Record: results/digits-debiasbench_equal.py_Equal_"
+        in (outputs["debiasbench run --method ./debiasbench_equal.py:Equal --epochs 2"])
+    )
+    assert "debiasbench-equal 0.1.0" in outputs["debiasbench list methods"]
+    assert "Supervision: train=groups, val=none" in outputs["debiasbench show equal"]
+    assert "Record: results/digits-equal-0-" in outputs["debiasbench run --method equal --epochs 2"]
+    assert "| equal" in outputs["debiasbench leaderboard"]
+    assert "1 passed" in outputs["pytest -q test_equal.py"]
     assert "4 passed" in outputs["pytest -q test_kinds.py"]
 
     # the page describes the error of a missing declaration
-    module = site / "debiasbench_subg.py"
+    module = site / "debiasbench_equal.py"
     text = module.read_text()
     module.write_text(text.replace('    supervision = Supervision(train="groups")\n', ""))
-    done = call("debiasbench run --method subg --epochs 2 --overwrite always", folder, site)
+    done = call("debiasbench run --method equal --epochs 2 --overwrite always", folder, site)
     assert done.returncode == 5
     assert 'supervision = Supervision(train="groups")' in done.stderr

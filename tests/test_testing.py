@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from debiasbench import Dataset, Method, Model, Shape, Supervision, Task
+from debiasbench import Dataset, Method, Model, Shape, Supervision, Task, hookimpl
 from debiasbench.common.errors import DebiasbenchError
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.view import HeldOut
@@ -23,6 +24,7 @@ from debiasbench.testing import (
     check_distribution,
     check_method,
     check_model,
+    check_plugin,
     check_updater,
     toy_task,
 )
@@ -295,3 +297,78 @@ def test_a_cached_data_set_must_not_say_its_augmentation_in_the_task(tmp_path: P
 
     with pytest.raises(AssertionError, match="return it from augmentation"):
         check_dataset(Lost(), tmp_path)
+
+
+# --- plugins ------------------------------------------------------------------------------------
+
+
+class Documented(Untrained):
+    """A method."""
+
+
+class Undocumented(Untrained):
+    __doc__ = ""
+
+
+def plugin_of(register_all: Callable[[Callable[..., None]], None]) -> object:
+    class Plugin:
+        @hookimpl
+        def debiasbench_register_methods(self, register: Callable[..., None]) -> None:
+            register_all(register)
+
+    return Plugin()
+
+
+def test_a_sound_plugin_passes() -> None:
+    check_plugin(plugin_of(lambda register: register("mine", Documented)), methods=["mine"])
+
+
+def test_a_plugin_passes_also_while_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = plugin_of(lambda register: register("mine", Documented))
+
+    class Installed:
+        name, module, dist = "mine", "mine", None
+
+        def load(self) -> object:
+            return plugin
+
+    monkeypatch.setenv("DEBIASBENCH_PLUGINS", "1")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Installed()])
+    check_plugin(plugin, methods=["mine"])
+
+
+@pytest.mark.parametrize(
+    ("register_all", "complaint"),
+    [
+        (
+            lambda register: register("other", Documented),
+            "does not register mine among its methods",
+        ),
+        (lambda register: register("mine", "nowhere:Mine"), "No module named 'nowhere'"),
+        (lambda register: register("mine", Undocumented), "has no docstring"),
+        (lambda register: register("My", Documented), "names are lower-case letters"),
+        (lambda register: 1 / 0, "did not load: ZeroDivisionError"),
+        (
+            lambda register: [register("mine", Documented), register("erm", Documented)],
+            "method 'erm' has the name of a builtin method",
+        ),
+        (
+            lambda register: [register("mine", Documented), torch.set_default_dtype(torch.double)],
+            "changed torch's default dtype",
+        ),
+    ],
+)
+def test_a_plugin_with_a_fault_does_not_pass(
+    register_all: Callable[[Callable[..., None]], None], complaint: str
+) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        check_plugin(plugin_of(register_all), methods=["mine"])
+
+
+def test_a_module_without_a_marked_hook_does_not_pass() -> None:
+    class Forgotten:
+        def debiasbench_register_methods(self, register: Callable[..., None]) -> None:
+            register("mine", Documented)
+
+    with pytest.raises(AssertionError, match="is not marked as a hook"):
+        check_plugin(Forgotten())

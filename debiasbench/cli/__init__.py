@@ -15,6 +15,7 @@ from debiasbench.cli.data import data
 from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
 from debiasbench.cli.list import list_
+from debiasbench.cli.new import new
 from debiasbench.cli.run import run
 from debiasbench.cli.show import show
 from debiasbench.cli.suite import suite
@@ -22,24 +23,26 @@ from debiasbench.cli.sweep import sweep
 from debiasbench.cli.verify import verify
 from debiasbench.common.errors import DebiasbenchError
 from debiasbench.common.processes import speaks
-from debiasbench.common.wording import printable
+from debiasbench.common.wording import printable, shortened
 
 EPILOG = """\b
 Exit codes:
   0    success, or there was nothing to do
   1    an unexpected error; --debug shows the traceback
-  2    an unknown name, or a wrong option
+  2    an unknown name, a wrong option, or a file that does not exist
   3    a plugin that cannot be used
-  4    data that are missing or damaged
+  4    data that are missing, damaged or cannot be read
   5    a method read labels that it does not declare
   6    training failed: the loss became NaN or infinite
-  7    the results folder cannot be written
+  7    the results folder or an output file cannot be read or written
   8    the same spec is being run by another process
-  9    a record is damaged or contradicts itself, or a page does not match its records
+  9    a record is missing, damaged or contradicts itself, or a page does not match its records
   10   out of memory; the message gives a batch size that fits
   75   interrupted while training; run the same command again to continue
   130  interrupted before anything new was stored
 """
+
+LONGEST = 2000  # characters of a message; values and lists in it are shorter
 
 
 class _Group(click.Group):
@@ -53,6 +56,11 @@ class _Group(click.Group):
     def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            text = error.format_message()
+            if len(text) <= LONGEST:
+                raise
+            raise click.UsageError(shortened(text, LONGEST), error.ctx) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click handles these
         except KeyboardInterrupt:
@@ -86,7 +94,7 @@ def _one_line(message: str, code: int) -> click.ClickException:
             if speaks():  # only one of several processes prints the error
                 super().show(file)
 
-    return OneLine(printable(" ".join(message.split())))
+    return OneLine(printable(shortened(" ".join(message.split()), LONGEST)))
 
 
 @click.group(cls=_Group, epilog=EPILOG)
@@ -108,6 +116,7 @@ COMMANDS = (
     export,
     cache,
     bench,
+    new,
 )
 
 

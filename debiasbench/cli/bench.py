@@ -13,6 +13,7 @@ from debiasbench.cli.common import (
     data_root_option,
     debug_option,
     device_option,
+    interruptible,
     load_plugins,
 )
 from debiasbench.cli.parsing import Command
@@ -61,6 +62,7 @@ RATIO = ["ratio", "min to max"]
 )
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
+@interruptible
 def bench(
     method: str | None,
     dataset: str | None,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from debiasbench.cli.parsing import Folder
+from debiasbench.common.errors import DataError, StoreError
 from debiasbench.common.processes import speaks
 from debiasbench.common.signals import stopped_by_signals
 from debiasbench.common.wording import printable
@@ -60,7 +62,7 @@ def data_root_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--data-root`."""
     return click.option(
         "--data-root",
-        type=click.Path(path_type=Path),
+        type=Folder(DataError, "Choose another folder with --data-root, or check its permissions"),
         default=Path("data"),
         show_default=True,
         envvar="DEBIASBENCH_DATA",
@@ -73,7 +75,7 @@ def results_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--results`."""
     return click.option(
         "--results",
-        type=click.Path(path_type=Path),
+        type=Folder(StoreError, "Choose another folder with --results, or check its permissions"),
         default=Path("results"),
         show_default=True,
         help="Folder of records.",
@@ -139,7 +141,9 @@ def load_plugins() -> Plugins:
     from debiasbench.specs.plugins import Plugins
 
     context = click.get_current_context()
-    plugins = context.obj or Plugins()
+    with stopped_by_signals(ending=True) as stop:  # a signal must not break an import
+        plugins = context.obj or Plugins()
+        stop.check()
     for broken in plugins.broken if speaks() else ():
         if broken.error is not None and context.meta.get("debug"):
             click.echo(trace(broken.error), err=True)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debiasbench.cli.common import data_root_option, debug_option, load_plugins
+from debiasbench.cli.common import data_root_option, debug_option, load_plugins, say
 from debiasbench.cli.data_import import import_
 from debiasbench.cli.data_remove import remove
 from debiasbench.cli.parsing import Group
+from debiasbench.common.errors import DataError
+from debiasbench.common.wording import shortened
 from debiasbench.specs.resolve import find_dataset
 
 if TYPE_CHECKING:
@@ -20,7 +22,24 @@ if TYPE_CHECKING:
     from debiasbench.specs.plugins import Plugins
 
 
-@click.group(cls=Group)
+class _Data(Group):
+    """Commands whose data root may be any place: one that cannot be used is an error of data."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; raises `DataError` for a file or folder that cannot be used."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click handles it
+        except OSError as error:
+            where = shortened(str(error.filename or "A file"))
+            raise DataError(
+                f"{where}: {error.strerror or error}. Check the name and the permissions, or "
+                "choose another folder with --data-root"
+            ) from error
+
+
+@click.group(cls=_Data)
 def data() -> None:
     """List, prepare, check, show, import and remove data sets."""
 
@@ -62,10 +81,8 @@ def list_(data_root: Path) -> None:
         rows.append((name, *_state(cls(), data_root), _size(decoded), cls.licence, cls.source))
     rows += _imported(data_root)
     header = ("data set", "files", "size", "decoded", "licence", "source")
-    click.echo(
-        tabulate(rows, header, "simple", disable_numparse=True, maxcolwidths=[None] * 4 + [28, 52])
-    )
-    click.echo(f"\nData root: {data_root}")
+    say(tabulate(rows, header, "simple", disable_numparse=True, maxcolwidths=[None] * 4 + [28, 52]))
+    say(f"\nData root: {data_root}")
 
 
 @data.command()
@@ -89,8 +106,8 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
         with display("bytes") as progress:
             fetch(dataset.downloads, data_root, progress=progress)
     task = task_cache.load(name, dataset, data_root)
-    click.echo(f"{name} is ready: {_samples(task)}\n")
-    click.echo(group_table(task))
+    say(f"{name} is ready: {_samples(task)}\n")
+    say(group_table(task))
 
 
 @data.command()
@@ -105,7 +122,6 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
     """
     import shutil
 
-    from debiasbench.common.errors import DataError
     from debiasbench.files import task_cache, task_folder
     from debiasbench.files.importing import names as imported
     from debiasbench.files.importing import where
@@ -128,14 +144,14 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
             task_folder.load(folder)
         except DataError as error:
             damaged += 1
-            click.echo(f"damaged  {name}: {error}")
+            say(f"damaged  {name}: {error}")
             if is_cached:
                 shutil.rmtree(folder, ignore_errors=True)
-                click.echo("         removed; it will be decoded again when it is needed")
+                say("         removed; it will be decoded again when it is needed")
         else:
-            click.echo(f"intact   {name}: {folder}")
+            say(f"intact   {name}: {folder}")
     if not selected:
-        click.echo(f"No data set is decoded or imported under {data_root}")
+        say(f"No data set is decoded or imported under {data_root}")
     if damaged:
         click.get_current_context().exit(DataError.exit_code)
 
@@ -171,12 +187,14 @@ def show(
     from debiasbench.files.sheet import contact_sheet, group_table, is_drawable
     from debiasbench.records.store import write_bytes
 
-    dataset = _dataset(load_plugins(), name, settings, data_root)
-    task = task_cache.load(name, dataset, data_root)
-    click.echo(group_table(task))
+    plugins = load_plugins()
+    dataset = _dataset(plugins, name, settings, data_root)
+    found, _ = find_dataset(plugins, name, data_root)
+    task = task_cache.load(plugins.datasets.name_in_spec(found), dataset, data_root)
+    say(group_table(task))
     samples = dict(task.splits())[split]  # type: ignore[index]
     if out is None and not is_drawable(samples):
-        click.echo(f"\nNo contact sheet: {_samples(task)} are not images")
+        say(f"\nNo contact sheet: {_samples(task)} are not images")
         return
     options = " ".join(f"{k}={v}" for k, v in as_dict(dataset).items())
     sheet = contact_sheet(task, samples, f"{name} {options}, {split}")
@@ -184,7 +202,7 @@ def show(
     png = BytesIO()
     sheet.save(png, "PNG")
     write_bytes(out, png.getvalue())
-    click.echo(f"\nContact sheet: {out}")
+    say(f"\nContact sheet: {out}")
 
 
 def _samples(task: Task) -> str:
@@ -213,10 +231,10 @@ def _dataset(plugins: Plugins, name: str, settings: tuple[str, ...], data_root: 
 def _state(dataset: Dataset, root: Path) -> tuple[str, str]:
     from debiasbench.files.task_cache import weight
 
-    sources = dataset.sources(root)
-    if not sources:
-        return "included", ""
     try:
+        sources = dataset.sources(root)
+        if not sources:
+            return "included", ""
         if all(source.exists() for source in sources):
             return "present", _size(sum(weight(source) for source in sources))
     except OSError as error:

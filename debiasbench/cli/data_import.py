@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import data_root_option, debug_option, load_plugins
+from debiasbench.cli.common import data_root_option, debug_option, load_plugins, say
 from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:
@@ -156,9 +156,9 @@ def import_(
         raise
     _list(finished.left_out, report)
     for warning in finished.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    click.echo(_summary(name, finished))
-    click.echo(f"Next: {_next_command(name, data_root)}")
+        say(f"Warning: {warning}", err=True)
+    say(_summary(name, finished))
+    say(f"Next: {_next_command(name, data_root)}")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -175,13 +175,13 @@ def _size(text: str | None) -> tuple[int, int] | None:
 def _list(problems: Sequence[Problem], report: Path | None) -> None:
     """Print the first bad images on stderr, and write all of them to a file if requested."""
     for problem in problems[:MOST_SHOWN]:
-        click.echo(str(problem), err=True)
+        say(str(problem), err=True)
     if len(problems) > MOST_SHOWN:
         rest = len(problems) - MOST_SHOWN
         advice = (
             f"{report} lists all of them" if report else "Use --report FILE to list all of them"
         )
-        click.echo(f"and {rest:,} more. {advice}", err=True)
+        say(f"and {rest:,} more. {advice}", err=True)
     if report is not None:
         _write(problems, report)
 

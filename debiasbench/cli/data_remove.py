@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
-from debiasbench.cli.common import data_root_option, debug_option
+from debiasbench.cli.common import data_root_option, debug_option, say
+from debiasbench.cli.parsing import Command
 
 
-@click.command("remove")
+@click.command("remove", cls=Command)
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @data_root_option
@@ -35,7 +36,7 @@ def remove(name: str, yes: bool, data_root: Path) -> None:
             )
         size = f"{weight(folder) / 1e6:,.0f} MB"
         if not click.confirm(f"Remove {folder} ({size})?"):
-            click.echo("Nothing was removed")
+            say("Nothing was removed")
             return
     importing.remove(data_root, name)
-    click.echo(f"Removed {folder}")
+    say(f"Removed {folder}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from debiasbench.cli.common import data_root_option, debug_option, load_plugins
+from debiasbench.cli.common import data_root_option, debug_option, load_plugins, say
 from debiasbench.cli.parsing import Command
 
 
@@ -36,4 +36,4 @@ def list_(kinds: tuple[str, ...], data_root: Path) -> None:
         if kind == "datasets":
             own = "Your own images; `debiasbench show {}` describes them."
             rows += [(name, "imported", own.format(name)) for name in names(data_root)]
-        click.echo(tabulate(rows, headers=(kind, "from", ""), tablefmt="plain") + "\n")
+        say(tabulate(rows, headers=(kind, "from", ""), tablefmt="plain") + "\n")

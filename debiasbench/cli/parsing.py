@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
 from typing import Any
 
 import click
+
+from debiasbench.common.errors import DebiasbenchError
+from debiasbench.common.wording import shortened
 
 
 class Command(click.Command):
@@ -29,6 +35,37 @@ class Group(click.Group):
     """A group whose commands are read as `Command` does."""
 
     command_class = Command
+
+
+class Folder(click.ParamType[Path]):
+    """A folder that exists or can be made; `error` is raised for one that cannot be used."""
+
+    name = "path"
+
+    def __init__(self, error: type[DebiasbenchError], advice: str) -> None:
+        self._error, self._advice = error, advice
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path; a folder that does not exist is made later."""
+        path = Path(value)
+        reason = _unusable(path)
+        if reason:
+            raise self._error(
+                f"Cannot use the folder {shortened(str(path))}: {reason}. {self._advice}"
+            )
+        return path
+
+
+def _unusable(path: Path) -> str:
+    """Return why a folder cannot be read, or an empty string."""
+    try:
+        if not path.is_dir() and path.stat():
+            return "It is not a folder"
+    except FileNotFoundError:
+        return ""
+    except OSError as error:  # such as a name that is too long
+        return error.strerror or str(error)
+    return "" if os.access(path, os.R_OK | os.X_OK) else os.strerror(errno.EACCES)
 
 
 def _is_single(parameter: click.Parameter) -> bool:

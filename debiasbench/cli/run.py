@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--spec",
     "spec_file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False),
     help="Use the spec of this record file, instead of --method and other spec options.",
 )
 @session_options(*ALL)
@@ -77,6 +77,8 @@ def run(
                 "--spec cannot be combined with --method, --set or other spec options"
             )
         options.check_device()
+        if not spec_file.exists():
+            raise click.UsageError(f"--spec: the file '{spec_file}' does not exist")
         spec = _read_spec(spec_file)
     elif method is None:
         raise click.UsageError("Missing option '--method', for example --method rest")

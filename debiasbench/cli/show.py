@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import data_root_option, debug_option, load_plugins
+from debiasbench.cli.common import data_root_option, debug_option, load_plugins, say
 from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:
@@ -25,22 +25,25 @@ def show(name: str, data_root: Path) -> None:
     NAME is a data set, model, method or sparsifier; a data set may be an imported one. `debiasbench
     show training` lists the training settings that all methods share.
     """
-    from debiasbench.common.errors import DataError, UnknownNameError
+    from debiasbench.common.errors import DataError, OptionError, UnknownNameError
     from debiasbench.common.names import IMPORTED
     from debiasbench.core.settings import Training
     from debiasbench.files.importing import missing, names, where
 
     if name == "training":
-        click.echo(f"{inspect.getdoc(Training)}\n\n{_options(Training)}")
+        say(f"{inspect.getdoc(Training)}\n\n{_options(Training)}")
         return
     plugins = load_plugins()
     entries, known = [], ["training"]
+    refused: list[OptionError] = []  # a class of a file is of one kind
     for registry in plugins.kinds().values():
         known += registry.display_names()
         try:
             entries.append(registry.find(name)[0])
         except UnknownNameError:
             continue
+        except OptionError as error:
+            refused.append(error)
     short = name.removeprefix(IMPORTED)
     folder = where(data_root, short)
     if folder is not None and (short != name or name not in plugins.datasets):
@@ -51,8 +54,12 @@ def show(name: str, data_root: Path) -> None:
     else:
         parts = []
     if not entries and not parts:
-        raise UnknownNameError("name", name, dict.fromkeys([*known, *names(data_root)]))
-    click.echo("\n\n".join([*parts, *map(_entry, entries)]))
+        raise (
+            refused[0]
+            if refused
+            else UnknownNameError("name", name, dict.fromkeys([*known, *names(data_root)]))
+        )
+    say("\n\n".join([*parts, *map(_entry, entries)]))
 
 
 def _imported(name: str, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,11 +12,13 @@ from debiasbench.cli.common import (
     data_root_option,
     debug_option,
     device_option,
+    interruptible,
     load_plugins,
     results_option,
 )
 from debiasbench.cli.parsing import Group
 from debiasbench.cli.session import SessionOptions, session_options
+from debiasbench.common.errors import StoreError
 from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ COLUMNS = (
 
 @click.group(cls=Group)
 def suite() -> None:
-    """List and show suites: grids of runs for `debiasbench sweep`."""
+    """List, show and begin suites: grids of runs for `debiasbench sweep`."""
 
 
 @suite.command("list")
@@ -61,6 +64,7 @@ def list_() -> None:
 @session_options(results_option, data_root_option, device_option)
 @click.option("--no-forecast", is_flag=True, help="Do not measure the time of the runs.")
 @debug_option
+@interruptible
 def show(name: str, options: SessionOptions, no_forecast: bool) -> None:
     """Show the runs of a suite, and a forecast of their time.
 
@@ -74,18 +78,42 @@ def show(name: str, options: SessionOptions, no_forecast: bool) -> None:
     plugins = load_plugins()
     chosen = read(name)
     find = partial(find_dataset, plugins, root=options.data_root)
-    specs = chosen.specs(plugins, find, precision=options.precision())
+    specs = chosen.named(plugins, find, precision=options.precision())
     store = Store(options.results)
-    left = [spec for spec in specs if store.finished(spec, "failed") is None]
-    finished = len(specs) - len(left)
-    failed = sum(store.load(spec) is not None for spec in left)
+    done = {title for title, _ in store.all_finished(specs, "failed")}
+    left = {title: spec for title, spec in specs.items() if title not in done}
+    failed = sum(store.load(spec) is not None for spec in store.maybe_recorded(left).values())
     click.echo(describe(chosen))
     click.echo(
-        f"\n{counted(len(specs), 'run')}, {finished} of them done in {options.results}"
+        f"\n{counted(len(specs), 'run')}, {len(done)} of them done in {options.results}"
         + (f", {failed} to run again after a failure" if failed else "")
     )
     if left and not no_forecast:
-        click.echo("\n" + _forecast(chosen, left, plugins, options))
+        click.echo("\n" + _forecast(chosen, list(left.values()), plugins, options))
+
+
+@suite.command()
+@click.argument("file", metavar="FILE.toml", type=click.Path(path_type=Path))
+@debug_option
+def new(file: Path) -> None:
+    """Write an example of a suite, with comments, to change as needed.
+
+    The example trains twelve short runs on the data set digits, which is included.
+    """
+    from debiasbench.specs.suites import example
+
+    if file.suffix != ".toml":
+        raise click.UsageError(f"{file}: the name of a suite file ends in .toml")
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(example(file.stem))
+    except FileExistsError as error:
+        raise click.UsageError(f"{file} exists already: choose another name") from error
+    except OSError as error:
+        raise StoreError(f"Cannot write {file}: {error.strerror or error}") from error
+    click.echo(f"{file} is written. Change it, then run:")
+    click.echo(f"  debiasbench suite show {file}    # the runs, and their expected time")
+    click.echo(f"  debiasbench sweep {file}")
 
 
 def describe(suite: Suite) -> str:

@@ -85,8 +85,7 @@ def sweep(
         heads, pending = _heads(runs, named), runs.pending(named)
         first, others = _divided(pending, len(pending) if limit is None else limit)
         if dry_run:
-            for label in first:
-                click.echo(heads[label])
+            click.echo("".join(f"{heads[label]}\n" for label in first), nl=False)
         elif first:
             first = runs.loadable(first)
             if runs.tally.codes and not keep_going:
@@ -100,7 +99,7 @@ def sweep(
             click.echo(
                 f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True
             )
-        context.exit(getattr(error, "exit_code", Interrupted.NOT_RESUMABLE))
+        context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
     finally:
         runs.close()
     click.echo(runs.tally)

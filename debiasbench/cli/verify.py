@@ -29,30 +29,39 @@ def verify(results: tuple[Path, ...], rewrite: bool) -> None:
     a record is damaged or contradicts itself, the exit code is 9.
     """
     from debiasbench.common.errors import RecordError
-    from debiasbench.records.reading import read_all
-    from debiasbench.records.verify import check
+    from debiasbench.records.reading import stream
+    from debiasbench.records.verify import examine
 
     places = results or (Path("results"),)
     if rewrite:
         _migrate(places)
-    records, problems = read_all(places)
-    checked = check(records)
+    problems: list[str] = []  # what is wrong with files that cannot be read
+    contradictions: list[tuple[Path, list[str]]] = []
+    unverified: list[tuple[Path, str]] = []
+    records = 0
+    for path, record in stream(places, problems):
+        records += 1
+        messages, reason = examine(path, record)
+        if messages:
+            contradictions.append((path, messages))
+        elif reason:
+            unverified.append((path, reason))
     for problem in problems:
         say(problem)
-    for path, messages in checked.contradictions:
+    for path, messages in contradictions:
         for message in messages:
             say(f"{path} contradicts itself: {message}")
-    for path, _, reason in checked.unverified:
+    for path, reason in unverified:
         say(f"{path} cannot be verified: {reason}")
     counts = {
-        "verified": len(checked.sound) - len(checked.unverified),
-        "without predictions": len(checked.unverified),
-        "contradictory": len(checked.contradictions),
+        "verified": records - len(contradictions) - len(unverified),
+        "without predictions": len(unverified),
+        "contradictory": len(contradictions),
         "unreadable": len(problems),
     }
     summary = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n or kind == "verified")
-    say(f"{counted(len(records) + len(problems), 'record')}: {summary}")
-    if bad := len(checked.contradictions) + len(problems):
+    say(f"{counted(records + len(problems), 'record')}: {summary}")
+    if bad := len(contradictions) + len(problems):
         raise RecordError(f"{counted(bad, 'bad record')}: see above")
 
 

@@ -19,9 +19,12 @@ def write_whole(path: Path, content: bytes, *, before: Path | None = None) -> No
     `OSError`; then the folder is unchanged.
     """
     temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
     try:
-        _write(temporary, content)
+        try:
+            _write(temporary, content)
+        except FileExistsError:
+            temporary.unlink()
+            _write(temporary, content)
         if before is not None and path.exists():
             path.replace(before)
         temporary.replace(path)

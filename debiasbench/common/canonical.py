@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import ClassVar
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 
 class Strict:
     """A base class of dataclasses that are read from JSON: unknown fields are an error."""
@@ -15,7 +17,7 @@ class Strict:
 
 def canonical(value: object) -> str:
     """Return the canonical JSON of a value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: object) -> str:

@@ -116,12 +116,13 @@ class Interrupted(DebiasbenchError):  # noqa: N818 - nothing went wrong
     which the same command continues.
     """
 
-    RESUMABLE, NOT_RESUMABLE = 75, 130  # EX_TEMPFAIL, and what shells use for Ctrl-C
-    CODES = (RESUMABLE, NOT_RESUMABLE)
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+    NOTHING_STORED = 130  # the exit code if not `resumable`: the one that shells give to Ctrl-C
 
     def __init__(self, where: str = "", *, resumable: bool) -> None:
         self.resumable = resumable
-        self.exit_code = self.RESUMABLE if resumable else self.NOT_RESUMABLE
+        if not resumable:
+            self.exit_code = self.NOTHING_STORED
         advice = "run the same command again to continue" if resumable else "nothing new was stored"
         super().__init__(f"Interrupted{where}: {advice}")
 

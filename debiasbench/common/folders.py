@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,21 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         if error.errno in _VANISHED:
             return []
+        raise
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; a name that no file can have is none.
+
+    Raises `OSError` if that cannot be known, because a folder above it cannot be read.
+    """
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except ValueError:  # a null byte
+        return False
+    except OSError as error:
+        if error.errno in {*_VANISHED, errno.ENAMETOOLONG, errno.ELOOP}:
+            return False
         raise
 
 

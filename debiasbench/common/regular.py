@@ -28,6 +28,11 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
     return content
 
 
+def check_regular(path: Path) -> None:
+    """Raise `OSError` unless a path is a regular file, or a link to one, for other readers."""
+    _check(path.stat(), path, None)
+
+
 def _check(status: os.stat_result, path: Path, most: int | None) -> int:
     """Return the size of a file; raise `OSError` if it must not be read."""
     if stat.S_ISDIR(status.st_mode):

@@ -112,6 +112,7 @@ class _Handler:
     def __init__(self, stop: Stop, *, ending: bool) -> None:
         self._stop, self._ending = stop, ending
         self._pressed: float | None = None  # time of the first SIGINT
+        self._process = os.getpid()
         self._original = {number: signal.getsignal(number) for number in SIGNALS}
 
     def install(self) -> None:
@@ -124,6 +125,11 @@ class _Handler:
             signal.signal(number, signal.SIG_DFL if original is None else original)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a fork, such as a process of a DataLoader
+            if number != signal.SIGINT:  # Ctrl-C reaches the parent too, which ends its forks
+                self.restore()
+                os.kill(os.getpid(), number)
+            return
         self._stop.request()
         if number != signal.SIGINT:
             return

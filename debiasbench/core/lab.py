@@ -86,7 +86,9 @@ class Lab:
     def model(self) -> nn.Module:
         """Return an initialised network.
 
-        The n-th network of a run has the same initial weights in every method.
+        The n-th network of a run has the same initial weights in every method. Raises `OptionError`
+        if it never reads more than a tenth of an image, `OutOfMemory` if it is too large, and
+        `PluginError` if it does not fit the samples.
         """
         with seeded(derive(self.seed, "init", self._networks)):
             try:
@@ -141,7 +143,7 @@ class Lab:
         pass False for a stage that cannot be the result.
         `settings`: fields of `Training` to change for this stage, such as `epochs=1` or `lr=1e-4`.
 
-        Raises `TrainingFailed` if the loss becomes NaN or infinite.
+        Raises `TrainingFailed` if the loss becomes NaN or infinite, or if predictions become NaN.
         """
         if steps is not None and steps < 1:
             raise OptionError(f"steps={steps}: a stage needs at least one step")
@@ -180,7 +182,8 @@ class Lab:
     def predict(self, model: nn.Module | Trained, split: str) -> Tensor:
         """Return (N, C) logits for a split, on the CPU.
 
-        `model`: a network, an `Objective`, or a stage, which predicts with its last weights.
+        `model`: a network, an `Objective`, or a stage, which predicts with its last weights. Raises
+        `TrainingFailed` if a logit is NaN.
         """
         return self._backend.predict(_objective_of(model), self._view(split)).cpu()
 

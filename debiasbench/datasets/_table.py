@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from debiasbench.common.errors import DataError
-from debiasbench.files.regular import check_regular
+from debiasbench.common.regular import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,6 +15,7 @@ from debiasbench.common.errors import DataError
 from debiasbench.common.folders import entries, files, status
 from debiasbench.common.locks import locked
 from debiasbench.common.options import as_dict
+from debiasbench.common.wording import shortened
 from debiasbench.files import task_folder
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def load(name: str, dataset: Dataset, root: Path) -> Task:
         return _load(name, dataset, root)
     except OSError as error:
         raise DataError(
-            f"The data set {name} cannot be read: {error.filename or root}: "
+            f"The data set {name} cannot be read: {shortened(str(error.filename or root))}: "
             f"{error.strerror or error}. Check the name and the permissions, or choose another "
             "folder with --data-root or DEBIASBENCH_DATA"
         ) from error

@@ -14,9 +14,9 @@ import torch
 
 from debiasbench.common.atomic import write_whole
 from debiasbench.common.errors import DataError
+from debiasbench.common.regular import check_regular
 from debiasbench.core.data import Split, Task
 from debiasbench.core.inputs import is_mapping, tensors
-from debiasbench.files.regular import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import UnknownNameError
 from debiasbench.common.names import IMPORTED
-from debiasbench.leaderboard.columns import COLUMNS, ordered
-from debiasbench.leaderboard.frame import frame
+from debiasbench.leaderboard.frame import Texts, run_of
 from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, rows_of
 from debiasbench.leaderboard.statistics import indistinguishable, paired_difference
@@ -45,25 +44,19 @@ def boards(
     metric: str | None = None,
     select: str | None = None,
     baseline: str | None = None,
-    sort: str | None = None,
     unverified: Collection[str] = (),
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
     `dataset`: only this data set; the name of an imported one needs no "imported:". `metric`,
     `select`: instead of the data set's own. `baseline`: the name of a row that the others are
-    compared with, seed by seed; a board without this row has a note. `sort`: the column that orders
-    the rows of a section, see `COLUMNS`; the metric if None. `unverified`: ids of records whose
-    hits could not be compared with predictions, for a note. Each spec must occur once: see
+    compared with, seed by seed; a board without this row has a note. `unverified`: ids of records
+    whose hits could not be compared with predictions, for a note. Each spec must occur once: see
     `distinct`.
 
     Raises `UnknownNameError`, also for a baseline that no board has.
     """
-    for kind, name, known in (
-        ("metric", metric, METRICS),
-        ("selection rule", select, RULES),
-        ("column", sort, COLUMNS),
-    ):
+    for kind, name, known in (("metric", metric, METRICS), ("selection rule", select, RULES)):
         if name is not None and name not in known:
             raise UnknownNameError(kind, name, known)
     names = {r.spec.dataset.name for r in records}
@@ -76,27 +69,26 @@ def boards(
         records = [r for r in records if r.spec.dataset.name == wanted]
     if not records:
         return []
-    by_id = {r.id: r for r in records}
-    made = []
-    for _, table in frame(records).groupby(["dataset", "model", "data"], sort=True):
-        members = [by_id[i] for i in table["id"].unique()]
-        task = members[0].task
-        runs = [{str(k): v for k, v in run.items()} for run in table.to_dict("records")]
-        made.append(
-            _board(
-                runs,
-                members,
-                metric=metric or task.metric,
-                rule=select or task.select,
-                baseline=baseline,
-                unverified=unverified,
-            )
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    texts = Texts()
+    for record in records:
+        data, model = texts.label(record.spec.dataset), texts.label(record.spec.model)
+        groups.setdefault((data, model, record.task.fingerprint), []).append(record)
+    made = [
+        _board(
+            *key[:2],
+            groups[key],
+            texts,
+            metric=metric or groups[key][0].task.metric,
+            rule=select or groups[key][0].task.select,
+            baseline=baseline,
+            unverified=unverified,
         )
+        for key in sorted(groups)
+    ]
     if baseline is not None and all(board.baseline is None for board in made):
         rows = {row.name for board in made for row in board.rows}
         raise UnknownNameError("baseline", baseline, rows)
-    if sort is not None:
-        made = [replace(b, rows=ordered(b.rows, b, sort)) for b in made]
     repeated = Counter((b.dataset, b.model) for b in made)
     other = "The same options gave other data elsewhere: see the other table of this name."
     return [
@@ -105,15 +97,17 @@ def boards(
 
 
 def _board(
-    runs: list[dict[str, Any]],
+    dataset: str,
+    model: str,
     records: Sequence[Record],
+    texts: Texts,
     *,
     metric: str,
     rule: str,
     baseline: str | None,
     unverified: Collection[str],
 ) -> Board:
-    rows = rows_of([run for run in runs if run["rule"] == rule], metric)
+    rows = rows_of([run_of(record, rule, texts) for record in records], metric)
     rows.sort(key=lambda r: (r.level, -r.mean if r.values else math.inf, r.name))
     rows = _with_marks(rows)
     limits = notes(rows, records, rule, unverified)
@@ -124,8 +118,8 @@ def _board(
         limits.append(f"There is no row {baseline} here, so there are no differences to it.")
         baseline = None
     return Board(
-        dataset=runs[0]["dataset"],
-        model=runs[0]["model"],
+        dataset=dataset,
+        model=model,
         metric=metric,
         rule=rule,
         baseline=baseline,
@@ -139,12 +133,15 @@ def _board(
 def _with_marks(rows: list[Row]) -> list[Row]:
     """Mark the best row of each section and those that a test cannot distinguish from it.
 
-    A row alone in its section is not marked, because it was compared with nothing.
+    A row that is the only one of its section with two seeds or more is not marked, because it was
+    compared with nothing.
     """
     marked = []
     for level in sorted({row.level for row in rows}):
         section = [row for row in rows if row.level == level]
-        marks = indistinguishable([row.values for row in section]) if section[1:] else [False]
+        marks = indistinguishable([row.values for row in section])
+        if sum(len(row.values) >= 2 for row in section) < 2:
+            marks = [False] * len(section)
         marked += [replace(row, marked=mark) for row, mark in zip(section, marks, strict=True)]
     return marked
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, UnknownNameError
@@ -122,9 +122,7 @@ def chosen(words: str) -> tuple[str, ...]:
     """
     names = [name.strip() for name in words.split(",")]
     for name in names:
-        if name not in COLUMNS:
-            raise UnknownNameError("column", name, COLUMNS)
-        if names.count(name) > 1:
+        if names.count(_column(name).name) > 1:
             raise OptionError(f"--columns {words} names the column {name} twice")
     return "method", *(name for name in names if name != "method")
 
@@ -137,12 +135,21 @@ def shown(names: Sequence[str] | None, board: Board, default: Sequence[str]) -> 
     return [COLUMNS[name] for name in names or default if name not in useless]
 
 
-def ordered(rows: Sequence[Row], board: Board, name: str) -> list[Row]:
-    """Sort the rows of each section by a column, best first; NaN is last."""
-    column = COLUMNS[name]
+def ordered(board: Board, name: str) -> Board:
+    """Sort the rows of each section by a column, best first; NaN is last.
+
+    Raises `UnknownNameError` for a name that is no column.
+    """
+    column = _column(name)
 
     def place(row: Row) -> tuple[object, ...]:
         rank = column.rank(row, board)
         return row.level, math.isnan(rank), 0.0 if math.isnan(rank) else rank, row.name
 
-    return sorted(rows, key=place)
+    return replace(board, rows=sorted(board.rows, key=place))
+
+
+def _column(name: str) -> Column:
+    if name not in COLUMNS:
+        raise UnknownNameError("column", name, COLUMNS)
+    return COLUMNS[name]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 
 from debiasbench.common.canonical import canonical
-from debiasbench.records.metrics import METRICS, accuracies
-from debiasbench.records.record import test_counts
+from debiasbench.records.metrics import METRICS, accuracies_of
 from debiasbench.records.selection import RULES, USES_GROUPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    import pandas as pd
 
     from debiasbench.records.record import Record
     from debiasbench.specs.spec import Choice
@@ -34,27 +35,54 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     a rule has no result. `failure` is the reason why a run has none, `missing` why a rule has none.
     `train`, `val`: the supervision of the row; `val` includes what the selection rule reads.
     """
-    rows = pd.DataFrame([_row(record, rule) for record in records for rule in RULES])
+    import pandas as pd
+
+    texts = Texts()
+    rows = pd.DataFrame([run_of(record, rule, texts) for record in records for rule in RULES])
     missing = [name for name in (*METRICS, *COSTS) if name not in rows]  # if all runs failed
     return rows.reindex(columns=[*rows.columns, *missing])
 
 
-def _row(record: Record, rule: str) -> dict[str, Any]:
+class Texts:
+    """Remembers the canonical text of dicts and the labels of choices, which records may share."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[object, str]] = {}  # by identity; the object stays alive
+
+    def canonical(self, value: dict[str, Any]) -> str:
+        """Return `canonical(value)`."""
+        return self._text(value, canonical)
+
+    def label(self, choice: Choice) -> str:
+        """Return `label(choice)`."""
+        return self._text(choice, label)
+
+    def _text(self, value: Any, write: Callable[[Any], str]) -> str:
+        if id(value) not in self._known:
+            self._known[id(value)] = value, write(value)
+        return self._known[id(value)][1]
+
+
+def run_of(record: Record, rule: str, texts: Texts) -> dict[str, Any]:
+    """Return the row of `frame` for a record and a selection rule.
+
+    Metrics are absent if the run or the rule has no result, and costs if they are not known.
+    """
     spec, task = record.spec, record.task
     outcome, made_by = record.outcomes.get(rule), record.provenance.plugins
     row: dict[str, Any] = {
         "id": record.id,
-        "dataset": label(spec.dataset),
+        "dataset": texts.label(spec.dataset),
         "data": task.fingerprint,
-        "model": label(spec.model),
+        "model": texts.label(spec.model),
         "method": spec.method.name,
         "sparse": spec.sparse.name if spec.sparse else "",
-        "sparse_options": canonical(spec.sparse.options if spec.sparse else {}),
+        "sparse_options": texts.canonical(spec.sparse.options) if spec.sparse else "{}",
         "made_by": "; ".join(
             origin for kind, origin in made_by.items() if kind in {"method", "sparse"}
         ),
-        "options": canonical(spec.method.options),
-        "training": canonical(spec.training),
+        "options": texts.canonical(spec.method.options),
+        "training": texts.canonical(spec.training),
         "seed": spec.seed,
         "rule": rule,
         "train": record.supervision.train,
@@ -68,7 +96,9 @@ def _row(record: Record, rule: str) -> dict[str, Any]:
     elif outcome is None:
         row["missing"] = f"{rule} is undefined on the validation split"
     else:
-        row |= accuracies(test_counts(record, outcome))
+        counts = task.splits["test"]
+        hits = np.array(outcome.test.hits, dtype=np.int64).reshape(1, *counts.totals.shape)
+        row |= accuracies_of(hits, counts)[0]
     if record.cost is not None:
         row |= {name: getattr(record.cost, name) for name in COSTS}
     return row

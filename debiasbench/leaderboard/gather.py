@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
-from debiasbench.records.reading import read_all
-from debiasbench.records.verify import check
+from debiasbench.records.reading import stream
+from debiasbench.records.sharing import Sharing
+from debiasbench.records.verify import examine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from debiasbench.records.record import Record
+
+LISTED = 5  # problems that one message names
 
 
 @dataclass(frozen=True)
@@ -29,22 +32,42 @@ class Gathered:
     problems: list[str]
 
 
-def gather(places: Iterable[Path]) -> Gathered:
+def gather(places: Iterable[Path], select: str | None = None) -> Gathered:
     """Read and verify all records in files and folders.
 
-    Raises `RecordError` if there is no record to compare.
+    The records hold only what tables with the selection rule `select` need; None stands for the
+    rule of each record's data set. Raises `RecordError` if there is no record to compare.
     """
-    records, problems = read_all(places)
-    checked = check(records)
-    for path, messages in checked.contradictions:
-        more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
-        problems.append(f"{path} contradicts itself: {messages[0]}{more}")
-    compared, repeated = distinct([record for _, record in checked.sound])
-    if not compared:
-        hint = f" ({'; '.join(problems)})" if problems else ""
-        raise RecordError(f"There is no record to compare{hint}. `debiasbench run` makes one")
-    unverified = {record.id for _, record, _ in checked.unverified}
-    return Gathered(compared, unverified, [*problems, *repeated])
+    gathered = Gathered([], set(), [])
+    repeated: list[str] = []
+    sharing = Sharing()
+    results: dict[str, int] = {}  # id -> hash of the results
+    for path, record in stream(places, gathered.problems):
+        messages, reason = examine(path, record)
+        if messages:
+            more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+            gathered.problems.append(f"{path} contradicts itself: {messages[0]}{more}")
+            continue
+        if record.id in results:
+            repeated.append(_repeated(record, results[record.id] == _results(record)))
+            continue
+        results[record.id] = _results(record)
+        if reason:
+            gathered.unverified.add(record.id)
+        gathered.records.append(sharing.for_tables(record, select or record.task.select))
+    if not gathered.records:
+        raise RecordError(
+            f"There is no record to compare{_hint(gathered.problems)}. `debiasbench run` makes one"
+        )
+    gathered.problems.extend(repeated)
+    return gathered
+
+
+def _hint(problems: Sequence[str]) -> str:
+    if not problems:
+        return ""
+    more = f" and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+    return f" ({'; '.join(problems[:LISTED])}{more})"
 
 
 def distinct(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
@@ -54,13 +77,18 @@ def distinct(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     for record in records:
         first = kept.setdefault(record.id, record)
         if first is not record:
-            same = "equal" if _results(first) == _results(record) else "different"
-            problems.append(
-                f"There are two records of {record.spec.stem}, with {same} results; the first is "
-                "used. Remove one"
-            )
+            problems.append(_repeated(record, _results(first) == _results(record)))
     return list(kept.values()), problems
 
 
-def _results(record: Record) -> tuple[str, dict[str, list[int]]]:
-    return record.status, {rule: o.test.hits for rule, o in record.outcomes.items()}
+def _repeated(record: Record, equal: bool) -> str:
+    return (
+        f"There are two records of {record.spec.stem}, with {'equal' if equal else 'different'} "
+        "results; the first is used. Remove one"
+    )
+
+
+def _results(record: Record) -> int:
+    """Return a hash of the status and all hits on the test split."""
+    hits = ((rule, tuple(o.test.hits)) for rule, o in sorted(record.outcomes.items()))
+    return hash((record.status, *hits))

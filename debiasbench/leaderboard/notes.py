@@ -10,7 +10,7 @@ from debiasbench.records.metrics import GroupCounts, incomplete
 from debiasbench.records.selection import USES_GROUPS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from debiasbench.leaderboard.row import Row
     from debiasbench.records.record import Provenance, Record, TaskFacts
@@ -102,14 +102,34 @@ def incomplete_metrics(task: TaskFacts) -> list[str]:
 
 def _seeds(rows: Sequence[Row]) -> list[str]:
     sentences = []
-    everywhere = sorted({s for row in rows for s in (*row.values, *row.failed, *row.missing)})
+    of = {row.name: {*row.values, *row.failed, *row.missing} for row in rows}
+    everywhere = set().union(*of.values())
     for row in rows:
-        absent = [s for s in everywhere if s not in {*row.values, *row.failed, *row.missing}]
-        if absent:
-            sentences.append(f"{row.name}: no record for seed {', '.join(map(str, absent))}.")
+        if absent := everywhere - of[row.name]:
+            which = "seed" if len(absent) == 1 else "seeds"
+            sentences.append(f"{row.name}: no record for {which} {listed(absent)}.")
+        by_reason: dict[str, list[int]] = {}
         for seed, reason in {**row.failed, **row.missing}.items():
-            sentences.append(f"{row.name}: seed {seed} does not count: {reason}.")
+            by_reason.setdefault(reason, []).append(seed)
+        for reason, seeds in by_reason.items():
+            which = "seed {} does not" if len(seeds) == 1 else "seeds {} do not"
+            sentences.append(f"{row.name}: {which.format(listed(seeds))} count: {reason}.")
     return sentences
+
+
+def listed(seeds: Iterable[int]) -> str:
+    """Write seeds in order, with three or more in a row as a range: "0-4, 6, 9"."""
+    runs: list[list[int]] = []  # first and last of seeds without a gap
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    parts = [
+        f"{first}-{last}" if last - first > 1 else ", ".join(map(str, range(first, last + 1)))
+        for first, last in runs
+    ]
+    return ", ".join(parts)
 
 
 def _differences(records: Sequence[Record]) -> list[str]:
@@ -138,7 +158,7 @@ def _not_verified(records: Sequence[Record], unverified: Collection[str]) -> lis
             seeds.setdefault(record.spec.method.name, []).append(record.spec.seed)
     if not seeds:
         return []
-    named = [f"{name} (seeds {', '.join(map(str, sorted(seeds[name])))})" for name in sorted(seeds)]
+    named = [f"{name} (seeds {listed(set(seeds[name]))})" for name in sorted(seeds)]
     return [f"Not verified, because predictions are missing: {'; '.join(named)}."]
 
 

@@ -75,7 +75,7 @@ class Row:
 
 
 def rows_of(runs: Sequence[dict[str, Any]], metric: str) -> list[Row]:
-    """Make a row for each method and setting among runs, which are rows of `frame`."""
+    """Make a row for each method and setting among runs; see `run_of`."""
     variants: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in runs:
         variants.setdefault(tuple(run[name] for name in ONE_ROW), []).append(run)
@@ -87,7 +87,7 @@ def _row(runs: list[dict[str, Any]], metric: str) -> Row:
     first = runs[0]
     failed = {run["seed"]: run["failure"] for run in runs if isinstance(run["failure"], str)}
     missing = {run["seed"]: run["missing"] for run in runs if isinstance(run["missing"], str)}
-    done = [run for run in runs if run["seed"] not in failed | missing]
+    done = [run for run in runs if run["seed"] not in failed and run["seed"] not in missing]
     undefined = [run["seed"] for run in done if math.isnan(run[metric])]
     missing |= dict.fromkeys(undefined, f"{metric} is undefined on this test split")
     done = [run for run in done if run["seed"] not in missing]
@@ -117,19 +117,22 @@ def _options(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mean(runs: list[dict[str, Any]], column: str) -> float:
-    return math.fsum(run[column] for run in runs) / len(runs) if runs else math.nan
+    return math.fsum(run.get(column, math.nan) for run in runs) / len(runs) if runs else math.nan
 
 
 def with_settings(rows: list[Row]) -> list[Row]:
     """Name the options and training settings in which rows of one method differ."""
     named = []
     shared = common([row.training for row in rows])
+    by_method: dict[str, list[Row]] = {}
     for row in rows:
-        namesakes = [r for r in rows if r.method == row.method]
-        same = common([r.options for r in namesakes])
-        differing = {k: v for k, v in row.options.items() if k not in same}
+        by_method.setdefault(row.method, []).append(row)
+    same = {name: common([row.options for row in of]) for name, of in by_method.items()}
+    makers = {name: {row.made_by for row in of} for name, of in by_method.items()}
+    for row in rows:
+        differing = {k: v for k, v in row.options.items() if k not in same[row.method]}
         differing |= {f"train.{k}": v for k, v in row.training.items() if k not in shared}
-        if len({r.made_by for r in namesakes}) > 1:
+        if len(makers[row.method]) > 1:
             differing["of"] = row.made_by
         setting = ", ".join(f"{k}={plain(v)}" for k, v in sorted(differing.items()))
         named.append(replace(row, setting=setting))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import OptionError
 from debiasbench.leaderboard import pivot as pivoted
 from debiasbench.leaderboard.board import boards
-from debiasbench.leaderboard.columns import chosen
+from debiasbench.leaderboard.columns import chosen, ordered
 from debiasbench.leaderboard.gather import gather
 from debiasbench.leaderboard.render import FORMATS, WRITERS, grid
 from debiasbench.leaderboard.terminal import terminal
@@ -35,14 +35,16 @@ def table(
 
     Records that contradict themselves are left out. `form` is one of `FORMATS`. `pivot` is an
     option whose values become columns, see `pivots`. `columns`: names of `COLUMNS`, separated by
-    commas. `styled`: whether the text goes to a terminal, where strong rows are bold. The other
-    arguments are those of `boards`.
+    commas. `sort`: the column that orders the rows of each section, instead of the accuracy.
+    `styled`: whether the text goes to a terminal, where strong rows are bold. The other arguments
+    are those of `boards`.
+
     Raises `RecordError` if there is no record to compare, and `OptionError` for options that do not
     go together.
     """
     _check(form, pivot=pivot, columns=columns, baseline=baseline, sort=sort)
     names = None if columns is None else chosen(columns)
-    gathered = gather(places)
+    gathered = gather(places, select)
     shared = {"dataset": dataset, "metric": metric, "select": select}
     write = partial(terminal, styled=styled) if form == "text" else WRITERS.get(form)
     if pivot is not None:
@@ -52,10 +54,11 @@ def table(
         made = boards(
             gathered.records,
             baseline=baseline,
-            sort=sort,
             unverified=gathered.unverified,
             **shared,
         )
+        if sort is not None:
+            made = [ordered(board, sort) for board in made]
         if write is None:
             return FORMATS[form](made), gathered.problems
         grids = [grid(board, form, names) for board in made]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from debiasbench.common.canonical import canonical
-from debiasbench.common.errors import DataError, DebiasbenchError
+from debiasbench.common.errors import DataError, DebiasbenchError, Interrupted
 from debiasbench.core.data import Split, Task
 from debiasbench.measure.rehearsal import Rehearsal, StageTime
 from debiasbench.measure.stopwatch import now
@@ -68,6 +68,8 @@ def forecast(
         empty = Forecast(runs[0], len(runs), _differing(runs), session.execution.hardware)
         try:
             forecasts.append(_measured(empty, session, stand_ins or {}))
+        except Interrupted:
+            raise
         except DebiasbenchError as error:
             forecasts.append(replace(empty, problem=str(error)))
     return forecasts

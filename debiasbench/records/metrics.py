@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,6 +41,11 @@ class GroupCounts:
         shape = flags.shape
         tables = [np.asarray(v, dtype=np.int64).reshape(shape) for v in (hits, totals, train)]
         return cls(tables[0], tables[1], flags, tables[2])
+
+    @cached_property
+    def fixed(self) -> _Fixed:
+        """What does not depend on the hits, for `accuracies_of`."""
+        return _Fixed(self)
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
@@ -128,7 +134,52 @@ def incomplete(g: GroupCounts) -> list[str]:
 
 def accuracies(g: GroupCounts) -> dict[str, float]:
     """Compute every metric; return them by name."""
-    return {name: metric(g) for name, metric in METRICS.items()}
+    return accuracies_of(g.hits[None], g)[0]
+
+
+def accuracies_of(hits: NDArray[np.int64], g: GroupCounts) -> list[dict[str, float]]:
+    """Compute every metric for each of K tables of hits, (K, C, B), in a split like that of `g`.
+
+    Returns exactly what the functions in `METRICS` do, for all tables at once.
+    """
+    if not g.fixed.complete:  # each metric has its rule for groups without samples
+        counts = [GroupCounts(table, g.totals, g.aligned, g.train) for table in hits]
+        return [{name: metric(c) for name, metric in METRICS.items()} for c in counts]
+    f = g.fixed
+    each = hits / g.totals  # (K, C, B)
+    flat = each.reshape(len(hits), -1)  # (K, G)
+    right, aligned_right = (hits.reshape(len(hits), -1) @ f.masks).T  # (K,) each
+    per_class = np.add.reduce(each, axis=2) / each.shape[2]  # (K, C)
+    # contiguous, so that numpy adds the numbers in the same order as for a single table
+    seen = np.ascontiguousarray(flat[:, f.present]) * f.train  # (K, groups in training)
+    values = {
+        "average": _ratios(right, f.total),
+        "unbiased": _ratios(np.add.reduce(per_class * f.samples, axis=1), f.total),
+        "balanced_groups": _ratios(np.add.reduce(flat, axis=1), flat.shape[1]),
+        "worst_group": np.minimum.reduce(flat, axis=1).tolist(),
+        "conflict": _ratios(right - aligned_right, f.total - f.total_aligned),
+        "aligned": _ratios(aligned_right, f.total_aligned),
+        "adjusted_average": _ratios(np.add.reduce(seen, axis=1), f.total_train),
+    }
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
+class _Fixed:
+    """What metrics need of a split and does not depend on the hits."""
+
+    def __init__(self, g: GroupCounts) -> None:
+        self.complete = bool(g.totals.all())
+        self.samples = g.totals.sum(axis=1)  # (C,)
+        self.masks = np.stack([np.ones_like(g.totals), g.aligned]).reshape(2, -1).T  # (G, 2)
+        self.total = int(g.totals.sum())
+        self.total_aligned = int(g.totals[g.aligned].sum())
+        self.total_train = int(g.train.sum())
+        self.present = np.flatnonzero(g.train)
+        self.train = g.train.ravel()[self.present]
+
+
+def _ratios(parts: NDArray[Any], whole: int) -> list[float]:
+    return [part / whole if whole else float("nan") for part in parts.tolist()]
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import shortened
 from debiasbench.records.record import Record, from_json
+from debiasbench.records.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,6 +45,7 @@ def stream(places: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, 
     """Yield what `read_all` returns, one record after the other.
 
     Adds a message to `problems` for each bad file, and for each folder that cannot be searched.
+    Records of the same task share one object for it.
     """
     places = list(places)
     for place in places:
@@ -53,6 +56,7 @@ def stream(places: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, 
             raise RecordError(
                 f"No results at {place}{reason}: give a record or a folder of records"
             ) from error
+    sharing = Sharing()
     seen: set[str] = set()  # real paths: each file is read once
     for place in places:
         for file, real in _files(place, problems):
@@ -65,7 +69,7 @@ def stream(places: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, 
                 if file.exists() or file.is_symlink():  # another process may have removed it
                     problems.append(str(error))
             else:
-                yield file, record
+                yield file, replace(record, task=sharing.task(record.task))
 
 
 def _files(place: Path, problems: list[str]) -> Iterator[tuple[Path, str]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,13 +16,13 @@ from debiasbench.common.errors import RecordError
 from debiasbench.common.wording import shortened
 from debiasbench.core.supervision import Supervision
 from debiasbench.records.metrics import METRICS, GroupCounts
-from debiasbench.records.plain import fault, is_suspect
+from debiasbench.records.plain import fault
 from debiasbench.records.selection import RULES
 from debiasbench.records.upgrade import SCHEMA, upgraded
 from debiasbench.specs.spec import Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pydantic import TypeAdapter
 
@@ -52,6 +53,12 @@ class TaskFacts(Strict):
     select: str
     group_counts: dict[str, list[int]]  # split -> samples in each group, (G,)
     fingerprint: str
+
+    @cached_property
+    def splits(self) -> dict[str, GroupCounts]:
+        """The counts of each split, with all samples as hits."""
+        of, train = self.group_counts, self.group_counts["train"]
+        return {name: GroupCounts.of(n, n, self.aligned, train) for name, n in of.items()}
 
 
 @dataclass(frozen=True)
@@ -179,14 +186,12 @@ def from_json(text: str) -> Record:
     from pydantic import ValidationError
 
     data = _parsed(text)
-    if is_suspect(text) and (wrong := fault(data)):
-        raise RecordError(f"is damaged: {wrong}")
     try:
         for path, value in data.pop("nulls", {}).items():
             _put(data, path.split("."), float(value))
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"is damaged in `nulls` ({error})") from error
-    for part in ("spec", "cost", "provenance"):  # these hold values of undeclared types
+    for part in ("spec", "cost", "provenance", "failure"):  # these hold values of any type
         if wrong := fault(data.get(part), finite=part == "spec"):
             raise RecordError(f"is damaged in {part}: {wrong}")
     try:
@@ -210,6 +215,20 @@ def from_json(text: str) -> Record:
 
 def _parsed(text: str) -> dict[str, Any]:
     """Read the JSON of a record; raise `RecordError` if it is not one."""
+    if "NaN" in text or "Infinity" in text:  # the faster reader takes them for numbers
+        data = _diagnosed(text)
+    else:
+        try:
+            data = _json().validate_json(text)
+        except ValueError:
+            data = _diagnosed(text)
+    if not isinstance(data, dict) or "schema" not in data or "spec" not in data:
+        raise RecordError("is not a debiasbench record (it has no schema or no spec)")
+    return data
+
+
+def _diagnosed(text: str) -> Any:
+    """Read JSON that a faster and stricter reader refused; say exactly what is wrong with it."""
 
     def refused(constant: str) -> float:
         raise RecordError(f"is not valid JSON (it holds {constant}, which is no number there)")
@@ -220,8 +239,8 @@ def _parsed(text: str) -> dict[str, Any]:
         raise RecordError(f"is not valid JSON ({error})") from error
     except ValueError as error:  # Python reads no number of more than some thousand digits
         raise RecordError("is damaged: it has a number of too many digits") from error
-    if not isinstance(data, dict) or "schema" not in data or "spec" not in data:
-        raise RecordError("is not a debiasbench record (it has no schema or no spec)")
+    if wrong := fault(data):
+        raise RecordError(f"is damaged: {wrong}")
     return data
 
 
@@ -241,15 +260,23 @@ def _contradictions(record: Record) -> Iterator[str]:
     if not isinstance(record.provenance.arithmetic.get("precision", ""), str):
         yield "the precision in the provenance is not a name"
     yield from _impossible_costs(record.cost)
+    checked: dict[str, list[int]] = {}
     for rule, outcome in record.outcomes.items():
         if rule not in RULES:
             yield f"rule {rule!r} is unknown"
+        if outcome.epoch is not None and not 0 <= outcome.epoch < MOST_SAMPLES:
+            yield f"the epoch of {rule} is impossible"
         for split, result in (("val", outcome.val), ("test", outcome.test)):
+            if result.hits == checked.get(split):
+                continue  # of another rule that keeps the same epoch
+            checked[split] = result.hits
             counts = task.group_counts.get(split, [])
-            if len(result.hits) != len(counts) or any(
-                not 0 <= hit <= count for hit, count in zip(result.hits, counts, strict=True)
-            ):
+            if len(result.hits) != len(counts) or not _fits(result.hits, counts):
                 yield f"hits of {rule} in {split} do not fit the group counts"
+
+
+def _fits(hits: Sequence[int], counts: Sequence[int]) -> bool:
+    return min(hits, default=0) >= 0 and all(map(operator.le, hits, counts))
 
 
 def _impossible_entries(record: Record) -> Iterator[str]:
@@ -267,6 +294,13 @@ def _impossible_costs(cost: Cost | None) -> Iterator[str]:
         value = getattr(cost, name)
         if value < 0 or value == math.inf:
             yield f"{name} is {value}"
+
+
+@cache
+def _json() -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Any)
 
 
 @cache

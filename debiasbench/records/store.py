@@ -96,6 +96,17 @@ class Store:
     def _find(self, spec: Spec) -> tuple[Path, Record] | None:
         """Return the record of `spec` and its path, under its name or one that it had before.
 
+        Raises `RecordError` for a damaged record, and `StoreError` for a folder that cannot be read
+        and for a name that is too long.
+        """
+        try:
+            return self._found(spec)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _found(self, spec: Spec) -> tuple[Path, Record] | None:
+        """Return the record of `spec` and its path; raises `OSError`.
+
         A record of schema 1 may have the name of `spec` and turn out to be of another one, because
         its name did not tell precisions apart.
         """
@@ -133,21 +144,31 @@ class Store:
     ) -> Iterator[tuple[str, Record]]:
         """Yield the title and the record of each spec that need not be run; see `finished`.
 
-        This reads the names in the folder once, and the records with the names of these specs.
         Raises `StoreError` for a folder that cannot be read.
+        """
+        for title, spec in self.maybe_recorded(specs).items():
+            record = self.finished(spec, overwrite)
+            if record is not None:
+                yield title, record
+
+    def maybe_recorded(self, specs: Mapping[str, Spec]) -> dict[str, Spec]:
+        """Return the specs that may have a record, by title, from the names in the folder.
+
+        This is much faster than to look for the record of each spec. Raises `StoreError` for a
+        folder that cannot be read.
         """
         try:
             names = [file.name for file in self.folder.iterdir()]
         except FileNotFoundError:
-            names = []
+            return {}
         except OSError as error:
             raise self._unwritable(error) from error
         groups = {name.rpartition("-")[0] for name in names if name.endswith(".json")}
-        for title, spec in specs.items():
-            if not spec.unresolved and spec.group in groups:
-                record = self.finished(spec, overwrite)
-                if record is not None:
-                    yield title, record
+        return {
+            title: spec
+            for title, spec in specs.items()
+            if spec.group in groups and not spec.unresolved
+        }
 
     def _is_torn(self, record: Record) -> bool:
         """Say whether a process died after it replaced a file beside the record."""

@@ -11,11 +11,11 @@ import numpy as np
 
 from debiasbench.common.errors import RecordError
 from debiasbench.records.beside import content, location, most_bytes, prediction_key
-from debiasbench.records.metrics import GroupCounts, accuracies
+from debiasbench.records.metrics import accuracies_of
 from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -46,11 +46,12 @@ def check(records: Iterable[tuple[Path, Record]]) -> Checked:
     """Verify records that were read from the paths beside them."""
     checked = Checked([], [], [])
     for path, record in records:
-        if messages := verify(path, record):
+        messages, reason = examine(path, record)
+        if messages:
             checked.contradictions.append((path, messages))
             continue
         checked.sound.append((path, record))
-        if reason := why_unverified(path, record):
+        if reason:
             checked.unverified.append((path, record, reason))
     return checked
 
@@ -61,17 +62,22 @@ def verify(path: Path, record: Record) -> list[str]:
     `path` is the file that `record` was read from; its predictions are in the same folder. A
     record whose predictions are missing is checked as far as possible: see `why_unverified`.
     """
+    return examine(path, record)[0]
+
+
+def examine(path: Path, record: Record) -> tuple[list[str], str | None]:
+    """Return what `verify` and `why_unverified` do, and look at the files once."""
     computed = _accuracies(record)
-    return list(
-        chain(
-            _spec(record),
-            _status(record),
-            () if why_unverified(path, record) else _predictions(path, record),
-            _metrics(record, computed),
-            _selection(record, computed),
-            () if record.cost is None else _cost(record.cost),
-        )
+    reason = why_unverified(path, record)
+    contradictions = chain(
+        _spec(record),
+        _status(record),
+        () if reason else _predictions(path, record),
+        _metrics(record, computed),
+        _selection(record, computed),
+        () if record.cost is None else _cost(record.cost),
     )
+    return list(contradictions), reason
 
 
 def why_unverified(path: Path, record: Record) -> str | None:
@@ -109,23 +115,22 @@ def _status(record: Record) -> Iterator[str]:
 def _accuracies(record: Record) -> Computed:
     """Compute every metric from the hits, once for rules that keep the same epoch."""
     computed: Computed = {}
-    by_hits: dict[tuple[str, tuple[int, ...]], dict[str, float]] = {}
-    totals = record.task.group_counts
-    for rule, outcome in record.outcomes.items():
-        for split, result in (("val", outcome.val), ("test", outcome.test)):
-            key = (split, tuple(result.hits))
-            if key not in by_hits:
-                by_hits[key] = accuracies(
-                    GroupCounts.of(result.hits, totals[split], record.task.aligned, totals["train"])
-                )
-            computed[rule, split] = by_hits[key]
-    return computed
+    for split in SPLITS if record.outcomes else ():
+        hits = {rule: tuple(getattr(o, split).hits) for rule, o in record.outcomes.items()}
+        different = list(dict.fromkeys(hits.values()))
+        counts = record.task.splits[split]
+        tables = np.array(different, dtype=np.int64).reshape(-1, *counts.totals.shape)
+        values = dict(zip(different, accuracies_of(tables, counts), strict=True))
+        computed |= {(rule, split): values[table] for rule, table in hits.items()}
+    return {(rule, split): computed[rule, split] for rule in record.outcomes for split in SPLITS}
 
 
 def _metrics(record: Record, computed: Computed) -> Iterator[str]:
     """Compare every stored metric with the one that follows from the hits."""
     for (rule, split), values in computed.items():
         stored = getattr(record.outcomes[rule], split).metrics
+        if stored == values:
+            continue
         for name, value in values.items():
             stated = stored.get(name, value)  # an older record may lack a newer metric
             if not _close(stated, value, ROUNDING):
@@ -218,21 +223,26 @@ def _predictions(path: Path, record: Record) -> Iterator[str]:
     for split in SPLITS:
         counts = record.task.group_counts[split]
         y, group = (_labels(stored, f"{split}.{name}", sum(counts)) for name in ("y", "group"))
-        if y is None or group is None or (group >= len(counts)).any():
+        if y is None or group is None or group.max() >= len(counts):
             yield f"the predictions lack the labels of the {sum(counts)} samples of {split}"
             continue
-        if (y != group // len(record.task.biases)).any():
+        if (y != group // np.int64(len(record.task.biases))).any():
             yield f"the classes and the groups in the predictions of {split} do not agree"
-        if different := _different(record, counts, group):
+        if different := _different(record, counts, _counted(group, len(counts))):
             yield f"group counts of {split}: {different}, by the labels in the predictions"
+        right: dict[str, list[int] | None] = {}  # hits by key; rules that keep an epoch share it
         for rule, outcome in record.outcomes.items():
             key = f"{split}.{prediction_key(outcome.epoch)}"
-            predicted = _labels(stored, key, sum(counts))
-            if predicted is None:
+            if key not in right:
+                predicted = _labels(stored, key, sum(counts))
+                right[key] = (
+                    None if predicted is None else _counted(group[predicted == y], len(counts))
+                )
+            if (found := right[key]) is None:
                 yield f"the predictions lack {key}, which {rule} needs"
                 continue
             hits = getattr(outcome, split).hits
-            if different := _different(record, hits, group[predicted == y]):
+            if different := _different(record, hits, found):
                 yield f"hits of {rule} in {split}: {different}, by the predictions"
 
 
@@ -243,16 +253,22 @@ def _labels(
     array = stored.get(key)
     if array is None or array.shape != (number,) or array.dtype.kind not in "ui":
         return None
+    if array.dtype in (np.uint8, np.uint16, np.uint32):
+        return array
     values = array.astype(np.int64)  # the largest numbers of 64 bits become negative
-    return values if (values >= 0).all() else None
+    return None if values.min() < 0 else values
 
 
-def _different(record: Record, stated: Sequence[int], groups: NDArray[np.integer]) -> str:
-    """Name the first group whose stated count is not that in `groups`, and how many others."""
-    counted = np.bincount(groups, minlength=len(stated)).tolist()
-    differing = [g for g, count in enumerate(counted) if count != stated[g]]
-    if not differing:
+def _counted(groups: NDArray[np.integer], number: int) -> list[int]:
+    counts: list[int] = np.bincount(groups, minlength=number).tolist()
+    return counts
+
+
+def _different(record: Record, stated: list[int], counted: list[int]) -> str:
+    """Name the first group whose stated count is not the counted one, and how many others."""
+    if counted == stated:
         return ""
+    differing = [g for g, count in enumerate(counted) if count != stated[g]]
     first, biases = differing[0], record.task.biases
     name = f"class {record.task.classes[first // len(biases)]}, bias {biases[first % len(biases)]}"
     more = f" and {len(differing) - 1} more groups differ" if len(differing) > 1 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,7 @@ class Session:
         interruptible: bool = False,
         progress: Progress | Literal["auto"] | None = "auto",
     ) -> None:
-        self.plugins = plugins or Plugins()
+        self.plugins = plugins or _installed()
         # the same defaults as on the command line
         self.data_root = Path(data_root or os.environ.get("DEBIASBENCH_DATA", "data"))
         device = device or os.environ.get("DEBIASBENCH_DEVICE", "auto")
@@ -210,6 +211,14 @@ class Session:
     def predictor(self, spec: Spec) -> Predictor:
         """Return a predictor that computes in the precision of a spec."""
         return Predictor(self.execution, training_of(spec).precision)
+
+
+def _installed() -> Plugins:
+    """Load the installed plugins, with warnings about those that fail or change settings."""
+    plugins = Plugins()
+    for message in [*plugins.broken, *plugins.warnings]:
+        warnings.warn(str(message), stacklevel=3)
+    return plugins
 
 
 def load_task(plugins: Plugins, choice: Choice, root: Path) -> Task:

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from debiasbench.common.errors import Interrupted
+from debiasbench.common.errors import Interrupted, StoreError
 from debiasbench.runs.sweep import Attempt
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from debiasbench.common.signals import Stop
 
+INTERRUPTED = {Interrupted.exit_code, Interrupted.NOTHING_STORED}
 WAIT = 0.2  # seconds between two looks at signals and at ended processes
 
 # with the modules of the parent: -c and -m alone would import from the working folder
@@ -160,16 +161,17 @@ class Crew:
     def _bury(self, worker: Worker) -> None:
         """Account for a worker that has ended, and replace it if it left a run."""
         code = worker.process.returncode
-        self._stop.resumable |= code == Interrupted.RESUMABLE
+        self._stop.resumable |= code == Interrupted.exit_code
         if self._stop.requested or (worker.ready and worker.title is None):
             return
-        if worker.title is None or code in Interrupted.CODES:
+        if worker.title is None or code in INTERRUPTED:
             self.code = self.code or (code if code > 0 else 1)
             return
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         problem = f"its process {how} before the record was written"
         lost = Attempt("failed", problem=problem, exit_code=code if code > 0 else 1)
-        if not self._report(worker.title, lost):
+        # after a results folder that cannot be written, no other run could be stored either
+        if not self._report(worker.title, lost) or code == StoreError.exit_code:
             self._left.clear()
         if self._left:
             self._workers.append(Worker(self._arguments))

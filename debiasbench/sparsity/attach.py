@@ -28,21 +28,6 @@ if TYPE_CHECKING:
     from debiasbench.sparsity.stats import Stats
 
 STATE_VERSION = 1
-ELEMENTWISE = {
-    torch.optim.SGD,
-    torch.optim.Adam,
-    torch.optim.AdamW,
-    torch.optim.Adamax,
-    torch.optim.NAdam,
-    torch.optim.RAdam,
-    torch.optim.Adagrad,
-    torch.optim.Adadelta,
-    torch.optim.RMSprop,
-}
-"""Optimizers that leave a weight at 0 whose value, gradient and state are 0, whatever others do.
-
-Without hooks, nothing comes between the masked gradients and the step of these optimizers.
-"""
 
 
 class SparseTraining:
@@ -174,11 +159,9 @@ class SparseTraining:
     @torch.no_grad()
     def constrain_weights(self) -> None:
         """Set inactive weights to 0, in place."""
-        # with gradients and optimizer state masked, an elementwise optimizer leaves them at 0;
-        # in a loop with hooks, other code may have changed gradients or state after they were
-        stays = self.updater.optimizer_state == "mask" and type(self._optimizer) in ELEMENTWISE
-        if not stays or self._hooks is not None:
-            self._apply()
+        # also where gradients and optimizer state are masked: steps may mix weights, and other code
+        # may change gradients or state after they were masked
+        self._apply()
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -28,9 +28,9 @@ class Interval:
         Raises `SparsityError` for any other text.
         """
         match = _TEXT.fullmatch(text.strip())
-        if match is None or float(match[1]) == 0:
+        if match is None or not 0 < float(match[1]) < 2**63:
             raise SparsityError(
-                f"every={text!r} is not an interval: give a number of steps such as 1000, "
+                f"every={text[:40]!r} is not an interval: give a number of steps such as 1000, "
                 "'2 epochs', or '5%' of the training"
             )
         count, unit = float(match[1]), (match[2] or "steps")

@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -17,6 +17,7 @@ from debiasbench.common.errors import OptionError, PluginError, UnknownNameError
 from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.common.names import NAME
 from debiasbench.common.options import check_is_options
+from debiasbench.specs import source_file
 
 C = TypeVar("C")
 
@@ -46,17 +47,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Entry(Generic[C]):
-    """One registered name and its class, given as "module:Class" to import it only when needed.
-
-    `implied`: options that a spec holds beside those of the class.
-    """
+    """One registered name and its class, given as "module:Class" to import it only when needed."""
 
     kind: str  # "method", "dataset", "model" or "sparsifier"
     name: str
     target: type[C] | str
     origin: Origin
     base: type[C] | str
-    implied: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def full_name(self) -> str:
@@ -105,12 +102,15 @@ class Registry(Mapping[str, Entry[C]]):
     Several distributions may register a name. People then have to write `DISTRIBUTION:name`, which
     is always allowed. As a mapping, and in specs, a name that is also a builtin one means the
     builtin entry: installing a plugin changes no existing spec.
+
+    `find` also takes a class of a Python file, such as "./my.py:Mixup", which is not registered.
     """
 
     def __init__(self, kind: str, base: type[C] | str) -> None:
         self.kind, self.base = kind, base
         self.unloaded = ""  # plugins that did not load, for the message about an unknown name
         self._entries: dict[str, list[Entry[C]]] = {}  # by name; several are ambiguous
+        self._of_files: dict[str, Entry[C]] = {}  # by name in specs
 
     def check(self, name: object, origin: Origin) -> None:
         """Raise `PluginError` if `origin` cannot register `name`."""
@@ -153,6 +153,8 @@ class Registry(Mapping[str, Entry[C]]):
         Raises what `find` does.
         """
         entry, _ = self.find(name)
+        if entry.name in self._of_files:
+            return entry.name
         prefix, colon, rest = name.partition(":")
         if not colon or name in self._entries or prefix + ":" in self._entries:
             return name
@@ -179,6 +181,10 @@ class Registry(Mapping[str, Entry[C]]):
 
     def _named(self, name: str) -> tuple[list[Entry[C]], dict[str, object]]:
         """Return the entries of a name, at least one, and the options that the name fixes."""
+        if name in self._of_files:
+            return [self._of_files[name]], {}
+        if source_file.is_written(name):
+            return [self._of_file(name)], {}
         family, colon, rest = name.partition(":")
         if colon and rest and family + ":" in self._entries:
             return self._entries[family + ":"], {"name": rest}
@@ -193,7 +199,18 @@ class Registry(Mapping[str, Entry[C]]):
             return own[inner + ":"], {"name": member}
         if own.get(rest) and not rest.endswith(":"):
             return own[rest], {}
-        raise UnknownNameError(self.kind, name, self.display_names(), hint=self.unloaded)
+        hint = self.unloaded
+        if place := source_file.place_in_spec(name):
+            hint = f"It is a class of a file: write --{self.kind} FOLDER/{place}"
+        raise UnknownNameError(self.kind, name, self.display_names(), hint=hint)
+
+    def _of_file(self, name: str) -> Entry[C]:
+        """Return an entry for a class of a Python file; raises `OptionError`."""
+        base: Any = _import(self.base) if isinstance(self.base, str) else self.base
+        found = source_file.load(name, self.kind, base)
+        origin = Origin(found.file, found.digest)
+        entry = Entry(self.kind, found.name, cast("type[C]", found.cls), origin, self.base)
+        return self._of_files.setdefault(found.name, entry)
 
     def _clash(self, entries: list[Entry[C]]) -> str:
         origins = [str(entry.origin) for entry in entries]

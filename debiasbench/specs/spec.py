@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from debiasbench.common.canonical import Strict, digest
@@ -47,7 +47,13 @@ class Spec(Strict):
                 f"{'is' if len(unresolved) == 1 else 'are'} auto. Set a value that does not depend "
                 "on the machine"
             )
-        decides = {name: value for name, value in asdict(self).items() if value is not None}
+        decides = {
+            name: {"name": value.name, "options": value.options}
+            if isinstance(value, Choice)
+            else value
+            for name, value in ((f.name, getattr(self, f.name)) for f in fields(self))
+            if value is not None
+        }
         return digest(decides)[:16]
 
     @property

@@ -12,7 +12,7 @@ from debiasbench.common.errors import OptionError, UnknownNameError, close_names
 from debiasbench.common.wording import listed, shortened
 from debiasbench.specs.grid import LIMIT
 from debiasbench.specs.maker import Maker
-from debiasbench.specs.words import as_text, label, option_names, short_name
+from debiasbench.specs.words import BARE, as_text, label, option_names, short_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,11 +150,13 @@ class Suite:
 
 def no_method(words: Words) -> str:
     """Return the message for a run without a method, with what to write."""
-    for name in words:
-        if close_names(short_name(name), ["method"]):
-            return f"a run has no method. Did you mean 'method' instead of {short_name(name)!r}?"
-    given = listed([short_name(name) for name in words])
-    return f'a run has no method, only {given}: add method = "NAME" to [base]'
+    given = [short_name(name) for name in words]
+    meant = dict.fromkeys(close_names("method", given), "method")
+    if meant:
+        meant |= {f"{bare}s": bare for bare in BARE if f"{bare}s" in given}
+        instead = " and ".join(f"{bare!r} instead of {name!r}" for name, bare in meant.items())
+        return f"a run has no method. Did you mean {instead}?"
+    return f'a run has no method, only {listed(given)}: add method = "NAME" to [base]'
 
 
 def _combinations(grid: Mapping[str, tuple[Words, ...]]) -> Iterator[dict[str, object]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -62,6 +63,12 @@ def _parsed(text: str) -> dict[str, Any]:
         raise OptionError(f"the file is not valid TOML ({shortened(str(error))})") from error
 
 
+def example(name: str) -> str:
+    """Return a suite file with comments, for `debiasbench suite new`."""
+    text: str = _builtin().joinpath("example.txt").read_text("utf-8")
+    return text.replace('"NAME"', json.dumps(name), 1)
+
+
 def _builtin() -> Any:
     return files("debiasbench").joinpath("suites")
 
@@ -101,9 +108,8 @@ def _suite(data: Mapping[str, Any], file: str) -> Suite:
 def _check_keys(given: Iterable[str], known: Iterable[str], owner: str) -> None:
     for key in given:
         if key not in known:
-            hint = suggestion(key, known)
-            if not hint and key.partition(".")[0] in (*BARE, *SCOPES):
-                hint = f" Write {key} below [base] or [grid]."
+            is_word = key.partition(".")[0] in (*BARE, *SCOPES)
+            hint = f" Write {key} below [base] or [grid]." if is_word else suggestion(key, known)
             raise OptionError(f"{owner} has no key {shown(key)}.{hint} Keys: {listed(list(known))}")
 
 

@@ -32,8 +32,8 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise OptionError(
-            f"--device {shortened(name)}: no device has this name. Use cpu, cuda, cuda:1 or mps, "
-            "or --device auto for an available device"
+            f"--device {shortened(name)}: no device has this name. Use cpu, cuda, cuda:1 or mps. "
+            "Use --device auto for an available device"
         ) from error
     try:
         device = _of_this_process(device)

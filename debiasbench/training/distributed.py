@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from debiasbench.common.errors import OptionError
 from debiasbench.common.processes import started_together
+from debiasbench.common.wording import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -155,7 +157,13 @@ def joined(device: torch.device) -> Iterator[Team]:
         return
     from torch import distributed
 
-    distributed.init_process_group(device_id=None if device.type == "cpu" else device)
+    try:
+        distributed.init_process_group(device_id=None if device.type == "cpu" else device)
+    except ValueError as error:  # a variable is missing or wrong
+        raise OptionError(
+            f"The processes cannot be joined ({shortened(str(error))}). Start them with torchrun, "
+            "or unset WORLD_SIZE"
+        ) from error
     try:
         yield Processes()
     finally:

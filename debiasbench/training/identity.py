@@ -2,7 +2,8 @@
 
 A stage is shared between runs only if everything that decides it is known. This holds if its
 objective and components are builtin, all modules of its network are from known packages and have
-plain attributes, and there is no hook. All other stages can only be used by their own run.
+plain attributes, there is no hook, and torch's settings are the usual ones. All other stages can
+only be used by their own run.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import nn, overrides
 from torch.nn.modules import module as torch_module
 from torch.optim import optimizer as torch_optimizer
+from torch.utils import _python_dispatch as dispatch
 
 from debiasbench.core.objective import CrossEntropy
 
@@ -70,6 +73,7 @@ def identity(stage: Stage) -> Identity:
     try:
         if type(objective) is not CrossEntropy:
             raise _Unknown
+        _check_surroundings()
         _check_known(stage.components)
         _check_hooks(objective)
         content["network"] = list(_modules(objective))
@@ -79,10 +83,33 @@ def identity(stage: Stage) -> Identity:
     return Identity(content, shared=True)
 
 
+def _check_surroundings() -> None:
+    """Raise `_Unknown` for settings of torch in which a method calls `lab.train`."""
+    devices = ["cpu"]
+    accelerator = torch.accelerator.current_accelerator()
+    if torch.accelerator.is_available() and accelerator is not None:
+        devices.append(accelerator.type)
+    backends: Any = torch.backends
+    modes: Any = overrides
+    plain = (
+        torch.is_grad_enabled()
+        and not torch.is_inference_mode_enabled()
+        and not any(torch.is_autocast_enabled(device) for device in devices)
+        and torch.get_default_dtype() == torch.float32
+        # of the CPU; a stage sets those of CUDA
+        and backends.mkldnn.matmul.fp32_precision in {"none", "ieee"}
+        and not modes._get_current_function_mode_stack()
+        and not dispatch._get_current_dispatch_mode_stack()
+    )
+    if not plain:
+        raise _Unknown
+
+
 def _check_known(components: Any) -> None:
     for component in components:
         known = type(component).__module__.partition(".")[0] == "debiasbench"
-        if not known or getattr(component, "identity", None) is None:
+        replaced = any(callable(value) for value in vars(component).values())
+        if not known or replaced or getattr(component, "identity", None) is None:
             raise _Unknown
 
 
@@ -117,10 +144,13 @@ def _modules(objective: nn.Module) -> Iterator[object]:
 
 
 def _parameters(objective: nn.Module) -> Iterator[object]:
-    """Yield for each parameter the first of its names, and whether it is trained."""
+    """Yield for each parameter the first of its names, whether it is trained, and its layout."""
     first: dict[int, str] = {}
     for name, p in objective.named_parameters(remove_duplicate=False):
-        yield [name, first.setdefault(id(p), name), p.requires_grad, str(p.dtype)]
+        if type(p) is not nn.Parameter:  # a subclass may compute otherwise
+            raise _Unknown
+        same = first.setdefault(id(p), name)
+        yield [name, same, p.requires_grad, str(p.dtype), list(p.stride())]
 
 
 def _plain(value: object) -> object:
@@ -146,6 +176,11 @@ def _class_name(value: Any) -> str:
     known = module.partition(".")[0] in {*KNOWN, "builtins"}
     local = not name or "<" in name  # an instance, a lambda, or a function within another
     if not known or local or inspect.ismethod(value):
+        raise _Unknown
+    found: object = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not value:  # a function that only has the name of another, as by functools.wraps
         raise _Unknown
     return f"{module}.{name}"
 

@@ -23,6 +23,7 @@ from debiasbench.common.randomness import (
     seeded,
     set_global_state,
 )
+from debiasbench.common.signals import check
 from debiasbench.core.modes import is_finite
 from debiasbench.core.stage import StageCost, Trained
 from debiasbench.sparsity import NonFiniteGradient, NotAttached
@@ -97,6 +98,7 @@ class StageRun:
             at.begin(epoch, len(batches), device)
             stage.view.samples.expect(batches[at.batch :])
             for index in batches[at.batch :]:
+                check()  # `Sequential` holds it, to write a checkpoint first
                 self._take(index)
                 yield at.step
             values = {"loss": at.end_epoch(stage.name)}
@@ -193,8 +195,13 @@ class StageRun:
         layers = {parameter: f / counted for parameter, f in flops.by_parameter.items()}
         saved = sum(component.saved_flops(layers) for component in self.stage.components)
         # forward pass, input gradients and weight gradients cost the same (Evci et al., 2020,
-        # appendix H)
-        return 3 * flops.total / counted - saved
+        # appendix H); frozen weights have no gradients, nor have inputs that need none
+        frozen = sum(
+            cost + flops.by_parameter[name] - flops.input_gradients[name]
+            for name, cost in flops.frozen.items()
+            if cost
+        )
+        return (3 * flops.total - frozen) / counted - saved
 
     def _seconds(self) -> float:
         """Return the seconds spent so far, including those before a restart."""

@@ -63,13 +63,13 @@ class Sequential:
 
     def _train(self, stage: Stage) -> Trained:
         execution = self._execution
-        if any(execution.team.any(0, self._stop.requested)):
-            self._interrupt(f" before stage {stage.name!r}")
         check_stage(stage, execution)
         numerics = execution.numerics(stage.settings.precision)
         numerics.lay_out(stage.objective.to(execution.device))
         train_mode(stage.objective)
         _check_shares(stage, execution.team.size)
+        if any(execution.team.any(0, self._stop.requested)):
+            self._interrupt(f" before stage {stage.name!r}")
         with self._stored(stage) as stored:
             finished = execution.team.tell(None if stored is None else stored.finished())
             if finished is not None and (finished["followed"] or not stage.select):

@@ -219,7 +219,7 @@ def test_an_empty_name_of_a_data_set_is_an_error(
 ) -> None:
     result = debiasbench(*command, "--dataset", "")
     assert result.exit_code == 2
-    assert "Unknown dataset ''" in result.stderr
+    assert "--dataset is empty" in result.stderr
 
 
 def test_an_imported_data_set_is_removed_after_a_confirmation(
@@ -246,6 +246,18 @@ def test_a_balanced_test_split_says_how_many_images_are_left_out(
     result = debiasbench(*IMPORT, "--balance-test")
     assert result.exit_code == 0, result.output
     assert "of each group. Left out of larger groups: " in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("list",), ("check",), ("prepare", "celeba"), ("show", "bffhq"), ("remove", "x")],
+)
+def test_a_data_root_that_cannot_exist_is_one_line(
+    debiasbench: Debiasbench, words: tuple[str, ...]
+) -> None:
+    result = debiasbench("data", *words, "--data-root", "d" * 5000)
+    assert result.exit_code == 4
+    assert len(result.stderr) < 1000
 
 
 @dataclass(frozen=True)

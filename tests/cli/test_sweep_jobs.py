@@ -96,14 +96,6 @@ def test_workers_import_nothing_from_the_working_folder_and_lose_no_run(sweep: S
     assert len(records()) == 1
 
 
-def test_a_sweep_without_records_does_not_succeed(sweep: Sweep) -> None:
-    Path("s.toml").write_text(f'{HEAD}method = "vanishes"\n[grid]\nseed = [0]\n')
-    with sweep("s.toml") as parent:
-        told, _ = parent.communicate()
-    assert (parent.returncode, records()) == (1, [])
-    assert told == "1 run: 0 trained, 0 already done, 1 failed\n"
-
-
 def running() -> list[Path]:
     return list((Path("results") / stage_store.FOLDER).glob(f"[!.]*/{stage_store.RUNNING}"))
 

@@ -98,6 +98,28 @@ with signals.stopped_by_signals(ending=True):
 """
 
 
+FORKS = """
+import os, signal, time
+from debiasbench.common.signals import stopped_by_signals
+
+with stopped_by_signals():
+    child = os.fork()
+    while child == 0:
+        time.sleep(1)
+    os.kill(child, signal.SIGINT)
+    time.sleep(0.2)
+    assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitpid(child, 0)[1] == signal.SIGTERM
+"""
+
+
+@pytest.mark.slow
+def test_a_fork_can_be_terminated_and_leaves_ctrl_c_to_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.slow
 def test_a_command_that_catches_everything_ends_at_the_second_ctrl_c() -> None:
     done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, check=False)

@@ -8,6 +8,7 @@ import pytest
 
 from debiasbench.common.errors import UnknownNameError
 from debiasbench.leaderboard import COLUMNS, Board, boards, render
+from debiasbench.leaderboard.columns import ordered
 from debiasbench.records.record import Record
 from debiasbench.specs.spec import Choice
 from tests.leaderboard.test_leaderboard import ERM, LFF, REST, run
@@ -60,7 +61,8 @@ def test_columns_are_those_that_were_chosen_with_the_method_first() -> None:
 
 def test_every_column_can_be_shown_and_sorted_by() -> None:
     for name in COLUMNS:
-        (board,) = boards([*REST, *ERM, *LFF], baseline="erm", sort=name)
+        (board,) = boards([*REST, *ERM, *LFF], baseline="erm")
+        board = ordered(board, name)
         assert len(header(render([board], "markdown", (name,)))) == 1
         assert [row.level for row in board.rows] == sorted(row.level for row in board.rows)
 
@@ -77,17 +79,20 @@ def test_rows_are_sorted_within_their_section_best_first_and_undefined_last() ->
     ]
     failed = run("failed", 0, failed=True)
     records = [*ERM, *LFF, *slow, failed]
-    assert order(boards(records)[0]) == ["lff", "slow", "erm", "failed"]
-    assert order(boards(records, sort="method")[0]) == ["erm", "failed", "lff", "slow"]
-    assert order(boards(records, sort="aligned")[0]) == ["erm", "lff", "slow", "failed"]
-    assert order(boards(records, sort="seconds")[0]) == ["slow", "erm", "lff", "failed"]
+    (board,) = boards(records)
+    assert order(board) == ["lff", "slow", "erm", "failed"]
+    assert order(ordered(board, "method")) == ["erm", "failed", "lff", "slow"]
+    assert order(ordered(board, "aligned")) == ["erm", "lff", "slow", "failed"]
+    assert order(ordered(board, "seconds")) == ["slow", "erm", "lff", "failed"]
     with pytest.raises(UnknownNameError, match="Did you mean 'seconds'"):
-        boards(records, sort="second")
+        ordered(board, "second")
 
 
 def test_a_row_alone_in_its_section_is_not_strong() -> None:
     (board,) = boards([*ERM, *REST])
     assert [row.marked for row in board.rows] == [False, False]
+    (board,) = boards([*ERM, LFF[0], *REST])  # one seed is not compared
+    assert [row.marked for row in board.rows] == [False, False, False]
     (board,) = boards([*ERM, *LFF, *REST])
     assert [row.marked for row in board.rows] == [True, False, False]
 

@@ -7,8 +7,10 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from debiasbench.records.metrics import METRICS, GroupCounts, accuracies
+from debiasbench.records.metrics import METRICS, GroupCounts, accuracies, accuracies_of
 
 ALIGNED = [[True, False], [False, True]]
 
@@ -105,3 +107,22 @@ def test_alignment_is_declared_and_not_the_equality_of_class_and_bias() -> None:
     crossed = GroupCounts.of([5, 1, 1, 5], [5, 5, 5, 5], [[False, True], [True, False]], [1] * 4)
     assert METRICS["aligned"](crossed) == 0.2
     assert METRICS["conflict"](crossed) == 1.0
+
+
+@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 12), st.integers(0, 3))
+def test_many_tables_at_once_have_exactly_the_metrics_of_each(
+    seed: int, classes: int, biases: int, smallest: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    shape = (classes, biases)
+    totals = rng.integers(smallest, 50, shape)
+    aligned = rng.random(shape) < rng.choice([0.0, 0.3, 1.0])
+    split = GroupCounts(totals, totals, aligned, rng.integers(0, 100, shape))
+    hits = rng.integers(0, totals[None] + 1, (3, *shape))
+    for table, found in zip(hits, accuracies_of(hits, split), strict=True):
+        one = GroupCounts(table, totals, aligned, split.train)
+        expected = {name: metric(one) for name, metric in METRICS.items()}
+        assert list(found) == list(expected)
+        assert [float(v).hex() for v in found.values()] == [
+            float(v).hex() for v in expected.values()
+        ]

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 from debiasbench import Method, option
+from debiasbench.cli import main
+from debiasbench.specs.plugins import Plugins
 from debiasbench.training import stage_store
 from tests.conftest import offering
 from tests.suites import BASE, SEEDS, records, write
@@ -96,3 +98,24 @@ def test_a_sweep_reports_no_run_as_failed_after_a_signal(debiasbench: Cli, momen
     Path("signal").unlink()
     again = debiasbench("sweep", file, extra=EXTRA)
     assert (again.exit_code, len(records())) == (0, 3)
+
+
+def test_a_forecast_ends_at_a_signal(debiasbench: Cli) -> None:
+    file = write(BASE.replace("erm", "signalled") + 'moment = "first"\n')
+    Path("signal").touch()
+    result = debiasbench("suite", "show", file, extra=EXTRA)
+    assert result.exit_code == 130, result.output
+    assert result.stderr == "Error: Interrupted: nothing new was stored\n"
+
+
+def test_ctrl_c_while_a_plugin_is_imported_is_not_its_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def importing() -> Plugins:
+        os.kill(os.getpid(), signal.SIGINT)
+        return Plugins()
+
+    monkeypatch.setattr("debiasbench.specs.plugins.Plugins", importing)
+    result = CliRunner().invoke(main, ["list"])
+    assert result.exit_code == 130
+    assert result.stderr.endswith("Error: Interrupted: nothing new was stored\n")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from debiasbench import Method, Task, hookimpl, option
+from debiasbench import Method, Session, Task, hookimpl, option
 from debiasbench.cli.report import report
 from debiasbench.common.errors import DataError, OptionError, PluginError, UnknownNameError
 from debiasbench.core.data import Dataset
@@ -226,6 +226,19 @@ def test_what_a_method_changes_in_fit_does_not_reach_the_next_run(tmp_path: Path
         )
     # as text, in which NaN equals NaN
     assert str(go(plugins, tmp_path / "r").record.outcomes) == str(alone.record.outcomes)
+
+
+def test_a_session_warns_of_installed_plugins_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Installed:
+        name, module, dist = "acme", "acme", None
+
+        def load(self) -> object:
+            raise ImportError("no module named acme_core")
+
+    monkeypatch.setenv("DEBIASBENCH_PLUGINS", "1")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Installed()])
+    with pytest.warns(UserWarning, match=r"plugin 'acme' of unknown \? did not load: ImportError"):
+        Session(device="cpu").close()
 
 
 def test_a_data_set_that_ends_the_program_is_an_error_of_its_plugin(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,51 @@ def test_a_stage_whose_density_is_not_real_says_what_disagrees(
         fit(toy_task(), Trains(component), model=MLP(hidden=(8,)), training=FAST)
 
 
+class Noise:
+    """Adds noise to gradients, after those of inactive weights were set to 0."""
+
+    update_replaces_step = False
+
+    def on_start(self, module: nn.Module, optimizer: Any, **stage: Any) -> None:
+        self.module = module
+
+    def constrain_gradients(self, *, update_follows: bool) -> None:
+        for p in self.module.parameters():
+            if p.grad is not None:
+                p.grad.add_(0.1)
+
+    def due(self, step: int) -> bool:
+        return False
+
+    def constrain_weights(self) -> None: ...
+    def update(self, step: int) -> None: ...
+    def on_epoch_end(self, epoch: int) -> None: ...
+    def on_end(self) -> None: ...
+    def settled(self) -> bool:
+        return True
+
+    def masks(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def densities(self) -> dict[str, float]:
+        return {}
+
+    def saved_flops(self, forward: Any) -> float:
+        return 0.0
+
+
+def test_a_component_that_changes_gradients_later_changes_no_inactive_weight() -> None:
+    @dataclass(frozen=True)
+    class Both(Method):
+        def fit(self, lab: Any) -> Any:
+            return lab.train(lab.model(), name="main", components=[Sparsify(SPARSE), Noise()])
+
+    trained = fit(toy_task(), Both(), model=MLP(hidden=(8,)), training=FAST)
+    weights = dict(trained.objective.named_parameters())
+    for name, mask in trained.masks.items():
+        assert not weights[name][~mask].any()
+
+
 def test_a_method_that_returns_a_stage_after_it_made_its_network_denser_is_refused() -> None:
     def fill(network: nn.Module) -> None:
         for p in network.parameters():
@@ -97,3 +143,19 @@ def test_a_wrapped_network_trains_as_sparsely_as_the_network_itself() -> None:
         for model in (MLP(hidden=(8,)), Parallel())
     ]
     assert flops[0] == flops[1]
+
+
+def test_a_frozen_layer_costs_a_forward_pass_and_no_gradients() -> None:
+    @dataclass(frozen=True)
+    class Probe(Method):
+        """Trains the last layer only."""
+
+        def fit(self, lab: Any) -> Any:
+            network = lab.model().requires_grad_(False)
+            lab.head(network).requires_grad_(True)
+            return lab.train(network, name="main")
+
+    task = toy_task()
+    (cost,) = fit_whole(task, Probe(), model=MLP(hidden=(8,)), training=FAST).costs
+    width, classes = math.prod(task.shape.input), task.shape.classes
+    assert cost.flops == pytest.approx(cost.samples * 2 * (width * 8 + 3 * 8 * classes))

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from debiasbench.common.errors import OptionError, UnknownNameError
 from debiasbench.core.weights import PUBLISHED
 from debiasbench.records.store import Store
+from debiasbench.specs.maker import Maker
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.specs.spec import Spec
-from debiasbench.specs.suites import names, read
+from debiasbench.specs.suites import example, names, read
+from debiasbench.specs.words import arguments
+from tests.cli.calls import only
 from tests.suites import BASE, HEAD, SEEDS, records, specs, write
 
 Cli = Callable[..., Result]
@@ -288,3 +296,124 @@ def test_a_suite_that_is_not_there_is_an_error_with_the_way_out() -> None:
         read("rest-cmnst")
     with pytest.raises(OptionError, match=r"none.toml cannot be read: No such file"):
         read("none.toml")
+
+
+# --- the example, and many runs ---------------------------------------------------------------
+
+
+def test_a_new_suite_is_valid_and_its_runs_work(debiasbench: Cli) -> None:
+    result = debiasbench("suite", "new", "mine.toml")
+    assert result.exit_code == 0, result.output
+    assert "debiasbench sweep mine.toml" in result.stdout
+    suite = read("mine.toml")
+    assert suite.name == "mine"
+    found = suite.specs(Plugins())
+    assert len(found) == 12
+    assert {spec.method.name for spec in found} == {"erm", "upweight", "rest"}
+    swept = debiasbench("sweep", "mine.toml", "--limit", 1, "--quiet")
+    assert swept.stdout.endswith("12 runs: 1 trained, 0 already done, 11 left\n")
+
+
+def test_a_new_suite_replaces_no_file(debiasbench: Cli) -> None:
+    Path("mine.toml").write_text("text")
+    result = debiasbench("suite", "new", "mine.toml")
+    assert result.exit_code == 2
+    assert "mine.toml exists already: choose another name" in result.stderr
+    assert Path("mine.toml").read_text() == "text"
+    assert "ends in .toml" in debiasbench("suite", "new", "mine").stderr
+
+
+def test_what_the_example_has_as_comments_is_valid_too(plugins: Plugins) -> None:
+    lines = example("x").splitlines()
+    begin = lines.index('# method = "upweight"') - 1
+    block = "\n".join(line.removeprefix("# ") for line in lines[begin : begin + 3])
+    base = [line for line in lines if line.startswith(('# "', "# sparse"))]
+    text = (
+        '[base]\ndataset = "toy"\nmodel = "mlp"\n'
+        + "\n".join(line.removeprefix("# ") for line in base)
+        + f"\n{block}\n"
+    )
+    assert len(specs(text, plugins)) == 2
+
+
+def test_all_missing_keys_are_named_at_once(debiasbench: Cli) -> None:
+    file = write('[base]\ndataset = "toy"\n', head='name = "a"\n')
+    assert only(debiasbench("sweep", file), 2) == (
+        'mine.toml: description is missing: add description = "..."; source is missing: add '
+        'source = "..."; a run has no method, only dataset: add method = "NAME" to [base]'
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            '[grid]\nmethods = ["erm"]\nseeds = [0, 1]\n',
+            "a run has no method. Did you mean 'method' instead of 'methods' and 'seed' instead of",
+        ),
+        (BASE + "[grid]\nseeds = [0, 1]\n", "no option 'seeds'. Did you mean 'seed'?"),
+        (BASE + "[grid]\nlr = [0.1]\n", "no option 'lr'. Did you mean 'train.lr'?"),
+        (
+            '[base]\ndataset = "toy"\n[grid]\nmethod = ["erm", "rest"]\ndensity = [0.5]\n',
+            "density is an option of rest, but not of erm. Write a block for each method: [[runs]] "
+            'with method = "rest" and density = 0.5, or grid.density = [...] for several values, '
+            'and [[runs]] with method = "erm"',
+        ),
+        ("[train]\nlr = 1\n", "a suite has no key 'train'. Write train below [base] or [grid]."),
+        ('method = "erm"\n', "a suite has no key 'method'. Write method below [base] or [grid]."),
+        (BASE + "x = " + "[" * 3000, "the file is nested too deeply"),
+        (BASE + "x = " + "9" * 5000, "the file is not valid TOML (Exceeds the limit"),
+        (BASE + f"seed = {2**63}\n", "seed = 9223372036854775808: must be a whole number from 0"),
+        (BASE + '"train.lr" = nan\n', "lr='NaN': input should be a finite number"),
+        (BASE + f"density = {[[1]] * 999}\n", "]]: must be a number, a text"),
+        (
+            BASE + "[grid]\n" + "".join(f'"train.x{i}" = {list(range(1000))}\n' for i in range(3)),
+            "this grid has 1,000,000,000 runs, more than 100,000. Give fewer values",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_has_the_right_words(
+    text: str, complaint: str, debiasbench: Cli
+) -> None:
+    line = only(debiasbench("sweep", write(text), "--dry-run"), 2)
+    assert complaint in line
+    assert len(line) < 600
+
+
+def test_a_grid_of_many_runs_is_read_fast(plugins: Plugins) -> None:
+    text = f'{BASE}[grid]\nseed = {list(range(200))}\n"train.lr" = {[n / 50 for n in range(1, 51)]}'
+    suite = read(write(text))
+    begun = time.process_time()
+    found = suite.named(plugins)
+    assert time.process_time() - begun < 3  # 0.3 s on an idle machine
+    assert len(found) == suite.runs == 10_000
+    title, spec = list(found.items())[4321]
+    assert title == "seed=86 train.lr=0.44"
+    alone = make_spec(
+        plugins, method="erm", dataset="toy", seed=86, training={"lr": "0.44", "epochs": "1"}
+    )
+    assert spec == alone
+
+
+VALUES = st.lists(
+    st.sampled_from([0.1, 0.10, 1, 1.0, True, "1", "none", 2]), min_size=1, max_size=3
+)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rates=VALUES, norms=VALUES, densities=VALUES)
+def test_a_grid_has_the_specs_of_its_words(rates: Any, norms: Any, densities: Any) -> None:
+    plugins = Plugins()
+    maker = Maker(plugins)
+    found: list[Spec] = []
+    for rate, norm, density in product(rates, norms, densities):
+        words = {"method": "rest", "train.lr": rate, "train.clip_norm": norm}
+        words["method.density"] = density
+        try:
+            expected = make_spec(plugins, **arguments(words, plugins))
+        except OptionError:
+            with pytest.raises(OptionError):
+                maker.new(words)
+            continue
+        assert maker.new(words) == (None if expected in found else expected)
+        found.append(expected)

@@ -19,11 +19,12 @@ from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.testing import toy_task
 from debiasbench.training import placed
-from debiasbench.training.batch_size import Sizing
+from debiasbench.training.batch_size import Sizing, fitting
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.prefetch import Prefetch
 from tests.training.stages import CPU, FAST, ON_CPU, Flat, assert_equal, make_stage, train
+from tests.training.test_losses import Normalised
 
 
 class Small(CrossEntropy):
@@ -249,3 +250,9 @@ def test_a_run_in_parts_is_another_spec(plugins: Plugins) -> None:
     assert len({spec(), spec(micro_batch=8), spec(micro_batch=4)}) == 3
     with pytest.raises(OptionError, match=r"not resolved: train\.micro_batch is auto"):
         spec(micro_batch="auto")
+
+
+def test_a_batch_of_one_sample_fits_also_with_batchnorm_over_positions() -> None:
+    network = Normalised("positions").build(toy_task().shape)
+    stage = make_stage(CrossEntropy(network), training=Training(batch_size=1))
+    assert fitting(stage, ON_CPU) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from debiasbench import Method, Shape
 from debiasbench.common.randomness import seeded
@@ -18,6 +20,7 @@ from debiasbench.core.objective import CrossEntropy
 from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
 from debiasbench.models.resnet import ResNet18
+from debiasbench.models.zoo import Timm, Torchvision
 from debiasbench.sparsity import RigL, Sparsify, Static
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
@@ -81,6 +84,10 @@ def hook(*_: object) -> None:
     """Do nothing."""
 
 
+class Halved(nn.Parameter):
+    """A parameter that may take part in operations with half of its value."""
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -93,6 +100,9 @@ def hook(*_: object) -> None:
         lambda net: setattr(net[1], "forward", net[3].forward),
         lambda net: setattr(net[1], "scale", lambda x: x),
         lambda net: setattr(net[1], "helper", torch.zeros(1)),
+        lambda net: setattr(net[1], "act", functools.wraps(F.relu)(hook)),
+        lambda net: setattr(net[1], "weight", Halved(net[1].weight)),
+        lambda net: nn.utils.parametrizations.weight_norm(net[1]),
     ],
 )
 def test_a_network_with_a_hook_or_an_unknown_attribute_is_not_shared(spoil: Any) -> None:
@@ -108,6 +118,44 @@ def test_hooks_of_the_whole_program_end_sharing_while_they_are_there() -> None:
     finally:
         handle.remove()
     assert of(network()).shared
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        torch.no_grad,
+        lambda: torch.device("cpu"),
+    ],
+)
+def test_settings_of_torch_around_a_stage_end_sharing(around: Any) -> None:
+    with around():
+        assert not of(network()).shared
+    assert of(network()).shared
+
+
+def test_lower_precision_of_matrix_products_ends_sharing() -> None:
+    products = torch.backends.mkldnn.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "bf16"
+    try:
+        assert not of(network()).shared
+    finally:
+        products.fp32_precision = before
+
+
+def test_a_component_with_a_replaced_method_is_not_shared() -> None:
+    component = Sparsify(Static(density=0.5))
+    component.constrain_weights = lambda: None  # type: ignore[method-assign]
+    assert not of(network(), components=[component]).shared
+
+
+def test_networks_of_torchvision_and_timm_are_shared() -> None:
+    for model in (Torchvision("mobilenet_v2"), Timm("test_vit"), Timm("resnet10t")):
+        shape = Shape(input=(3, 32, 32), classes=2)
+        with seeded(0):
+            net = model.build(shape)
+        assert of(net).shared
 
 
 def test_networks_objectives_and_components_of_others_are_not_shared() -> None:

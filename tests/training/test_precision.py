@@ -201,6 +201,7 @@ def test_every_method_trains_in_half_precision(
         "deterministic": False,
         "channels_last": False,
         "processes": 1,
+        "threads": 1,
     }
 
 

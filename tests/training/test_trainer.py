@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,12 +19,14 @@ from debiasbench.core.data import Batch
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.settings import Training
 from debiasbench.testing import toy_task
+from debiasbench.training.checkpoint import dumps, loads
 from debiasbench.training.device import resolve_device
 from debiasbench.training.optimizers import Schedule, make_optimizer
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor, hits
 from debiasbench.training.rules import group_counts
-from tests.training.stages import CPU, FAST, ON_CPU, Flat, assert_equal, train
+from debiasbench.training.stage_run import StageRun
+from tests.training.stages import CPU, FAST, ON_CPU, Flat, assert_equal, make_stage, train
 
 
 class Recorder(CrossEntropy):
@@ -415,3 +420,26 @@ def test_a_layer_that_acts_when_modes_change_is_in_training_mode_in_every_epoch(
     assert set(trained.checkpoints) >= {"last", "val_average"}
     assert network[1].training
     assert network[1].merged is False
+
+
+@pytest.mark.parametrize("draw", [np.random.rand, lambda: random.gauss(0, 1)])
+def test_a_stage_that_resumes_draws_on_from_the_global_generators(draw: Any) -> None:
+    class Noisy(CrossEntropy):
+        def forward(self, batch: Any) -> torch.Tensor:
+            return super().forward(batch) * (1 + 0.1 * draw())
+
+    def begun() -> StageRun:
+        stage = make_stage(Noisy(Flat()))
+        return StageRun(stage, ON_CPU, ON_CPU.numerics("fp32"))
+
+    whole, first, second = begun(), begun(), begun()
+    with whole.started():
+        assert sum(1 for _ in whole.steps()) == 20
+    with first.started():
+        assert next(islice(first.steps(), 6, None)) == 7
+        saved = loads(dumps(first.state_dict()))
+    with second.started():
+        second.load_state_dict(saved)
+        assert sum(1 for _ in second.steps()) == 13
+    ends = [run.stage.objective.state_dict() for run in (whole, second)]
+    assert_equal(*ends)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from debiasbench.common.errors import DataError
-from debiasbench.files.regular import check_regular
+from debiasbench.common.regular import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

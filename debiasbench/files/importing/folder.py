@@ -7,7 +7,9 @@ import warnings
 from pathlib import Path
 
 from debiasbench.common.errors import DataError, suggestion
-from debiasbench.files.regular import check_regular, is_folder
+from debiasbench.common.folders import is_folder
+from debiasbench.common.regular import check_regular
+from debiasbench.common.wording import shortened
 
 FOLDER = "imported"
 LONGEST_NAME = 100  # characters
@@ -67,8 +69,8 @@ def find(root: Path, name: str) -> str | None:
 
 def _unreadable(folder: Path, error: OSError) -> str:
     return (
-        f"{folder} cannot be read ({error.strerror or error}). Check its permissions, or choose "
-        "another folder with --data-root or DEBIASBENCH_DATA"
+        f"{shortened(str(folder))} cannot be read ({error.strerror or error}). Check its "
+        "permissions, or choose another folder with --data-root or DEBIASBENCH_DATA"
     )
 
 
@@ -76,10 +78,11 @@ def missing(root: Path, name: str) -> str:
     """Return an error message for a name that was not imported."""
     known = names(root)
     return (
-        f"No data set {name!r} is imported under {root}.{suggestion(name, known)} "
+        f"No data set {shortened(name)!r} is imported under {shortened(str(root))}."
+        f"{suggestion(name, known)} "
         f"Imported: {', '.join(known) or 'none'}. If it is elsewhere, set --data-root or "
         f"DEBIASBENCH_DATA to the folder that contains {FOLDER}/. To import it: debiasbench data "
-        f"import {name or 'NAME'} --images FOLDER"
+        f"import {shortened(name) or 'NAME'} --images FOLDER"
     )
 
 

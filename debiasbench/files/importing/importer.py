@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import DataError, OptionError
+from debiasbench.common.folders import is_folder
 from debiasbench.common.names import NAME
+from debiasbench.common.wording import shortened
 from debiasbench.files.importing import labels, place, vetting
 from debiasbench.files.importing.balance import balance
 from debiasbench.files.importing.folder import FOLDER, LONGEST_NAME, where
@@ -16,7 +18,6 @@ from debiasbench.files.importing.pixels import Reader
 from debiasbench.files.importing.source import BadRows, bad_rows
 from debiasbench.files.importing.table import read_table
 from debiasbench.files.importing.tree import read_tree
-from debiasbench.files.regular import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -119,7 +120,10 @@ def _read(source: Source) -> Rows:
     except OSError as error:
         raise DataError(f"{source.images} cannot be read: {error.strerror or error}") from error
     if not found:
-        raise DataError(f"{source.images} is not a folder. Give the folder of images with --images")
+        raise DataError(
+            f"{shortened(str(source.images))} is not a folder. Give the folder of images with "
+            "--images"
+        )
     if source.table is None:
         return read_tree(source.images)
     return read_table(source, source.table)
@@ -128,8 +132,8 @@ def _read(source: Source) -> Rows:
 def _check_name(name: str, taken: Collection[str]) -> None:
     if not NAME.fullmatch(name) or name.endswith(":") or len(name) > LONGEST_NAME:
         raise OptionError(
-            f"{name!r} is not a valid name for a data set. Use at most {LONGEST_NAME} lower-case "
-            "letters, digits, '_', '.' and '-', and begin with a letter or digit"
+            f"{shortened(name)!r} is not a valid name for a data set. Use at most {LONGEST_NAME} "
+            "lower-case letters, digits, '_', '.' and '-', and begin with a letter or digit"
         )
     if name in taken:
         raise OptionError(f"Another data set has the name {name!r}. Choose another name")

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from debiasbench.common.wording import counted
-from debiasbench.files.importing.wording import CONTROL, few
+from debiasbench.files.importing.wording import few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -23,6 +23,8 @@ MISSING = {"nan", "nat", "<na>", "#n/a"}
 
 PERHAPS_MISSING = {"-", "-1", "?", "n/a", "na", "none", "null", "undefined", "unknown"}
 """Texts that may mean a missing value, but may also be a label; a warning names them."""
+
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tab and line breaks
 
 _NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?")
 _IGNORABLE = re.compile("[\u034f\ufe00-\ufe0f]")  # invisible, although not of category Cf

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import BusyError, DataError
 from debiasbench.common.folders import entries
 from debiasbench.common.locks import LockHeldError, locked
+from debiasbench.common.wording import shortened
 from debiasbench.files.importing.folder import aside
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _writing(folder: Path, verb: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"Nothing was {verb}, because {folder} cannot be written: {error.strerror or error}. "
-            "Check its free space and permissions, or choose another folder with --data-root"
+            f"Nothing was {verb}, because {shortened(str(folder))} cannot be written: "
+            f"{error.strerror or error}. Check its free space and permissions, or "
+            "choose another folder with --data-root"
         ) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import DataError
-from debiasbench.files.importing.wording import escaped
+from debiasbench.common.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -103,7 +103,7 @@ def bad_rows(problems: Iterable[Problem]) -> int:
 
 
 def _place(line: int | None, file: str) -> str:
-    file = escaped(file)
+    file = printable(file)
     if line is None:
         return file
     return f"line {line}, {file}" if file else f"line {line}"

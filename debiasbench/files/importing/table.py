@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import DataError, OptionError, suggestion
+from debiasbench.common.regular import check_regular
+from debiasbench.common.wording import shortened
 from debiasbench.files.importing.source import Problem, Row, Rows
 from debiasbench.files.importing.vetting import locate
-from debiasbench.files.regular import check_regular
 
 if TYPE_CHECKING:
     from debiasbench.files.importing.source import Source
@@ -83,7 +84,9 @@ def _records(table: Path) -> list[tuple[int, list[str]]]:
         check_regular(table)
         raw = table.read_bytes()
     except OSError as error:
-        raise DataError(f"{table} cannot be read: {error.strerror or error}") from error
+        raise DataError(
+            f"{shortened(str(table))} cannot be read: {error.strerror or error}"
+        ) from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import suggestion
-from debiasbench.files.importing.labels import is_missing, plain
+from debiasbench.files.importing.labels import CONTROL, is_missing, plain
 from debiasbench.files.importing.source import Problem
-from debiasbench.files.importing.wording import CONTROL
 
 if TYPE_CHECKING:
     from debiasbench.files.importing.source import Row, Source

@@ -68,7 +68,8 @@ Data: data/imported/birds, checksum {digest[:16]}…
 Next: debiasbench run --dataset birds --method erm
 """
     )
-    assert result.stderr.startswith("Warning: The train split has fewer than 10 images of ")
+    first = result.stderr.removeprefix("decode: 40 images\n")
+    assert first.startswith("Warning: The train split has fewer than 10 images of ")
 
 
 def test_the_command_passes_its_options_on(
@@ -111,7 +112,7 @@ def test_the_command_lists_fifty_bad_rows_and_writes_all_to_a_report(
         "60 of 100 images cannot be imported. The first one: line 42, gone0.png: is missing. "
         "Nothing was imported. Fix these images, or skip them with --skip-bad"
     )
-    lines = result.stderr.splitlines()
+    lines = result.stderr.removeprefix("decode: 40 images\n").splitlines()
     assert lines[0] == "line 42, gone0.png: is missing"
     assert len(lines) == 51
     assert lines[-1] == "and 10 more. Use --report FILE to list all of them"

@@ -102,6 +102,32 @@ def test_a_cache_that_is_not_found_is_refused() -> None:
         compact(net, masks, torch.randn(3, 8))
 
 
+def test_a_network_that_does_not_run_in_its_own_type_either_is_compacted() -> None:
+    class OnlyDouble(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.like.dtype != torch.float64:
+                raise RuntimeError("no such operation in this type")
+            y: Tensor = super().forward(x)
+            return y
+
+    net = OnlyDouble(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    net.like = torch.zeros(1)  # no parameter, but it follows their type
+    masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in maskable(net).items()}
+    masks["0.weight"][:4] = False
+    net[0].weight.data.mul_(masks["0.weight"])
+    assert compact(net, masks, torch.randn(3, 8)).kept["0.weight"] != tuple(range(16))
+
+
+def test_a_small_network_keeps_what_is_frozen_and_every_mode() -> None:
+    net, masks = sparse_net("dict")
+    net.one.requires_grad_(False)
+    net.train().two.eval()
+    small = compact(net, masks, torch.randn(3, 8)).model
+    flags = {name: p.requires_grad for name, p in net.named_parameters()}
+    assert {name: p.requires_grad for name, p in small.named_parameters()} == flags
+    assert [m.training for m in small.modules()] == [m.training for m in net.modules()]
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_connectivity_and_csr_work_with_caches(place: str) -> None:
     net, masks = sparse_net(place)

@@ -1,0 +1,59 @@
+"""Equal parts of many records as one object, so that 100,000 records fit into memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from debiasbench.records.record import SplitResult
+
+if TYPE_CHECKING:
+    from debiasbench.core.supervision import Supervision
+    from debiasbench.records.record import Provenance, Record, TaskFacts
+    from debiasbench.specs.spec import Spec
+
+NOTHING = SplitResult([], {})
+FEW = 8  # tasks that are compared with a new one; forged records may have many
+
+
+class Sharing:
+    """Remembers parts of records, and returns the first of equal ones."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, Spec] = {}
+        self._provenances: dict[str, Provenance] = {}
+        self._supervisions: dict[Supervision, Supervision] = {}
+        self._tasks: dict[str, list[TaskFacts]] = {}  # by fingerprint
+
+    def task(self, task: TaskFacts) -> TaskFacts:
+        """Return the first task that equals this one."""
+        known = self._tasks.setdefault(task.fingerprint, [])
+        for first in known:
+            if first == task:
+                return first
+        if len(known) < FEW:
+            known.append(task)
+        return task
+
+    def for_tables(self, record: Record, rule: str) -> Record:
+        """Return a record with what tables need of one selection rule, and without the rest."""
+        outcome = record.outcomes.get(rule)
+        return replace(
+            record,
+            spec=self._spec(record.spec),
+            supervision=self._supervisions.setdefault(record.supervision, record.supervision),
+            provenance=self._provenance(record.provenance),
+            outcomes={} if outcome is None else {rule: replace(outcome, val=NOTHING)},
+            cost=None if record.cost is None else replace(record.cost, stages=[]),
+            predictions=None,
+            weights=None,
+        )
+
+    def _spec(self, spec: Spec) -> Spec:
+        # the text of a spec tells numbers of different types apart, which are equal: 1 and True
+        first = self._specs.setdefault(repr(replace(spec, seed=0)), spec)
+        return replace(first, seed=spec.seed)
+
+    def _provenance(self, made: Provenance) -> Provenance:
+        timeless = replace(made, started="")
+        return self._provenances.setdefault(repr(timeless), timeless)
