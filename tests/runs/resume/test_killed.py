@@ -108,7 +108,7 @@ TOLD = """
 import sys
 from debiasbench.cli import main
 from debiasbench.common.display import Lines
-Lines.advance = lambda self, count=1: print("step", flush=True)
+Lines.advance = lambda self, count=1: print("step", file=sys.__stdout__, flush=True)
 main(sys.argv[1:])
 """
 
