@@ -246,6 +246,7 @@ def _torch_arithmetic(torch: Any) -> Iterator[Setting]:
         "torch.backends.cuda.matmul": (
             backends.cuda.matmul,
             [
+                "allow_tf32",  # the older names come first, since writing them changes the others
                 "fp32_precision",
                 "allow_fp16_accumulation",
                 "allow_fp16_reduced_precision_reduction",
@@ -254,7 +255,14 @@ def _torch_arithmetic(torch: Any) -> Iterator[Setting]:
         ),
         "torch.backends.cudnn": (
             backends.cudnn,
-            ["fp32_precision", "enabled", "benchmark", "benchmark_limit", "deterministic"],
+            [
+                "allow_tf32",
+                "fp32_precision",
+                "enabled",
+                "benchmark",
+                "benchmark_limit",
+                "deterministic",
+            ],
         ),
         "torch.backends.cudnn.conv": (backends.cudnn.conv, ["fp32_precision"]),
         "torch.backends.cudnn.rnn": (backends.cudnn.rnn, ["fp32_precision"]),

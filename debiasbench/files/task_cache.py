@@ -47,6 +47,8 @@ def load(name: str, dataset: Dataset, root: Path) -> Task:
     try:
         return _load(name, dataset, root)
     except OSError as error:
+        if error.errno is None:  # not of the system, but raised by the data set's own code
+            raise
         raise DataError(
             f"The data set {name} cannot be read: {shortened(str(error.filename or root))}: "
             f"{error.strerror or error}. Check the name and the permissions, or choose another "

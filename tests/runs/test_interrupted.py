@@ -88,7 +88,7 @@ def test_a_signal_ends_a_run_at_the_next_moment_at_which_it_can_stop(
 def test_a_sweep_reports_no_run_as_failed_after_a_signal(debiasbench: Cli, moment: str) -> None:
     file = write(BASE.replace("erm", "signalled") + f'moment = "{moment}"\n' + SEEDS)
     Path("signal").touch()
-    result = debiasbench("sweep", file, extra=EXTRA)
+    result = debiasbench("sweep", file, "--quiet", extra=EXTRA)
     if moment == "error":
         expected = "3 runs: 0 trained, 0 already done, 3 left"
     else:
@@ -105,7 +105,7 @@ def test_a_forecast_ends_at_a_signal(debiasbench: Cli) -> None:
     Path("signal").touch()
     result = debiasbench("suite", "show", file, extra=EXTRA)
     assert result.exit_code == 130, result.output
-    assert result.stderr == "Error: Interrupted: nothing new was stored\n"
+    assert result.stderr.splitlines()[-1] == "Error: Interrupted: nothing new was stored"
 
 
 def test_ctrl_c_while_a_plugin_is_imported_is_not_its_error(
