@@ -220,6 +220,7 @@ def _torch(torch: Any) -> Iterator[Setting]:
     accelerator = torch.accelerator.current_accelerator()
     for kind in ("cpu",) if accelerator is None else ("cpu", accelerator.type):
         yield _autocast(torch, kind)
+    yield Setting("torch's nesting of autocast", *_nesting(torch))
     for name, library in (
         ("hooks of all modules", "torch.nn.modules.module"),
         ("hooks of all optimizers", "torch.optim.optimizer"),
@@ -314,6 +315,29 @@ def _autocast(torch: Any, kind: str) -> Setting:
         lambda: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)),
         write,
     )
+
+
+def _nesting(torch: Any) -> tuple[Callable[[], int], Callable[[int], None]]:
+    """Return functions for the number of autocast contexts that were entered and not left.
+
+    Unless it is 0 outside all contexts, torch keeps half-precision copies of weights that have
+    changed since.
+    """
+
+    def read() -> int:
+        torch.autocast_increment_nesting()
+        depth: int = torch.autocast_decrement_nesting()
+        return depth
+
+    def write(depth: int) -> None:
+        while read() > depth:
+            torch.autocast_decrement_nesting()
+        while read() < depth:
+            torch.autocast_increment_nesting()
+        if depth == 0:
+            torch.clear_autocast_cache()
+
+    return read, write
 
 
 def _hooks(library: Any) -> tuple[Callable[[], Any], Callable[[Any], None]]:
