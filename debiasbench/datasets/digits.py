@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
 VAL_PER_CLASS, TEST_PER_CLASS = 30, 50  # multiples of ten, so that colours are exactly balanced
 LFF_SEVERITY = 4
 
@@ -58,17 +61,16 @@ class Digits(Dataset):
         import numpy as np
         import torch
         from PIL import Image
-        from sklearn.datasets import load_digits
 
         from debiasbench.datasets._assignment import generator, take_per_class
         from debiasbench.datasets._colour import lff_colour
         from debiasbench.datasets._coloured import coloured_task
 
-        digits = load_digits()
-        small = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
+        images, target = _digits()
+        small = np.round(images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
         large = [Image.fromarray(i).resize((28, 28), Image.Resampling.BILINEAR) for i in small]
         grey = torch.from_numpy(np.stack([np.asarray(i) for i in large]))  # (1797, 28, 28)
-        y = torch.from_numpy(digits.target.astype(np.int64))
+        y = torch.from_numpy(target.astype(np.int64))
 
         test, rest = take_per_class(y, TEST_PER_CLASS, generator(self.split_seed, "test"))
         val, train = take_per_class(y[rest], VAL_PER_CLASS, generator(self.split_seed, "val"))
@@ -78,3 +80,25 @@ class Digits(Dataset):
         return coloured_task(
             parts, self.ratio, self.split_seed, paint=paint, place_ratio=self.place_ratio
         )
+
+
+def _digits() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the images (1797, 8, 8), from 0 to 16, and the digits (1797,) of scikit-learn.
+
+    Its file is read directly: importing scikit-learn takes 2 s, as long as training for 5 epochs.
+    """
+    import importlib.util
+    from pathlib import Path
+
+    import numpy as np
+
+    package = importlib.util.find_spec("sklearn")
+    for place in (package.submodule_search_locations or ()) if package else ():
+        file = Path(place) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            table = np.loadtxt(file, delimiter=",")  # (1797, 65)
+            return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    from sklearn.datasets import load_digits  # a version that keeps the file elsewhere
+
+    digits = load_digits()
+    return digits.images, digits.target

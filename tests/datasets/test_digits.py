@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from debiasbench.core.data import Task
-from debiasbench.datasets.digits import Digits
+from debiasbench.datasets.digits import Digits, _digits
 from debiasbench.testing import check_dataset
 
 NOWHERE = Path("nowhere")
@@ -23,6 +24,13 @@ def test_digits_has_every_image_of_the_source_in_one_split(digits: Task) -> None
     sizes = {name: len(split) for name, split in digits.splits().items()}
     assert sizes == {"train": 997, "val": 300, "test": 500}
     assert digits.shape.input == (3, 28, 28)
+
+
+def test_the_images_are_those_that_scikit_learn_returns() -> None:
+    images, target = _digits()
+    expected = load_digits()
+    assert (images == expected.images).all()
+    assert (target == expected.target).all()
 
 
 def test_five_percent_of_each_class_conflict_in_training(digits: Task) -> None:
