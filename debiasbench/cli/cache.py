@@ -59,7 +59,7 @@ def ls(results: Path) -> None:
     ]
     say(tabulate(rows, ("stage", "trained by run", "size", "last used"), "simple"))
     size = sum(s.bytes for s in stages) / 1e6
-    click.echo(f"\n{counted(len(stages), 'stage')}, {size:,.1f} MB")
+    say(f"\n{counted(len(stages), 'stage')}, {size:,.1f} MB")
 
 
 @cache.command()
@@ -86,7 +86,7 @@ def gc(results: Path, limit: int) -> None:
     freed = sum(before.get(stage, 0) for stage in removed)
     tidy(stages)
     remove_leftovers(results)
-    click.echo(
+    say(
         f"{counted(len(removed), 'stage')} removed ({freed / 1e6:,.1f} MB), "
         f"{sum(sizes(stages).values()) / 1e6:,.1f} MB left"
     )

@@ -111,11 +111,11 @@ def compare(
             check()
             runs.attempt(heads[label], spec)
     except (KeyboardInterrupt, Interrupted) as error:
-        click.echo(f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True)
+        say(f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True)
         click.get_current_context().exit(getattr(error, "exit_code", 130))
     finally:
         runs.close()
-    click.echo(runs.tally, err=True)
+    say(runs.tally, err=True)
     if records := runs.records(specs.values()):
         form, styled = table_format(form)
         text, problems = table(
@@ -123,7 +123,7 @@ def compare(
         )
         for problem in problems:
             say(f"Warning: {problem}", err=True)
-        click.echo(text, nl=False)
+        say(text, nl=False)
     if runs.tally.codes:
         click.get_current_context().exit(runs.tally.codes[0])
 

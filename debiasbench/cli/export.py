@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import debug_option, load_plugins
+from debiasbench.cli.common import (
+    debug_option,
+    load_plugins,
+    say,
+)
 from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:
@@ -43,12 +47,12 @@ def export(record: Path, to: Kind, out: Path | None) -> None:
     exported = export_network(record, load_plugins(), to=to, out=out)
     (all_parameters, parameters), (all_bytes, size) = exported.parameters, exported.bytes
     before, after = exported.milliseconds
-    click.echo(
+    say(
         f"{parameters:,} of {all_parameters:,} parameters, {size:,} of {all_bytes:,} bytes, "
         f"{after:.2f} ms for {BATCH} samples instead of {before:.2f} ms; "
         f"outputs differ by at most {exported.difference:.0e}"
     )
     if to == "csr":
         layers = ", ".join(exported.layers) or "none"
-        click.echo(f"Layers that are faster as sparse matrices on this machine: {layers}")
-    click.echo(f"Model: {exported.path}")
+        say(f"Layers that are faster as sparse matrices on this machine: {layers}")
+    say(f"Model: {exported.path}")

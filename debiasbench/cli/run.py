@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import debug_option, interruptible, load_plugins, overwrite_option
+from debiasbench.cli.common import (
+    debug_option,
+    interruptible,
+    load_plugins,
+    overwrite_option,
+    say,
+)
 from debiasbench.cli.parsing import Command
 from debiasbench.cli.session import ALL, SessionOptions, session_options
 from debiasbench.cli.words import spec_of, spec_options, with_short_options
@@ -88,12 +94,12 @@ def run(
         spec, plugins, options, overwrite, keep_weights, quiet
     )
     if speaks():
-        click.echo(report(result, [] if result.fresh else changed(result.record, plugins)))
+        say(report(result, [] if result.fresh else changed(result.record, plugins)))
     if result.record.failure is not None:
         from debiasbench.common.errors import TrainingFailed
 
         if speaks():
-            click.echo(f"Error: {result.record.failure.message}", err=True)
+            say(f"Error: {result.record.failure.message}", err=True)
         click.get_current_context().exit(TrainingFailed.exit_code)
 
 

@@ -116,7 +116,7 @@ class Runs:
     def close(self) -> None:
         """Close the session, if it was opened; name plugins that changed since runs were made."""
         for plugin, runs in self._changed.items():
-            click.echo(
+            say(
                 f"Warning: {counted(runs, 'run')} already done with other code of {plugin} than "
                 "now; --overwrite always trains all runs again",
                 err=True,
@@ -131,13 +131,13 @@ class Runs:
 
     def _report(self, head: str, outcome: Attempt) -> None:
         if outcome.state == "elsewhere" and self._elsewhere:
-            click.echo(f"{head}  is being trained by another process", err=self._err)
+            say(f"{head}  is being trained by another process", err=self._err)
         elif outcome.state == "failed":
             if outcome.error is not None and click.get_current_context().meta.get("debug"):
                 click.echo("".join(traceback.format_exception(outcome.error)), err=True)
-            click.echo(f"{head}  failed: {' '.join(outcome.problem.split())}", err=True)
+            say(f"{head}  failed: {' '.join(outcome.problem.split())}", err=True)
         elif outcome.state == "trained" and outcome.run is not None:
-            click.echo(f"{head}  {_result(outcome.run.record)}", err=self._err)
+            say(f"{head}  {_result(outcome.run.record)}", err=self._err)
 
 
 def _result(record: Record) -> str:

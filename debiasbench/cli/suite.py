@@ -15,6 +15,7 @@ from debiasbench.cli.common import (
     interruptible,
     load_plugins,
     results_option,
+    say,
 )
 from debiasbench.cli.parsing import Group
 from debiasbench.cli.session import SessionOptions, session_options
@@ -56,7 +57,7 @@ def list_() -> None:
     from debiasbench.specs.suites import names, read
 
     rows = [(name, read(name).description) for name in names()]
-    click.echo(tabulate(rows, headers=("suite", "description"), tablefmt="plain"))
+    say(tabulate(rows, headers=("suite", "description"), tablefmt="plain"))
 
 
 @suite.command()
@@ -83,13 +84,13 @@ def show(name: str, options: SessionOptions, no_forecast: bool) -> None:
     done = {title for title, _ in store.all_finished(specs, "failed")}
     left = {title: spec for title, spec in specs.items() if title not in done}
     failed = sum(store.load(spec) is not None for spec in store.maybe_recorded(left).values())
-    click.echo(describe(chosen))
-    click.echo(
+    say(describe(chosen))
+    say(
         f"\n{counted(len(specs), 'run')}, {len(done)} of them done in {options.results}"
         + (f", {failed} to run again after a failure" if failed else "")
     )
     if left and not no_forecast:
-        click.echo("\n" + _forecast(chosen, list(left.values()), plugins, options))
+        say("\n" + _forecast(chosen, list(left.values()), plugins, options))
 
 
 @suite.command()
@@ -111,9 +112,9 @@ def new(file: Path) -> None:
         raise click.UsageError(f"{file} exists already: choose another name") from error
     except OSError as error:
         raise StoreError(f"Cannot write {file}: {error.strerror or error}") from error
-    click.echo(f"{file} is written. Change it, then run:")
-    click.echo(f"  debiasbench suite show {file}    # the runs, and their expected time")
-    click.echo(f"  debiasbench sweep {file}")
+    say(f"{file} is written. Change it, then run:")
+    say(f"  debiasbench suite show {file}    # the runs, and their expected time")
+    say(f"  debiasbench sweep {file}")
 
 
 def describe(suite: Suite) -> str:

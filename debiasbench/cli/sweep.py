@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import debug_option, interruptible, load_plugins, overwrite_option
+from debiasbench.cli.common import (
+    debug_option,
+    interruptible,
+    load_plugins,
+    overwrite_option,
+    say,
+)
 from debiasbench.cli.parsing import Command
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
@@ -85,7 +91,7 @@ def sweep(
         heads, pending = _heads(runs, named), runs.pending(named)
         first, others = _divided(pending, len(pending) if limit is None else limit)
         if dry_run:
-            click.echo("".join(f"{heads[label]}\n" for label in first), nl=False)
+            say("".join(f"{heads[label]}\n" for label in first), nl=False)
         elif first:
             first = runs.loadable(first)
             if runs.tally.codes and not keep_going:
@@ -96,13 +102,11 @@ def sweep(
                 _one_by_one(runs, heads, {**first, **others}, keep_going=keep_going, limit=limit)
     except (KeyboardInterrupt, Interrupted) as error:
         if worker is None:
-            click.echo(
-                f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True
-            )
+            say(f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True)
         context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
     finally:
         runs.close()
-    click.echo(runs.tally)
+    say(runs.tally)
     context.exit(runs.tally.codes[0] if runs.tally.codes else code)
 
 
@@ -145,14 +149,14 @@ def _share_out(
             tally.count(outcome)
             stop.resumable |= outcome.state == "trained"
             if outcome.problem:
-                click.echo(f"{heads[label]}  failed: {outcome.problem}", err=True)
+                say(f"{heads[label]}  failed: {outcome.problem}", err=True)
             return keep_going or not tally.codes
 
         crew = Crew(["sweep", *_words(context, jobs=1)], report, stop)
         crew.run(labels, jobs)
         stop.check()
     if crew.code and tally.left:
-        click.echo("Error: a process ended before all runs were attempted", err=True)
+        say("Error: a process ended before all runs were attempted", err=True)
         return crew.code
     return 0
 
