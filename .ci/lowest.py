@@ -12,7 +12,7 @@ from pathlib import Path
 PROJECT = tomllib.loads(Path(__file__).parent.with_name("pyproject.toml").read_text())["project"]
 
 for requirement in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]:
-    match = re.fullmatch(r"([\w.-]+)>=([\d.]+)", requirement)
+    match = re.fullmatch(r"([\w.-]+)>=([\d.]+)(?:,<[\d.]+)?", requirement)
     if match is None:
         raise SystemExit(
             f"{requirement!r} in pyproject.toml has no lower bound: write NAME>=VERSION"

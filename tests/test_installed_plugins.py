@@ -94,13 +94,12 @@ def test_list_shows_installed_plugins_with_distribution_and_version(
 def test_an_installed_method_data_set_and_model_run_and_reach_the_leaderboard(
     site: Path, tmp_path: Path
 ) -> None:
-    run = "debiasbench run --dataset breast-cancer --epochs 3"
-    assert "with tabular-resnet" in succeed(f"{run} --method cvar --set alpha=0.5", tmp_path, site)
-    succeed(f"{run} --method erm --sparse signed-set:density=0.5", tmp_path, site)
+    run = "debiasbench run --dataset breast-cancer --epochs 3 --method cvar --set alpha=0.5"
+    shown = succeed(f"{run} --sparse signed-set:density=0.5", tmp_path, site)
+    assert "with tabular-resnet" in shown
     table = succeed("debiasbench leaderboard", tmp_path, site)
     assert "### breast-cancer" in table
-    assert re.search(r"^\| cvar ", table, re.MULTILINE)
-    assert re.search(r"^\| erm \+ signed-set ", table, re.MULTILINE)
+    assert re.search(r"^\| cvar \+ signed-set ", table, re.MULTILINE)
 
 
 def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(
@@ -182,9 +181,7 @@ def test_two_installed_distributions_with_one_name_are_an_error_for_who_uses_the
     refused = call(f"{run} --method erm", tmp_path, own)
     assert refused.returncode == 3
     assert "Write debiasbench:erm or rival:erm" in refused.stderr
-    assert "Record: results/digits-erm-0-" in succeed(
-        f"{run} --method debiasbench:erm", tmp_path, own
-    )
+    assert "debiasbench" in succeed("debiasbench show debiasbench:erm", tmp_path, own)
     rival = call(f"{run} --method rival:erm", tmp_path, own)
     assert "Record: results/digits-rival_erm-0-" in rival.stdout
     assert "printed" not in rival.stdout

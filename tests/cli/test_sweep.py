@@ -235,24 +235,3 @@ def test_a_limit_passes_over_runs_that_another_process_has(
     assert result.stdout.splitlines()[-1] == (
         "3 runs: 1 trained, 0 already done, 1 running in other processes, 1 left"
     )
-
-
-@pytest.mark.slow
-def test_several_processes_train_every_run_once(tmp_path: Path) -> None:
-    (tmp_path / "grid.toml").write_text(
-        'name = "grid"\ndescription = "d"\nsource = "s"\n'
-        '[base]\ndataset = "digits"\nmodel = "mlp"\nmethod = "erm"\n"train.epochs" = 1\n'
-        "[grid]\nseed = [0, 1, 2]\n"
-    )
-    command = [sys.executable, "-m", "debiasbench", "sweep", "grid.toml", "--jobs", "2"]
-
-    def sweep() -> str:
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    first = sweep()
-    assert "3 runs: 3 trained, 0 already done" in first
-    assert sum(line.endswith("%") for line in first.splitlines()) == 3  # each was said once
-    assert len(list((tmp_path / "results").glob("*.json"))) == 3
-    assert "3 runs: 0 trained, 3 already done" in sweep()

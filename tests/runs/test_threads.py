@@ -87,7 +87,17 @@ def test_a_run_has_equal_bits_alone_and_beside_another(tmp_path: Path) -> None:
     def weights(results: str, *words: str) -> dict[str, Any]:
         """Sweep, and return the weights of each stage by its identity."""
         command = [sys.executable, "-m", "debiasbench", "sweep", "s.toml", "--results", results]
-        subprocess.run([*command, *words], cwd=tmp_path, env=environment, check=True)
+        done = subprocess.run(
+            [*command, *words],
+            cwd=tmp_path,
+            env=environment,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        *lines, summary = done.stdout.splitlines()
+        assert summary == "2 runs: 2 trained, 0 already done"
+        assert sum(line.endswith("%") for line in lines) == 2  # a line for each
         stages = (tmp_path / results / stage_store.FOLDER).glob(f"*/{stage_store.FINISHED}")
         return {path.parent.name: checkpoint.load(path)["objective"] for path in stages}
 
