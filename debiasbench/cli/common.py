@@ -136,7 +136,7 @@ def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_plugins() -> Plugins:
-    """Load all plugins, with warnings on stderr for those that fail or do what they should not."""
+    """Load all plugins; write warnings for those that fail, change settings or import slowly."""
     from debiasbench.common.foreign import trace
     from debiasbench.specs.plugins import Plugins
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from debiasbench.records.store import Overwrite
+    from debiasbench.specs.plugins import Plugins
 
 
 @click.command(cls=Command)
@@ -89,8 +90,8 @@ def compare(
     # before hours of training, not after
     _check("metric", metric, METRICS)
     _check("selection rule", select, RULES)
-    _check("baseline", baseline and baseline.partition(" ")[0], methods)
     plugins = load_plugins()
+    baseline = _row_name(baseline, methods, plugins)
     settings = with_short_options(
         settings, epochs=epochs, batch_size=batch_size, precision=precision
     )
@@ -123,9 +124,21 @@ def compare(
         )
         for problem in problems:
             say(f"Warning: {problem}", err=True)
-        say(text, nl=False)
+        click.echo(text, nl=False)  # tables are printable, and may be bold on a terminal
     if runs.tally.codes:
         click.get_current_context().exit(runs.tally.codes[0])
+
+
+def _row_name(baseline: str | None, methods: tuple[str, ...], plugins: Plugins) -> str | None:
+    """Return the name of a row, whose method a person may have written in another way.
+
+    Raises `UnknownNameError` if it begins with none of the methods.
+    """
+    if baseline is None:
+        return None
+    method, space, setting = baseline.partition(" ")
+    _check("baseline", method, methods)
+    return plugins.methods.name_in_spec(method) + space + setting
 
 
 def _check(kind: str, name: str | None, known: Iterable[str]) -> None:

@@ -105,7 +105,8 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
     if any(not source.exists() for source in dataset.sources(data_root)) and dataset.downloads:
         with display("bytes") as progress:
             fetch(dataset.downloads, data_root, progress=progress)
-    task = task_cache.load(name, dataset, data_root)
+    found, _ = find_dataset(plugins, name, data_root)
+    task = task_cache.load(plugins.datasets.name_in_spec(found), dataset, data_root)
     say(f"{name} is ready: {_samples(task)}\n")
     say(group_table(task))
 

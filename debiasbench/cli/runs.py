@@ -117,8 +117,8 @@ class Runs:
         """Close the session, if it was opened; name plugins that changed since runs were made."""
         for plugin, runs in self._changed.items():
             say(
-                f"Warning: {counted(runs, 'run')} already done with other code of {plugin} than "
-                "now; --overwrite always trains all runs again",
+                f"Warning: {counted(runs, 'finished run')} used another version of the code of "
+                f"{plugin}; --overwrite always trains all runs again",
                 err=True,
             )
         if self._session is not None:

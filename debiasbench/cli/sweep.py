@@ -152,7 +152,8 @@ def _share_out(
                 say(f"{heads[label]}  failed: {outcome.problem}", err=True)
             return keep_going or not tally.codes
 
-        crew = Crew(["sweep", *_words(context, jobs=1)], report, stop)
+        debug = ["--debug"] if context.meta.get("debug") else []
+        crew = Crew(["sweep", *debug, *_words(context, jobs=1)], report, stop)
         crew.run(labels, jobs)
         stop.check()
     if crew.code and tally.left:
@@ -176,7 +177,7 @@ def _heads(runs: Runs, named: Mapping[str, Spec]) -> dict[str, str]:
 
 
 def _words(context: click.Context, **other: object) -> list[str]:
-    """Return the arguments of the current command as words, with `other` instead of some."""
+    """Return the arguments of the current command as words, with the values in `other` replaced."""
     options: list[str] = []
     arguments: list[str] = []
     for parameter in context.command.params:

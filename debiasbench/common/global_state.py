@@ -76,10 +76,16 @@ def restored(*, signals: bool = True) -> Iterator[Changes]:
             yield changes
     finally:
         changes.names += [setting.name for setting, value in before if _changed(setting, value)]
+        problems = []
         for setting, value in before:
-            # the one before may have changed this one: torch has several names for a precision
-            if _differs(setting, value):
-                setting.write(value)
+            try:
+                # the one before may have changed this one: torch has several names for a precision
+                if _differs(setting, value):
+                    setting.write(value)
+            except (OSError, RuntimeError, ValueError) as error:  # such as a folder that is gone
+                problems.append(error)
+        if problems:
+            raise problems[0]
 
 
 def _values(settings: Iterator[Setting]) -> list[tuple[Setting, Any]]:
@@ -151,7 +157,7 @@ def _python(signals: bool) -> Iterator[Setting]:
         yield Setting(f"the environment variable {name}", *_variable(name))
     if signals and threading.current_thread() is threading.main_thread():
         yield Setting("signal handlers", _handlers, _set_handlers)
-    yield Setting("warning filters", _error_filters, _remove_error_filters)
+    yield Setting("warning filters", _error_filters, _restore_error_filters)
     yield Setting("random numbers of Python", random.getstate, random.setstate, silent=True)
 
 
@@ -187,9 +193,9 @@ def _error_filters() -> list[Any]:
     return [each for each in warnings.filters if each[0] == "error"]
 
 
-def _remove_error_filters(kept: list[Any]) -> None:
+def _restore_error_filters(kept: list[Any]) -> None:
     filters: Any = warnings.filters
-    filters[:] = [each for each in filters if each[0] != "error" or each in kept]
+    filters[:] = kept + [each for each in filters if each[0] != "error"]
 
 
 def _numpy(numpy: Any) -> Iterator[Setting]:

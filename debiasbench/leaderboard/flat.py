@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.wording import printable
 from debiasbench.leaderboard.frame import COSTS
-from debiasbench.leaderboard.row import SIDE_METRICS
+from debiasbench.records.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,7 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
         "missing_seeds": " ".join(map(str, row.missing)),
         "marked": row.marked,
         "incomplete": " ".join(board.incomplete),
-        **{metric: _blank(side.get(metric, math.nan)) for metric in SIDE_METRICS},
+        **{metric: _blank(side.get(metric, math.nan)) for metric in METRICS},
         **{name: _blank(row.costs[name]) for name in COSTS},
         "options": json.dumps(row.options, sort_keys=True),
         "training": json.dumps(row.training, sort_keys=True),

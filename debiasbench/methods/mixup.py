@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch.distributions import Beta
 from torch.nn import functional as F
 
+from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
-from debiasbench.core.inputs import mapped
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 
@@ -38,7 +38,8 @@ class MixupLoss(Objective):
 
     def mixed(self, batch: Batch, factor: Tensor, partner: Tensor) -> Tensor:
         """Return the loss for a scalar factor in [0, 1] and the partner (B,) of each sample."""
-        z = self.network(mapped(lambda x: x.lerp(x[partner], 1 - factor), batch.x))  # (B, C)
+        x = cast("Tensor", batch.x)
+        z = self.network(x.lerp(x[partner], 1 - factor))  # (B, C)
         own, other = F.cross_entropy(z, batch.y), F.cross_entropy(z, batch.y[partner])
         return factor * own + (1 - factor) * other
 
@@ -54,5 +55,10 @@ class Mixup(Method):
     alpha: float = option(0.2, "the factor of a batch is drawn from Beta(alpha, alpha)", gt=0)
 
     def fit(self, lab: Lab) -> Trained:
-        """Train once on mixed batches."""
+        """Train once on mixed batches; raises `OptionError` for inputs that cannot be mixed."""
+        if lab.shape.inputs:
+            raise OptionError(
+                "method mixup mixes inputs that are real numbers, such as images, but these are "
+                f"named tensors: {', '.join(lab.shape.inputs)}. Use another method"
+            )
         return lab.train(MixupLoss(lab.model(), self.alpha), name="train")

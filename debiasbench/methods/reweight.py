@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -50,7 +51,7 @@ def group_weights(counts: Tensor, scheme: Scheme, beta: float = 0.9999) -> Tenso
     present, n = counts > 0, counts.double()
     if scheme == "effective":
         # the numerator is left out, since the weights are divided by their mean
-        raw = -1 / torch.expm1(n * torch.tensor(beta).double().log())
+        raw = -1 / torch.expm1(n * math.log(beta))
     else:
         raw = 1 / (n.sqrt() if scheme == "sqrt" else n)
     raw = torch.where(present, raw, 0.0)

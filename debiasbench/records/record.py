@@ -254,7 +254,11 @@ def _contradictions(record: Record) -> Iterator[str]:
         yield f"metric {task.metric!r} or rule {task.select!r} is unknown"
     for split in ("train", "val", "test"):
         counts = task.group_counts.get(split, [])
-        if len(counts) != groups or min(counts) < 0 or not 0 < sum(counts) <= MOST_SAMPLES:
+        if (
+            len(counts) != groups
+            or min(counts, default=0) < 0
+            or not 0 < sum(counts) <= MOST_SAMPLES
+        ):
             yield f"group counts of {split} are not {groups} numbers of samples"
     yield from _impossible_entries(record)
     if not isinstance(record.provenance.arithmetic.get("precision", ""), str):

@@ -102,7 +102,7 @@ class Store:
         try:
             return self._found(spec)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._unreadable(error) from error
 
     def _found(self, spec: Spec) -> tuple[Path, Record] | None:
         """Return the record of `spec` and its path; raises `OSError`.
@@ -162,7 +162,7 @@ class Store:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._unreadable(error) from error
         groups = {name.rpartition("-")[0] for name in names if name.endswith(".json")}
         return {
             title: spec
@@ -252,6 +252,12 @@ class Store:
         path, record = stored
         entries = [entry for entry in (record.predictions, record.weights) if entry is not None]
         return [path, *(location(path, entry) for entry in entries)]
+
+    def _unreadable(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"Cannot read {self.folder}: {error.strerror or error}. "
+            "Choose another folder with --results, or check its name and permissions"
+        )
 
     def _unwritable(self, error: OSError) -> StoreError:
         return StoreError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import nn
 
 from debiasbench.common.errors import RecordError
 from debiasbench.common.randomness import generator, seeded
@@ -30,7 +31,7 @@ from debiasbench.sparsity import (
 from debiasbench.specs.resolve import instance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
 
@@ -127,13 +128,25 @@ def load_network(
         shape = Shape(tuple(facts["input"]), facts["classes"])
         with seeded(0):  # initial values are overwritten
             network = model.skeleton(shape)
-        network.load_state_dict(load(content))
+        state = load(content)
+        _add_bias(model, network, state)
+        network.load_state_dict(state)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise RecordError(
             f"The weights beside {record_path} do not fit {model}: {reason}"
         ) from error
     return network.eval(), shape, content
+
+
+def _add_bias(model: Model, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a head without bias the bias that a method has added to it, as `dfr` does."""
+    if state.keys() <= network.state_dict().keys():
+        return
+    head = model.head(network)
+    name = next((name for name, module in network.named_modules() if module is head), "")
+    if head.bias is None and f"{name}.bias".lstrip(".") in state:
+        head.bias = nn.Parameter(head.weight.new_zeros(len(head.weight)))
 
 
 def _metadata(content: bytes) -> dict[str, str]:

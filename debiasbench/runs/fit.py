@@ -103,8 +103,8 @@ def fit(
     # seeded for methods that use global generators
     module = type(method).__module__
     with blamed(owner, module), seeded(derive(seed, "fit")), contained(owner, signals=False):
-        result = method.fit(lab)
-    return Fitted(_as_trained(result, ledger, owner), tuple(ledger.stages), owner, module)
+        trained = _as_trained(method.fit(lab), ledger, owner)
+    return Fitted(trained, tuple(ledger.stages), owner, module)
 
 
 @contextmanager

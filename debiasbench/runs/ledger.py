@@ -10,7 +10,9 @@ import torch
 from debiasbench.common.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
 
     from debiasbench.core.stage import StageCost, Trained
 
@@ -53,7 +55,7 @@ class Ledger:
         trained = self.stages[index]
         last = trained.checkpoints.get("last")
         state = trained.objective.state_dict()
-        changed = last and any(not torch.equal(state[n], value) for n, value in last.state.items())
+        changed = last is not None and not _equal(state, last.state)
         if changed or _versions(trained) != self._versions[index]:
             raise PluginError(
                 f"{owner} changed weights after lab.train and then returned the stage, whose "
@@ -71,6 +73,15 @@ class Ledger:
 def last_step(costs: Sequence[StageCost]) -> tuple[str, int]:
     """Return the name of the last stage, and the number of its last step; ("", 0) without one."""
     return (costs[-1].name, costs[-1].steps - 1) if costs else ("", 0)
+
+
+def _equal(state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> bool:
+    """Return whether a network still has the names, types, devices and values of its weights."""
+    return state.keys() == kept.keys() and all(
+        (now.dtype, now.device) == (kept[name].dtype, kept[name].device)
+        and torch.equal(now, kept[name])
+        for name, now in state.items()
+    )
 
 
 def _versions(trained: Trained) -> list[int]:

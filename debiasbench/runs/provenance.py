@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from debiasbench.common.errors import PluginError, UnknownNameError
 from debiasbench.specs.plugins import version
 from debiasbench.specs.resolve import parts
 
@@ -55,10 +56,14 @@ def plugin_code(plugins: Plugins, spec: Spec) -> dict[str, str]:
 def changed(record: Record, plugins: Plugins) -> list[str]:
     """Return the plugins, such as "acme 1.0", whose code is not the one that made a record.
 
-    Empty if that is not known: for records of older versions of debiasbench.
+    Empty if that is not known: for records of older versions of debiasbench, and for plugins that
+    are not installed now.
     """
     before = record.provenance.plugin_code
-    now = plugin_code(plugins, record.spec) if before else {}
+    try:
+        now = plugin_code(plugins, record.spec) if before else {}
+    except (UnknownNameError, PluginError):
+        return []
     names = [record.provenance.plugins[k] for k in before if now.get(k, before[k]) != before[k]]
     return list(dict.fromkeys(names))
 
@@ -70,7 +75,9 @@ def _code(package: str) -> str:
     if name is None:
         return str(uuid.uuid4())  # code of an interactive session has no file to compare
     file = Path(name)
-    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    # an editor may keep links to nothing beside the files that it edits
+    found = file.parent.rglob("*.py") if file.name == "__init__.py" else [file]
+    files = sorted(source for source in found if source.is_file())
     sha = hashlib.sha256(package.encode())
     for source in files:
         sha.update(f"{source.relative_to(file.parent)}\n".encode() + source.read_bytes())

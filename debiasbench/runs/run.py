@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from debiasbench.common.errors import StoreError, TrainingFailed
+from debiasbench.common.errors import Interrupted, StoreError, TrainingFailed
 from debiasbench.common.signals import Stop, stopped_by_signals
 from debiasbench.records.record import Curves, Failure, Provenance, Record, TaskFacts
 from debiasbench.records.selection import RULES
@@ -84,7 +84,7 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
             stop.resumable = True
             if record.failure is None:  # the stages of a failed run are kept for inspection
                 current.stages.done()
-            with suppress(StoreError):  # the record is written
+            with suppress(StoreError, Interrupted):  # the record is written
                 stage_store.collect(current.stages.folder)
             return Run(record, path, fresh=True)
 

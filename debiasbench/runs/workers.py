@@ -159,7 +159,7 @@ class Crew:
         worker.order(self._left.popleft() if self._left else None)
 
     def _bury(self, worker: Worker) -> None:
-        """Account for a worker that has ended, and replace it if it left a run."""
+        """Account for a worker that has ended, and replace it if it did not finish its run."""
         code = worker.process.returncode
         self._stop.resumable |= code == Interrupted.exit_code
         if self._stop.requested or (worker.ready and worker.title is None):

@@ -91,7 +91,9 @@ class Ledger:
             forward -= off * flops.by_parameter.get(name, 0.0)
             backward -= off * flops.input_gradients.get(name, 0.0)
             missing = 1 - self.gradient_steps.get(name, 0) / (steps * size)
-            gradient -= missing * flops.by_parameter.get(name, 0.0)
+            # `frozen` has already been subtracted
+            cost = flops.by_parameter.get(name, 0.0) - flops.frozen.get(name, 0.0)
+            gradient -= missing * cost
         return TrainingFlops(forward, backward, gradient)
 
     def saved(self, forward: Mapping[str, float]) -> float:

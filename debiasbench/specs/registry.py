@@ -221,7 +221,10 @@ class Registry(Mapping[str, Entry[C]]):
             return own[rest], {}
         hint = self.unloaded
         if place := source_file.place_in_spec(name):
-            hint = f"It is a class of a file: write --{self.kind} FOLDER/{place}"
+            hint = (
+                f"It is a class of a file, which `debiasbench run --{self.kind} FOLDER/{place}` "
+                "loads. To use its records in other ways, register it in a package"
+            )
         raise UnknownNameError(self.kind, name, self.display_names(), hint=hint)
 
     def _of_file(self, name: str) -> Entry[C]:

@@ -93,8 +93,8 @@ def of_class(cls: type) -> FileClass:
     content = _read(Path(file)) if file else _cell(cls)
     if not content:
         raise OptionError(
-            f"The source of class {cls.__name__} cannot be read, so nothing could tell its results "
-            "from those of another version. Define it in a file or in a notebook"
+            f"The source of class {cls.__name__} cannot be read, so results of different versions "
+            "could not be distinguished. Define it in a file or in a notebook"
         )
     digest = hashlib.sha256(content).hexdigest()[:8]
     place = Path(file).name if file else "notebook"

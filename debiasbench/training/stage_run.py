@@ -233,10 +233,11 @@ class StageRun:
             self._rules.load_state_dict(state["rules"])
         rank = self._execution.team.rank
         _set_random_state(self._execution.device, state["random"][rank])
-        if "generators" in state:  # not in checkpoints of older versions
-            set_global_state(state["generators"][rank])
+        set_global_state(state["generators"][rank])
         vars(self.step.flops).update(state["flops"])
-        self._curves = {name: list(values) for name, values in state["curves"].items()}
+        # a run that follows no rules must not keep validation results of one that does
+        names = state["curves"] if self._rules is not None else ["loss"]
+        self._curves = {name: list(state["curves"].get(name, [])) for name in names}
         self.at.load_state_dict(state["at"])
         self.step.counted = self.at.counted
 

@@ -187,6 +187,13 @@ def test_the_table_takes_metric_rule_baseline_and_format(debiasbench: Cli) -> No
     ]
 
 
+def test_the_baseline_may_be_written_as_the_method_was(debiasbench: Cli) -> None:
+    words = ("debiasbench:erm", "upweight", "--seeds", "0-1", "--baseline", "debiasbench:erm")
+    result = compare(debiasbench, *words)
+    assert result.exit_code == 0, result.stderr
+    assert "minus erm, points" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

@@ -114,6 +114,16 @@ def test_results_are_those_of_before_after_a_change() -> None:
         assert torch.equal(trained(), before)
 
 
+def test_filters_that_make_warnings_errors_are_put_back() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        with restored() as changes:
+            warnings.resetwarnings()
+        assert "warning filters" in changes.names
+        with pytest.raises(ResourceWarning):
+            warnings.warn("a file was not closed", ResourceWarning, stacklevel=1)
+
+
 def test_random_states_are_restored_without_mention() -> None:
     def draw() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(1))

@@ -87,6 +87,12 @@ def test_a_group_without_samples_has_no_weight_and_a_huge_one_keeps_its_own(sche
     assert weights.sum().item() == close(2)
 
 
+def test_effective_numbers_are_exact_for_beta_near_1() -> None:
+    # 1 - beta^n is about n (1 - beta), so the weights are those of the inverse
+    weights = group_weights(torch.tensor([100, 10]), "effective", beta=1 - 1e-10)
+    assert weights.tolist() == close(group_weights(torch.tensor([100, 10]), "inverse").tolist())
+
+
 def test_a_weighted_loss_is_divided_by_the_number_of_samples() -> None:
     loss = WeightedCrossEntropy(Given(), torch.tensor([2.0, 0.5]))
     assert loss(batch()).item() == close((2 * 0.239545 + 0.5 * 1.551445) / 2)

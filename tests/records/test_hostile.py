@@ -63,6 +63,16 @@ BAD = {
         altered("provenance", arithmetic={"precision": ["fp32"]}),
         "the precision in the provenance is not a name",
     ),
+    "no classes": (
+        altered(
+            "task",
+            classes=[],
+            biases=[],
+            aligned=[],
+            group_counts={"train": [], "val": [], "test": []},
+        ),
+        "group counts of train",
+    ),
     "too many samples": (
         altered("task", group_counts={"train": [2**63] * 4, "val": [10] * 4, "test": [10] * 4}),
         "group counts of train",

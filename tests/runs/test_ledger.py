@@ -90,6 +90,21 @@ def test_a_changed_mapping_has_no_effect_on_the_result() -> None:
     assert all(v.any() for kept in trained.checkpoints.values() for v in kept.state.values())
 
 
+@pytest.mark.parametrize("change", ["head", "half"])
+def test_a_network_that_was_changed_after_its_stage_is_an_error_of_the_method(change: str) -> None:
+    def body(lab: Any) -> Any:
+        trained = lab.train(lab.model(), name="train")
+        network = trained.objective.network
+        if change == "half":
+            network.half()
+        else:
+            network[-1] = torch.nn.Sequential(torch.nn.Linear(8, 2))  # other parameter names
+        return trained
+
+    with pytest.raises(PluginError, match="method 'm' changed weights after"):
+        run(body)
+
+
 def test_weights_of_a_checkpoint_that_were_changed_in_place_are_refused() -> None:
     def change(lab: Any) -> Any:
         stage = lab.train(lab.model(), name="train")

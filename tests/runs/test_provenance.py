@@ -74,16 +74,29 @@ def test_what_is_already_done_says_that_the_code_of_its_plugin_has_changed(
     again = debiasbench(*run, extra=extra).stdout
     assert "Already done on " in again
     assert said not in again
-    assert "other code" not in debiasbench(*compare, extra=extra).stderr
+    assert "another version of the code" not in debiasbench(*compare, extra=extra).stderr
     file.write_text(MINE + "# another line\n")
     provenance._code.cache_clear()
     assert said in debiasbench(*run, extra=extra).stdout
-    assert "Warning: 1 run already done with other code of acme 1.0 than now" in (
+    assert "Warning: 1 finished run used another version of the code of acme 1.0" in (
         debiasbench(*compare, extra=extra).stderr
     )
     fresh = debiasbench(*run, "--overwrite", "always", extra=extra).stdout
     assert "Already done" not in fresh
     assert said not in debiasbench(*run, extra=extra).stdout
+
+
+def test_the_record_of_a_plugin_that_is_not_installed_now_is_shown(
+    debiasbench: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugin_that_goes.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    extra = (importlib.import_module("plugin_that_goes"),)
+    debiasbench("run", "--method", "mine", "--dataset", "toy", extra=extra)
+    (path,) = Path("results").glob("*.json")
+    shown = debiasbench("run", "--spec", path)
+    assert shown.exit_code == 0, shown.stderr
+    assert "Already done on " in shown.stdout
 
 
 def test_a_record_has_no_digest_of_what_is_builtin(tmp_path: Path) -> None:

@@ -30,8 +30,7 @@ def claimed(whole: Path, verb: str = "imported") -> Iterator[None]:
             stack.enter_context(locked(whole.parent, whole.name, wait="if void"))
         except LockHeldError as error:
             raise BusyError(
-                f"Another process is importing {whole.name!r} ({error.holder}). "
-                "Wait for it, or choose another name"
+                f"{whole.name!r} is being imported or removed by {error.holder}. Wait for it"
             ) from error
         stack.callback(_clean_up_quietly, whole)
         _clean_up(whole)
