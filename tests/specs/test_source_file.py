@@ -147,7 +147,7 @@ def test_an_error_in_the_file_names_its_line(code: str, complaint: str, file: Pa
 
 def test_a_spec_of_a_file_that_is_not_there_says_what_to_write(file: Path) -> None:
     name = make_spec(Plugins(), method=f"{file}:Mine").method.name
-    with pytest.raises(UnknownNameError, match=r"write --method FOLDER/my\.py:Mine"):
+    with pytest.raises(UnknownNameError, match=r"run --method FOLDER/my\.py:Mine` "):
         Plugins().methods.find(name)
 
 

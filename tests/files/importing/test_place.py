@@ -105,7 +105,7 @@ def test_a_data_root_that_cannot_be_written_is_an_error(birds: Source, tmp_path:
 
 def test_the_same_name_is_imported_by_one_process_at_a_time(birds: Source, tmp_path: Path) -> None:
     with place.claimed(tmp_path / "imported" / "birds"):
-        with pytest.raises(BusyError, match="Another process is importing 'birds'"):
+        with pytest.raises(BusyError, match="'birds' is being imported or removed by"):
             import_data("birds", birds, tmp_path)
         import_data("other", birds, tmp_path)
 
