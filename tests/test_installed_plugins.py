@@ -219,11 +219,3 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
     assert "| equal" in outputs["debiasbench leaderboard"]
     assert "1 passed" in outputs["pytest -q test_equal.py"]
     assert "4 passed" in outputs["pytest -q test_kinds.py"]
-
-    # the page describes the error of a missing declaration
-    module = site / "debiasbench_equal.py"
-    text = module.read_text()
-    module.write_text(text.replace('    supervision = Supervision(train="groups")\n', ""))
-    done = call("debiasbench run --method equal --epochs 2 --overwrite always", folder, site)
-    assert done.returncode == 5
-    assert 'supervision = Supervision(train="groups")' in done.stderr
