@@ -21,7 +21,7 @@ from debiasbench.cli.show import show
 from debiasbench.cli.suite import suite
 from debiasbench.cli.sweep import sweep
 from debiasbench.cli.verify import verify
-from debiasbench.common.errors import DebiasbenchError
+from debiasbench.common.errors import DebiasbenchError, Interrupted
 from debiasbench.common.processes import speaks
 from debiasbench.common.wording import printable, shortened
 
@@ -65,7 +65,7 @@ class _Group(click.Group):
             raise  # click handles these
         except KeyboardInterrupt:
             click.echo("Interrupted: nothing was stored", err=True)
-            ctx.exit(130)
+            ctx.exit(Interrupted.NOTHING_STORED)
         except SystemExit as error:  # commands of this package raise click's exceptions
             raise _one_line(f"A plugin or library called sys.exit({error.code!r})", 3) from error
         except DebiasbenchError as error:

@@ -106,14 +106,13 @@ def compare(
     specs = comparison.specs(plugins, options.data_root, options.precision())
     runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     try:
-        heads = {label: runs.head(number, label) for number, label in enumerate(specs, 1)}
-        pending = runs.pending(specs)
+        heads, pending = runs.heads(specs), runs.pending(specs)
         for label, spec in (runs.loadable(pending) if pending else {}).items():
             check()
             runs.attempt(heads[label], spec)
     except (KeyboardInterrupt, Interrupted) as error:
-        say(f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True)
-        click.get_current_context().exit(getattr(error, "exit_code", 130))
+        runs.say_interrupted()
+        click.get_current_context().exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
     finally:
         runs.close()
     say(runs.tally, err=True)

@@ -101,12 +101,11 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
     from debiasbench.files.sheet import group_table
 
     plugins = load_plugins()
-    dataset = _dataset(plugins, name, settings, data_root)
+    in_spec, dataset = _dataset(plugins, name, settings, data_root)
     if any(not source.exists() for source in dataset.sources(data_root)) and dataset.downloads:
         with display("bytes") as progress:
             fetch(dataset.downloads, data_root, progress=progress)
-    found, _ = find_dataset(plugins, name, data_root)
-    task = task_cache.load(plugins.datasets.name_in_spec(found), dataset, data_root)
+    task = task_cache.load(in_spec, dataset, data_root)
     say(f"{name} is ready: {_samples(task)}\n")
     say(group_table(task))
 
@@ -189,9 +188,8 @@ def show(
     from debiasbench.records.store import write_bytes
 
     plugins = load_plugins()
-    dataset = _dataset(plugins, name, settings, data_root)
-    found, _ = find_dataset(plugins, name, data_root)
-    task = task_cache.load(plugins.datasets.name_in_spec(found), dataset, data_root)
+    in_spec, dataset = _dataset(plugins, name, settings, data_root)
+    task = task_cache.load(in_spec, dataset, data_root)
     say(group_table(task))
     samples = dict(task.splits())[split]  # type: ignore[index]
     if out is None and not is_drawable(samples):
@@ -219,14 +217,18 @@ def _times(size: tuple[int, ...]) -> str:
     return "x".join(map(str, size)) or "1"
 
 
-def _dataset(plugins: Plugins, name: str, settings: tuple[str, ...], data_root: Path) -> Dataset:
+def _dataset(
+    plugins: Plugins, name: str, settings: tuple[str, ...], data_root: Path
+) -> tuple[str, Dataset]:
+    """Return a data set that a person named, and its name in a spec."""
     from debiasbench.common.options import parse
     from debiasbench.specs.words import read_options
 
     name, implied = find_dataset(plugins, name, data_root)
     entry, fixed = plugins.datasets.find(name)
     options = {**implied, **read_options(settings, "dataset"), **fixed}
-    return parse(entry.load(), options, owner=f"dataset {name}")
+    dataset = parse(entry.load(), options, owner=f"dataset {name}")
+    return plugins.datasets.name_in_spec(name), dataset
 
 
 def _state(dataset: Dataset, root: Path) -> tuple[str, str]:

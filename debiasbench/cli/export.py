@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from debiasbench.cli.common import (
-    debug_option,
-    load_plugins,
-    say,
-)
+from debiasbench.cli.common import debug_option, load_plugins, say
 from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 class Runs:
     """Runs specs in one session and prints a line for each; the first run opens the session.
 
-    `quiet`: whether to show no progress within a run. `elsewhere`: whether to print a line for a
-    run that another process is training. `err`: whether to print all lines on stderr. `tally`: the
-    number of runs by outcome.
+    `quiet`: whether to show no progress within a run. `err`: whether to print all
+    lines on stderr. `tally`: the number of runs by outcome.
     """
 
     def __init__(
@@ -41,13 +40,12 @@ class Runs:
         total: int,
         *,
         quiet: bool = False,
-        elsewhere: bool = True,
         err: bool = False,
     ) -> None:
         from debiasbench.records.store import Store
 
         self._plugins, self._options, self._overwrite = plugins, options, overwrite
-        self._quiet, self._elsewhere, self._err = quiet, elsewhere, err
+        self._quiet, self._err = quiet, err
         self._store = Store(options.results)
         self._session: Session | None = None
         self._paths: list[Path] = []  # of the records of all attempted runs
@@ -82,10 +80,11 @@ class Runs:
             )
         return {title: spec for title, spec in specs.items() if title not in lost}
 
-    def head(self, number: int, label: str) -> str:
-        """Return the beginning of the line of a run, such as " 3/12  density=0.05 seed=1"."""
+    def heads(self, labels: Iterable[str]) -> dict[str, str]:
+        """Return the beginning of each run's line, such as " 3/12  density=0.05 seed=1"."""
         total = self.tally.total
-        return f"{number:>{len(str(total))}}/{total}  {label}"
+        width = len(str(total))
+        return {label: f"{i:>{width}}/{total}  {label}" for i, label in enumerate(labels, 1)}
 
     def attempt(self, head: str, spec: Spec) -> Attempt:
         """Run a spec, print a line that begins with `head`, and count it."""
@@ -113,6 +112,10 @@ class Runs:
         paths |= dict.fromkeys(self._paths)
         return [path for path in paths if path.exists()]
 
+    def say_interrupted(self) -> None:
+        """Print that the command was interrupted, and the number of runs by outcome."""
+        say(f"Interrupted. The records of finished runs are stored. {self.tally}", err=True)
+
     def close(self) -> None:
         """Close the session, if it was opened; name plugins that changed since runs were made."""
         for plugin, runs in self._changed.items():
@@ -130,7 +133,7 @@ class Runs:
         return self._session
 
     def _report(self, head: str, outcome: Attempt) -> None:
-        if outcome.state == "elsewhere" and self._elsewhere:
+        if outcome.state == "elsewhere":
             say(f"{head}  is being trained by another process", err=self._err)
         elif outcome.state == "failed":
             if outcome.error is not None and click.get_current_context().meta.get("debug"):

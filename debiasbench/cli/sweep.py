@@ -88,7 +88,7 @@ def sweep(
         if worker is not None:
             _work(worker, runs, named)
             return
-        heads, pending = _heads(runs, named), runs.pending(named)
+        heads, pending = runs.heads(named), runs.pending(named)
         first, others = _divided(pending, len(pending) if limit is None else limit)
         if dry_run:
             say("".join(f"{heads[label]}\n" for label in first), nl=False)
@@ -102,7 +102,7 @@ def sweep(
                 _one_by_one(runs, heads, {**first, **others}, keep_going=keep_going, limit=limit)
     except (KeyboardInterrupt, Interrupted) as error:
         if worker is None:
-            say(f"Interrupted. The records of finished runs are stored. {runs.tally}", err=True)
+            runs.say_interrupted()
         context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
     finally:
         runs.close()
@@ -164,16 +164,11 @@ def _share_out(
 
 def _work(ends: str, runs: Runs, named: Mapping[str, Spec]) -> None:
     """Attempt the runs that the parent process hands out."""
-    heads = _heads(runs, named)
+    heads = runs.heads(named)
     with stopped_by_signals() as stop:
         orders = Orders(ends, stop)
         for label in orders:
             orders.report(runs.attempt(heads[label], named[label]))
-
-
-def _heads(runs: Runs, named: Mapping[str, Spec]) -> dict[str, str]:
-    """Return the beginning of the line of each run, by label."""
-    return {label: runs.head(number, label) for number, label in enumerate(named, 1)}
 
 
 def _words(context: click.Context, **other: object) -> list[str]:

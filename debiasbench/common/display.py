@@ -22,7 +22,6 @@ from debiasbench.common.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
     from typing import Self
 
     from rich.progress import ProgressColumn, TaskID
@@ -79,12 +78,7 @@ class Bar(Progress):
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def begin(self, title: str, metric: str | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from debiasbench.common.wording import listed, shown
+from debiasbench.common.wording import joined, listed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +15,7 @@ LONGEST = 100  # characters of a name; nothing is similar to a longer one
 
 
 class DebiasbenchError(Exception):
-    """An error whose message says what to do; the command line prints it as one line."""
+    """An error with advice in its message; the command line prints it as one line."""
 
     exit_code = 1
 
@@ -154,10 +154,7 @@ class RecordError(DebiasbenchError):
 def suggestion(name: str, known: Iterable[str], most: int = 1) -> str:
     """Return ` Did you mean 'x'?` with up to `most` close names, or an empty string."""
     close = [repr(other) for other in close_names(name, known, most)]
-    if not close:
-        return ""
-    *others, last = close
-    return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+    return f" Did you mean {joined(close, 'or')}?" if close else ""
 
 
 def close_names(name: str, known: Iterable[str], most: int = 1) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import Interrupted
 from debiasbench.common.global_state import restored
+from debiasbench.common.wording import joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,8 +45,8 @@ def contained(
     finally:
         if changes.names:
             report(
-                f"{owner} changed {_listed(changes.names)}, which would change the results of "
-                "other methods. The change was undone"
+                f"{owner} changed {joined(changes.names, 'and')}, which would change the results "
+                "of other methods. The change was undone"
             )
         for left in _endless(set(threading.enumerate()) - threads):
             report(
@@ -161,7 +162,3 @@ def _package(each: TracebackType) -> str:
 def trace(error: BaseException) -> str:
     """Return the traceback of an error as text."""
     return "".join(traceback.format_exception(error))
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

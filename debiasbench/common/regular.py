@@ -15,7 +15,7 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
     """Return the content of a regular file of at most `most` bytes, of any size if None.
 
     FIFOs and devices are refused before they are opened, because reading them may never end.
-    Raises `OSError`; its `strerror` says what is wrong.
+    Raises `OSError`; its `strerror` is the reason.
     """
     _check(path.stat(), path, most)
     # between the two checks the file may have become a FIFO, which must not block

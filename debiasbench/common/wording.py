@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 VALUE = 80  # characters of a value in a message
 NAMES = 400  # characters of a list of names in a message
@@ -44,6 +44,12 @@ def shown(value: object) -> str:
         return shortened(repr(value), VALUE)
     except (RecursionError, ValueError):  # Python does not write integers of 5,000 digits
         return f"<{type(value).__name__} that is too large to print>"
+
+
+def joined(names: Sequence[str], word: str) -> str:
+    """Return "a", "a and b" or "a, b and c", where `word` is "and"; at least one name."""
+    *others, last = names
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def listed(names: Collection[str], most: int = NAMES) -> str:

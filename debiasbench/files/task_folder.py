@@ -30,7 +30,7 @@ FACTS = "task.json"
 CHUNK = 1 << 24  # bytes hashed and written at a time, so that no array is copied as a whole
 
 
-class DamagedTask(DataError):  # noqa: N818 - the name says what is wrong
+class DamagedTask(DataError):  # noqa: N818 - the name is the problem
     """A folder does not contain a complete, unchanged task."""
 
 

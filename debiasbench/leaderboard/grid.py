@@ -19,7 +19,7 @@ class Grid:
     """A heading, a table with sections, and the remarks under it.
 
     `sections` names the section of each row; rows of the same section are neighbours. The first
-    remark says what the numbers are.
+    remark describes the numbers.
     """
 
     heading: str

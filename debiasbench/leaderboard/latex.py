@@ -45,7 +45,7 @@ _FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 def latex(grid: Grid) -> str:
-    """Write a table; its caption says what the numbers are, and notes stand below it."""
+    """Write a table; its caption describes the numbers, and the notes are below it."""
     columns = len(grid.header)
     lines = [
         PACKAGES,

@@ -129,9 +129,8 @@ class Provenance(Strict):
     deterministic: bool
     git: str | None  # commit of the debiasbench checkout, with "+changes" if it had changes
     started: str  # UTC, ISO 8601
-    arithmetic: dict[str, Any] = field(
-        default_factory=dict
-    )  # precision, compilation, processes, threads
+    # precision, compilation, processes, threads
+    arithmetic: dict[str, Any] = field(default_factory=dict)
     code: str | None = None  # SHA-256 of the source code; None in records older than schema 2
     # kind -> SHA-256 of the source code of its plugin; only kinds that are not builtin
     plugin_code: dict[str, str] = field(default_factory=dict)

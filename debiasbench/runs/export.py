@@ -33,7 +33,7 @@ from debiasbench.specs.resolve import instance
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from debiasbench.core.model import Model
     from debiasbench.records.record import Record

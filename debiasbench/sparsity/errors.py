@@ -13,19 +13,19 @@ class SparsityError(ValueError):
     """A request that cannot be met, or a state that does not fit; nothing was changed."""
 
 
-class SparsityTooHigh(SparsityError):  # noqa: N818 - it says what is wrong
+class SparsityTooHigh(SparsityError):  # noqa: N818 - the name is the problem
     """A density at which some layer would keep fewer weights than it must."""
 
 
-class NonFiniteGradient(SparsityError):  # noqa: N818 - it says what is wrong
+class NonFiniteGradient(SparsityError):  # noqa: N818 - the name is the problem
     """A NaN or infinite gradient, which an update cannot rank."""
 
 
-class NotAttached(SparsityError):  # noqa: N818 - it says what is wrong
+class NotAttached(SparsityError):  # noqa: N818 - the name is the problem
     """Inactive weights that are not 0: something else than this sparse training changed them."""
 
 
-class CannotCompact(SparsityError):  # noqa: N818 - it says what is wrong
+class CannotCompact(SparsityError):  # noqa: N818 - the name is the problem
     """A network that cannot be traced, or that computes something else without dead channels."""
 
 

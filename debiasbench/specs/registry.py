@@ -17,6 +17,7 @@ from debiasbench.common.errors import OptionError, PluginError, UnknownNameError
 from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.common.names import NAME
 from debiasbench.common.options import check_is_options
+from debiasbench.common.wording import joined
 from debiasbench.specs import source_file
 
 C = TypeVar("C")
@@ -241,7 +242,7 @@ class Registry(Mapping[str, Entry[C]]):
         origins = [str(entry.origin) for entry in entries]
         return (
             f"{'Two' if len(origins) == 2 else len(origins)} distributions register {self.kind} "
-            f"{entries[0].name!r}: {', '.join(origins[:-1])} and {origins[-1]}"
+            f"{entries[0].name!r}: {joined(origins, 'and')}"
         )
 
     def _choices(self, entries: list[Entry[C]]) -> str:

@@ -27,7 +27,7 @@ _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 _CONVERTIBLE = _PLAIN | _ALPHA | {"1", "P", "CMYK", "YCbCr", "LAB", "HSV"}
 
 
-class BadImage(DataError):  # noqa: N818 - the name says what is wrong
+class BadImage(DataError):  # noqa: N818 - the name is the problem
     """A file cannot be used as an image; the message starts with its path."""
 
 

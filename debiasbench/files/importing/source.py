@@ -86,7 +86,7 @@ class Rows:
     classes: frozenset[str] = frozenset()
 
 
-class BadRows(DataError):  # noqa: N818 - the name says what is wrong
+class BadRows(DataError):  # noqa: N818 - the name is the problem
     """Some images cannot be imported; `problems` has all of them, sorted by line."""
 
     def __init__(self, problems: Sequence[Problem], total: int) -> None:
