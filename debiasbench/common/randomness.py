@@ -28,21 +28,106 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *purpose))
 
 
+class Randomness:
+    """The global generators of torch, NumPy and Python as one computation sees them.
+
+    They are seeded when the computation becomes active for the first time. Several computations can
+    take turns: each continues with the states that it left. `device`: of the computation; on CUDA
+    its generator is exchanged as a whole, since graphs keep a reference to it.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed = seed
+        self._own: dict[str, Any] | None = None
+        self._active = False
+        self._default: torch.Generator | None = None
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            self._default = torch.cuda.default_generators[index]
+            self.on_device = self._default.clone_state()
+            self.on_device.manual_seed(seed)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Let the global generators be those of this computation inside the context."""
+        if self._active:
+            yield
+            return
+        self._active = True
+        with self.on_device_active(), seeded(self._seed, devices=self._default is None):
+            if self._own is not None:
+                self._set(self._own)
+            try:
+                yield
+            finally:
+                self._own = self._get()
+                self._active = False
+
+    @contextmanager
+    def on_device_active(self) -> Iterator[None]:
+        """Inside the context, exchange the generator of a CUDA device only."""
+        if self._default is None:
+            yield
+            return
+        outside = self._default.graphsafe_get_state()
+        self._default.graphsafe_set_state(self.on_device)
+        try:
+            yield
+        finally:
+            self._default.graphsafe_set_state(outside)
+
+    def state(self) -> dict[str, Any]:
+        """Return the states of the generators, to rewind them by `set_state`."""
+        with self.active():
+            return self._get()
+
+    def set_state(self, states: Mapping[str, Any]) -> None:
+        """Continue with states that `state` returned."""
+        with self.active():
+            self._set(states)
+
+    def _get(self) -> dict[str, Any]:
+        states = {"host": torch.get_rng_state(), **global_state()}
+        if self._default is not None:
+            states["device"] = self._default.get_state()
+        if self._default is None and torch.accelerator.is_available():
+            states["devices"] = _device_states()
+        return states
+
+    def _set(self, states: Mapping[str, Any]) -> None:
+        torch.set_rng_state(states["host"])
+        set_global_state(states)
+        if self._default is not None:
+            self._default.set_state(states["device"])
+        for index, state in enumerate(states.get("devices", ())):
+            _device_module().set_rng_state(state, index)
+
+
+def _device_module() -> Any:
+    return torch.get_device_module(torch.accelerator.current_accelerator())
+
+
+def _device_states() -> list[torch.Tensor]:
+    return [_device_module().get_rng_state(i) for i in range(torch.accelerator.device_count())]
+
+
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int, *, devices: bool = True) -> Iterator[None]:
     """Seed the global generators of torch, NumPy and Python inside the context.
 
     For code that takes no generator, such as initialisation and dropout. The states of the global
-    generators, those of all devices included, are restored afterwards.
+    generators are restored afterwards. `devices`: whether those of all accelerators are included.
     """
     accelerator = (
-        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        torch.accelerator.current_accelerator()
+        if devices and torch.accelerator.is_available()
+        else None
     )
-    devices = list(range(torch.accelerator.device_count())) if accelerator else []
+    forked = list(range(torch.accelerator.device_count())) if accelerator else []
     kind = {"device_type": accelerator.type} if accelerator else {}
     outside = global_state()
-    with torch.random.fork_rng(devices, **kind):
-        if devices:
+    with torch.random.fork_rng(forked, **kind):
+        if forked:
             torch.manual_seed(seed)
         else:  # the same, but torch would also keep a stack trace for every kind of device
             torch.default_generator.manual_seed(seed)

@@ -43,11 +43,11 @@ class Batches:
         """Samples of the smallest batch of an epoch."""
         return self.epoch_size % self.batch_size or self.largest
 
-    def epoch(self, rng: torch.Generator, device: torch.device | str = "cpu") -> list[Tensor]:
-        """Return an epoch's batches of sample indices, each (B,) int64 on `device`."""
+    def epoch(self, rng: torch.Generator) -> list[Tensor]:
+        """Return an epoch's batches of sample indices, each (B,) int64, on the host."""
         n = len(self.pool)
         if self._pool_weights is None:
             order = torch.randperm(n, generator=rng)
         else:
             order = torch.multinomial(self._pool_weights, n, replacement=True, generator=rng)
-        return list(torch.split(self.pool[order[: self.epoch_size]].to(device), self.batch_size))
+        return list(torch.split(self.pool[order[: self.epoch_size]], self.batch_size))

@@ -24,9 +24,15 @@ class Objective(nn.Module):
     `additive`: whether the loss is a mean over samples, and the loss of a sample does not depend
     on the other samples. Then a batch can be computed in parts, one after the other or by several
     processes.
+
+    `capturable`: whether `forward` does the same in every step, so that a GPU can replay it without
+    Python: no counters or branches in Python, no random numbers of Python or NumPy, and nothing
+    that waits for the device, such as `item()`. It holds for the class that declares it, not for
+    subclasses. Objectives that do not declare it are tried, and trained without graphs if needed.
     """
 
     additive: ClassVar[bool] = False
+    capturable: ClassVar[bool] = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -46,6 +52,7 @@ class CrossEntropy(Objective):
     """Mean cross-entropy of one network; `lab.train` wraps a plain network in it."""
 
     additive: ClassVar[bool] = True
+    capturable: ClassVar[bool] = True
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the mean cross-entropy."""

@@ -20,11 +20,12 @@ class Prepare:
 
     8-bit tensors become float32 in [0, 1]; others are not scaled. Then training batches are
     augmented. Then the task's `mean` is subtracted and the result is divided by its `std`, per
-    channel. Inputs that are a mapping are neither augmented nor normalised.
+    channel. Inputs that are a mapping are neither augmented nor normalised. `augment`: the
+    augmentation, or None.
     """
 
     def __init__(self, task: Task, device: torch.device | str = "cpu") -> None:
-        self._augment: Augment | None = task.augment
+        self.augment: Augment | None = task.augment
         dimensions = max(value.dim() for value in tensors(task.train.x).values())
         shape = [1, -1] + [1] * (dimensions - 2)
         self._mean, self._std = (
@@ -35,13 +36,13 @@ class Prepare:
     @property
     def augments(self) -> bool:
         """Whether training batches are changed at random."""
-        return self._augment is not None
+        return self.augment is not None
 
     def __call__(self, x: Inputs, augment: Generator | None = None) -> Inputs:
         """Prepare samples (B, ...); with a generator, also augment them at random."""
         x = mapped(_scaled, x)
-        if augment is not None and self._augment is not None:
-            x = self._augment(cast("Tensor", x), augment)
+        if augment is not None and self.augment is not None:
+            x = self.augment(cast("Tensor", x), augment)
         if self._mean is not None:
             x = cast("Tensor", x) - self._mean
         if self._std is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,8 @@ class ResizedCropFlip:
         """(B, C, H, W) in [0, 1] -> the same shape; `rng` is on the device of `x`."""
         draws = torch.rand(4, len(x), generator=rng, device=x.device)
         area = self.scale[0] + draws[0] * (self.scale[1] - self.scale[0])  # (B,)
-        low, high = torch.tensor(self.ratio, device=x.device).log()
-        shape = (low + draws[1] * (high - low)).exp()  # (B,)
+        low, span = _shapes(self.ratio)
+        shape = (low + draws[1] * span).exp()  # (B,)
         width, height = (area * shape).sqrt().clamp(max=1), (area / shape).sqrt().clamp(max=1)
         # in coordinates from -1 to 1, a part of width w has its centre between w - 1 and 1 - w
         theta = torch.zeros(len(x), 2, 3, device=x.device, dtype=x.dtype)
@@ -53,6 +54,17 @@ class ResizedCropFlip:
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         part = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
         return _mirrored(part, rng)
+
+
+@functools.cache
+def _shapes(ratio: tuple[float, float]) -> tuple[float, float]:
+    """Return the logarithm of the smallest ratio, and the length of the range, as float32.
+
+    They are computed once and on the host, since a step that is replayed cannot copy tensors to the
+    device.
+    """
+    low, high = torch.tensor(ratio).log()
+    return float(low), float(high - low)
 
 
 def _shifted(x: Tensor, padding: int, rng: Generator) -> Tensor:

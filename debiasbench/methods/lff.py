@@ -28,6 +28,7 @@ class LfFLoss(Objective):
     in a buffer and divided by the largest average of the class, as in the authors' code.
     """
 
+    capturable: ClassVar[bool] = True
     y: Tensor  # (N,)
     average: Tensor  # (2, N) moving averages of losses: biased, debiased
 

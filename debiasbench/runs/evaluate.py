@@ -60,7 +60,7 @@ def evaluate(trained: Trained, splits: Mapping[str, HeldOut], predictor: Predict
             for name, split in splits.items():
                 logits = predictor.predict(trained.objective, split.view)
                 check_logits(logits, len(split.view), len(split.aligned))
-                correct = hits(logits, split.view, len(split.totals))
+                correct = hits(logits, split.view, len(split.totals)).tolist()
                 metrics = accuracies(group_counts(split, correct))
                 results[weights][name] = SplitResult(correct, metrics)
                 key = prediction_key(kept.epoch if kept else None)

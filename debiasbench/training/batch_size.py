@@ -125,8 +125,9 @@ def _fits(stage: Stage, execution: Execution, whole: int, size: int) -> bool:
                 execution.numerics(stage.settings.precision),
                 micro_batch=size if additive else None,
             )
-            index = stage.batches.epoch(generator(0, "memory"), device)[0]
-            step.load(0, index[: whole if additive else size])
+            index = stage.batches.epoch(generator(0, "memory"))[0]
+            step.begin_epoch([index[: whole if additive else size]])
+            step.load(0, 0)
             step.compute()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 from debiasbench.training.device import hardware, prepare_determinism, resolve_device
 from debiasbench.training.distributed import Alone
+from debiasbench.training.graph import CudaGraph
 from debiasbench.training.precision import Numerics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from debiasbench.core.settings import AnyPrecision
     from debiasbench.training.distributed import Team
+    from debiasbench.training.graph import Graph
     from debiasbench.training.precision import Compile
 
 
@@ -21,13 +25,15 @@ if TYPE_CHECKING:
 class Execution:
     """The settings that all stages of a process share.
 
-    `compile`, `deterministic`: see `Numerics`. `team`: the processes that train together.
+    `compile`, `deterministic`: see `Numerics`. `team`: the processes that train together. `graph`:
+    makes an empty graph, in which steps are captured and replayed; None computes all steps eagerly.
     """
 
     device: torch.device
     compile: Compile = "off"
     deterministic: bool = False
     team: Team = field(default_factory=Alone)
+    graph: Callable[[], Graph] | None = None
 
     @classmethod
     def on(
@@ -36,12 +42,17 @@ class Execution:
         *,
         compile: Compile = "off",  # noqa: A002 - what torch calls it
         deterministic: bool = False,
+        graphs: bool = True,
     ) -> Execution:
-        """Return the execution of one process on the device with the name `device`."""
+        """Return the execution of one process on the device with the name `device`.
+
+        `graphs`: whether steps are captured and replayed as graphs, if it is a CUDA device.
+        """
         resolved = resolve_device(device)
         if deterministic:
             prepare_determinism(resolved)
-        return cls(resolved, compile, deterministic)
+        graph = CudaGraph if graphs and resolved.type == "cuda" else None
+        return cls(resolved, compile, deterministic, graph=graph)
 
     def numerics(self, precision: AnyPrecision = "auto") -> Numerics:
         """Return the numerics of a precision.
@@ -49,7 +60,11 @@ class Execution:
         Raises `OptionError` if the device does not support it.
         """
         return Numerics.on(
-            self.device, precision, compile=self.compile, deterministic=self.deterministic
+            self.device,
+            precision,
+            compile=self.compile,
+            deterministic=self.deterministic,
+            graphs=self.graph is not None and self.team.size == 1,
         )
 
     @property

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from debiasbench.core.inputs import Inputs
     from debiasbench.core.settings import AnyPrecision, Precision
 
-Compile = Literal["off", "on", "graphs"]
+Compile = Literal["off", "on"]
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-MODES = {"on": "default", "graphs": "reduce-overhead"}
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,16 @@ class Numerics:
     """How a stage computes; stored in the record of its run.
 
     `precision`: of matrix products and convolutions; weights, sums and the loss are always
-    float32. `compile`: whether networks are compiled ("on"), or compiled and replayed as graphs of
-    the device ("graphs"). `deterministic`: whether only deterministic algorithms are used.
-    `channels_last`: whether images and filters are stored with the channels last.
+    float32. `compile`: whether networks are compiled. `deterministic`: whether only deterministic
+    algorithms are used. `channels_last`: whether images and filters are stored with the channels
+    last. `graphs`: whether steps are captured and replayed as graphs of the device.
     """
 
     precision: Precision
     compile: Compile = "off"
     deterministic: bool = False
     channels_last: bool = False
+    graphs: bool = False
 
     @classmethod
     def on(
@@ -49,8 +49,9 @@ class Numerics:
         precision: AnyPrecision = "auto",
         compile: Compile = "off",  # noqa: A002 - what torch calls it
         deterministic: bool = False,
+        graphs: bool = False,
     ) -> Numerics:
-        """Return the numerics of a device.
+        """Return the numerics of a device. `graphs`: whether it captures and replays graphs.
 
         Precision "auto" is bf16 on an accelerator that supports it, otherwise fp32. Raises
         `OptionError` for a precision that the device does not support.
@@ -62,7 +63,8 @@ class Numerics:
             raise OptionError(f"--precision tf32: {device} does not support TF32. Use fp32")
         if precision in HALF and not torch.amp.is_autocast_available(device.type):
             raise OptionError(f"--precision {precision}: {device} does not support it. Use fp32")
-        return cls(precision, compile, deterministic, channels_last=accelerated)
+        graphs = graphs and precision != "fp16"  # its loss scaler decides on the host
+        return cls(precision, compile, deterministic, channels_last=accelerated, graphs=graphs)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -122,7 +124,7 @@ class Numerics:
             return
         networks = list(module.children())
         for network in networks:  # one graph per batch size: equal runs then have equal graphs
-            network.compile(mode=MODES[self.compile], dynamic=False)
+            network.compile(dynamic=False)
         try:
             yield
         finally:

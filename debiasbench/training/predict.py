@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -102,9 +102,7 @@ class Predictor:
                 if team.size == 1:  # several processes must stop at the same place
                     self._stop.check(" while predicting")
                 if turn % team.size == team.rank or not parts:  # the first part gives the shape
-                    output = compute(numerics.laid_out(view.inputs(part)))
-                    # the next replay of a graph overwrites its outputs
-                    values = output.to(torch.float32, copy=numerics.compile == "graphs")
+                    values = compute(numerics.laid_out(view.inputs(part))).float()
                     if turn % team.size != team.rank:
                         values = torch.zeros_like(values)
                 else:
@@ -117,22 +115,28 @@ class Predictor:
 def check_logits(logits: Tensor, samples: int, classes: int) -> None:
     """Check predictions of a method's network.
 
-    Raises `ValueError` if their shape is not (samples, classes), and `PredictionFailed` for NaN.
-    Infinite logits are allowed, since a class may be excluded by -inf.
+    Raises errors as `check_shape` does, and `PredictionFailed` for NaN. Infinite logits are
+    allowed, since a class may be excluded by -inf.
     """
+    check_shape(logits, samples, classes)
+    if bool(logits.isnan().any()):
+        raise PredictionFailed
+
+
+def check_shape(logits: Tensor, samples: int, classes: int) -> None:
+    """Raise `ValueError` unless the shape of predictions is (samples, classes)."""
     if logits.shape != (samples, classes):
         raise ValueError(
             f"the predictions of {samples} samples have shape {tuple(logits.shape)}, must be "
             f"({samples}, {classes}), a logit for each class"
         )
-    if bool(logits.isnan().any()):
-        raise PredictionFailed
 
 
-def hits(logits: Tensor, view: View, groups: int) -> list[int]:
-    """Return (G,) correctly classified samples per group; `view`: of a `HeldOut`."""
+def hits(logits: Tensor, view: View, groups: int) -> Tensor:
+    """Return (G,) int64 correctly classified samples per group; `view`: of a `HeldOut`."""
     correct = logits.argmax(1) == view.labels["y"]
-    return cast("list[int]", view.labels["group"][correct].bincount(minlength=groups).tolist())
+    none = torch.zeros(groups, dtype=torch.long, device=logits.device)
+    return none.index_add_(0, view.labels["group"], correct.long())
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

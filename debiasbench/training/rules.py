@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from debiasbench.common.errors import PredictionFailed
 from debiasbench.core.stage import Checkpoint
 from debiasbench.records.metrics import GroupCounts, accuracies
 from debiasbench.records.selection import Tracker
-from debiasbench.training.predict import check_logits, hits
+from debiasbench.training.predict import check_shape, hits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,21 +30,37 @@ class FollowedRules:
         self._tracker = Tracker()
         self._states: dict[str, dict[str, Tensor]] = {}
 
-    def after_epoch(self, objective: Objective, epoch: int, *, eligible: bool) -> dict[str, float]:
-        """Evaluate on the validation split; return the mean cross-entropy and the accuracies.
+    def measure(self, objective: Objective) -> Tensor:
+        """Evaluate on the validation split; return what `follow` needs, on the device.
 
-        Their names are "val_loss", "val_unbiased" and so on. `epoch`: from 1. `eligible`: if False,
-        only the rule `last` can select this epoch. Raises errors as `check_logits` does.
+        It is (2 + G,) float64: 1 if a logit is NaN, the mean cross-entropy, and the correctly
+        classified samples per group. Nothing waits for the device. Raises `ValueError` for logits
+        of a wrong shape.
         """
-        view = self._validation.view
+        view, groups = self._validation.view, len(self._validation.totals)
         logits = self._predictor.predict(objective, view)
-        check_logits(logits, len(view), len(self._validation.aligned))
-        correct = hits(logits, view, len(self._validation.totals))
-        metrics = accuracies(group_counts(self._validation, correct))
+        check_shape(logits, len(view), len(self._validation.aligned))
+        loss = F.cross_entropy(logits, view.labels["y"])
+        seen = [logits.isnan().any()[None], loss[None], hits(logits, view, groups)]
+        return torch.cat([value.double() for value in seen])
+
+    def follow(
+        self, objective: Objective, epoch: int, measured: Sequence[float], *, eligible: bool
+    ) -> dict[str, float]:
+        """Keep the weights if a rule selects them; return the mean cross-entropy and accuracies.
+
+        Their names are "val_loss", "val_unbiased" and so on. `epoch`: from 1. `measured`: what
+        `measure` returned. `eligible`: if False, only the rule `last` can select this epoch. Raises
+        `PredictionFailed` for NaN.
+        """
+        failed, loss, *correct = measured
+        if failed:
+            raise PredictionFailed
+        counts = group_counts(self._validation, [int(count) for count in correct])
+        metrics = accuracies(counts)
         improved = self._tracker.update(epoch, metrics if eligible else {})
         if improved != ["last"]:
             self._states |= dict.fromkeys(improved, _copied_state(objective))
-        loss = F.cross_entropy(logits, view.labels["y"]).item()
         return {"val_loss": loss} | {f"val_{name}": value for name, value in metrics.items()}
 
     def checkpoints(self, objective: Objective) -> dict[str, Checkpoint]:

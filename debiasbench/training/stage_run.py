@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,30 +16,27 @@ from debiasbench.common.errors import (
     PredictionFailed,
     TrainingFailed,
 )
-from debiasbench.common.randomness import (
-    derive,
-    generator,
-    global_state,
-    seeded,
-    set_global_state,
-)
+from debiasbench.common.randomness import derive, generator, global_state, set_global_state
 from debiasbench.common.signals import check
 from debiasbench.core.modes import is_finite
 from debiasbench.core.stage import StageCost, Trained
 from debiasbench.sparsity import NonFiniteGradient, NotAttached
 from debiasbench.sparsity.guards import check_reported
 from debiasbench.sparsity.names import named_parameters
+from debiasbench.training.capture import replays
 from debiasbench.training.position import Position
 from debiasbench.training.step import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from torch.optim import Optimizer
 
     from debiasbench.core.component import Component
     from debiasbench.core.stage import Stage
     from debiasbench.training.execution import Execution
+    from debiasbench.training.graph import Graph, Replays
     from debiasbench.training.precision import Numerics
     from debiasbench.training.rules import FollowedRules
 
@@ -52,7 +49,7 @@ class StageRun:
 
     `rules`: the selection rules that are followed after each epoch; None follows no rules.
     `after_epoch`: called with the epoch, from 1, the number of epochs, and the values of the epoch
-    that `Trained.curves` collects.
+    that `Trained.curves` collects. `random`: the global generators of this stage.
     """
 
     def __init__(
@@ -72,66 +69,120 @@ class StageRun:
         self._micro_batch = micro_batch
         observing = {} if observe is None else {"observe": observe}
         self.step = Step(stage, execution, numerics, micro_batch, **observing)
-        self.at = Position()
+        self.random = self.step.random
+        self.at = Position(self.step.losses)
+        self.computed_by: Replays | None = None
+        self._graphs = numerics.graphs
         self._after_epoch = after_epoch
         self._curves: dict[str, list[float]] = {}  # name -> a value for each epoch
 
+    @property
+    def follows(self) -> bool:
+        """Whether selection rules are followed."""
+        return self._rules is not None
+
     @contextmanager
     def started(self) -> Iterator[None]:
-        """Start the components, and seed the global generators, inside the context."""
-        rank = self._execution.team.rank
-        purpose = ["modules"] if rank == 0 else ["modules", rank]
-        stage = self.stage
-        with seeded(derive(stage.seed, *purpose)), _components(stage, self.step.optimizer):
+        """Start the components inside the context."""
+        with ExitStack() as stack:
+            with self.random.active():
+                stack.enter_context(_components(self.stage, self.step.optimizer))
             yield
 
-    def steps(self) -> Iterator[int]:
+    def turns(self) -> Iterator[bool]:
+        """Take all remaining steps, except that the caller computes them.
+
+        Yields True when a step is loaded, which must then be computed, inside `explained`; and
+        False when the step is over. Raises `TrainingFailed` at the end of an epoch in which a loss
+        was not finite.
+        """
+        stage, at, step = self.stage, self.at, self.step
+        epochs = -(-stage.steps // len(stage.batches))
+        batches = self._batches(at.epoch)
+        for epoch in range(at.epoch, epochs):
+            batches = batches[: stage.steps - (at.step - at.batch)]
+            at.epoch = epoch
+            step.begin_epoch(batches, at.batch)
+            while at.batch < len(batches):
+                check()  # `StageTraining` holds it, to write a checkpoint first
+                with self._on_host():
+                    step.load(at.step, at.batch)
+                yield True
+                with self._on_host(), self.explained():
+                    step.settle()
+                at.advance(step.samples)
+                yield False
+            if epoch + 1 < epochs:  # the device is still busy with the steps of this epoch
+                batches = self._batches(epoch + 1)
+            with self.random.active():
+                self._end_epoch(epoch, epochs)
+
+    def steps(self, new_graph: Callable[[], Graph] | None = None) -> Iterator[int]:
         """Take all remaining steps; after each, yield the number of steps taken so far.
 
-        Raises `TrainingFailed` at the end of an epoch in which a loss was not finite.
+        `new_graph`: see `Replays`. Raises errors as `turns` does.
         """
-        stage, at, device = self.stage, self.at, self._execution.device
-        epochs = -(-stage.steps // len(stage.batches))
-        for epoch in range(at.epoch, epochs):
-            batches = stage.batches.epoch(generator(stage.seed, "order", epoch), device)
-            batches = batches[: stage.steps - (at.step - at.batch)]
-            at.begin(epoch, len(batches), device)
-            stage.view.samples.expect(batches[at.batch :])
-            for index in batches[at.batch :]:
-                check()  # `Sequential` holds it, to write a checkpoint first
-                self._take(index)
-                yield at.step
-            values = {"loss": at.end_epoch(stage.name)}
+        replays = self.replays(new_graph)
+        for loaded in self.turns():
+            if not loaded:
+                yield self.at.step
+                continue
+            errors = replays.compute(self.step.samples, eager=self.step.eager)
+            for error in errors.values():
+                with self.explained():
+                    raise error
+
+    def replays(self, new_graph: Callable[[], Graph] | None) -> Replays:
+        """Return what computes the steps; see `Replays`. It is kept as `computed_by`."""
+        self.computed_by = replays([self.step], [self.stage], new_graph if self._graphs else None)
+        return self.computed_by
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise `TrainingFailed` for a gradient that is not finite."""
+        try:
+            yield
+        except NonFiniteGradient as error:
+            at, name = self.at, self.stage.name
+            loss = at.check_finite(name, at.batch + 1)
+            raise TrainingFailed(name, at.step, loss, "A gradient") from error
+
+    def _on_host(self) -> AbstractContextManager[None]:
+        """Let components that draw random numbers find the generators of this stage.
+
+        With graphs, only those of a step that an update follows do so; it saves time.
+        """
+        return self.random.active() if not self._graphs or self.step.eager else nullcontext()
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        return self.stage.batches.epoch(generator(self.stage.seed, "order", epoch))
+
+    def _end_epoch(self, epoch: int, epochs: int) -> None:
+        """Validate, and read the results of the epoch from the device, all at once."""
+        stage, at, rules = self.stage, self.at, self._rules
+        losses, measured = at.losses[: at.batch].double(), None
+        try:
             for component in stage.components:
                 component.on_epoch_end(epoch)
-            if self._rules is not None:
-                eligible = all(component.settled() for component in stage.components)
-                values |= self._validated(self._rules, epoch + 1, eligible=eligible)
-                self.step.schedule.after_epoch(values["val_loss"])
-            for name, value in values.items():
-                self._curves.setdefault(name, []).append(value)
-            if self._after_epoch is not None:
-                self._after_epoch(epoch + 1, epochs, values)
-
-    def _validated(self, rules: FollowedRules, epoch: int, *, eligible: bool) -> dict[str, float]:
-        """Follow the selection rules after an epoch; return the validation loss and metrics."""
-        try:
-            return rules.after_epoch(self.stage.objective, epoch, eligible=eligible)
-        except PredictionFailed as error:
-            raise PredictionFailed(self.stage.name, self.at.step - 1) from error
-
-    def _take(self, index: Tensor) -> None:
-        at, step = self.at, self.step
-        step.load(at.step, index)
-        try:
-            step.compute()
-            at.losses[at.batch] = step.loss  # read once per epoch, to not wait for the device
-            step.settle()
-        except NonFiniteGradient as error:
-            at.losses[at.batch] = step.loss
-            loss = at.check_finite(self.stage.name, at.batch + 1)
-            raise TrainingFailed(self.stage.name, at.step, loss, "A gradient") from error
-        at.advance(len(index))
+            if rules is not None:
+                measured = rules.measure(stage.objective)
+        except Exception:
+            at.check_finite(stage.name, at.batch)  # a loss that is not finite comes before
+            raise
+        host = losses.cpu() if measured is None else torch.cat([losses, measured]).cpu()
+        values = {"loss": at.end_epoch(stage.name, host[: len(losses)])}
+        if rules is not None:
+            eligible = all(component.settled() for component in stage.components)
+            try:
+                found = host[len(losses) :].tolist()
+                values |= rules.follow(stage.objective, epoch + 1, found, eligible=eligible)
+            except PredictionFailed as error:
+                raise PredictionFailed(stage.name, at.step - 1) from error
+            self.step.schedule.after_epoch(values["val_loss"])
+        for name, value in values.items():
+            self._curves.setdefault(name, []).append(value)
+        if self._after_epoch is not None:
+            self._after_epoch(epoch + 1, epochs, values)
 
     def check_finite(self) -> None:
         """Raise `TrainingFailed` if a loss of this epoch or a weight is not finite."""
@@ -187,6 +238,7 @@ class StageRun:
             seconds=self._seconds(),
             flops=at.samples * self._flops_per_sample(),
             micro_batch=None if parts is None or parts >= whole else parts,
+            eager="" if self.computed_by is None else self.computed_by.reason,
         )
 
     def _flops_per_sample(self) -> float:
@@ -209,6 +261,10 @@ class StageRun:
 
     def state_dict(self) -> dict[str, object]:
         """Return everything that resuming bit for bit needs, from all processes of the team."""
+        with self.random.active():
+            return self._state()
+
+    def _state(self) -> dict[str, object]:
         stage = self.stage
         return {
             "objective": stage.objective.state_dict(),
@@ -224,6 +280,10 @@ class StageRun:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state, inside `started`."""
+        with self.random.active():
+            self._load(state)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         stage = self.stage
         stage.objective.load_state_dict(state["objective"])
         self.step.load_state_dict(state)

@@ -15,7 +15,7 @@ from debiasbench.common.atomic import write_whole
 from debiasbench.common.canonical import digest
 from debiasbench.common.errors import StoreError
 from debiasbench.common.folders import entries, status
-from debiasbench.common.locks import LockHeldError, locked, remove_leftovers
+from debiasbench.common.locks import LockHeldError, Wait, locked, remove_leftovers
 from debiasbench.training import checkpoint
 
 if TYPE_CHECKING:
@@ -70,8 +70,11 @@ class StageStore:
         *,
         shared: bool,
         check: Callable[[], object] = lambda: None,
+        wait: Wait = "always",
     ) -> Iterator[StoredStage]:
         """Lock a stage while it is trained; other processes that need the same stage wait.
+
+        `wait`: see `debiasbench.common.locks.locked`.
 
         `content`: everything else that decides the stage, as JSON. `shared`: whether other runs
         can use the stage. `check` is called while waiting, and can raise to end the wait. Raises
@@ -81,7 +84,8 @@ class StageStore:
         folder = self.folder / digest(key)[:32]
         with ExitStack() as stack:
             try:
-                lock = locked(self.folder, folder.name, purpose=f"stage {name!r}", check=check)
+                purpose = f"stage {name!r}"
+                lock = locked(self.folder, folder.name, wait=wait, purpose=purpose, check=check)
                 stack.enter_context(lock)
                 folder.mkdir(exist_ok=True)
             except OSError as error:

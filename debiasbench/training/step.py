@@ -1,10 +1,10 @@
 """The training step: the only forward pass, backward pass and optimizer step of the package.
 
-A step has three parts. `load` copies the batch to the device and makes the decisions that need
-Python. `compute` only uses tensors: it does not wait for the device and changes no Python state,
-so a device can capture it and replay it. `settle` does occasional work on the host. Three kinds
-of steps may wait for the device and must run eagerly: the first step, steps that the update of a
-component follows, and steps in fp16.
+A step has three parts. `load` makes the decisions that need Python, and copies the batch to the
+device if the samples are not there. `compute` only uses tensors: it does not wait for the device
+and changes no Python state, so a device can capture it and replay it (`training.graph`). It finds
+its batch by a counter on the device, so between two replays nothing must be copied. `settle` does
+occasional work on the host. Some steps may wait for the device and always run eagerly: see `eager`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from debiasbench.common.errors import OptionError
-from debiasbench.common.randomness import derive
+from debiasbench.common.randomness import Randomness, derive
+from debiasbench.core.inputs import tensors
 from debiasbench.core.modes import normalises
 from debiasbench.sparsity import Flops, count_flops
 from debiasbench.training.optimizers import Schedule, make_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from debiasbench.core.component import Component
     from debiasbench.core.data import Batch
@@ -41,6 +42,8 @@ class Step:
 
     `micro_batch`: samples computed at a time; None computes the whole batch. `observe` is called
     after each part of a step with its name: data, forward, backward, optimizer or sparsity.
+    `losses`: of the steps of this epoch, (steps per epoch,) on the device, allocated once.
+    `random`: the global generators, from which modules such as dropout draw.
     """
 
     def __init__(
@@ -54,38 +57,87 @@ class Step:
         device = execution.device
         self._stage, self._device, self._numerics = stage, device, numerics
         self._team, self._micro_batch, self._observe = execution.team, micro_batch, observe
+        rank = execution.team.rank
+        purpose = ["modules"] if rank == 0 else ["modules", rank]
+        self.random = Randomness(derive(stage.seed, *purpose), device)
         self._extra = {name: values.to(device) for name, values in stage.extra.items()}
         self._at_least = 1 + normalises(stage.objective)  # samples in a part
-        self.optimizer = make_optimizer(stage.objective.parameters(), stage.settings)
+        self.optimizer = make_optimizer(
+            stage.objective.parameters(), stage.settings, tensor_lr=numerics.graphs
+        )
         self.schedule = Schedule(
             self.optimizer, stage.settings, steps=stage.steps, steps_per_epoch=len(stage.batches)
         )
         self._scaler = numerics.scaler(device)
         self._augment = torch.Generator(device) if stage.view.prepare.augments else None
         self.loss = torch.zeros((), device=device)  # of the last step
+        self.losses = torch.zeros(len(stage.batches), device=device)
         self.flops = Flops()  # of the first forward pass, of `counted` samples
         self.counted = 0
         self._number = 0
-        self._index = torch.empty(0, dtype=torch.long)
-        self._stored: Inputs | None = None  # the batch, if samples are copied batch by batch
+        self._batches: Sequence[Tensor] = ()  # of this epoch
+        self._order = torch.zeros(stage.batches.epoch_size, dtype=torch.long, device=device)
+        self._turn = torch.zeros((), dtype=torch.long, device=device)  # the batch that is next
+        self._places = torch.arange(stage.batches.largest, device=device)
+        self._copied: dict[int, Inputs] = {}  # by size: the batch, if samples are not resident
+        self.samples = 0  # of the loaded batch
         self._counting = 0
         never = [False] * len(stage.components)
         self._follows = never  # for each component: whether its update follows this step
         self._postponed = never  # for each component: whether fp16 skipped the step of its update
 
-    def load(self, number: int, index: Tensor) -> None:
-        """Prepare step `number` (from 0) on the samples at `index` (B,)."""
-        stage, samples = self._stage, self._stage.view.samples
-        self._number, self._index = number, index
+    def begin_epoch(self, batches: Sequence[Tensor], turn: int = 0) -> None:
+        """Begin an epoch of batches of sample indices, or continue with batch `turn`."""
+        self._batches = batches
+        order = torch.cat(list(batches))
+        self._order[: len(order)].copy_(order)
+        self._turn.fill_(turn)
+        self._stage.view.samples.expect(batches[turn:])
+
+    def load(self, number: int, turn: int) -> None:
+        """Prepare step `number` (from 0), on batch `turn` of the epoch."""
+        stage, samples, index = self._stage, self._stage.view.samples, self._batches[turn]
+        self._number, self.samples = number, len(index)
         if self._augment is not None:  # seeded for each step, so it has no state to restore
             self._augment.manual_seed(derive(stage.seed, "augment", number))
-        self._stored = None if samples.resident else samples.take(index)
+        if not samples.resident:
+            self._copy(samples.take(index))
         due = [component.due(number) for component in stage.components]
         self._follows = [d or late for d, late in zip(due, self._postponed, strict=True)]
         self._postponed = [False] * len(due)
 
+    def _copy(self, batch: Inputs) -> None:
+        """Copy a batch to the place where `compute` reads batches of its size."""
+        place = self._copied.setdefault(self.samples, batch)
+        if place is not batch:
+            for old, new in zip(tensors(place).values(), tensors(batch).values(), strict=True):
+                old.copy_(new)
+
+    @property
+    def eager(self) -> bool:
+        """Whether the loaded step must run eagerly.
+
+        This holds for the first step, in which FLOPs are counted, for steps that the update of a
+        component follows, in fp16, whose loss scaler decides on the host, and for teams of several
+        processes.
+        """
+        first = self.counted == 0
+        return first or any(self._follows) or self._scaler.is_enabled() or self._team.size > 1
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """The generators that `compute` draws from, without the global ones."""
+        return [] if self._augment is None else [self._augment]
+
+    def changed(self) -> list[Tensor]:
+        """Return all tensors that `compute` changes: weights, buffers, optimizer state, losses."""
+        objective, state = self._stage.objective, self.optimizer.state
+        kept = [v for values in state.values() for v in values.values() if isinstance(v, Tensor)]
+        own = [self.loss, self.losses, self._turn]
+        return [*objective.parameters(), *objective.buffers(), *kept, *own]
+
     def compute(self) -> None:
-        """Update the weights with the gradients of the batch; store its loss in `loss`."""
+        """Update the weights with the gradients of the batch; store its loss in `losses`."""
         stage, components, scaler = self._stage, self._stage.components, self._scaler
         batch = self._batch()
         self._observe("data")
@@ -98,6 +150,7 @@ class Step:
         ]
         self.loss.copy_(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
         self._team.add_up(stage.objective, self.loss)
+        self.losses.index_copy_(0, self._turn[None], self.loss[None])
         scaler.unscale_(self.optimizer)
         self._observe("optimizer")
         if any(self._follows) and self._overflowed():
@@ -115,6 +168,7 @@ class Step:
         for component, follows in zip(components, self._follows, strict=True):
             if not follows:  # an update constrains the weights itself
                 component.constrain_weights()
+        self._turn.add_(1)
         self._observe("sparsity")
 
     def settle(self) -> None:
@@ -132,9 +186,10 @@ class Step:
         return [component for component, follows in pairs if follows]
 
     def _batch(self) -> Batch:
-        view = self._stage.view
-        stored = view.samples.take(self._index) if self._stored is None else self._stored
-        batch = view.batch(stored, self._index, self._extra, self._augment)
+        view, first = self._stage.view, self._turn * self._stage.batches.batch_size
+        index = self._order.index_select(0, first + self._places[: self.samples])  # (B,)
+        stored = view.samples.take(index) if view.samples.resident else self._copied[self.samples]
+        batch = view.batch(stored, index, self._extra, self._augment)
         batch.x = self._numerics.laid_out(batch.x)
         return batch
 
@@ -181,12 +236,15 @@ class Step:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "micro_batch": self._micro_batch,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state, after the weights were restored."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            if isinstance(rate, Tensor):  # it stays on its device, where graphs read it
+                group["lr"] = rate.copy_(group["lr"])
         for p, values in self.optimizer.state.items():  # fused kernels need the layout of p
             for name, value in values.items():
                 if isinstance(value, Tensor) and value.shape == p.shape:

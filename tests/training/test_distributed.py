@@ -35,17 +35,17 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from torch import distributed
 from debiasbench.common.errors import Interrupted
-from debiasbench.training.trainer import Sequential
+from debiasbench.training.stage_training import StageTraining
 from tests.running import run
 from tests.training.test_distributed import PLUGINS, spec_of
 
 rank = int(os.environ["RANK"])
-pause = Sequential._pause
-def stopping(self, run, stored):
-    if rank == 1 and run.at.step == stop_at:
-        self._stop.request()
-    pause(self, run, stored)
-Sequential._pause = stopping
+pause = StageTraining._pause
+def stopping(self, stored):
+    if rank == 1 and self.run.at.step == stop_at:
+        self._surroundings.stop.request()
+    pause(self, stored)
+StageTraining._pause = stopping
 runs, leave = {runs!r}, lambda: None
 if len(runs) > 1:  # processes can meet once only: they stay together for all runs
     distributed.init_process_group()

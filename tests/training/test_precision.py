@@ -179,11 +179,6 @@ def test_an_operation_without_a_deterministic_way_names_the_option() -> None:
         train(Random(Flat()), execution=replace(ON_CPU, deterministic=True))
 
 
-def test_graphs_do_not_go_with_parts() -> None:
-    with pytest.raises(OptionError, match="--compile graphs cannot compute a batch in parts"):
-        train(execution=replace(ON_CPU, compile="graphs"), training=Training(micro_batch=4))
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_every_method_trains_in_half_precision(
@@ -200,6 +195,7 @@ def test_every_method_trains_in_half_precision(
         "compile": "off",
         "deterministic": False,
         "channels_last": False,
+        "graphs": False,
         "processes": 1,
         "threads": 1,
     }

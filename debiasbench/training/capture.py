@@ -1,0 +1,55 @@
+"""Which steps may be captured without a trial: those of code that this package knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from debiasbench.training.doubt import Doubts
+from debiasbench.training.graph import Graph, Replays
+from debiasbench.training.identity import KNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from debiasbench.core.objective import Objective
+    from debiasbench.core.stage import Stage
+    from debiasbench.training.step import Step
+
+
+def replays(
+    steps: Sequence[Step], stages: Sequence[Stage], new_graph: Callable[[], Graph] | None
+) -> Replays:
+    """Return what computes the steps of stages that train at once.
+
+    Objectives that declare to be `capturable`, with networks and components of known packages, are
+    captured directly. All others are observed in the first steps, and compared.
+    """
+    return Replays(
+        steps,
+        new_graph,
+        trusted=all(known(stage) for stage in stages),
+        owner=type(stages[0].objective).__name__,
+        doubts=lambda: Doubts([_with_python_state(stage) for stage in stages]),
+    )
+
+
+def known(stage: Stage) -> bool:
+    """Return whether all code of a step is known to do the same in every step."""
+    parts = [*stage.components, *stage.objective.modules()]
+    augment = stage.view.prepare.augment
+    if augment is not None:
+        parts.append(augment)
+    return declared(stage.objective) and all(_is_known(part) for part in parts)
+
+
+def declared(objective: Objective) -> bool:
+    """Return whether the class of an objective, not a parent, declares to be `capturable`."""
+    return bool(vars(type(objective)).get("capturable", False))
+
+
+def _is_known(part: object) -> bool:
+    return type(part).__module__.partition(".")[0] in KNOWN
+
+
+def _with_python_state(stage: Stage) -> list[object]:
+    return [stage.objective, *(c for c in stage.components if not _is_known(c))]
