@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from debiasbench.core.objective import Objective
     from debiasbench.core.stage import Stage
+    from debiasbench.training.repeatable import Repeatable
     from debiasbench.training.step import Step
 
 
@@ -30,6 +31,19 @@ def replays(
         trusted=all(known(stage) for stage in stages),
         owner=type(stages[0].objective).__name__,
         doubts=lambda: Doubts([_with_python_state(stage) for stage in stages]),
+    )
+
+
+def evaluated(
+    evaluation: Repeatable, objective: Objective, new_graph: Callable[[], Graph] | None
+) -> Replays:
+    """Return what computes the evaluation of an objective on a split."""
+    return Replays(
+        [evaluation],
+        new_graph,
+        trusted=declared(objective) and all(_is_known(part) for part in objective.modules()),
+        owner=f"the evaluation of {type(objective).__name__}",
+        doubts=lambda: Doubts([[objective]]),
     )
 
 

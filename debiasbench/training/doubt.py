@@ -33,11 +33,11 @@ class Doubts:
 
     def __init__(self, modules: Sequence[Sequence[object]]) -> None:
         self._modules = modules
-        self._operations: dict[int, list[str]] = {}
+        self._operations: dict[tuple[int, int], list[str]] = {}
         self.reason = ""
 
-    def observe(self, position: int, compute: Callable[[], object]) -> None:
-        """Run a step, and look for what a graph could not repeat."""
+    def observe(self, position: int, size: int, compute: Callable[[], object]) -> None:
+        """Run a step on `size` samples, and look for what a graph could not repeat."""
         owners = [part for owner in self._modules[position] for part in _parts(owner)]
         before = [_python_state(owner) for owner in owners]
         drawn = global_state()
@@ -54,7 +54,7 @@ class Doubts:
                     )
         if global_state() != drawn:
             self._doubt("the step draws random numbers from Python or NumPy: draw them with torch")
-        earlier = self._operations.setdefault(position, trace.operations)
+        earlier = self._operations.setdefault((position, size), trace.operations)
         if earlier != trace.operations:
             self._doubt(f"operations change from step to step: {_difference(earlier, trace)}")
 

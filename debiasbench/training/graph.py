@@ -118,21 +118,22 @@ class Replays:
         if self._warm[size] < WARM_UP:
             self._warm[size] += 1
             # the first one may differ, because it allocates
-            return self._eagerly(observed=self._warm[size] > 1)
+            return self._eagerly(observed=size if self._warm[size] > 1 else None)
         if len(self._graphs) == SHAPES:
             return self._eagerly()
         return self._captured(size)
 
-    def _eagerly(self, *, observed: bool = False) -> dict[int, Exception]:
+    def _eagerly(self, *, observed: int | None = None) -> dict[int, Exception]:
+        """Compute without a graph; `observed`: the size of batches whose step is observed."""
         errors: dict[int, Exception] = {}
-        doubts = self._doubts if observed else None
+        doubts = None if observed is None else self._doubts
         for position, computation in enumerate(self._computations):
             try:
                 with computation.random.active():
-                    if doubts is None:
+                    if doubts is None or observed is None:
                         computation.compute()
                     else:
-                        doubts.observe(position, computation.compute)
+                        doubts.observe(position, observed, computation.compute)
             except Exception as error:  # the computation may be of a plugin
                 errors[position] = error
         if doubts is not None and not errors:

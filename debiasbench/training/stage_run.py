@@ -165,7 +165,7 @@ class StageRun:
             for component in stage.components:
                 component.on_epoch_end(epoch)
             if rules is not None:
-                measured = rules.measure(stage.objective)
+                measured = rules.measure(stage.objective, self.random)
         except Exception:
             at.check_finite(stage.name, at.batch)  # a loss that is not finite comes before
             raise

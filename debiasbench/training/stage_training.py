@@ -57,7 +57,8 @@ class StageTraining:
         parts = stage.settings.micro_batch
         rules = None
         if stage.follows and stage.validation is not None:
-            rules = FollowedRules(surroundings.predictor, stage.validation)
+            graph = execution.graph if self.numerics.graphs else None
+            rules = FollowedRules(surroundings.predictor, stage.validation, graph)
         self.run = StageRun(
             stage,
             execution,

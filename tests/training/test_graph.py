@@ -331,6 +331,28 @@ def test_a_stage_resumes_between_replays_bit_for_bit() -> None:
     assert_equal(*ends)
 
 
+def test_the_evaluation_of_each_epoch_is_replayed_with_equal_results() -> None:
+    class Random(CrossEntropy):
+        """Its predictions cannot be replayed, but its steps can."""
+
+        def predict(self, x: Any) -> torch.Tensor:
+            logits = super().predict(x)
+            return logits * (2.0 if logits.sum().item() > 1e9 else 1.0)
+
+    settings = replace(SETTINGS, epochs=9)
+    for cls in (CrossEntropy, Random):
+        torch.manual_seed(0)
+        objectives = [cls(Flat()), cls(Flat())]
+        replayed, computed = (
+            train(objective, execution=execution, training=settings)
+            for objective, execution in zip(objectives, (RECORDED, EAGER), strict=True)
+        )
+        assert replayed.curves == computed.curves
+        assert {k: v.epoch for k, v in replayed.checkpoints.items()} == {
+            k: v.epoch for k, v in computed.checkpoints.items()
+        }
+
+
 def test_augmentation_is_replayed_with_the_seeds_of_each_step() -> None:
     from debiasbench.files.augment import CropFlip, ResizedCropFlip
 
