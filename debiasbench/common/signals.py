@@ -35,7 +35,7 @@ class Stop:
         self.requested = False
         self.resumable = False
         self.at_once: list[Callable[[], None]] = []
-        self._held = False
+        self._held = 0  # number of contexts
 
     def request(self) -> None:
         """Request a stop."""
@@ -46,17 +46,17 @@ class Stop:
 
         `where` follows "Interrupted" in the message.
         """
-        if self.requested and not self._held:
+        if self.requested and self._held == 0:
             raise Interrupted(where, resumable=self.resumable)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Inside the context, let `check` pass; the code inside looks at `requested` itself."""
-        self._held = True
+        self._held += 1
         try:
             yield
         finally:
-            self._held = False
+            self._held -= 1
 
     @contextmanager
     def explaining(self) -> Iterator[None]:

@@ -63,6 +63,7 @@ class StageRun:
         observe: Callable[[str], None] | None = None,
         after_epoch: Callable[[int, int, Mapping[str, float]], None] | None = None,
     ) -> None:
+        self.together = 1  # stages that are trained at once and share the time
         self._begun = time.perf_counter()
         self.stage, self._rules = stage, rules
         self._execution = execution
@@ -97,6 +98,7 @@ class StageRun:
         was not finite.
         """
         stage, at, step = self.stage, self.at, self.step
+        self._begun = time.perf_counter()
         epochs = -(-stage.steps // len(stage.batches))
         batches = self._batches(at.epoch)
         for epoch in range(at.epoch, epochs):
@@ -238,6 +240,7 @@ class StageRun:
             seconds=self._seconds(),
             flops=at.samples * self._flops_per_sample(),
             micro_batch=None if parts is None or parts >= whole else parts,
+            together=self.together,
             eager="" if self.computed_by is None else self.computed_by.reason,
         )
 
@@ -257,7 +260,7 @@ class StageRun:
 
     def _seconds(self) -> float:
         """Return the seconds spent so far, including those before a restart."""
-        return self.at.seconds + time.perf_counter() - self._begun
+        return self.at.seconds + (time.perf_counter() - self._begun) / self.together
 
     def state_dict(self) -> dict[str, object]:
         """Return everything that resuming bit for bit needs, from all processes of the team."""

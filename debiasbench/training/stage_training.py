@@ -47,7 +47,8 @@ class StageTraining:
     """
 
     def __init__(self, stage: Stage, surroundings: Surroundings) -> None:
-        execution = surroundings.execution
+        self.execution = execution = surroundings.execution
+        self.graph = execution.graph
         self.stage, self._surroundings = stage, surroundings
         self.numerics = execution.numerics(stage.settings.precision)
         self.numerics.lay_out(stage.objective.to(execution.device))

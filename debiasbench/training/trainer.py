@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError
-from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.progress import Progress
 from debiasbench.common.signals import Stop
 from debiasbench.core.modes import normalises, train_mode
-from debiasbench.training.batch_size import out_of_memory
-from debiasbench.training.device import computing_threads
 from debiasbench.training.stage_training import StageTraining, Surroundings
+from debiasbench.training.together import train_together
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Sequence
 
     from debiasbench.core.objective import Objective
     from debiasbench.core.settings import Training
@@ -51,58 +48,14 @@ class Sequential:
         Raises `TrainingFailed` at the end of an epoch in which a loss was not finite, and
         `Interrupted` after a stop was requested.
         """
-        trained = []
-        for stage in stages:
-            with computing_threads(stage.settings.threads):
-                trained.append(self._train(stage))
-        return trained
+        return [self._train(stage) for stage in stages]
 
     def _train(self, stage: Stage) -> Trained:
-        execution = self.surroundings.execution
-        check_stage(stage, execution)
-        with explained(stage, execution):
-            training = StageTraining(stage, self.surroundings)
-            numerics, run = training.numerics, training.run
-            with (
-                numerics.applied(),
-                numerics.compiled(stage.objective),
-                run.random.active(),
-            ):
-                return self._driven(training, training.turns())
-
-    def _driven(self, training: StageTraining, turns: Generator[None, None, Trained]) -> Trained:
-        """Compute each step of a coroutine; return its result."""
-        run = training.run
-        replays = run.replays(self.surroundings.execution.graph)
-        try:
-            next(turns)
-            while True:
-                errors = replays.compute(run.step.samples, eager=run.step.eager)
-                if errors:
-                    turns.throw(errors[0])
-                next(turns)
-        except StopIteration as end:
-            trained: Trained = end.value
-            return trained
-        finally:
-            turns.close()
-
-
-@contextmanager
-def explained(stage: Stage, execution: Execution) -> Iterator[None]:
-    """If memory runs out inside the context, raise an error with the batch size that would fit."""
-    try:
-        yield
-        return
-    except (MemoryError, RuntimeError) as error:
-        if "deterministic implementation" in str(error):
-            raise OptionError(
-                f"--deterministic: {str(error).partition('.')[0]}. Run without --deterministic"
-            ) from error
-        if not is_out_of_memory(error):
-            raise
-    # outside the handler, the memory of the stage is free
-    raise out_of_memory(stage, execution)
+        check_stage(stage, self.surroundings.execution)
+        (outcome,) = train_together([StageTraining(stage, self.surroundings)])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 def check_stage(stage: Stage, execution: Execution) -> None:
