@@ -88,6 +88,22 @@ def restored(*, signals: bool = True) -> Iterator[Changes]:
             raise problems[0]
 
 
+class Kept:
+    """The global settings as they are now, without handlers of signals."""
+
+    def __init__(self) -> None:
+        self._values = _values(_python(signals=False))
+        for name, settings in (("numpy", _numpy), ("torch", _torch)):
+            if name in sys.modules:
+                self._values += _values(settings(sys.modules[name]))
+
+    def restore(self) -> None:
+        """Set all settings to what they were."""
+        for setting, value in self._values:
+            if _differs(setting, value):
+                setting.write(value)
+
+
 def _values(settings: Iterator[Setting]) -> list[tuple[Setting, Any]]:
     return [(setting, _read(setting)) for setting in settings]
 

@@ -25,7 +25,7 @@ from debiasbench.training import stage_store
 from debiasbench.training.device import computing_threads, peak_memory, reset_peak_memory
 from debiasbench.training.predict import Predictor
 from debiasbench.training.stage_store import StageStore
-from debiasbench.training.trainer import Sequential
+from debiasbench.training.stage_training import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from debiasbench.common.progress import Progress
     from debiasbench.core.data import Task
-    from debiasbench.core.stage import Trained
+    from debiasbench.core.stage import Trained, Trainer
     from debiasbench.records.store import Overwrite, Store
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Choice, Spec
@@ -55,6 +55,9 @@ class Workplace(Protocol):
 
     def task(self, choice: Choice) -> PlacedTask:
         """Return a data set's task on the device."""
+
+    def trainer(self, surroundings: Surroundings) -> Trainer:
+        """Return what trains the stages of a run."""
 
 
 def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_weights: bool) -> Run:
@@ -97,6 +100,7 @@ class _CurrentRun:
         self._workplace, self._spec, self._stop = workplace, spec, stop
         self.predictions: dict[str, NDArray[np.integer]] | None = None
         self.weights: bytes | None = None
+        self._waited = 0.0  # seconds in which other runs were computed
         reset_peak_memory(workplace.execution.device)
         self._placed = workplace.task(spec.dataset)
         self._facts = _facts(self._placed.task)
@@ -130,14 +134,13 @@ class _CurrentRun:
 
     def _fit(self) -> Fitted:
         workplace = self._workplace
-        trainer = Sequential(
-            workplace.execution,
-            self._predictor,
-            store=self.stages,
-            progress=workplace.progress,
-            stop=self._stop,
+        surroundings = Surroundings(
+            workplace.execution, self._predictor, self.stages, workplace.progress, self._stop
         )
-        return fit_spec(self._spec, workplace.plugins, self._placed, trainer, self._predictor)
+        trainer = workplace.trainer(surroundings)
+        fitted = fit_spec(self._spec, workplace.plugins, self._placed, trainer, self._predictor)
+        self._waited = getattr(trainer, "waited", 0.0)
+        return fitted
 
     def _evaluated(self, empty: Record, fitted: Fitted, *, keep_weights: bool) -> Record:
         spec, task = self._spec, self._placed.task
@@ -160,7 +163,7 @@ class _CurrentRun:
                 fitted,
                 validation,
                 self._predictor,
-                seconds=time.perf_counter() - self._begun,
+                seconds=time.perf_counter() - self._begun - self._waited,
                 peak_memory=peak_memory(self._workplace.execution.device),
             ),
             predictions={

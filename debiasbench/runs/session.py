@@ -21,6 +21,7 @@ from debiasbench.records.selection import RULES
 from debiasbench.records.store import Store
 from debiasbench.runs.fit import Fitted, fit_spec
 from debiasbench.runs.run import run_spec
+from debiasbench.runs.together import run_together
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import find_dataset, instance, make_spec, training_of
 from debiasbench.training.batch_size import Sizing
@@ -29,9 +30,10 @@ from debiasbench.training.distributed import joined
 from debiasbench.training.execution import Execution
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
+from debiasbench.training.trainer import Sequential
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from debiasbench.core.data import Dataset, Task
     from debiasbench.core.method import Method
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from debiasbench.records.store import Overwrite, Run
     from debiasbench.specs.spec import Choice, Spec
     from debiasbench.training.precision import Compile
+    from debiasbench.training.stage_training import Surroundings
 
 TASKS = 1 << 30  # bytes of placed tasks that are kept when another one is needed
 
@@ -172,6 +175,34 @@ class Session:
             spec = self.resolve(spec)
             return run_spec(self, spec, overwrite=overwrite, keep_weights=keep_weights)
 
+    def run_many(
+        self,
+        specs: Iterable[Spec],
+        *,
+        overwrite: Overwrite = "failed",
+        keep_weights: bool = False,
+    ) -> list[Run | DebiasbenchError]:
+        """Run several specs at once, and return the run or the error of each, in order.
+
+        Stages that take their steps in the same rhythm, such as those of several seeds, are trained
+        at once. On a GPU that is faster than one run after the other, as long as a single network
+        leaves the device idle. Each run writes its own record and checkpoints, and resumes from
+        them. On a CPU, records are bit for bit those of `run`.
+
+        A run that fails leaves the others untouched; its error is in the list. A spec that occurs
+        twice is run once. Raises `Interrupted` and `StoreError` when all runs have ended. For other
+        arguments see `run`.
+        """
+        with self._shown():
+            resolved = [self.resolve(spec) for spec in specs]
+            done = run_together(
+                self,
+                list({spec.id: spec for spec in resolved}.values()),
+                overwrite=overwrite,
+                keep_weights=keep_weights,
+            )
+            return [done[spec.id] for spec in resolved]
+
     @contextmanager
     def _shown(self) -> Iterator[None]:
         """Show a progress bar inside the context, if the session has no other progress."""
@@ -203,6 +234,10 @@ class Session:
     def _make_room(self) -> None:
         while self._tasks and sum(placed.nbytes for placed in self._tasks.values()) > TASKS:
             del self._tasks[next(iter(self._tasks))]
+
+    def trainer(self, surroundings: Surroundings) -> Trainer:
+        """Return what trains the stages of a run: here one after the other."""
+        return Sequential.within(surroundings)
 
     def rehearse(self, spec: Spec, trainer: Trainer, task: PlacedTask | None = None) -> Fitted:
         """Let the method of a spec run with another trainer, which need not train its stages."""

@@ -73,7 +73,8 @@ def identity(stage: Stage) -> Identity:
     try:
         if type(objective) is not CrossEntropy:
             raise _Unknown
-        _check_surroundings()
+        if not usual_surroundings():
+            raise _Unknown
         _check_known(stage.components)
         _check_hooks(objective)
         content["network"] = list(_modules(objective))
@@ -83,15 +84,15 @@ def identity(stage: Stage) -> Identity:
     return Identity(content, shared=True)
 
 
-def _check_surroundings() -> None:
-    """Raise `_Unknown` for settings of torch in which a method calls `lab.train`."""
+def usual_surroundings() -> bool:
+    """Return whether torch's settings, in which a method calls `lab.train`, are the usual ones."""
     devices = ["cpu"]
     accelerator = torch.accelerator.current_accelerator()
     if torch.accelerator.is_available() and accelerator is not None:
         devices.append(accelerator.type)
     backends: Any = torch.backends
     modes: Any = overrides
-    plain = (
+    return (
         torch.is_grad_enabled()
         and not torch.is_inference_mode_enabled()
         and not any(torch.is_autocast_enabled(device) for device in devices)
@@ -101,8 +102,6 @@ def _check_surroundings() -> None:
         and not modes._get_current_function_mode_stack()
         and not dispatch._get_current_dispatch_mode_stack()
     )
-    if not plain:
-        raise _Unknown
 
 
 def _check_known(components: Any) -> None:

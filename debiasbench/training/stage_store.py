@@ -80,8 +80,7 @@ class StageStore:
         can use the stage. `check` is called while waiting, and can raise to end the wait. Raises
         `StoreError` if the folder cannot be written.
         """
-        key = [self._identity, content, None if shared else [*self._private, name]]
-        folder = self.folder / digest(key)[:32]
+        folder = self.folder / self.key(name, content, shared=shared)
         with ExitStack() as stack:
             try:
                 purpose = f"stage {name!r}"
@@ -95,6 +94,11 @@ class StageStore:
             if not shared:
                 self._own.append(folder)
             yield StoredStage(folder, name, self)
+
+    def key(self, name: str, content: Mapping[str, object], *, shared: bool) -> str:
+        """Return the name of the folder of a stage; see `open`."""
+        own = None if shared else [*self._private, name]
+        return digest([self._identity, content, own])[:32]
 
     def done(self) -> None:
         """Remove the stages that only this run can use, after its record was written."""

@@ -69,6 +69,14 @@ class StageTraining:
             after_epoch=surroundings.progress.epoch,
         )
 
+    @property
+    def key(self) -> str:
+        """A text that is equal for two stages only if they are the same stored stage."""
+        store, own = self._surroundings.store, self.identity
+        if store is None or own is None:
+            return str(id(self))
+        return store.key(self.stage.name, own.content, shared=own.shared)
+
     def turns(self, wait: Wait = "always") -> Generator[None, None, Trained]:
         """Train; yield before each step, which must then be computed.
 

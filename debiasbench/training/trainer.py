@@ -38,9 +38,15 @@ class Sequential:
         progress: Progress | None = None,
         stop: Stop | None = None,
     ) -> None:
-        self.surroundings = Surroundings(
+        self._surroundings = Surroundings(
             execution, predictor, store, progress or Progress(), stop or Stop()
         )
+
+    @classmethod
+    def within(cls, surroundings: Surroundings) -> Sequential:
+        """Return a trainer with what a run's stages share."""
+        s = surroundings
+        return cls(s.execution, s.predictor, store=s.store, progress=s.progress, stop=s.stop)
 
     def train(self, stages: Sequence[Stage]) -> list[Trained]:
         """Train each stage, or resume it, or load it if it was trained before.
@@ -51,8 +57,8 @@ class Sequential:
         return [self._train(stage) for stage in stages]
 
     def _train(self, stage: Stage) -> Trained:
-        check_stage(stage, self.surroundings.execution)
-        (outcome,) = train_together([StageTraining(stage, self.surroundings)])
+        check_stage(stage, self._surroundings.execution)
+        (outcome,) = train_together([StageTraining(stage, self._surroundings)])
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

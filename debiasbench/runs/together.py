@@ -1,0 +1,216 @@
+"""Run several specs at once: their stages are trained together, and everything else in turns.
+
+Each run has a thread, of which one is active at a time, so global state is never shared: a method
+is ordinary code that calls `lab.train` and waits for the result. When all runs wait, stages of one
+rhythm are trained by `debiasbench.training.together`.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+from debiasbench.common.errors import DebiasbenchError, Interrupted, StoreError
+from debiasbench.common.global_state import Kept
+from debiasbench.common.locks import LockHeldError
+from debiasbench.common.progress import Progress
+from debiasbench.common.signals import stopped_by_signals
+from debiasbench.core.stage import Trained
+from debiasbench.runs.run import run_spec
+from debiasbench.training.identity import usual_surroundings
+from debiasbench.training.stage_training import StageTraining
+from debiasbench.training.together import rhythm, train_together
+from debiasbench.training.trainer import Sequential, check_stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from debiasbench.core.stage import Stage, Trainer
+    from debiasbench.records.store import Overwrite, Run
+    from debiasbench.runs.run import Workplace
+    from debiasbench.specs.spec import Choice, Spec
+    from debiasbench.training.placed import PlacedTask
+    from debiasbench.training.stage_training import Surroundings
+
+
+def run_together(
+    workplace: Workplace, specs: Sequence[Spec], *, overwrite: Overwrite, keep_weights: bool
+) -> dict[str, Run | DebiasbenchError]:
+    """Run resolved specs, no two of them equal; see `Session.run_many`. Returns outcomes by id."""
+    fits = [_Fit(workplace, spec, overwrite=overwrite, keep_weights=keep_weights) for spec in specs]
+    following = stopped_by_signals() if workplace.interruptible else nullcontext()
+    workplace.progress.begin(f"{len(specs)} runs at once")
+    with following:
+        try:
+            for fit in fits:
+                fit.go_on()
+            while waiting := [fit for fit in fits if fit.waits]:
+                _train_some(waiting, workplace.progress)
+        finally:
+            for fit in fits:  # after an error here, such as Ctrl-C in a notebook
+                fit.end()
+    return {fit.spec.id: fit.outcome() for fit in _checked(fits)}
+
+
+def _train_some(waiting: Sequence[_Fit], progress: Progress) -> None:
+    """Train stages of the rhythm that most runs wait for, and let these runs go on."""
+    groups: dict[str, list[_Fit]] = {}
+    for fit in waiting:
+        groups.setdefault(rhythm(fit.asked), []).append(fit)
+    group = _without_doubles(max(groups.values(), key=len))
+    # a process that holds stages while it waits for those of another could wait forever
+    answers = train_together([fit.asked for fit in group], progress, wait="never")
+    held = all(isinstance(answer, LockHeldError) for answer in answers)
+    if held and len(group) == len(waiting):
+        group = group[:1]
+        answers = train_together([group[0].asked], progress)
+    for fit, answer in zip(group, answers, strict=True):
+        if not isinstance(answer, LockHeldError):
+            fit.go_on(answer)
+
+
+def _without_doubles(group: Sequence[_Fit]) -> list[_Fit]:
+    """Leave out all but the first of equal stages: the others will find it trained."""
+    found: dict[str, _Fit] = {}
+    for fit in group:
+        found.setdefault(fit.asked.key, fit)
+    return list(found.values())
+
+
+def _checked(fits: Sequence[_Fit]) -> Sequence[_Fit]:
+    """Return the runs, unless one was stopped, could not be stored, or found an error here."""
+    errors = [fit.error for fit in fits if fit.error is not None]
+    for error in errors:
+        if isinstance(error, StoreError) or not isinstance(error, DebiasbenchError):
+            raise error
+    stopped = [error for error in errors if isinstance(error, Interrupted)]
+    if stopped:
+        raise next((error for error in stopped if error.resumable), stopped[0])
+    return fits
+
+
+class _Fit:
+    """One run in a thread of its own, which runs while `go_on` waits.
+
+    `waits`: whether it waits for `asked`, a stage to train. `error`: what it raised.
+    """
+
+    def __init__(
+        self, workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_weights: bool
+    ) -> None:
+        self.spec = spec
+        self.error: BaseException | None = None
+        self.waits = self._active = False
+        self._asked: StageTraining | None = None
+        self._run: Run | None = None
+        self._answer: Trained | Exception | None = None
+        self._resumed, self._paused = Event(), Event()
+        own = _OwnWorkplace(workplace, self)
+
+        def compute() -> None:
+            try:
+                self._run = run_spec(own, spec, overwrite=overwrite, keep_weights=keep_weights)
+            except BaseException as error:
+                self.error = error
+            finally:
+                self._paused.set()
+
+        self._thread = Thread(target=compute, name=f"debiasbench-{spec.stem}", daemon=True)
+
+    @property
+    def asked(self) -> StageTraining:
+        """The stage that it waits for."""
+        assert self._asked is not None
+        return self._asked
+
+    def go_on(self, answer: Trained | Exception | None = None) -> None:
+        """Let the run go on, with what it waited for, until it waits again or ends."""
+        self.waits, self._answer, self._active = False, answer, True
+        if answer is None:
+            self._thread.start()
+        else:
+            self._resumed.set()
+        self._wait()
+
+    def end(self) -> None:
+        """End a run that has not ended."""
+        if self._active:
+            self._wait()
+        while self.waits:
+            self.go_on(Interrupted(resumable=True))
+
+    def _wait(self) -> None:
+        self._paused.wait()
+        self._paused.clear()
+        self._active = False
+
+    def ask(self, training: StageTraining, outside: Kept) -> Trained:
+        """Wait until a stage is trained; called in the thread of the run.
+
+        `outside`: the global settings that other runs must find.
+        """
+        self._asked, self.waits = training, True
+        own = Kept()
+        outside.restore()
+        self._paused.set()
+        self._resumed.wait()
+        self._resumed.clear()
+        own.restore()
+        answer = self._answer
+        if isinstance(answer, Trained):
+            return answer
+        assert answer is not None
+        raise answer
+
+    def outcome(self) -> Run | DebiasbenchError:
+        """Return the run, or its error."""
+        if self._run is not None:
+            return self._run
+        assert isinstance(self.error, DebiasbenchError)
+        return self.error
+
+
+class _OwnWorkplace:
+    """The workplace of one of the runs: as that of the session, but its stages are asked for."""
+
+    def __init__(self, workplace: Workplace, fit: _Fit) -> None:
+        self.plugins, self.store = workplace.plugins, workplace.store
+        self.execution, self.checkpoint_every = workplace.execution, workplace.checkpoint_every
+        self.interruptible = workplace.interruptible
+        self.progress = Progress()  # that of a single run would be mixed with the others'
+        self._workplace, self._fit, self._outside = workplace, fit, Kept()
+
+    def task(self, choice: Choice) -> PlacedTask:
+        return self._workplace.task(choice)
+
+    def trainer(self, surroundings: Surroundings) -> Trainer:
+        return _Asking(surroundings, lambda training: self._fit.ask(training, self._outside))
+
+
+class _Asking:
+    """A trainer that lets others train its stages; `waited`: seconds that were not its own."""
+
+    def __init__(self, surroundings: Surroundings, ask: Callable[[StageTraining], Trained]) -> None:
+        self._surroundings, self._ask = surroundings, ask
+        self.waited = 0.0
+
+    def train(self, stages: Sequence[Stage]) -> list[Trained]:
+        """Train stages, together with those of other runs."""
+        if not usual_surroundings():  # the method changed what a stage depends on
+            return Sequential.within(self._surroundings).train(stages)
+        return [self._trained(stage) for stage in stages]
+
+    def _trained(self, stage: Stage) -> Trained:
+        check_stage(stage, self._surroundings.execution)
+        training = StageTraining(stage, self._surroundings)
+        begun = time.perf_counter()
+        try:
+            trained = self._ask(training)
+        finally:
+            self.waited += time.perf_counter() - begun
+        assert trained.cost is not None
+        if not trained.cost.reused:
+            self.waited -= trained.cost.seconds
+        return trained
