@@ -7,7 +7,9 @@ requirement; the message says which one, and what to do.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +31,11 @@ from debiasbench.sparsity.masks import digest
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.registry import BUILTIN as DEBIASBENCH
 from debiasbench.specs.registry import Origin
+from debiasbench.training.doubt import Doubts
 from debiasbench.training.execution import Execution
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
+from debiasbench.training.tape import Recomputed, Tape
 from debiasbench.training.trainer import Sequential
 
 if TYPE_CHECKING:
@@ -43,9 +47,11 @@ if TYPE_CHECKING:
     from debiasbench.core.data import Augment
     from debiasbench.core.method import Method
     from debiasbench.core.stage import Trained
+    from debiasbench.runs.fit import Fitted
     from debiasbench.sparsity import SparseTraining, Updater
     from debiasbench.sparsity.distributions import Distribution
     from debiasbench.specs.registry import Entry, Registry
+    from debiasbench.training.graph import Graph
 
 TRAINING = Training(epochs=6, batch_size=16, lr=0.05)
 MODEL = MLP(hidden=(16, 16))
@@ -126,11 +132,13 @@ def _check_entry(entry: Entry[Any], registry: Registry[Any]) -> None:
 
 
 def check_method(method: Method) -> None:
-    """Check a method by training it six times on toy tasks, which takes a few seconds.
+    """Check a method by training it eight times on toy tasks, which takes a few seconds.
 
     The method must learn. Equal seeds must give equal weights, also with other states of the
     global generators. Labels that the method does not declare must not change the result. It must
     work with batches of one sample, with an absent group, and with a sparse component.
+
+    Warns if a GPU could not replay the training steps, which makes them slower, and says why.
     """
     task = toy_task()
     first = _fit(method, task)
@@ -159,10 +167,14 @@ def check_method(method: Method) -> None:
             "The network that the method returned was trained without the sparse component: "
             "train it with lab.train, which adds components"
         )
+    _warn_if_not_replayed(method, task)
 
 
 def check_model(model: Model, shape: Shape = SHAPE) -> None:
-    """Check that networks of a model fit `shape`, train, have a head and are reproducible."""
+    """Check that networks of a model fit `shape`, train, have a head and are reproducible.
+
+    Warns if a GPU could not replay training steps with them, which makes these slower.
+    """
     with seeded(0):
         network = model.build(shape)
     with seeded(0):
@@ -185,6 +197,20 @@ def check_model(model: Model, shape: Shape = SHAPE) -> None:
         f"head() returned a layer with {outputs} outputs, must be {shape.classes}, "
         "the number of classes"
     )
+    doubts = Doubts([[network]])
+    for turn in range(3):
+        network.zero_grad()
+        step = partial(_forward_and_backward, network, x)
+        if turn == 0:
+            step()  # it may allocate what later ones use
+        else:
+            doubts.observe(0, len(x), step)
+    if doubts.reason:
+        _warn_slow(str(model), doubts.reason)
+
+
+def _forward_and_backward(network: nn.Module, x: Tensor) -> None:
+    network(x).sum().backward()
 
 
 def check_dataset(dataset: Dataset, root: Path = Path("data")) -> Task:
@@ -325,18 +351,23 @@ def _sparse_run(
     return sparse
 
 
-def _fit(
+def _fit(method: Method, task: Task, **more: Any) -> Trained:
+    return _fitted(method, task, **more).trained
+
+
+def _fitted(
     method: Method,
     task: Task,
     *,
     training: Training = TRAINING,
     global_seed: int = 0,
     components: Callable[[], Sequence[Component]] = tuple,
-) -> Trained:
-    execution = Execution.on("cpu")
+    graph: Callable[[], Graph] | None = None,
+) -> Fitted:
+    execution = replace(Execution.on("cpu"), graph=graph)
     predictor = Predictor(execution)
     with seeded(global_seed):
-        fitted = fit(
+        return fit(
             PlacedTask(task, execution.device),
             method,
             model=MODEL,
@@ -347,7 +378,34 @@ def _fit(
             components=components,
             owner=type(method).__name__,
         )
-    return fitted.trained
+
+
+def _warn_if_not_replayed(method: Method, task: Task) -> None:
+    """Train with a graph that a CPU can replay, and compare it with computed steps."""
+    name = type(method).__name__
+    replayed = _fitted(method, task, graph=Tape)
+    for cost in replayed.costs:
+        if cost.eager:
+            _warn_slow(name, f"stage {cost.name!r}: {cost.eager}")
+            return
+    computed = _fitted(method, task, graph=Recomputed).trained
+    for key, value in _weights(computed).items():
+        if not torch.equal(value, _weights(replayed.trained)[key]):
+            _warn_slow(
+                name,
+                "replayed steps give other weights, so the Python code of a step changes in the "
+                "course of the training, for example with the number of steps. Set `capturable` "
+                "to None in the class of its objective, so that it is never replayed",
+            )
+            return
+
+
+def _warn_slow(owner: str, reason: str) -> None:
+    warnings.warn(
+        f"{owner}: an NVIDIA GPU cannot replay its training steps as a graph, which makes small "
+        f"networks several times slower ({reason})",
+        stacklevel=3,
+    )
 
 
 def _without_undeclared_labels(method: Method, task: Task) -> Task:

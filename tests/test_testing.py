@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -372,3 +372,68 @@ def test_a_module_without_a_marked_hook_does_not_pass() -> None:
 
     with pytest.raises(AssertionError, match="is not marked as a hook"):
         check_plugin(Forgotten())
+
+
+class Reads(CrossEntropy):
+    """Waits for the device in every step."""
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        loss = super().forward(batch)
+        return loss * (2.0 if loss.item() > 9 else 1.0)
+
+
+class Anneals(CrossEntropy):
+    """Changes its loss after half of the training, by state that no trial sees."""
+
+    calls: ClassVar[list[int]] = []
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        Anneals.calls.append(len(batch))
+        return super().forward(batch) * (1.0 if len(Anneals.calls) < 40 else 0.1)
+
+
+class AnnealsAndSaysSo(Anneals):
+    capturable = None
+
+
+def method_of(objective: Any) -> Method:
+    @dataclass(frozen=True)
+    class Own(Method):
+        def fit(self, lab: Any) -> Any:
+            Anneals.calls.clear()
+            return lab.train(objective(lab.model()), name="train")
+
+    return Own()
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason"),
+    [
+        (Reads, r"cannot replay .* \(stage 'train': the step waits for the device, in item\)"),
+        (Anneals, r"replayed steps give other weights.*Set `capturable` to None"),
+        (AnnealsAndSaysSo, "AnnealsAndSaysSo declares that its steps cannot be replayed"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_check_method_warns_of_steps_that_a_gpu_cannot_replay(objective: Any, reason: str) -> None:
+    with pytest.warns(UserWarning, match=reason):
+        check_method(method_of(objective))
+
+
+def test_check_model_warns_of_a_network_that_a_gpu_cannot_replay() -> None:
+    class Selecting(nn.Module):
+        def __init__(self, shape: Shape) -> None:
+            super().__init__()
+            self.fc = nn.Linear(int(np.prod(shape.input)), shape.classes)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            x = x.flatten(1)
+            return self.fc(x * (0.5 if bool((x > 2).any()) else 1.0))
+
+    @dataclass(frozen=True)
+    class Slow(Model):
+        def build(self, shape: Shape) -> nn.Module:
+            return Selecting(shape)
+
+    with pytest.warns(UserWarning, match=r"Slow\(\): an NVIDIA GPU cannot replay"):
+        check_model(Slow())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debiasbench.cli.parsing import Folder
+from debiasbench.cli.parsing import AutoOr, Folder
 from debiasbench.common.errors import DataError, StoreError
 from debiasbench.common.processes import speaks
 from debiasbench.common.signals import stopped_by_signals
@@ -96,20 +96,39 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def arithmetic_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--compile` and `--deterministic`."""
+    """Add `--compile`, `--deterministic` and `--graphs`."""
     command = click.option(
         "--deterministic",
         is_flag=True,
         help="Use deterministic algorithms on an accelerator, which are slower. On a CPU, results "
         "are always deterministic.",
     )(command)
+    command = click.option(
+        "--graphs/--no-graphs",
+        default=True,
+        show_default=True,
+        help="Whether an NVIDIA GPU captures training steps and replays them, which is much faster "
+        "for small networks. Steps that cannot be captured are computed as usual.",
+    )(command)
     return click.option(
         "--compile",
-        type=click.Choice(["off", "on", "graphs"]),
+        type=click.Choice(["off", "on"]),
         default="off",
         show_default=True,
-        help="Compile networks with torch.compile; graphs also uses CUDA graphs, which makes small "
-        "networks faster on a GPU.",
+        help="Compile networks with torch.compile.",
+    )(command)
+
+
+def together_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--together`."""
+    return click.option(
+        "--together",
+        type=AutoOr(click.IntRange(min=1)),
+        default=1,
+        show_default=True,
+        metavar="N|auto",
+        help="Number of runs that are trained at once in one process, which keeps a GPU busy; "
+        "auto measures which number is fastest, and is 1 on a CPU.",
     )(command)
 
 

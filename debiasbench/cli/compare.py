@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -14,6 +14,7 @@ from debiasbench.cli.common import (
     overwrite_option,
     say,
     table_format,
+    together_option,
 )
 from debiasbench.cli.parsing import Command
 from debiasbench.cli.runs import Runs
@@ -21,7 +22,6 @@ from debiasbench.cli.session import ALL, SessionOptions, session_options
 from debiasbench.cli.words import comparison_options, with_short_options
 from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
-from debiasbench.common.signals import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @session_options(*ALL)
+@together_option
 @overwrite_option
 @click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")
 @click.option(
@@ -62,6 +63,7 @@ def compare(
     seeds: str,
     epochs: int | None,
     options: SessionOptions,
+    together: int | Literal["auto"],
     overwrite: Overwrite,
     metric: str | None,
     select: str | None,
@@ -107,9 +109,7 @@ def compare(
     runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     try:
         heads, pending = runs.heads(specs), runs.pending(specs)
-        for label, spec in (runs.loadable(pending) if pending else {}).items():
-            check()
-            runs.attempt(heads[label], spec)
+        runs.attempt_all(runs.loadable(pending) if pending else {}, heads, together)
     except (KeyboardInterrupt, Interrupted) as error:
         runs.say_interrupted()
         click.get_current_context().exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))

@@ -37,6 +37,19 @@ class Group(click.Group):
     command_class = Command
 
 
+class AutoOr(click.ParamType[Any]):
+    """The word "auto", or a value of another type."""
+
+    name = "auto"
+
+    def __init__(self, other: click.ParamType[Any]) -> None:
+        self._other = other
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return "auto", or the converted value."""
+        return value if value == "auto" else self._other.convert(value, param, ctx)
+
+
 class Folder(click.ParamType[Path]):
     """A folder that exists or can be made; `error` is raised for one that cannot be used."""
 

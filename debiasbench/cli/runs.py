@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from debiasbench.cli.common import say
+from debiasbench.common.errors import DebiasbenchError, Interrupted, StoreError
+from debiasbench.common.signals import check
 from debiasbench.common.wording import counted
 from debiasbench.runs.provenance import changed
-from debiasbench.runs.sweep import Attempt, Tally, attempt
+from debiasbench.runs.sweep import Attempt, Tally, attempt, attempt_together, in_batches, kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from debiasbench.cli.session import SessionOptions
@@ -98,10 +100,69 @@ class Runs:
                 return opened
 
             outcome = attempt(session, spec, self._overwrite)
+        self._count(head, outcome)
+        return outcome
+
+    def _count(self, head: str, outcome: Attempt) -> None:
         self.tally.count(outcome)
         self._paths += [outcome.run.path] if outcome.run is not None else []
         self._report(head, outcome)
-        return outcome
+
+    def attempt_all(
+        self,
+        specs: Mapping[str, Spec],
+        heads: Mapping[str, str],
+        together: int | Literal["auto"],
+        keep_going: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Run specs by title, some at once, and print a line for each that begins with its head.
+
+        `together`: how many at once; "auto" measures which number is fastest. `keep_going`: whether
+        to begin more runs.
+        """
+        numbers: dict[str, int] = {}
+        for batch in in_batches(specs, lambda spec: self._number(spec, together, numbers)):
+            check()
+            if not keep_going():
+                return
+            if len(batch) == 1:
+                ((title, spec),) = batch.items()
+                self.attempt(heads[title], spec)
+            else:
+                self._attempt_together({heads[title]: spec for title, spec in batch.items()})
+
+    def _number(self, spec: Spec, together: int | Literal["auto"], numbers: dict[str, int]) -> int:
+        """Return how many runs such as `spec` to run at once; measured once for similar runs."""
+        if together != "auto":
+            return together
+        from debiasbench.measure.pace import fastest
+
+        key = kind(spec)
+        if key not in numbers:
+            try:
+                numbers[key] = fastest(self._open(), spec)
+            except (Interrupted, StoreError):
+                raise
+            except DebiasbenchError:  # the run itself will say what is wrong
+                numbers[key] = 1
+            if numbers[key] > 1:
+                say(f"{numbers[key]} runs at once are fastest on this device", err=True)
+        return numbers[key]
+
+    def _attempt_together(self, specs: Mapping[str, Spec]) -> None:
+        """Run specs at once, print a line for each, and count them."""
+        from debiasbench.common.display import display
+
+        with display(label=f"{len(specs)} runs", quiet=self._quiet) as progress:
+
+            def session() -> Session:
+                opened = self._open()
+                opened.watch(progress)
+                return opened
+
+            outcomes = attempt_together(session, list(specs.values()), self._overwrite)
+        for head, outcome in zip(specs, outcomes, strict=True):
+            self._count(head, outcome)
 
     def records(self, specs: Iterable[Spec]) -> list[Path]:
         """Return the paths of all existing records of the specs.

@@ -33,6 +33,7 @@ class SessionOptions:
     device: str = "auto"
     compile: Compile = "off"
     deterministic: bool = False
+    graphs: bool = True
 
     def open(
         self, plugins: Plugins, *, progress: Progress | None = None, interruptible: bool = False
@@ -47,6 +48,7 @@ class SessionOptions:
             device=self.device,
             compile=self.compile,
             deterministic=self.deterministic,
+            graphs=self.graphs,
             interruptible=interruptible,
             progress=progress,
         )

@@ -63,10 +63,17 @@ def list_() -> None:
 @suite.command()
 @click.argument("name", metavar="NAME|FILE.toml")
 @session_options(results_option, data_root_option, device_option)
+@click.option(
+    "--together",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Forecast for this number of runs at once; see `debiasbench sweep`.",
+)
 @click.option("--no-forecast", is_flag=True, help="Do not measure the time of the runs.")
 @debug_option
 @interruptible
-def show(name: str, options: SessionOptions, no_forecast: bool) -> None:
+def show(name: str, options: SessionOptions, together: int, no_forecast: bool) -> None:
     """Show the runs of a suite, and a forecast of their time.
 
     The forecast is for the runs that have no record yet. For it, each kind of run is trained for
@@ -90,7 +97,7 @@ def show(name: str, options: SessionOptions, no_forecast: bool) -> None:
         + (f", {failed} to run again after a failure" if failed else "")
     )
     if left and not no_forecast:
-        say("\n" + _forecast(chosen, list(left.values()), plugins, options))
+        say("\n" + _forecast(chosen, list(left.values()), plugins, options, together))
 
 
 @suite.command()
@@ -141,19 +148,22 @@ def _rows(owner: str, block: Block) -> list[tuple[str, str, str]]:
     return [(owner if i == 0 else "", *line) for i, line in enumerate(lines)]
 
 
-def _forecast(suite: Suite, left: list[Spec], plugins: Plugins, options: SessionOptions) -> str:
+def _forecast(
+    suite: Suite, left: list[Spec], plugins: Plugins, options: SessionOptions, together: int
+) -> str:
     from debiasbench.common.display import display
     from debiasbench.measure.forecast import forecast
 
     with display() as progress, options.open(plugins, progress=progress) as session:
-        return report(forecast(session, left, stand_ins=suite.stand_ins))
+        forecasts = forecast(session, left, stand_ins=suite.stand_ins, together=together)
+    return report(forecasts, together)
 
 
-def report(forecasts: list[Forecast]) -> str:
+def report(forecasts: list[Forecast], together: int = 1) -> str:
     """Return forecasts as text: a row for each kind of run, the total, and the assumptions."""
     from tabulate import tabulate
 
-    from debiasbench.measure.rehearsal import STEPS
+    from debiasbench.measure.pace import STEPS
 
     measured = [f for f in forecasts if not f.problem]
     parts = []
@@ -168,7 +178,8 @@ def report(forecasts: list[Forecast]) -> str:
         runs, seconds = sum(f.runs for f in measured), sum(f.runs * f.seconds for f in measured)
         memory = max(f.memory for f in measured)
         parts = [
-            f"Forecast for {measured[0].hardware}, with one run at a time:",
+            f"Forecast for {measured[0].hardware}, with "
+            f"{'one run at a time' if together == 1 else f'{together} runs at once'}:",
             table,
             f"{counted(runs, 'run')} will take about {_hours(seconds)} hours "
             f"({seconds / 86400:.1f} days) and up to {memory / 1e9:.1f} GB of memory.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -13,6 +13,7 @@ from debiasbench.cli.common import (
     load_plugins,
     overwrite_option,
     say,
+    together_option,
 )
 from debiasbench.cli.parsing import Command
 from debiasbench.cli.runs import Runs
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     help="Number of processes that train at once, on the same device. On a CPU, each uses as many "
     "threads as a run alone, so results are equal; see train.threads.",
 )
+@together_option
 @click.option("--worker", hidden=True, help="Pipes to the parent of this process.")
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
@@ -62,6 +64,7 @@ def sweep(
     dry_run: bool,
     limit: int | None,
     jobs: int,
+    together: int | Literal["auto"],
     worker: str | None,
     quiet: bool,
 ) -> None:
@@ -75,6 +78,10 @@ def sweep(
     from debiasbench.specs.resolve import find_dataset
     from debiasbench.specs.suites import read
 
+    if jobs > 1 and together != 1:
+        raise click.UsageError(
+            "--jobs and --together both train several runs at once: use one of them"
+        )
     if started_together():
         raise click.UsageError("torchrun trains one run at a time: use it with `debiasbench run`")
     plugins = load_plugins()
@@ -98,6 +105,8 @@ def sweep(
                 pass
             elif jobs > 1:
                 code = _share_out(jobs, runs, heads, list(first), keep_going=keep_going)
+            elif together != 1:
+                runs.attempt_all(first, heads, together, lambda: keep_going or not runs.tally.codes)
             else:
                 _one_by_one(runs, heads, {**first, **others}, keep_going=keep_going, limit=limit)
     except (KeyboardInterrupt, Interrupted) as error:

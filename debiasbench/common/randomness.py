@@ -41,9 +41,10 @@ class Randomness:
         self._own: dict[str, Any] | None = None
         self._active = False
         self._default: torch.Generator | None = None
-        if device.type == "cuda":
-            index = torch.cuda.current_device() if device.index is None else device.index
-            self._default = torch.cuda.default_generators[index]
+        module: Any = torch.get_device_module(device)
+        if hasattr(module, "CUDAGraph"):
+            index = module.current_device() if device.index is None else device.index
+            self._default = module.default_generators[index]
             self.on_device = self._default.clone_state()
             self.on_device.manual_seed(seed)
 

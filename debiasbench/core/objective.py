@@ -28,11 +28,13 @@ class Objective(nn.Module):
     `capturable`: whether `forward` does the same in every step, so that a GPU can replay it without
     Python: no counters or branches in Python, no random numbers of Python or NumPy, and nothing
     that waits for the device, such as `item()`. It holds for the class that declares it, not for
-    subclasses. Objectives that do not declare it are tried, and trained without graphs if needed.
+    subclasses. False: steps are tried, and computed without graphs if they cannot be replayed. What
+    changes after hundreds of steps cannot be found by a trial: then set it to None, and steps are
+    never replayed.
     """
 
     additive: ClassVar[bool] = False
-    capturable: ClassVar[bool] = False
+    capturable: ClassVar[bool | None] = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ class CrossEntropy(Objective):
     """Mean cross-entropy of one network; `lab.train` wraps a plain network in it."""
 
     additive: ClassVar[bool] = True
-    capturable: ClassVar[bool] = True
+    capturable: ClassVar[bool | None] = True
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the mean cross-entropy."""

@@ -21,7 +21,7 @@ from debiasbench.core.inputs import mapped
 from debiasbench.core.prepare import Prepare
 from debiasbench.measure.baselines import Baselines, for_timing
 from debiasbench.measure.image_files import is_image, loading
-from debiasbench.measure.rehearsal import Listening
+from debiasbench.measure.listening import Listening
 from debiasbench.measure.step_profile import step_profile
 from debiasbench.measure.stopwatch import Stopwatch, now
 from debiasbench.training.placed import PlacedTask

@@ -49,7 +49,11 @@ class Forecast:
 
 
 def forecast(
-    session: Session, specs: Iterable[Spec], *, stand_ins: Mapping[str, StandIn] | None = None
+    session: Session,
+    specs: Iterable[Spec],
+    *,
+    stand_ins: Mapping[str, StandIn] | None = None,
+    together: int = 1,
 ) -> list[Forecast]:
     """Measure each kind of run on the session's device; return a forecast for each kind.
 
@@ -58,7 +62,8 @@ def forecast(
     kind are assumed to take the same time, whatever the options in which they `differ`.
 
     `stand_ins`: by data set. If files are missing, random images of these sizes are used. A kind
-    that cannot be measured has a `problem`.
+    that cannot be measured has a `problem`. `together`: runs that are trained at once; then times
+    are the shares of one run.
     """
     kinds: dict[str, list[Spec]] = {}
     for spec in specs:
@@ -67,7 +72,7 @@ def forecast(
     for runs in kinds.values():
         empty = Forecast(runs[0], len(runs), _differing(runs), session.execution.hardware)
         try:
-            forecasts.append(_measured(empty, session, stand_ins or {}))
+            forecasts.append(_measured(empty, session, stand_ins or {}, together))
         except Interrupted:
             raise
         except DebiasbenchError as error:
@@ -95,12 +100,15 @@ def _differing(specs: list[Spec]) -> tuple[str, ...]:
     return tuple(name for name, distinct in values.items() if len(distinct) > 1)
 
 
-def _measured(empty: Forecast, session: Session, stand_ins: Mapping[str, StandIn]) -> Forecast:
+def _measured(
+    empty: Forecast, session: Session, stand_ins: Mapping[str, StandIn], together: int
+) -> Forecast:
     spec, execution = empty.spec, session.execution
     placed, loading, reason = _task(session, spec, stand_ins)
     reset_peak_memory(execution.device)
     session.progress.begin(f"{spec.method.name} on {spec.dataset.name}")
-    rehearsal = Rehearsal(execution, session.predictor(spec), session.progress)
+    predictor = session.predictor(spec)
+    rehearsal = Rehearsal(execution, predictor, session.progress, together=together)
     begun = now()
     session.rehearse(spec, rehearsal, placed)
     between_stages = now() - begun - rehearsal.seconds

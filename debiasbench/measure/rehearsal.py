@@ -1,18 +1,18 @@
-"""Trainers for measurements: one only takes the first steps of stages, one trains nothing."""
+"""`Rehearsal`: a trainer that only takes the first steps of each stage, and times them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from debiasbench.common.progress import Progress
-from debiasbench.core.modes import train_mode
+from debiasbench.common.randomness import Randomness
 from debiasbench.core.stage import Trained
-from debiasbench.measure.stopwatch import WARM_UP, now
+from debiasbench.measure.pace import CAPTURED, SECONDS, seconds_per_step
+from debiasbench.measure.stopwatch import now
 from debiasbench.records.selection import RULES
-from debiasbench.training.stage_run import StageRun
+from debiasbench.training.rules import FollowedRules
 from debiasbench.training.trainer import check_stage
 
 if TYPE_CHECKING:
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
     from debiasbench.common.progress import Progress
     from debiasbench.core.stage import Stage
+    from debiasbench.core.view import HeldOut
     from debiasbench.training.execution import Execution
     from debiasbench.training.predict import Predictor
-
-STEPS = 20  # steps that are timed
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,20 @@ class StageTime:
 class Rehearsal:
     """A trainer that only takes the first steps of each stage, and times them.
 
+    `together`: runs that are trained at once; then the time of a step is the share of one of them.
     `times`: of each stage so far. `seconds`: total time in stages. `kept`: the largest number of
     bytes that the weights of all selection rules would take.
     """
 
     def __init__(
-        self, execution: Execution, predictor: Predictor, progress: Progress | None = None
+        self,
+        execution: Execution,
+        predictor: Predictor,
+        progress: Progress | None = None,
+        *,
+        together: int = 1,
     ) -> None:
-        self._execution, self._predictor = execution, predictor
+        self._execution, self._predictor, self._together = execution, predictor, together
         self._progress = progress or Progress()
         self.times: list[StageTime] = []
         self.seconds = 0.0
@@ -65,59 +70,40 @@ class Rehearsal:
     def _rehearse(self, stage: Stage) -> Trained:
         begun = now()
         check_stage(stage, self._execution)
-        numerics = self._execution.numerics(stage.settings.precision)
-        numerics.lay_out(stage.objective.to(self._execution.device))
-        train_mode(stage.objective)
-        with numerics.applied():
-            step, trained = self._timed(stage)
+        step, trained = self._timed(stage)
         assert stage.validation is not None
         epoch = len(stage.batches)
         looks = math.ceil(stage.steps / epoch) if stage.follows else 0
-        for _ in range(2):  # the first one is a warm-up
-            started = now()
-            self._predictor.predict(stage.objective, stage.validation.view)
-        self.times.append(StageTime(stage.name, stage.steps, looks, step, now() - started))
+        look = self._look(stage, stage.validation)
+        self.times.append(StageTime(stage.name, stage.steps, looks, step, look))
         if stage.select:
             state = stage.objective.state_dict().values()
             self.kept = max(self.kept, len(RULES) * sum(value.nbytes for value in state))
         self.seconds += now() - begun
         return trained
 
+    def _look(self, stage: Stage, validation: HeldOut) -> float:
+        """Return the seconds of one evaluation on the validation split."""
+        execution, precision = self._execution, stage.settings.precision
+        numerics = execution.numerics(precision)
+        graph = execution.graph if numerics.graphs else None
+        rules = FollowedRules(self._predictor, validation, graph)
+        random = Randomness(stage.seed, execution.device)
+        # the first one is a warm-up; with graphs, it takes more until one is replayed
+        for _ in range(2 if graph is None else CAPTURED):
+            started = now()
+            rules.measure(stage.objective, random)
+        return now() - started
+
     def _timed(self, stage: Stage) -> tuple[float, Trained]:
         """Return the seconds of a step, and the result after the steps."""
-        first = min(WARM_UP, stage.steps - 1)
-        last = min(stage.steps, first + STEPS)
-        parts = stage.settings.micro_batch
-        run = StageRun(
-            stage,
+        seconds = seconds_per_step(
+            [stage, *(replace(stage.copied(), seed=i) for i in range(1, self._together))],
             self._execution,
-            self._execution.numerics(stage.settings.precision),
-            micro_batch=parts if isinstance(parts, int) else None,
+            self._predictor,
+            self._progress,
+            seconds=SECONDS if self._execution.graph is not None else 0.0,
         )
-        self._progress.start(stage.name, last)
-        try:
-            with run.started():
-                begun = now()
-                for step in islice(run.steps(), last):
-                    self._progress.advance()
-                    if step == first:
-                        begun = now()
-                seconds = now() - begun
-                masks = {n: m for c in stage.components for n, m in c.masks().items()}
-                densities = {n: d for c in stage.components for n, d in c.densities().items()}
-        finally:
-            self._progress.finish()
-        trained = Trained(stage.objective, densities=densities, masks=masks)
-        return seconds / (last - first), trained
-
-
-class Listening:
-    """A trainer that collects the stages of a method, and trains none."""
-
-    def __init__(self) -> None:
-        self.stages: list[Stage] = []
-
-    def train(self, stages: Sequence[Stage]) -> list[Trained]:
-        """Return the objectives untrained; keep copies, since a method may change them later."""
-        self.stages += [stage.copied() for stage in stages]
-        return [Trained(stage.objective) for stage in stages]
+        masks = {n: m for c in stage.components for n, m in c.masks().items()}
+        densities = {n: d for c in stage.components for n, d in c.densities().items()}
+        return seconds / self._together, Trained(stage.objective, densities=densities, masks=masks)

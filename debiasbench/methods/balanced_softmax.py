@@ -26,7 +26,7 @@ class BalancedSoftmaxLoss(Objective):
     """
 
     additive: ClassVar[bool] = True
-    capturable: ClassVar[bool] = True
+    capturable: ClassVar[bool | None] = True
     shift: Tensor  # (C,)
 
     def __init__(self, network: nn.Module, counts: Tensor) -> None:

@@ -23,7 +23,7 @@ class FocalLoss(Objective):
     """Mean of (1 - p_y)^gamma * cross-entropy (Lin et al., eq. 4)."""
 
     additive: ClassVar[bool] = True
-    capturable: ClassVar[bool] = True
+    capturable: ClassVar[bool | None] = True
 
     def __init__(self, network: nn.Module, gamma: float) -> None:
         super().__init__(network)

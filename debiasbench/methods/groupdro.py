@@ -29,7 +29,7 @@ class GroupDROLoss(Objective):
     `counts`: (G,) training samples per group; an empty group has q = 0.
     """
 
-    capturable: ClassVar[bool] = True
+    capturable: ClassVar[bool | None] = True
     q: Tensor  # (G,), sums to 1
     margin: Tensor  # (G,), the generalisation adjustment C / sqrt(n_g)
 

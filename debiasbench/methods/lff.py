@@ -28,7 +28,7 @@ class LfFLoss(Objective):
     in a buffer and divided by the largest average of the class, as in the authors' code.
     """
 
-    capturable: ClassVar[bool] = True
+    capturable: ClassVar[bool | None] = True
     y: Tensor  # (N,)
     average: Tensor  # (2, N) moving averages of losses: biased, debiased
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class MixupLoss(Objective):
     """Cross-entropy of mixed inputs, with one mixing factor for each batch."""
 
-    capturable: ClassVar[bool] = True
+    capturable: ClassVar[bool | None] = True
     alpha: Tensor  # a scalar
 
     def __init__(self, network: nn.Module, alpha: float) -> None:

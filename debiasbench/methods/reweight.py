@@ -29,7 +29,7 @@ class WeightedCrossEntropy(Objective):
     """Mean of weight * cross-entropy. `weights`: (N,) of the training samples."""
 
     additive: ClassVar[bool] = True
-    capturable: ClassVar[bool] = True
+    capturable: ClassVar[bool | None] = True
     weights: Tensor  # (N,)
 
     def __init__(self, network: nn.Module, weights: Tensor) -> None:

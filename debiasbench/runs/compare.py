@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from debiasbench.common.errors import OptionError, UnknownNameError
+from debiasbench.common.errors import DebiasbenchError, OptionError, UnknownNameError
 from debiasbench.common.wording import shown
 from debiasbench.leaderboard.results import frame
 from debiasbench.records.selection import RULES
+from debiasbench.runs.sweep import in_batches
 from debiasbench.specs.grid import expand
 from debiasbench.specs.maker import Maker
 from debiasbench.specs.resolve import SEEDS, find_dataset
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from debiasbench.core.method import Method
     from debiasbench.core.settings import Precision
     from debiasbench.records.record import Record
+    from debiasbench.records.store import Run
     from debiasbench.runs.session import Session
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
@@ -98,6 +100,7 @@ def compare(
     sparse: str | None = None,
     settings: Mapping[str, object] | None = None,
     select: str | None = None,
+    together: int = 1,
     session: Session | None = None,
     **session_arguments: Any,
 ) -> pd.DataFrame:
@@ -113,6 +116,7 @@ def compare(
     as `{"NAME.density": [0.01, 0.05], "train.epochs": 10}`. For an option that takes a list, write
     a list of lists.
     `select`: the selection rule whose outcome is returned; by default that of the data set.
+    `together`: number of runs that are trained at once; see `Session.run_many`.
     `session`: the session to use; by default a new one with `session_arguments`, the arguments of
     `debiasbench.Session`, such as `results="results"`, `data_root="data"`, `device="auto"`.
 
@@ -132,8 +136,24 @@ def compare(
         chosen = Comparison(names, list(seeds), dataset, model, sparse, lists)
         precision = open_session.execution.numerics().precision
         specs = chosen.specs(open_session.plugins, open_session.data_root, precision)
-        records = [open_session.run(spec).record for spec in specs.values()]
+        records = [run.record for run in _runs(open_session, specs, together)]
     return _selected(records, select)
+
+
+def _runs(session: Session, specs: Mapping[str, Spec], together: int) -> Iterator[Run]:
+    """Run specs, some at once; raises the first error when the runs beside it have ended."""
+    if isinstance(together, bool) or not isinstance(together, int) or together < 1:
+        raise OptionError(f"together={shown(together)}: must be a whole number, 1 or more")
+    if together == 1:
+        yield from (session.run(spec) for spec in specs.values())
+        return
+    done: dict[str, Run] = {}
+    for batch in in_batches(specs, lambda _: together):
+        for title, outcome in zip(batch, session.run_many(batch.values()), strict=True):
+            if isinstance(outcome, DebiasbenchError):
+                raise outcome
+            done[title] = outcome
+    yield from (done[title] for title in specs)
 
 
 def _values(name: str, value: object) -> list[object]:

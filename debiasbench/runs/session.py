@@ -54,7 +54,8 @@ class Session:
     environment variable DEBIASBENCH_DATA, or "data".
     `device`: such as "cpu" or "cuda:1"; "auto" is an accelerator if there is one, otherwise the
     CPU. By default, the environment variable DEBIASBENCH_DEVICE, or "auto".
-    `compile`, `deterministic`: see `debiasbench.training.precision.Numerics`.
+    `compile`, `deterministic`: see `debiasbench.training.precision.Numerics`. `graphs`: whether
+    steps are captured and replayed as graphs, if the device is an NVIDIA GPU.
     `checkpoint_every`: seconds between checkpoints, or more if writing them would take more than
     a fiftieth of the time.
     `interruptible`: whether SIGINT, SIGTERM and SIGUSR1 end a run after the current step, with a
@@ -75,6 +76,7 @@ class Session:
         device: str | None = None,
         compile: Compile = "off",  # noqa: A002 - what torch calls it
         deterministic: bool = False,
+        graphs: bool = True,
         checkpoint_every: float = 60.0,
         interruptible: bool = False,
         progress: Progress | Literal["auto"] | None = "auto",
@@ -89,7 +91,9 @@ class Session:
         self._interactive = progress == "auto"
         if isinstance(progress, Progress):
             self.progress = progress
-        execution = Execution.on(device, compile=compile, deterministic=deterministic)
+        execution = Execution.on(
+            device, compile=compile, deterministic=deterministic, graphs=graphs
+        )
         self._exit = ExitStack()
         team = self._exit.enter_context(joined(execution.device))
         self.execution = replace(execution, team=team)

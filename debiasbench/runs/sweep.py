@@ -1,10 +1,11 @@
-"""Run many specs one after the other: the outcome of each, and a summary."""
+"""Run many specs, one after the other or several at once: the outcome of each, and a summary."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import (
     BusyError,
     DebiasbenchError,
@@ -15,7 +16,7 @@ from debiasbench.common.errors import (
 from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from debiasbench.records.store import Overwrite, Run
     from debiasbench.runs.session import Session
@@ -43,16 +44,55 @@ def attempt(open_session: Callable[[], Session], spec: Spec, overwrite: Overwrit
     Raises `Interrupted`, and `StoreError`, after which no other run could be stored either.
     """
     try:
-        run = open_session().run(spec, overwrite=overwrite)
+        return _attempted(open_session().run(spec, overwrite=overwrite))
     except (Interrupted, StoreError):
         raise
-    except BusyError:
-        return Attempt("elsewhere")
     except DebiasbenchError as error:
-        return Attempt("failed", problem=str(error), exit_code=error.exit_code, error=error)
-    if run.record.failure is not None:
-        return Attempt("failed", run, run.record.failure.message, TrainingFailed.exit_code)
-    return Attempt("trained" if run.fresh else "done", run)
+        return _attempted(error)
+
+
+def attempt_together(
+    open_session: Callable[[], Session], specs: Sequence[Spec], overwrite: Overwrite
+) -> list[Attempt]:
+    """Run specs at once unless they have records; return the outcomes. Raises as `attempt` does."""
+    try:
+        outcomes = open_session().run_many(specs, overwrite=overwrite)
+    except (Interrupted, StoreError):
+        raise
+    except DebiasbenchError as error:
+        return [_attempted(error) for _ in specs]
+    return [_attempted(outcome) for outcome in outcomes]
+
+
+def _attempted(outcome: Run | DebiasbenchError) -> Attempt:
+    if isinstance(outcome, BusyError):
+        return Attempt("elsewhere")
+    if isinstance(outcome, DebiasbenchError):
+        problem, code = str(outcome), outcome.exit_code
+        return Attempt("failed", problem=problem, exit_code=code, error=outcome)
+    if outcome.record.failure is not None:
+        return Attempt("failed", outcome, outcome.record.failure.message, TrainingFailed.exit_code)
+    return Attempt("trained" if outcome.fresh else "done", outcome)
+
+
+def in_batches(
+    specs: Mapping[str, Spec], number: Callable[[Spec], int]
+) -> Iterator[dict[str, Spec]]:
+    """Divide specs, by title, into those that are run at once: similar ones, in their order.
+
+    `number`: how many runs such as a spec are run at once.
+    """
+    left = dict(specs)
+    while left:
+        first = next(iter(left.values()))
+        similar = [title for title, spec in left.items() if kind(spec) == kind(first)]
+        yield {title: left.pop(title) for title in similar[: number(first)]}
+
+
+def kind(spec: Spec) -> str:
+    """Return a text that is equal for runs that probably take the same steps."""
+    training = {name: value for name, value in spec.training.items() if name != "lr"}
+    return canonical([spec.dataset.name, asdict(spec.model), training])
 
 
 @dataclass

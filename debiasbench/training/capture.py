@@ -23,15 +23,19 @@ def replays(
     """Return what computes the steps of stages that train at once.
 
     Objectives that declare to be `capturable`, with networks and components of known packages, are
-    captured directly. All others are observed in the first steps, and compared.
+    captured directly. All others are observed in the first steps, and compared, unless they refuse.
     """
-    return Replays(
+    refused = any(stage.objective.capturable is None for stage in stages)
+    made = Replays(
         steps,
         new_graph,
         trusted=all(known(stage) for stage in stages),
         owner=type(stages[0].objective).__name__,
         doubts=lambda: Doubts([_with_python_state(stage) for stage in stages]),
     )
+    if refused and new_graph is not None:
+        made.reason = f"{made.owner} declares that its steps cannot be replayed"
+    return made
 
 
 def evaluated(
@@ -40,7 +44,7 @@ def evaluated(
     """Return what computes the evaluation of an objective on a split."""
     return Replays(
         [evaluation],
-        new_graph,
+        None if objective.capturable is None else new_graph,
         trusted=declared(objective) and all(_is_known(part) for part in objective.modules()),
         owner=f"the evaluation of {type(objective).__name__}",
         doubts=lambda: Doubts([[objective]]),

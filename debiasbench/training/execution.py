@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.training.device import hardware, prepare_determinism, resolve_device
 from debiasbench.training.distributed import Alone
-from debiasbench.training.graph import CudaGraph
+from debiasbench.training.graph import graph_of
 from debiasbench.training.precision import Numerics
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Execution:
         resolved = resolve_device(device)
         if deterministic:
             prepare_determinism(resolved)
-        graph = CudaGraph if graphs and resolved.type == "cuda" else None
+        graph = graph_of(resolved) if graphs else None
         return cls(resolved, compile, deterministic, graph=graph)
 
     def numerics(self, precision: AnyPrecision = "auto") -> Numerics:

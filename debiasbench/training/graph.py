@@ -73,6 +73,11 @@ class CudaGraph:
         self._graph.replay()
 
 
+def graph_of(device: torch.device) -> type[Graph] | None:
+    """Return the kind of graph that a device can capture, or None."""
+    return CudaGraph if device.type == "cuda" else None
+
+
 class Replays:
     """Computes the steps of one or several stages, all of which take equal steps at once.
 
@@ -92,7 +97,7 @@ class Replays:
         doubts: Callable[[], Doubts] | None = None,
     ) -> None:
         self._computations, self._new_graph = computations, new_graph
-        self._owner, self._trusted = owner, trusted
+        self.owner, self._trusted = owner, trusted
         self._doubts = doubts() if doubts is not None and not trusted else None
         self._graphs: dict[int, Graph] = {}
         self._warm: Counter[int] = Counter()
@@ -148,12 +153,12 @@ class Replays:
         try:
             graph.capture(self._computations)
         except Exception as error:  # the computation may be of a plugin
-            self._refuse(_explained(self._owner, error))
+            self._refuse(_explained(self.owner, error))
             return self._eagerly()
         graph.replay()
         if before is not None and not self._agrees(before):
             self._refuse(
-                f"{self._owner} computes something else when it is replayed, so its Python code "
+                f"{self.owner} computes something else when it is replayed, so its Python code "
                 "changes from step to step"
             )
             return {}

@@ -64,7 +64,7 @@ class Schedule:
     ) -> None:
         self._tensors = [g["lr"] for g in optimizer.param_groups if isinstance(g["lr"], Tensor)]
         if self._tensors:  # the schedule changes the rate of an optimizer that trains nothing
-            optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], training.lr)
+            optimizer = idle = torch.optim.SGD([nn.Parameter(torch.zeros(1))], training.lr)
         self._optimizer, self._rate = optimizer, training.lr
         self._each_step: lr_scheduler.LRScheduler | None = None
         self._on_plateau: lr_scheduler.ReduceLROnPlateau | None = None
@@ -80,7 +80,7 @@ class Schedule:
             case "constant":
                 pass
         if self._tensors:
-            optimizer.step()  # schedules warn unless a step comes before theirs
+            idle.step()  # schedules warn unless a step comes before theirs
 
     def after_step(self) -> None:
         """Advance by one step."""

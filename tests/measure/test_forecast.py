@@ -11,7 +11,8 @@ import pytest
 from debiasbench import Method
 from debiasbench.cli.suite import report
 from debiasbench.measure.forecast import forecast
-from debiasbench.measure.rehearsal import STEPS, StageTime
+from debiasbench.measure.pace import STEPS
+from debiasbench.measure.rehearsal import StageTime
 from debiasbench.measure.stopwatch import WARM_UP
 from debiasbench.runs.session import Session
 from debiasbench.specs.plugins import Plugins

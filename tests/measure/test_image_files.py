@@ -14,7 +14,7 @@ from debiasbench.core.data import Split
 from debiasbench.core.prepare import Prepare
 from debiasbench.measure.baselines import for_timing
 from debiasbench.measure.image_files import Shuffled, loading, orders
-from debiasbench.measure.rehearsal import Listening
+from debiasbench.measure.listening import Listening
 from debiasbench.runs.session import Session
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
