@@ -39,16 +39,24 @@ class Prepare:
         return self.augment is not None
 
     def __call__(self, x: Inputs, augment: Generator | None = None) -> Inputs:
-        """Prepare samples (B, ...); with a generator, also augment them at random."""
+        """Prepare samples (B, ...), in place; with a generator, also augment them at random."""
         x = mapped(_scaled, x)
         if augment is not None and self.augment is not None:
-            x = self.augment(cast("Tensor", x), augment)
+            # it may return a tensor that it keeps
+            return self._normalised(self.augment(cast("Tensor", x), augment), in_place=False)
+        if self._mean is None and self._std is None:
+            return x
+        one = cast("Tensor", x)
+        return self._normalised(one, in_place=one.is_floating_point())
+
+    def _normalised(self, x: Tensor, *, in_place: bool) -> Tensor:
         if self._mean is not None:
-            x = cast("Tensor", x) - self._mean
+            x = x.sub_(self._mean) if in_place else x - self._mean
         if self._std is not None:
-            x = cast("Tensor", x) / self._std
+            x = x.div_(self._std) if in_place else x / self._std
         return x
 
 
 def _scaled(x: Tensor) -> Tensor:
+    """Return 8-bit samples as a float32 copy, in the same layout."""
     return x.float().div_(255) if x.dtype == torch.uint8 else x

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 
 class Placed:
-    """The samples of a split, in the device's memory if they fit, else copied by batch."""
+    """The samples of a split, in the device's memory if they fit, else copied by batch.
 
-    def __init__(self, x: Inputs, device: torch.device) -> None:
-        self._device, self._resident = device, fits(x, device)
-        self.x = mapped(lambda v: v.to(device), x) if self._resident else x
+    `channels_last`: whether images are stored with the channels last, so that batches already have
+    the layout in which convolutions of the device compute.
+    """
+
+    def __init__(self, x: Inputs, device: torch.device, *, channels_last: bool = False) -> None:
+        self._device, self._resident, self._last = device, fits(x, device), channels_last
+        self.x = mapped(self._placed, x) if self._resident else x
         self._prefetch = None if self._resident else Prefetch(x)
 
     @property
@@ -55,12 +59,20 @@ class Placed:
             return mapped(lambda v: v.to(self._device, non_blocking=True), x)
 
         def part(stored: Tensor) -> Tensor:
-            samples = stored[index]
+            if self._last and stored.dim() == 4:
+                samples = stored.movedim(1, -1)[index].movedim(-1, 1)
+            else:
+                samples = stored[index]
             # a network may change its inputs in place, and a slice shares memory with the data
             shared = isinstance(index, slice) and samples.dtype != torch.uint8
             return samples.clone() if shared else samples
 
         return mapped(part, self.x)
+
+    def _placed(self, x: Tensor) -> Tensor:
+        if self._last and x.dim() == 4:
+            return x.to(self._device, memory_format=torch.channels_last)
+        return x.to(self._device)
 
 
 class PlacedTask:
@@ -95,7 +107,8 @@ class PlacedTask:
 
     def _view(self, name: SplitName, labels: dict[str, Tensor]) -> View:
         if name not in self._splits:
-            self._splits[name] = Placed(self._split(name).x, self.device)
+            last = self.device.type != "cpu"  # as `Numerics` has it
+            self._splits[name] = Placed(self._split(name).x, self.device, channels_last=last)
         placed = {label: values.to(self.device) for label, values in labels.items()}
         return View(self._splits[name], placed, self._prepare)
 

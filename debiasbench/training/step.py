@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.randomness import Randomness, derive
-from debiasbench.core.inputs import tensors
+from debiasbench.core.inputs import mapped, tensors
 from debiasbench.core.modes import normalises
 from debiasbench.sparsity import Flops, count_flops
 from debiasbench.training.optimizers import Schedule, make_optimizer
@@ -188,10 +188,18 @@ class Step:
     def _batch(self) -> Batch:
         view, first = self._stage.view, self._turn * self._stage.batches.batch_size
         index = self._order.index_select(0, first + self._places[: self.samples])  # (B,)
-        stored = view.samples.take(index) if view.samples.resident else self._copied[self.samples]
-        batch = view.batch(stored, index, self._extra, self._augment)
+        batch = view.batch(self._samples(index), index, self._extra, self._augment)
         batch.x = self._numerics.laid_out(batch.x)
         return batch
+
+    def _samples(self, index: Tensor) -> Inputs:
+        samples = self._stage.view.samples
+        if samples.resident:
+            return samples.take(index)
+        # preparation changes real numbers in place, and a step may be computed again
+        return mapped(
+            lambda x: x.clone() if x.is_floating_point() else x, self._copied[self.samples]
+        )
 
     def _backward(self, part: Batch, share: float) -> Tensor:
         """Add the gradients of a part of the batch; return the part's share of the loss."""

@@ -287,6 +287,28 @@ def test_an_objective_of_others_that_does_the_same_in_every_step_is_replayed() -
     assert_equal(dict(run.stage.objective.state_dict()), dict(eager.objective.state_dict()))
 
 
+@pytest.mark.parametrize("floats", [False, True])
+def test_streamed_samples_are_copied_to_where_replays_read_them(
+    floats: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Same(CrossEntropy):
+        """Is observed and compared, so that some steps are computed several times."""
+
+        def forward(self, batch: Any) -> torch.Tensor:
+            return super().forward(batch)
+
+    task = replace(toy_task(), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    if floats:
+        splits = {name: replace(split, x=split.x / 255) for name, split in task.splits().items()}
+        task = replace(task, **splits)  # type: ignore[arg-type]
+    computed = train(Same(Flat()), task, execution=EAGER)
+    monkeypatch.setattr("debiasbench.training.placed.fits", lambda _x, _device: False)
+    replayed = train(Same(Flat()), task, execution=RECORDED)
+    assert replayed.cost is not None
+    assert replayed.cost.eager == ""
+    assert_equal(replayed.objective.state_dict(), computed.objective.state_dict())
+
+
 def test_a_subclass_does_not_inherit_that_it_is_capturable() -> None:
     with pytest.raises(KeyError):
         vars(Counting)["capturable"]
