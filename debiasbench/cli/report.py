@@ -38,6 +38,11 @@ def report(run: Run, changed: Sequence[str] = ()) -> str:
             f"{record.cost.training_seconds:.1f} s of training on {record.provenance.hardware}; "
             f"{record.cost.active_parameters:,} of {record.cost.parameters:,} parameters active"
         )
+        parts += [
+            f"The steps of stage {stage['name']!r} were computed without a graph: {stage['eager']}"
+            for stage in record.cost.stages
+            if stage.get("eager")  # older records do not say it
+        ]
     if not run.fresh:
         parts.append(
             f"Already done on {record.provenance.started[:10]} with "

@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 
 from debiasbench import Dataset, Method, Task, hookimpl, option
-from debiasbench.common.errors import DataError
+from debiasbench.common.errors import DataError, PluginError
 from debiasbench.records.store import Store, read_all
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.suites import read
@@ -235,3 +235,56 @@ def test_a_limit_passes_over_runs_that_another_process_has(
     assert result.stdout.splitlines()[-1] == (
         "3 runs: 1 trained, 0 already done, 1 running in other processes, 1 left"
     )
+
+
+def test_runs_that_are_trained_at_once_have_a_line_and_a_record_each(debiasbench: Cli) -> None:
+    file = write(BASE + SEEDS)
+    done = debiasbench("sweep", file, "--quiet", "--together", "2")
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    for n, line in enumerate(lines[:3], 1):
+        assert re.fullmatch(rf"{n}/3  seed={n}  \d+ s  unbiased \d+\.\d %", line)
+    assert lines[3:] == ["3 runs: 3 trained, 0 already done"]
+    together = [
+        record.cost.stages[0]["together"]
+        for record in (found for _, found in read_all([Path("results")])[0])
+        if record.cost is not None
+    ]
+    assert sorted(together) == [1, 2, 2]
+    assert "3 already done" in debiasbench("sweep", file, "--together", "2").stdout
+
+
+def test_auto_is_one_run_at_a_time_on_a_cpu(debiasbench: Cli) -> None:
+    done = debiasbench("sweep", write(BASE), "--together", "auto")
+    assert done.exit_code == 0
+    ((_, record),), _ = read_all([Path("results")])
+    assert record.cost is not None
+    assert record.cost.stages[0]["together"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--together", "0"), "0 is not in the range x>=1"),
+        (("--together", "many"), "'many' is not a valid integer"),
+        (("--together", "2", "--jobs", "2"), "use one of them"),
+    ],
+    ids=str,
+)
+def test_a_number_of_runs_that_makes_no_sense_is_refused(
+    debiasbench: Cli, words: tuple[str, ...], message: str
+) -> None:
+    refused = debiasbench("sweep", write(BASE), *words)
+    assert refused.exit_code == 2
+    assert message in refused.stderr
+
+
+def test_failed_runs_among_those_at_once_are_reported_and_the_others_are_stored(
+    debiasbench: Cli,
+) -> None:
+    text = '[base]\ndataset = "toy"\ntrain.epochs = 1\n[grid]\nmethod = ["erm", "raises", "rest"]\n'
+    done = debiasbench("sweep", write(text), "--together", "3", extra=(offering(raises=Raises),))
+    assert done.exit_code == PluginError.exit_code
+    assert "3 runs: 2 trained, 0 already done, 1 failed" in done.stdout
+    assert "off by one" in done.stderr
+    assert len(records()) == 2
