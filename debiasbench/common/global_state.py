@@ -15,6 +15,7 @@ import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -89,10 +90,22 @@ def restored(*, signals: bool = True) -> Iterator[Changes]:
 
 
 class Kept:
-    """The global settings as they are now, without handlers of signals."""
+    """The global settings as they are now, with where is printed, without handlers of signals."""
 
     def __init__(self) -> None:
         self._values = _values(_python(signals=False))
+        names = vars(os)  # `contained` replaces these three
+        self._values += _values(
+            iter(
+                [
+                    Setting("sys.stdout", *_attribute(sys, "stdout")),
+                    Setting("sys.stderr", *_attribute(sys, "stderr")),
+                    Setting(
+                        "os._exit", lambda: names["_exit"], partial(names.__setitem__, "_exit")
+                    ),
+                ]
+            )
+        )
         for name, settings in (("numpy", _numpy), ("torch", _torch)):
             if name in sys.modules:
                 self._values += _values(settings(sys.modules[name]))

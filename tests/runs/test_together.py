@@ -40,6 +40,7 @@ class Meddles(Method):
         before = np.random.rand()
         torch.set_default_dtype(torch.float32)
         torch.backends.mkldnn.deterministic = True
+        print("printed by a method")
         first = lab.train(lab.model(), name="first", lr=0.01 + 0.01 * before, select=False)
         assert torch.backends.mkldnn.deterministic
         torch.backends.mkldnn.deterministic = False
@@ -121,7 +122,9 @@ def test_runs_at_once_have_the_records_of_runs_alone_bit_for_bit(
     specs = [spec_of(plugins, method) for method in methods]
     specs += [spec_of(plugins, "upweight", model="dropping", seed=seed) for seed in (0, 1)]
     specs += [spec_of(plugins, "erm", training={"epochs": 2}), spec_of(plugins, "erm", seed=5)]
+    places = sys.stdout, sys.stderr, os._exit
     done = run_many(plugins, specs, tmp_path / "together")
+    assert places == (sys.stdout, sys.stderr, os._exit)
     for spec, outcome in zip(specs, done, strict=True):
         assert isinstance(outcome, Run), f"{spec.method.name}: {outcome}"
         assert essence(outcome.record, tmp_path / "together") == alone(
