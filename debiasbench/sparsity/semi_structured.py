@@ -156,7 +156,7 @@ def _check_kernels(
     try:
         F.linear(weight[:COLUMNS], convert(weight))
     except (RuntimeError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].rstrip(".!")
         raise SparsityError(
             "2:4 kernels need an NVIDIA GPU of compute capability 8.0 or newer; this network is on "
             f"{device} (PyTorch: {reason}). Move it to such a GPU"
