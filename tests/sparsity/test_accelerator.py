@@ -244,6 +244,18 @@ def test_a_step_without_update_changes_only_tensors_and_does_not_wait(
     sparse.check()
 
 
+@pytest.mark.parametrize("name", UPDATERS)
+def test_keeping_gradients_for_an_update_does_not_wait(
+    name: str, accelerated: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, opt, sparse = begun(UPDATERS[name]())
+    train(net, opt, sparse, sparse.update, 5)
+    F.cross_entropy(net(batch(9)[0]), batch(9)[1]).backward()
+    with Waits(monkeypatch) as waits:
+        sparse.constrain_gradients(update_follows=True)
+    assert waits.seen == []
+
+
 def python_state(sparse: SparseTraining) -> dict[str, object]:
     """Return everything but tensors: numbers, and the identity and the content of containers."""
     return {
