@@ -1,9 +1,11 @@
 """Cost of masking in a training step: between updates, at an update, and on average.
 
-    python benchmarks/masking.py [--model cnn] [--batch-size 256] [--steps 120] [--every 8]
+    python benchmarks/masking.py [--model cnn resnet18] [--batch-size 256] [--steps 120] [--every 8]
+        [--device auto]
 
-A dense and a sparse copy of one network take steps alternately in one process. The table shows
-ratios of median times to the dense step. The average at an interval of n steps is
+A dense and a sparse copy of one network take steps alternately in one process, on the accelerator
+if there is one. The table shows ratios of median times to the dense step, and the median time of
+the topology update alone. The average at an interval of n steps is
 ((n - 1) * step between updates + step at an update) / n.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import platform
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from statistics import median
 
@@ -34,27 +37,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="cnn")
+    parser.add_argument("--model", nargs="+", default=["cnn"])
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--every", type=int, default=8, help="steps between the timed updates")
+    parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-
-    shape = Shape(input=(3, 28, 28), classes=10)
-    rng = generator(0, "images")
-    x = torch.rand(args.batch_size, *shape.input, generator=rng)
-    y = torch.randint(0, shape.classes, (args.batch_size,), generator=rng)
-    entry, fixed = Plugins().models.find(args.model)
-    with seeded(0):
-        start = entry.load()(**fixed).build(shape).train()
-
+    execution = Execution.on(args.device)
     print(
-        f"{args.model}, batches of {args.batch_size}, {args.steps} steps; torch "
-        f"{torch.__version__}, Python {platform.python_version()}, {Execution.on('cpu').hardware}\n"
+        f"Batches of {args.batch_size}, {args.steps} steps; torch {torch.__version__}, Python "
+        f"{platform.python_version()}, {execution.hardware}\n"
     )
     intervals = "".join(f" every {n} |" for n in INTERVALS)
-    print(f"| updater | between updates | at an update |{intervals}")
-    print("|:--|" + "--:|" * (2 + len(INTERVALS)))
+    print(
+        f"| network | updater | dense step, ms | between updates | at an update |{intervals}",
+        end="",
+    )
+    print(" update, ms |\n|:--|:--|" + "--:|" * (4 + len(INTERVALS)))
+    for model in args.model:
+        measure(model, args, execution.device)
+
+
+def measure(model: str, args: argparse.Namespace, device: torch.device) -> None:
+    """Print the rows of a model."""
+    shape = Shape(input=(3, 28, 28), classes=10)
+    rng = generator(0, "images")
+    x = torch.rand(args.batch_size, *shape.input, generator=rng).to(device)
+    y = torch.randint(0, shape.classes, (args.batch_size,), generator=rng).to(device)
+    entry, fixed = Plugins().models.find(model)
+    with seeded(0):
+        start = entry.load()(**fixed).build(shape).train().to(device)
+    if device.type != "cpu":  # as in a run
+        start, x = (v.to(memory_format=torch.channels_last) for v in (start, x))
     for name, updater in UPDATERS.items():
         dense, sparse = deepcopy(start), deepcopy(start)
         optimizers = [
@@ -64,6 +78,8 @@ def main() -> None:
         attached = updater(density=0.05, every=str(args.every), stop=1.0).attach(
             sparse, optimizers[1], total_steps=args.steps + 1
         )
+        updates: list[float] = []
+        attached.update = timed(attached.update, updates, device)  # type: ignore[method-assign]
         plain, between, at_update = [], [], []
         for number in range(args.steps):
             seconds = [0.0, 0.0]
@@ -75,7 +91,26 @@ def main() -> None:
                 (between if attached.updates == before else at_update).append(seconds[1])
         base, usual, update = median(plain), median(between), median(at_update)
         means = "".join(f" {((n - 1) * usual + update) / n / base:.3f} |" for n in INTERVALS)
-        print(f"| {name} | {usual / base:.3f} | {update / base:.3f} |{means}", flush=True)
+        print(
+            f"| {model} | {name} | {1000 * base:.2f} | {usual / base:.3f} | {update / base:.3f} |"
+            f"{means} {1000 * median(updates[1:]):.2f} |",
+            flush=True,
+        )
+
+
+def timed(
+    update: Callable[[int], None], seconds: list[float], device: torch.device
+) -> Callable[[int], None]:
+    """Return `update`, which now also notes its seconds, until the device has done its work."""
+
+    def timed_update(number: int) -> None:
+        synchronize(device)
+        start = time.perf_counter()
+        update(number)
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+
+    return timed_update
 
 
 def step(
@@ -86,7 +121,14 @@ def step(
     optimizer.zero_grad()
     F.cross_entropy(network(x), y).backward()
     optimizer.step()
+    synchronize(x.device)
     return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done its work."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 if __name__ == "__main__":

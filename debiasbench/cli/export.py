@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 @click.argument("record", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
     "--to",
-    type=click.Choice(["compact", "packed", "csr"]),
+    type=click.Choice(["compact", "packed", "csr", "2:4"]),
     default="compact",
     show_default=True,
     help="compact: without dead channels, can be loaded with torch alone; packed: only the weights "
     "that are not 0; csr: like packed, and times sparse matrix products in the layers where they "
-    "are faster.",
+    "are faster; 2:4: like packed, and times the 2:4 kernels of an NVIDIA GPU in linear layers.",
 )
 @click.option(
     "--out",
@@ -48,7 +48,7 @@ def export(record: Path, to: Kind, out: Path | None) -> None:
         f"{after:.2f} ms for {BATCH} samples instead of {before:.2f} ms; "
         f"outputs differ by at most {exported.difference:.0e}"
     )
-    if to == "csr":
+    if to in {"csr", "2:4"}:
         layers = ", ".join(exported.layers) or "none"
         say(f"Layers that are faster as sparse matrices on this machine: {layers}")
     say(f"Model: {exported.path}")

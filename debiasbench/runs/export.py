@@ -1,4 +1,4 @@
-"""Export the network of a record in a smaller form: compacted, packed, or with CSR layers."""
+"""Export the network of a record in a smaller form: compacted, packed, or for sparse kernels."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from debiasbench.sparsity import (
     maskable,
     pack_state,
     to_csr,
+    to_semi_structured,
     unpack_state,
 )
 from debiasbench.specs.resolve import instance
@@ -39,14 +40,17 @@ if TYPE_CHECKING:
     from debiasbench.records.record import Record
     from debiasbench.specs.plugins import Plugins
 
-Kind = Literal["compact", "packed", "csr"]
+Kind = Literal["compact", "packed", "csr", "2:4"]
 ENDINGS: dict[Kind, str] = {
     "compact": ".pt2",
     "packed": ".packed.safetensors",
     "csr": ".csr.safetensors",
+    "2:4": ".2to4.safetensors",
 }
 BATCH = 64  # images of a timed forward pass
 ROUNDS = 9
+TOLERANCE = 1e-4  # largest difference of an output, relative to the largest output
+HALF_TOLERANCE = 16 * torch.finfo(torch.float16).eps  # the same in half precision
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Exported:
     bytes: tuple[int, int]
     milliseconds: tuple[float, float]  # of a forward pass of `BATCH` samples, medians
     difference: float  # largest difference of a logit, relative to the largest logit
-    layers: tuple[str, ...] = ()  # with "csr": those that are faster as sparse matrices
+    layers: tuple[str, ...] = ()  # with "csr" and "2:4": those that are faster as sparse matrices
 
 
 def export(record_path: Path, plugins: Plugins, *, to: Kind, out: Path | None = None) -> Exported:
@@ -68,7 +72,9 @@ def export(record_path: Path, plugins: Plugins, *, to: Kind, out: Path | None = 
     `torch.export.load(...).module()` runs without debiasbench. "packed": only the weights that are
     not 0 and their positions, for `debiasbench.sparsity.unpack_state`. "csr": the same file; it is
     timed with sparse matrices in the layers where they are faster on this machine. To use them,
-    call `debiasbench.sparsity.to_csr` with the unpacked network.
+    call `debiasbench.sparsity.to_csr` with the unpacked network. "2:4": the same file; it is timed
+    in half precision on this machine's GPU, dense and with 2:4 kernels in the linear layers where
+    they are faster. To use them, call `debiasbench.sparsity.to_semi_structured`.
     `out`: the file to write; by default, a file beside the record.
 
     Raises `RecordError` if the record has no weights, if the network cannot be made smaller in this
@@ -79,7 +85,7 @@ def export(record_path: Path, plugins: Plugins, *, to: Kind, out: Path | None = 
     x = torch.rand(BATCH, *shape.input, generator=generator(0, "export"))
     masks = {name: p.detach() != 0 for name, p in maskable(network).items()}
     path = out or record_path.with_name(record.spec.stem + ENDINGS[to])
-    layers: tuple[str, ...] = ()
+    before, timed, layers = network, x, tuple[str, ...]()
     try:
         if to == "compact":
             compacted = compact(network, masks, x[:2])
@@ -94,24 +100,37 @@ def export(record_path: Path, plugins: Plugins, *, to: Kind, out: Path | None = 
             converted = to_csr(small, masks, x)
             small = converted.model
             layers = tuple(choice.name for choice in converted.layers if choice.chosen)
+        elif to == "2:4":
+            before, small, timed, layers = _semi_structured(small, masks, x)
     except SparsityError as error:
         raise RecordError(
             f"{record_path} was not exported: {error}. --to packed does not need this"
         ) from error
-    difference = _difference(network, small, x)
+    difference = _difference(network, small, x, timed)
     if to == "compact":  # what was written computes the same as `small`
         loaded = torch.export.load(io.BytesIO(written)).module()
-        difference = max(difference, _difference(network, loaded, x))
-    if not difference < 1e-4:
+        difference = max(difference, _difference(network, loaded, x, x))
+    if not difference < (HALF_TOLERANCE if to == "2:4" else TOLERANCE):
         raise RecordError(
             f"{record_path} was not exported: its outputs would differ by {difference:.2g}, "
             "relative to the largest output"
         )
-    times = _alternating(lambda: network(x), lambda: small(x))
+    times = _alternating(lambda: before(timed), lambda: small(timed), timed.device)
     write_bytes(path, written)
-    before = sum(p.numel() for p in network.parameters())
+    total = sum(p.numel() for p in network.parameters())
     sizes = len(content), len(written)
-    return Exported(path, (before, parameters), sizes, times, difference, layers)
+    return Exported(path, (total, parameters), sizes, times, difference, layers)
+
+
+def _semi_structured(
+    network: nn.Module, masks: Mapping[str, Tensor], x: Tensor
+) -> tuple[nn.Module, nn.Module, Tensor, tuple[str, ...]]:
+    """Return a network in half precision, dense and with 2:4 kernels, an input, and its layers."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    placed = network.to(device or "cpu")
+    converted = to_semi_structured(placed, masks, x.to(device or "cpu"), dtype=torch.float16)
+    layers = tuple(choice.name for choice in converted.layers if choice.chosen)
+    return placed.half(), converted.model, x.to(device or "cpu", torch.float16), layers
 
 
 def load_network(
@@ -169,15 +188,19 @@ def _program(network: nn.Module, x: Tensor) -> bytes:
 
 
 @torch.no_grad()
-def _difference(one: nn.Module, two: nn.Module, x: Tensor) -> float:
-    expected, actual = one(x), two(x)
+def _difference(one: nn.Module, two: nn.Module, x: Tensor, for_two: Tensor) -> float:
+    """Return the largest difference of an output, relative to the largest; `for_two`: `x` there."""
+    expected = one(x)
+    actual = two(for_two).to(expected.device, expected.dtype)
     if actual.shape != expected.shape:
         return math.inf
     return float((expected - actual).abs().max() / expected.abs().max().clamp(min=1e-12))
 
 
 @torch.no_grad()
-def _alternating(before: Callable[[], object], after: Callable[[], object]) -> tuple[float, float]:
+def _alternating(
+    before: Callable[[], object], after: Callable[[], object], device: torch.device
+) -> tuple[float, float]:
     """Return the median milliseconds of two functions that are called alternately."""
     times: list[tuple[float, float]] = []
     for _ in range(ROUNDS + 1):
@@ -185,6 +208,8 @@ def _alternating(before: Callable[[], object], after: Callable[[], object]) -> t
         for call in (before, after):
             begun = time.perf_counter()
             call()
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
             pair.append(1000 * (time.perf_counter() - begun))
         times.append((pair[0], pair[1]))
     return median(a for a, _ in times[1:]), median(b for _, b in times[1:])

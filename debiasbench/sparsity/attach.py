@@ -8,14 +8,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from debiasbench.sparsity.criteria import first_masks
-from debiasbench.sparsity.errors import NonFiniteGradient, NotAttached, SparsityError
+from debiasbench.sparsity.errors import NotAttached, SparsityError
+from debiasbench.sparsity.factors import Factors
 from debiasbench.sparsity.flops import Ledger
-from debiasbench.sparsity.guards import check_holds, check_ranks, check_same_shapes
+from debiasbench.sparsity.guards import (
+    check_finite,
+    check_flags,
+    check_holds,
+    check_ranks,
+    check_same_shapes,
+    check_updated,
+)
 from debiasbench.sparsity.hooks import Hooks
 from debiasbench.sparsity.layer import Layer
 from debiasbench.sparsity.masks import pack, unpack
 from debiasbench.sparsity.params import layouts, left_dense, matching_any, select, tied
 from debiasbench.sparsity.stats import statistics
+from debiasbench.sparsity.transfer import finite_flags, to_host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,9 +73,14 @@ class SparseTraining:
         self._every = updater.interval().steps(total_steps, steps_per_epoch)
         self._dense = matching_any(updater.keep_dense, self.weights)
         check_holds(optimizer, self.weights)
-        self.masks = first_masks(
+        first = first_masks(
             updater, self.weights, self.layouts, self._dense, seed, densities, masks
         )
+        # strides as those of the weights: a device multiplies both in the order of memory
+        self.masks = {
+            name: torch.empty_like(p, dtype=torch.bool, requires_grad=False).copy_(first[name])
+            for name, p in self.weights.items()
+        }
         self.explored = {name: mask.clone() for name, mask in self.masks.items()}
         self._waits_for_gradients = updater.init.startswith("snip") and masks is None
         self._budgets = self._counts = self._count()
@@ -76,6 +90,7 @@ class SparseTraining:
         self._gradients: dict[str, Tensor] = {}  # kept for the update that follows
         self._optimizer = optimizer
         self._hooks: Hooks | None = None
+        self._factors = Factors(self.weights, self.masks)
         self._apply()
         if updater.optimizer_state == "mask":
             for name, p in self.weights.items():
@@ -108,6 +123,7 @@ class SparseTraining:
         self.weights, self.layouts = weights, layout
         self.detach()
         self._optimizer = optimizer
+        self._factors = Factors(weights, self.masks)
         self._apply()
         self._hooks = Hooks(self, optimizer)
 
@@ -154,7 +170,7 @@ class SparseTraining:
                 if p.grad is not None
             }
         if self.updater.optimizer_state != "dense" and not self._waits_for_gradients:
-            self._mask([p.grad for p in self.weights.values()])
+            self._factors.multiply([p.grad for p in self.weights.values()])
 
     @torch.no_grad()
     def constrain_weights(self) -> None:
@@ -169,16 +185,16 @@ class SparseTraining:
 
         Raises `NonFiniteGradient` for gradients that cannot be compared.
         """
-        self.check_kept_gradients(step)
         if self.is_due(step):
             self._update(step)
         else:  # the first masks were taken from this step's gradients
+            self.check_kept_gradients(step)
             self.constrain_weights()
         self._gradients = {}
 
     def check_kept_gradients(self, step: int) -> None:
         """Raise `NonFiniteGradient` if a gradient kept for the update is NaN or infinite."""
-        _check_finite(self._gradients, step)
+        check_finite(self._gradients, step)
 
     def forget_gradients(self) -> None:
         """Drop the gradients kept for an update."""
@@ -191,7 +207,7 @@ class SparseTraining:
     def take_first_masks(self, step: int) -> None:
         """Score connections by this step's gradients, those of the dense network (SNIP)."""
         gradients = {n: p.grad for n, p in self.weights.items() if p.grad is not None}
-        _check_finite(gradients, step)
+        check_finite(gradients, step)
         frozen = {name for name, p in self.weights.items() if not p.requires_grad}
         dense = self._dense | frozen
         masks = first_masks(
@@ -202,6 +218,7 @@ class SparseTraining:
         for name, mask in masks.items():
             self.masks[name].copy_(mask)
             self.explored[name].copy_(mask)
+        self._factors.follow()
         self._budgets = self._counts = self._count()
         self._apply()
         check_ranks(self.masks)
@@ -281,6 +298,7 @@ class SparseTraining:
         self.exchanged_last = state["exchanged_last"]
         self._waits_for_gradients = state["waits_for_scores"]
         self._budgets, self.grown = dict(state["budgets"]), dict(state["grown"])
+        self._factors.follow()
         self._counts = self._count()
         self.ledger.load_state_dict(state["ledger"])
         self._apply()
@@ -290,8 +308,9 @@ class SparseTraining:
     @torch.no_grad()
     def check(self) -> None:
         """Raise `NotAttached` if weights off the mask are not 0."""
-        for name, p in self.weights.items():
-            if bool(((p != 0) & ~self.masks[name]).any()):
+        off = [((p != 0) & ~self.masks[name]).any() for name, p in self.weights.items()]
+        for name, found in zip(self.weights, to_host(off), strict=True):
+            if found:
                 raise NotAttached(
                     f"{name} has non-zero weights off its mask. Either an optimizer stepped that "
                     "this sparse training does not follow (call reattach(optimizer) after copying "
@@ -318,6 +337,7 @@ class SparseTraining:
         """Replace the masks by the updater's; weights that were frozen keep theirs."""
         names = [name for name, p in self.weights.items() if p.requires_grad]
         if not names:
+            self.check_kept_gradients(step)
             return
         scale = getattr(self._optimizer, "grad_scale", None)
         layers = []
@@ -341,37 +361,53 @@ class SparseTraining:
                     step=step,
                 )
             )
-        returned = self.updater.update(layers, self.progress(step))
-        self._check_masks(layers, returned)
-        new = {name: self.layouts[name].stored(returned[name]) for name in names}
+        # nothing has changed yet, in case of an error
+        new, grown, active, exchanged = self._new_masks(layers, step)
         self._account(step + 1, dense_gradients=self.updater.reads() == "gradients")
-        self.exchanged_last = 0
-        for name, mask in new.items():
+        for name in names:
             p, old = self.weights[name], self.masks[name]
-            grown = mask & ~old
-            p.masked_fill_(grown, 0.0)  # it may have moved while inactive
+            p.masked_fill_(grown[name], 0.0)  # it may have moved while inactive
             if self.updater.optimizer_state != "dense":
                 stays = self.updater.optimizer_state == "reset_new"
-                self._zero_state(p, ~grown if stays else mask & old)
-            self.explored[name] |= mask
-            count = int(grown.sum())
-            self.grown[name] += count
-            self.exchanged_last += count
-            old.copy_(mask)
-        self._counts = self._count()
+                self._zero_state(p, ~grown[name] if stays else new[name] & old)
+            self.explored[name] |= new[name]
+            self.grown[name] += exchanged[name]
+            old.copy_(new[name])
+        self.exchanged_last = sum(exchanged.values())
+        self._counts = {**self._counts, **active}
+        self._factors.follow()
         self._apply()
         self.updates += 1
         check_ranks(self.masks)
 
+    def _new_masks(
+        self, layers: Sequence[Layer], step: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int], dict[str, int]]:
+        """Return the updater's masks and the weights that they grow, and how many are in each.
+
+        Counts are copied from the device together, and with them whether gradients are finite. It
+        is the only time that an update waits, unless the updater itself does.
+        """
+        flags = [finite_flags(list(self._gradients.values()))] if self._gradients else []
+        try:
+            returned = self.updater.update(layers, self.progress(step))
+        except Exception:
+            self.check_kept_gradients(step)  # if they are not finite, that may be the cause
+            raise
+        check_updated(type(self.updater).__name__, layers, returned)
+        new = {x.name: self.layouts[x.name].stored(returned[x.name]) for x in layers}
+        grown = {name: mask & ~self.masks[name] for name, mask in new.items()}
+        # on a CPU ten times faster than sums
+        counts = [mask.count_nonzero() for masks in (new, grown) for mask in masks.values()]
+        numbers = to_host([*counts, *flags])
+        check_flags(self._gradients, numbers[len(counts) :], step)
+        active = dict(zip(new, numbers, strict=False))
+        return new, grown, active, dict(zip(new, numbers[len(new) :], strict=False))
+
     # --- helpers ------------------------------------------------------------------------------
 
     def _apply(self) -> None:
-        self._mask([p.data for p in self.weights.values()])
-
-    def _mask(self, values: list[Any]) -> None:
-        pairs = [(v, m) for v, m in zip(values, self.masks.values(), strict=True) if v is not None]
-        if pairs:
-            torch._foreach_mul_([v for v, _ in pairs], [m for _, m in pairs])
+        self._factors.multiply([p.data for p in self.weights.values()])
 
     def _zero_state(self, p: nn.Parameter, keep: Tensor) -> None:
         """Set gradient and optimizer state (momentum, Adam moments) to 0 outside `keep`."""
@@ -380,32 +416,14 @@ class SparseTraining:
                 value.mul_(keep)
 
     def _count(self) -> dict[str, int]:
-        return {name: int(mask.sum()) for name, mask in self.masks.items()}
+        counts = to_host([mask.count_nonzero() for mask in self.masks.values()])
+        return dict(zip(self.masks, counts, strict=True))
 
     def _account(self, until: int, *, dense_gradients: bool = False) -> None:
         """Charge all steps before `until` that are not charged yet."""
         updater = self.updater
         always = updater.optimizer_state == "dense" or updater.reads() == "all gradients"
         self.ledger.charge(self._counts, until, always_dense=always, dense_last=dense_gradients)
-
-    def _check_masks(self, layers: Sequence[Layer], new: Mapping[str, Tensor]) -> None:
-        """Check what a third-party updater returned, before anything changes."""
-        for layer in layers:
-            mask, shape = new.get(layer.name), layer.mask.shape
-            if mask is None or mask.shape != shape or mask.dtype != torch.bool:
-                raise SparsityError(
-                    f"{type(self.updater).__name__}.update returned no bool mask of shape "
-                    f"{tuple(shape)} for {layer.name}"
-                )
-
-
-def _check_finite(gradients: Mapping[str, Tensor], step: int) -> None:
-    for name, gradient in gradients.items():
-        if not bool(gradient.isfinite().all()):
-            raise NonFiniteGradient(
-                f"The gradient of {name} is not finite at step {step}, when the topology should "
-                "change: lower the learning rate, or clip gradients"
-            )
 
 
 def _fits(value: Any, p: Tensor) -> bool:

@@ -15,22 +15,25 @@ the smaller number of two runs:
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from debiasbench.sparsity.candidates import (
+    inputs_of,
+    is_plain,
+    masks_by_weight,
+    milliseconds,
+    replaced,
+)
 from debiasbench.sparsity.copies import copied
 from debiasbench.sparsity.csr_layers import CsrConv2d, CsrLinear, index_type
-from debiasbench.sparsity.errors import SparsityError, unknown
-from debiasbench.sparsity.guards import check_mask
-from debiasbench.sparsity.params import maskable
+from debiasbench.sparsity.errors import SparsityError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def to_csr(
     if repeats < 1:
         raise SparsityError(f"repeats must be at least 1, not {repeats}")
     converted = copied(model).eval().requires_grad_(False)
-    mask_of = _masks_by_weight(converted, masks)
+    mask_of = masks_by_weight(converted, masks)
     candidates = {
         f"{prefix}.weight".removeprefix("."): layer
         for prefix, layer in converted.named_modules()
@@ -99,13 +102,13 @@ def to_csr(
     }
     choices: list[Choice] = []
     replacements: dict[nn.Module, nn.Module] = {}
-    for name, inputs in _inputs(converted, candidates, example).items():
+    for name, inputs in inputs_of(converted, candidates, example).items():
         layer = candidates[name]
         mask = mask_of.get(layer.weight)
         if mask is None:
             mask = torch.ones_like(layer.weight, dtype=torch.bool)
         sparse = CsrLinear(layer, mask) if isinstance(layer, nn.Linear) else CsrConv2d(layer, mask)
-        dense_ms, csr_ms = _milliseconds(layer, sparse, inputs, repeats)
+        dense_ms, csr_ms = milliseconds(layer, sparse, inputs, repeats)
         choice = Choice(
             name=name,
             density=int(mask.sum()) / mask.numel(),
@@ -116,81 +119,13 @@ def to_csr(
         choices.append(choice)
         if choice.chosen:
             replacements[layer] = sparse
-    return CsrReport(_replace(converted, replacements), tuple(choices))
-
-
-def _masks_by_weight(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[Tensor, Tensor]:
-    weights = maskable(model)
-    by_weight: dict[Tensor, Tensor] = {}
-    for name, mask in masks.items():
-        if name not in weights:
-            raise unknown("weight", name, weights)
-        check_mask(name, weights[name], mask)
-        by_weight[weights[name]] = mask.to(weights[name].device)
-    return by_weight
+    return CsrReport(replaced(converted, replacements), tuple(choices))
 
 
 def _is_candidate(layer: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
-    # a layer of a derived class (for example parametrised), or with hooks, may do more
-    if type(layer) not in {nn.Linear, nn.Conv2d} or "forward" in vars(layer):
-        return False
-    if layer._forward_pre_hooks or layer._forward_hooks:
+    if not is_plain(layer, nn.Linear, nn.Conv2d):
         return False
     if isinstance(layer, nn.Conv2d) and (layer.groups > 1 or layer.padding_mode != "zeros"):
         return False
     weight = layer.get_parameter("weight")
     return weight.numel() > 0 and index_type(weight) is not None
-
-
-def _inputs(
-    model: nn.Module, layers: Mapping[str, nn.Module], example: Tensor
-) -> dict[str, list[Tensor]]:
-    """Return the inputs of each layer in one pass, in the order of `layers`.
-
-    Layers that the pass does not call are left out.
-    """
-    inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
-
-    def record(name: str, layer: nn.Module) -> None:
-        forward = layer.forward
-
-        def recording(*args: Tensor, **kwargs: Tensor) -> Tensor:
-            inputs[name] += [*args, *kwargs.values()]
-            output: Tensor = forward(*args, **kwargs)
-            return output
-
-        vars(layer)["forward"] = recording
-
-    # not with hooks: they make nn.TransformerEncoderLayer call layers whose weights it would read
-    for name, layer in layers.items():
-        record(name, layer)
-    model(example)
-    for layer in layers.values():
-        del vars(layer)["forward"]
-    return {name: recorded for name, recorded in inputs.items() if recorded}
-
-
-def _milliseconds(
-    dense: nn.Module, sparse: nn.Module, inputs: Sequence[Tensor], repeats: int
-) -> tuple[float, float]:
-    """Return the median time of each layer for all inputs, timed alternately."""
-    times: dict[nn.Module, list[float]] = {dense: [], sparse: []}
-    device = inputs[0].device
-    for _ in range(1 + repeats):
-        for layer, measured in times.items():
-            start = time.perf_counter()
-            for x in inputs:
-                layer(x)
-            if device.type != "cpu":
-                torch.accelerator.synchronize(device)
-            measured.append(1000 * (time.perf_counter() - start))
-    # the first of each was to warm up
-    return median(times[dense][1:]), median(times[sparse][1:])
-
-
-def _replace(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):  # a shared layer under all its names
-            if child is not None and child in replacements:
-                setattr(parent, name, replacements[child])
-    return replacements.get(model, model)

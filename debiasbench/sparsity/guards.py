@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from debiasbench.sparsity.errors import NotAttached, SparsityError
+from debiasbench.sparsity.errors import NonFiniteGradient, NotAttached, SparsityError
 from debiasbench.sparsity.masks import digest
 from debiasbench.sparsity.names import named_parameters
+from debiasbench.sparsity.transfer import finite_flags, to_host
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
+
+    from debiasbench.sparsity.layer import Layer
 
 
 def check_holds(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> None:
@@ -89,6 +92,32 @@ def check_reported(
             raise NotAttached(
                 f"{name} has {active} active weights of {size} in its mask, but its density is "
                 f"{densities[name]:g}"
+            )
+
+
+def check_finite(gradients: Mapping[str, Tensor], step: int) -> None:
+    """Raise `NonFiniteGradient` if a gradient is NaN or infinite; waits for the device."""
+    if gradients:
+        check_flags(gradients, to_host([finite_flags(list(gradients.values()))]), step)
+
+
+def check_flags(names: Iterable[str], finite: Sequence[int], step: int) -> None:
+    """Raise `NonFiniteGradient` for the first weight whose gradient is not `finite`."""
+    for name, flag in zip(names, finite, strict=True):
+        if not flag:
+            raise NonFiniteGradient(
+                f"The gradient of {name} is not finite at step {step}, when the topology should "
+                "change: lower the learning rate, or clip gradients"
+            )
+
+
+def check_updated(updater: str, layers: Iterable[Layer], new: Mapping[str, Tensor]) -> None:
+    """Raise unless `new` has a bool mask for each of the layers, as an updater must return."""
+    for layer in layers:
+        mask, shape = new.get(layer.name), layer.mask.shape
+        if mask is None or mask.shape != shape or mask.dtype != torch.bool:
+            raise SparsityError(
+                f"{updater}.update returned no bool mask of shape {tuple(shape)} for {layer.name}"
             )
 
 

@@ -97,10 +97,11 @@ class Hooks:
             training.constrain_gradients(update_follows=False)
         else:
             self.mask_gradients()
-        training.check_kept_gradients(training.step)
         if training.is_due(training.step) and training.update_replaces_step:
-            training.update(training.step)
+            training.update(training.step)  # checks the kept gradients itself
             optimizer.zero_grad(set_to_none=True)  # nothing moves, weight decay included
+        else:
+            training.check_kept_gradients(training.step)
 
     @torch.no_grad()
     def _after(self, _o: Optimizer, _a: tuple[Any, ...], _k: Any) -> None:

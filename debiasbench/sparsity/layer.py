@@ -37,6 +37,12 @@ class Layer:
     step: int
 
     def random(self) -> Tensor:
-        """Return numbers in [0, 1), equal on every device and after every restart."""
-        rng = keyed_generator(self.seed, self.step, self.name)
-        return torch.rand(self.weight.shape, generator=rng).to(self.weight.device)
+        """Return numbers in [0, 1) that depend on the seed, the step and the name alone.
+
+        They are drawn on the device of the weight, so nothing is copied: equal after every restart
+        and on every CPU. An accelerator draws other numbers than a CPU does, and may draw others
+        than another model of accelerator does.
+        """
+        device = self.weight.device
+        rng = keyed_generator(self.seed, self.step, self.name, device=device)
+        return torch.rand(self.weight.shape, generator=rng, device=device)

@@ -142,9 +142,13 @@ class Updater:
         drop, grow = self.drop_scores(layer), self.grow_scores(layer)
         pattern = self.rows()
         if pattern is None:
-            return drop_and_grow(layer.mask, drop, grow, k)
+            return drop_and_grow(layer.mask, drop, grow, k, active=layer.active)
         rows = drop_and_grow_in_rows(
-            pattern.rows(layer.mask), pattern.rows(drop), pattern.rows(grow), k
+            pattern.rows(layer.mask),
+            pattern.rows(drop),
+            pattern.rows(grow),
+            k,
+            active=layer.active,
         )
         return pattern.back(rows, layer.mask.shape)
 

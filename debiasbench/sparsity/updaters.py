@@ -14,6 +14,7 @@ from debiasbench.sparsity.layer import Layer
 from debiasbench.sparsity.schedules import Anneal, cubic_density
 from debiasbench.sparsity.settings import changed, setting
 from debiasbench.sparsity.topology import drop_and_grow, top, top_in_rows
+from debiasbench.sparsity.transfer import to_host
 from debiasbench.sparsity.updater import Updater
 
 if TYPE_CHECKING:
@@ -137,11 +138,17 @@ class SNFS(Updater):
         """Drop a fraction of each layer, and grow in proportion to the mean momentum of layers."""
         drops = {x.name: 0 if x.dense else self.exchanged(x.active, progress) for x in layers}
         room = {x.name: x.mask.numel() - x.active + drops[x.name] for x in layers}
-        wish = {x.name: float(self.grow_scores(x)[x.mask].mean()) + 1e-30 for x in layers}
+        means = to_host([_mean(self.grow_scores(x), x) for x in layers])
+        wish = {x.name: mean + 1e-30 for x, mean in zip(layers, means, strict=True)}
         grows = _in_proportion(sum(drops.values()), wish, room)
         return {
             x.name: drop_and_grow(
-                x.mask, self.drop_scores(x), self.grow_scores(x), drops[x.name], grows[x.name]
+                x.mask,
+                self.drop_scores(x),
+                self.grow_scores(x),
+                drops[x.name],
+                grows[x.name],
+                active=x.active,
             )
             for x in layers
         }
@@ -173,7 +180,9 @@ class GMP(Updater):
     def _to(self, layer: Layer, target: int) -> Tensor:
         # rounding may give a layer one weight more than before: it grows one again
         drop, grow = max(0, layer.active - target), max(0, target - layer.active)
-        return drop_and_grow(layer.mask, self.drop_scores(layer), layer.random(), drop, grow)
+        return drop_and_grow(
+            layer.mask, self.drop_scores(layer), layer.random(), drop, grow, active=layer.active
+        )
 
 
 @dataclass(frozen=True)
@@ -204,7 +213,12 @@ class GraNet(GMP):
         pruned = []
         for layer, left in zip(layers, _largest_of_all(layers, total), strict=True):
             mask = drop_and_grow(
-                layer.mask, layer.weight.abs(), layer.weight, layer.active - left, 0
+                layer.mask,
+                layer.weight.abs(),
+                layer.weight,
+                layer.active - left,
+                0,
+                active=layer.active,
             )
             pruned.append(Layer(**{**vars(layer), "mask": mask, "active": left}))
         return super(GMP, self).update(pruned, progress)
@@ -262,26 +276,42 @@ class SRigL(RigL):
                 f"pattern={self.pattern}: leave it constant_fan_in, or use rigl"
             )
 
-    def exchange(self, layer: Layer, k: int) -> Tensor:
+    def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
         """Remove neurons, then give every kept neuron its largest weights and gradients."""
-        if layer.active == layer.mask.numel():
-            return layer.mask
+        sparse = [x for x in layers if x.active < x.mask.numel()]
+        fan_ins = to_host([x.mask.flatten(1).sum(1).max() for x in sparse])
+        exchanged = {
+            x.name: self._exchange(x, self.exchanged(x.active, progress), fan_in)
+            for x, fan_in in zip(sparse, fan_ins, strict=True)
+        }
+        return {x.name: exchanged.get(x.name, x.mask) for x in layers}
+
+    def _exchange(self, layer: Layer, k: int, fan_in: int) -> Tensor:
+        """Return the new mask. `fan_in`: of the kept neurons, so far."""
         size, gradient = layer.weight.abs().flatten(1), _gradient(layer).abs().flatten(1)
-        mask = layer.mask.flatten(1)  # (neurons, inputs)
-        kept = drop_and_grow(mask, size, gradient, k, grow=0)
-        salient = drop_and_grow(kept, size, gradient, 0, grow=k)
-        alive = salient.sum(1) >= max(1.0, self.ablation * int(mask.sum(1).max()))  # (neurons,)
-        if layer.last or not alive.any():
-            alive = torch.ones_like(alive)
-        fan_in = min(max(1, layer.budget // int(alive.sum())), mask.shape[1]) * alive  # (neurons,)
-        stay = top_in_rows(size, kept, fan_in)
-        new = stay | top_in_rows(gradient, ~stay, fan_in - stay.sum(1))
+        mask, active = layer.mask.flatten(1), layer.active  # (neurons, inputs)
+        kept = drop_and_grow(mask, size, gradient, k, grow=0, active=active)
+        salient = drop_and_grow(kept, size, gradient, 0, grow=k, active=active - k)
+        alive = salient.sum(1) >= max(1.0, self.ablation * fan_in)  # (neurons,)
+        alive = torch.ones_like(alive) if layer.last else alive | ~alive.any()
+        share = layer.budget // alive.sum()
+        new_fan_in = share.clamp(min=1, max=mask.shape[1]) * alive  # (neurons,)
+        stay = top_in_rows(size, kept, new_fan_in)
+        new = stay | top_in_rows(gradient, ~stay, new_fan_in - stay.sum(1))
         return new.view_as(layer.mask)
 
 
 def _gradient(layer: Layer) -> Tensor:
     """Return the gradient, which is 0 if the loss does not depend on the weight."""
     return torch.zeros_like(layer.weight) if layer.gradient is None else layer.gradient
+
+
+def _mean(scores: Tensor, layer: Layer) -> Tensor:
+    """Return the mean score of the active weights of a layer."""
+    if scores.is_cpu:
+        return scores[layer.mask].mean()
+    # picking places would wait for the device; the sum may round differently
+    return scores.masked_fill(~layer.mask, 0).sum() / layer.active
 
 
 def _in_proportion(total: int, wish: dict[str, float], room: dict[str, int]) -> dict[str, int]:
@@ -302,11 +332,13 @@ def _largest_of_all(layers: Sequence[Layer], total: int) -> list[int]:
 
     Every layer keeps at least one weight, and a dense layer keeps all. Ties go to earlier layers.
     """
-    sizes, owners = [], []
-    for i, layer in enumerate(layers):
+    sizes = []
+    for layer in layers:
         size = layer.weight.abs().masked_fill(~layer.mask, -1.0).flatten()
-        size[slice(None) if layer.dense else size.argmax()] = torch.inf
+        if layer.dense:
+            size.fill_(torch.inf)
+        else:
+            size.scatter_(0, size.argmax(0, keepdim=True), torch.inf)
         sizes.append(size)
-        owners.append(torch.full_like(size, i, dtype=torch.long))
-    size, owner = torch.cat(sizes), torch.cat(owners)
-    return owner[top(size, total)].bincount(minlength=len(layers)).tolist()
+    chosen = torch.split(top(torch.cat(sizes), total), [len(size) for size in sizes])
+    return to_host([part.sum() for part in chosen])

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from debiasbench import Model, Shape, hookimpl
 from debiasbench.common.errors import RecordError
 from debiasbench.records.store import read
 from debiasbench.runs.export import Kind, export, load_network
-from debiasbench.sparsity import unpack_state
+from debiasbench.sparsity import to_semi_structured, unpack_state
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from tests.conftest import ACME, ToyPlugin
@@ -151,9 +152,19 @@ class Cached(Model):
         return Caching(nn.Flatten(), nn.Linear(width, 8), nn.ReLU(), nn.Linear(8, shape.classes))
 
 
+@dataclass(frozen=True)
+class Wide(Model):
+    """A network with a layer that has the sizes of 2:4 kernels."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        first, last = nn.Linear(math.prod(shape.input), 64), nn.Linear(64, shape.classes)
+        return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), last)
+
+
 class OwnModels:
     @hookimpl
     def debiasbench_register_models(self, register: Any) -> None:
+        register("wide", Wide)
         register("weight-norm", WeightNorm)
         register("cached", Cached)
 
@@ -161,8 +172,8 @@ class OwnModels:
 OWN = Plugins([(ToyPlugin(), ACME), (OwnModels(), ACME)])
 
 
-def trained(model: str, folder: Path) -> Path:
-    spec = make_spec(OWN, method="erm", dataset="toy", model=model, training={"epochs": 1})
+def trained(model: str, folder: Path, **more: Any) -> Path:
+    spec = make_spec(OWN, method="erm", dataset="toy", model=model, training={"epochs": 1}, **more)
     return run(spec, OWN, results=folder, data_root=folder, keep_weights=True).path
 
 
@@ -181,3 +192,37 @@ def test_a_weight_that_a_hook_computes_is_named_and_packing_needs_no_change(tmp_
         with pytest.raises(RecordError, match=r"1\.weight is computed by a hook .* --to packed"):
             export(record, OWN, to=to)
     assert export(record, OWN, to="packed").difference == 0
+
+
+def test_a_2_to_4_network_is_packed_and_timed_with_the_layers_that_are_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"pattern": "2:4", "density": 0.5, "include": ("network.3.weight",)}
+    record = trained("wide", tmp_path, sparse="rigl", sparse_options=options)
+    stand_in = partial(to_semi_structured, convert=Tensor.clone, choose=lambda *_: True)
+    monkeypatch.setattr("debiasbench.runs.export.to_semi_structured", stand_in)
+    done = export(record, OWN, to="2:4")
+    assert done.layers == ("3.weight",)
+    assert done.path == record.with_name(f"{record.stem}.2to4.safetensors")
+    assert 0 < done.difference < 0.01  # half precision
+    assert min(done.milliseconds) > 0
+    packed = export(record, OWN, to="packed")
+    assert done.path.read_bytes() == packed.path.read_bytes()
+    wrong = partial(to_semi_structured, convert=lambda w: w + 1)
+    monkeypatch.setattr("debiasbench.runs.export.to_semi_structured", wrong)
+    with pytest.raises(RecordError, match=r"3.weight would compute something else"):
+        export(record, OWN, to="2:4")
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine may have 2:4 kernels")
+def test_a_machine_without_2_to_4_kernels_is_refused_and_nothing_is_written(
+    record: Path, debiasbench: Cli
+) -> None:
+    before = sorted(record.parent.iterdir())
+    result = debiasbench("export", str(record), "--to", "2:4")
+    assert result.exit_code == 9
+    message = " ".join(result.stderr.split())
+    assert "2:4 kernels need an NVIDIA GPU of compute capability 8.0 or newer" in message
+    assert "this network is on cpu" in message
+    assert "--to packed does not need this" in message
+    assert sorted(record.parent.iterdir()) == before
