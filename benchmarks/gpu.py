@@ -1,47 +1,55 @@
-"""All measurements on a machine with a GPU, in one command of less than ten minutes.
+"""What a machine with a GPU can do, in two parts with a time limit each.
 
-    python benchmarks/gpu.py --data-root DATA --out OUT [--small]
+    python benchmarks/gpu.py runs --data-root DATA --out OUT [--seconds 330] [--small]
+    python benchmarks/gpu.py grid --data-root DATA --out OUT [--seconds 330] [--small]
 
-Writes the tables to OUT/gpu.md and the raw seconds to OUT/gpu.json. If DATA has no MNIST (see
-`debiasbench data prepare cmnist`), random images are used, and the accuracy has no meaning.
-`--small` runs all parts in a few minutes on any machine, to check that they work.
+`runs` trains REST and ERM on coloured MNIST, alone and eight at once, and compares accuracies and
+bits with steps that are not replayed; then it times steps of several networks beside a graph that
+is written by hand, topology updates, and ways to share a device. `grid` trains the suite
+rest-cmnist several runs at once until the time is over; its records can be published, and the same
+command continues.
+
+The figures wanted most come first, and each is written to OUT as soon as it is there: tables to
+OUT/gpu.md, raw values to OUT/gpu.json, records to folders of OUT. If DATA has no MNIST (see
+`debiasbench data prepare cmnist`), random images are used, and accuracies have no meaning.
+`--small` does everything with little data on any machine, to check that it works.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import Any
 
 import torch
+from gpu_steps import bare_step, engine_step, update_time
 from tabulate import tabulate
-from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state
-from torch.nn import functional as F
 
 from debiasbench import Dataset, Session, Task, hookimpl, option
-from debiasbench.common.errors import DebiasbenchError
+from debiasbench.common.errors import DebiasbenchError, Interrupted
+from debiasbench.common.progress import Progress
 from debiasbench.core.data import Split
-from debiasbench.core.model import Shape
-from debiasbench.measure.bench import bench
 from debiasbench.measure.forecast import forecast
+from debiasbench.measure.pace import paces
+from debiasbench.records.store import Run, read_all
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.registry import Origin
+from debiasbench.specs.spec import Spec
 from debiasbench.specs.suites import read
-from debiasbench.training.execution import Execution
 
-SUITES = ("rest-cmnist", "rest-cifar10c", "rest-bffhq")
 SMALL = {"train": 300, "test": 64}
+TOGETHER = 8
+SEEDS = (41, 42, 43)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Noise(Dataset):
     side: int = option(32, "width and height in pixels", ge=8)
     train: int = option(20_000, "training images", ge=10)
     test: int = option(
-        10_000, "test images; the same number of validation images, at most 1,000", ge=10
+        10_000, "test images; the same number of validation images, at most 5,000", ge=10
     )
 
     def load(self, root: Path) -> Task:
@@ -62,22 +70,12 @@ class Noise(Dataset):
             shape = (n, 3, self.side, self.side)
             x = torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
             label = torch.arange(n) % 10
-            return Split(
-                x,
-                label,
-                torch.where(torch.rand(n, generator=rng) < 0.05, 9 - label, label),
-                num_biases=10,
-            )
+            bias = torch.where(torch.rand(n, generator=rng) < 0.05, 9 - label, label)
+            return Split(x, label, bias, num_biases=10)
 
         names = tuple("0123456789")
-        return Task(
-            split(self.train),
-            split(min(1000, self.test)),
-            split(self.test),
-            names,
-            names,
-            torch.eye(10).bool(),
-        )
+        splits = split(self.train), split(min(5000, self.test)), split(self.test)
+        return Task(*splits, names, names, torch.eye(10).bool())
 
 
 class NoisePlugin:
@@ -91,271 +89,402 @@ class NoisePlugin:
 class Report:
     """The measurements so far, written to files after each part so that none is lost."""
 
-    def __init__(self, out: Path) -> None:
-        self._out, self._begun = out, time.perf_counter()
+    def __init__(self, out: Path, seconds: float) -> None:
+        self._out, self._begun, self._limit = out, time.perf_counter(), seconds
         self.raw: dict[str, Any] = {}
         self._parts: list[str] = []
         out.mkdir(parents=True, exist_ok=True)
 
-    def add(self, title: str, text: str, raw: object) -> None:
-        """Add a part and write the files."""
-        self.raw[title] = raw
+    @property
+    def left(self) -> float:
+        """Seconds until the time limit."""
+        return self._limit - (time.perf_counter() - self._begun)
+
+    def add(self, title: str, measure: Callable[[], tuple[str, Any]], needs: float) -> None:
+        """Measure a part that takes about `needs` seconds, if there is time; write the files."""
+        if self.left < needs:
+            text, self.raw[title] = f"Left out: {self.left:.0f} s were left.", None
+        else:
+            try:
+                text, self.raw[title] = measure()
+            except Exception as error:
+                text, self.raw[title] = f"Failed: {type(error).__name__}: {error}", None
         self._parts.append(f"## {title}\n\n{text}\n")
         (self._out / "gpu.json").write_text(json.dumps(self.raw, indent=1, default=str))
         (self._out / "gpu.md").write_text("\n".join(self._parts))
         print(f"[{time.perf_counter() - self._begun:.0f} s]\n{self._parts[-1]}", flush=True)
 
 
-def training_loop(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> tuple[str, Any]:
-    """Compare debiasbench with a bare loop, in each precision, with and without compilation."""
-    steps, rounds = (2, 1) if small else (30, 3)
-    accelerated = torch.accelerator.is_available()
-    precisions = ("fp32", "tf32", "bf16") if accelerated else ("fp32",)
-    kinds: list[tuple[str, str, str, dict[str, object], int]] = [
-        ("erm", "cnn", "cmnist" if has_mnist else "noise", {} if has_mnist else {"side": 28}, 256),
-        ("rest", "cnn", "cmnist" if has_mnist else "noise", {} if has_mnist else {"side": 28}, 256),
-        ("erm", "resnet18", "noise", {"side": 32}, 256),
-        ("erm", "resnet18", "noise", {"side": 128, "train": 4000}, 128),
-    ]
-    rows, raw = [], []
-    for method, model, dataset, base_options, batch in kinds:
-        options = {**base_options, **SMALL} if small and dataset == "noise" else base_options
-        for precision in precisions:
-            for mode in ("off", "on", "graphs") if accelerated else ("off",):
-                if mode != "off" and (precision != "bf16" or method == "rest"):
-                    continue
-                session = Session(plugins, data_root=data, compile=mode)
-                try:
-                    spec = session.spec(
-                        method,
-                        dataset,
-                        dataset_options=options,
-                        model=model,
-                        method_options={"update_every": 16} if method == "rest" else None,
-                        training={"batch_size": 16 if small else batch, "precision": precision},
-                    )
-                    report = bench(session, spec, steps=steps, rounds=rounds)
-                except (DebiasbenchError, RuntimeError) as error:
-                    rows.append([method, model, dataset, precision, mode, str(error)[:60]])
-                    continue
+class Measurements:
+    """All parts of `runs`; `data`: folder of data sets, `out`: folder of records."""
+
+    def __init__(self, data: Path, out: Path, *, small: bool) -> None:
+        self.small, self.out, self._data = small, out, data
+        self.plugins = Plugins([(NoisePlugin(), Origin("benchmarks", "1"))])
+        self.real = not small and has_mnist(self.plugins, data)
+        self.together = 2 if small else TOGETHER
+
+    def session(self, folder: str, **settings: Any) -> Session:
+        """Open a session whose records go to a folder of `out`."""
+        return Session(
+            self.plugins, results=self.out / folder, data_root=self._data, progress=None, **settings
+        )
+
+    def specs(
+        self, session: Session, method: str, seeds: Sequence[int], epochs: int = 100
+    ) -> list[Spec]:
+        """Return runs as in the suite rest-cmnist, at density 0.05 and ratio 5 %."""
+        own = {"density": 0.05, "update_every": 1000, "weight": 10.0, "stop": 1.0}
+        dataset, options = ("cmnist", {"ratio": 0.05}) if self.real else ("noise", {"side": 28})
+        if self.small:
+            options, epochs = {"side": 28, **SMALL}, 2
+            own["update_every"] = 3
+        settings = {"epochs": epochs, "batch_size": 256, "lr": 0.01, "schedule": "plateau"}
+        return [
+            session.spec(
+                method,
+                dataset,
+                dataset_options=options,
+                model="cnn",
+                method_options=own if method == "rest" else None,
+                training=settings,
+                seed=seed,
+            )
+            for seed in seeds
+        ]
+
+    def alone(self, method: str) -> tuple[str, Any]:
+        """Train one run, from loading the data to the record."""
+        with self.session("alone") as session:
+            begun = time.perf_counter()
+            run = session.run(self.specs(session, method, SEEDS[:1])[0], overwrite="always")
+            whole = time.perf_counter() - begun
+        return self._told([run], whole)
+
+    def at_once(self, method: str) -> tuple[str, Any]:
+        """Train several runs at once."""
+        with self.session("together") as session:
+            specs = self.specs(session, method, range(41, 41 + self.together))
+            begun = time.perf_counter()
+            done = checked(session.run_many(specs, overwrite="always"))
+            whole = time.perf_counter() - begun
+        return self._told(done, whole)
+
+    def _told(self, runs: Sequence[Run], whole: float) -> tuple[str, Any]:
+        seconds = [run.record.cost.training_seconds for run in runs if run.record.cost is not None]
+        stages = [s for run in runs if run.record.cost is not None for s in run.record.cost.stages]
+        eager = sorted({s["eager"] for s in stages if s["eager"]})
+        steps = stages[0]["steps"]
+        raw = {"training": seconds, "whole": whole, "unbiased": list(map(unbiased, runs))}
+        text = (
+            f"{len(runs)} run(s): {fmean(seconds):.2f} s of training each, "
+            f"{1e6 * fmean(seconds) / steps:.0f} us a step; {whole / len(runs):.2f} s each from "
+            f"loading to the record. Unbiased test accuracy {spread(raw['unbiased'])}."
+        )
+        return text + (f" Computed without a graph: {'; '.join(eager)}" if eager else ""), raw
+
+    def equal_accuracy(self, epochs: int) -> tuple[str, Any]:
+        """Compare replayed runs, runs at once and computed runs over the same seeds."""
+        raw: dict[str, list[float]] = {}
+        for name, graphs in (("computed", False), ("replayed", True), ("at once", True)):
+            with self.session(f"accuracy-{name.replace(' ', '-')}", graphs=graphs) as session:
+                specs = self.specs(session, "rest", SEEDS, epochs)
+                if name == "at once":
+                    runs = checked(session.run_many(specs, overwrite="always"))
+                else:
+                    runs = [session.run(spec, overwrite="always") for spec in specs]
+                raw[name] = [unbiased(run) for run in runs]
+        rows = [[name, spread(values)] for name, values in raw.items()]
+        for name in ("replayed", "at once"):
+            difference = [a - b for a, b in zip(raw[name], raw["computed"], strict=True)]
+            half = 4.303 * stdev(difference) / len(difference) ** 0.5  # t with 2 degrees of freedom
+            rows.append(
+                [f"{name} - computed", f"{100 * fmean(difference):.2f} +- {100 * half:.2f}"]
+            )
+        return f"{epochs} epochs of REST, {len(SEEDS)} seeds, unbiased test accuracy in %\n\n" + (
+            tabulate(rows, tablefmt="pipe", headers=["steps", "mean and spread"])
+        ), raw
+
+    def equal_bits(self) -> tuple[str, Any]:
+        """Train twice with deterministic algorithms, and once with an interruption."""
+        digests = {}
+        for name in ("first", "second", "interrupted"):
+            shutil.rmtree(self.out / f"bits-{name}", ignore_errors=True)
+            stop = Stopping(after=2 if self.small else 1000)
+            more: dict[str, Any] = {"deterministic": True, "interruptible": True}
+            with self.session(f"bits-{name}", **more) as session:
+                spec = self.specs(session, "rest", SEEDS[:1], epochs=10)[0]
+                if name == "interrupted":
+                    session.watch(stop)
+                    try:
+                        session.run(spec, keep_weights=True)
+                    except Interrupted as error:
+                        session.watch(None)
+                        digests["stopped at"] = str(error)
+                record = session.run(spec, keep_weights=True).record
+            digests[name] = (record.weights or {}).get("sha256")
+        equal = len({digests[name] for name in ("first", "second", "interrupted")}) == 1
+        stopped = digests.get("stopped at", "no run was interrupted")
+        return (
+            f"Three deterministic runs are {'equal' if equal else 'NOT equal'} bit for bit "
+            f"({stopped})."
+        ), digests
+
+    def steps(self) -> tuple[str, Any]:
+        """Time steps computed, replayed, at once, and of a graph that is written by hand."""
+        kinds = [("cnn", 28, 256), ("resnet18", 32, 256), ("resnet18", 128, 256)]
+        kinds += [("resnet18", 224, 256), ("resnet50", 224, 128)]
+        rows, raw = [], []
+        for model, side, batch in [("cnn", 28, 32)] if self.small else kinds:
+            with self.session("steps") as session, self.session("steps", graphs=False) as plain:
+                more = SMALL if self.small else {"train": 4 * batch, "test": batch}
+                spec = session.spec(
+                    "erm",
+                    "noise",
+                    dataset_options={"side": side, **more},
+                    model=model,
+                    training={"batch_size": batch},
+                )
+                computed = engine_step(plain, spec)
+                engine = engine_step(session, spec)
+                bare = bare_step(session, spec)
+                ratio = median(b / a for a, b in zip(engine.seconds, bare.seconds, strict=True))
+                shown = [computed, engine, bare]
                 rows.append(
                     [
-                        method,
-                        model,
-                        f"{dataset} {options.get('side', 28)}",
-                        precision,
-                        mode,
-                        f"{report.images_per_second('engine'):,.0f}",
-                        f"{median(report.ratios('bare')):.3f}",
-                        f"{median(report.ratios('loader')):.1f}",
-                        f"{100 * report.flops_per_second() / report.peak()[1]:.0f} %",
-                        f"{median(report.evaluation_ratios()):.3f}",
+                        f"{model} {side}",
+                        batch,
+                        *(f"{1e6 * median(each.seconds):,.0f}" for each in shown),
+                        f"{ratio:.3f}",
+                        f"{100 * engine.share_of_peak:.0f} %",
                     ]
                 )
-                raw.append(asdict(report))
-    head = [
-        "method",
-        "model",
-        "images",
-        "precision",
-        "compile",
-        "images/s",
-        "of bare",
-        "of DataLoader",
-        "of matmul peak",
-        "evaluation of bare",
-    ]
-    return tabulate(rows, headers=head, tablefmt="pipe"), raw
+                raw.append({name: asdict(each) for name, each in zip("cgb", shown, strict=True)})
+        head = ["network", "batch", "computed, us", "replayed, us", "by hand, us"]
+        return tabulate(
+            rows, headers=[*head, "by hand / replayed", "of matmul peak"], tablefmt="pipe"
+        ), raw
 
+    def numbers(self) -> tuple[str, Any]:
+        """Measure how many runs at once are fastest."""
+        with self.session("steps") as session:
+            spec = self.specs(session, "rest", SEEDS[:1])[0]
+            found = paces(session, spec, (1, 2) if self.small else (1, 2, 4, 8, 16))
+        rows = [[p.together, f"{1e6 / p.steps_per_second:.0f}"] for p in found]
+        return tabulate(rows, headers=["runs at once", "us a step of one"], tablefmt="pipe"), [
+            asdict(p) for p in found
+        ]
 
-def whole_run(plugins: Plugins, data: Path, has_mnist: bool, small: bool) -> tuple[str, Any]:
-    """Time whole runs of REST and ERM on CMNIST, 100 epochs, from loading to record."""
-    dataset, options = ("cmnist", {"ratio": 0.05}) if has_mnist else ("noise", {"side": 28})
-    if small:
-        dataset, options = "noise", {"side": 28, **SMALL}
-    rows, raw = [], {}
-    usual = Execution.on().numerics().precision
-    for method in ("rest", "erm"):
-        for precision in dict.fromkeys((usual, "fp32")):
-            with tempfile.TemporaryDirectory() as folder:
-                begun = time.perf_counter()
-                # a session for each run: a run's time includes loading its data
-                session = Session(plugins, results=folder, data_root=data)
-                spec = session.spec(
-                    method,
-                    dataset,
-                    dataset_options=options,
-                    model="cnn",
-                    training={
-                        "epochs": 1 if small else 100,
-                        "batch_size": 256,
-                        "lr": 0.01,
-                        "precision": precision,
-                    },
-                )
-                record = session.run(spec).record
-                seconds = time.perf_counter() - begun
-            assert record.cost is not None
-            unbiased = record.outcomes["val_unbiased"].test.metrics["unbiased"]
-            rows.append(
-                [
-                    method,
-                    precision,
-                    f"{seconds:.1f}",
-                    f"{record.cost.training_seconds:.1f}",
-                    f"{100 * unbiased:.1f}",
+    def updates(self) -> tuple[str, Any]:
+        """Time topology updates, and masking inside of steps."""
+        rows, raw = [], []
+        for model in ("cnn",) if self.small else ("cnn", "resnet18"):
+            found = update_time(self.plugins, model, steps=4 if self.small else 20)
+            with self.session("steps") as session:
+                options = {"side": 32, **(SMALL if self.small else {"train": 2048, "test": 64})}
+                times = [
+                    engine_step(
+                        session,
+                        session.spec(
+                            "erm",
+                            "noise",
+                            dataset_options=options,
+                            model=model,
+                            training={"batch_size": 32 if self.small else 256},
+                            sparse=sparse,
+                        ),
+                    )
+                    for sparse in (None, "static")
                 ]
-            )
-            raw[f"{method} {precision}"] = {"seconds": seconds, "cost": asdict(record.cost)}
-    head = ["method", "precision", "seconds", "of training", "unbiased %"]
-    return f"{dataset}, cnn, batches of 256\n\n" + tabulate(rows, head, tablefmt="pipe"), raw
+            masking = median(times[1].seconds) / median(times[0].seconds)
+            waits = "" if found.waits is None else found.waits
+            rows.append([model, f"{1000 * found.seconds:.2f}", waits, f"{masking:.3f}"])
+            raw.append({**asdict(found), "masking": masking})
+        head = ["network", "update, ms", "waits for the device", "masked / dense step"]
+        return tabulate(rows, headers=head, tablefmt="pipe"), raw
 
+    def roads(self, epochs: int) -> tuple[str, Any]:
+        """Compare ways to share a device: at once in one process, processes, and MPS."""
+        epochs = 2 if self.small else epochs
+        suite = self.out / "roads.toml"
+        seeds = list(range(self.together))
+        suite.write_text(
+            'name = "roads"\ndescription = "ways to share a device"\nsource = "none"\n[base]\n'
+            f'method = "rest"\ndataset = "{"cmnist" if self.real else "digits"}"\nmodel = "cnn"\n'
+            f'"train.batch_size" = 256\n"train.epochs" = {epochs}\n[grid]\nseed = {seeds}\n'
+        )
+        n = str(self.together)
+        raw: dict[str, float] = {}
+        raw["one process, at once"] = self._sweep(suite, "--together", n)
+        raw["processes"] = self._sweep(suite, "--jobs", n)
+        if shutil.which("nvidia-cuda-mps-control") and not self.small:
+            raw["processes with MPS"] = self._with_mps(suite, n)
+        rows = [[name, f"{s:.1f}", f"{s / len(seeds):.2f}"] for name, s in raw.items()]
+        return (
+            f"{len(seeds)} runs of REST, {epochs} epochs, with the start of all processes\n\n"
+            + tabulate(rows, headers=["road", "seconds", "seconds a run"], tablefmt="pipe")
+        ), raw
 
-def grid(plugins: Plugins, data: Path, small: bool) -> tuple[str, Any]:
-    """Forecast the whole grid of REST, with one run at a time."""
-    rows, total, raw = [], 0.0, {}
-    session = Session(plugins, data_root=data)
-    precision = session.execution.numerics().precision
-    for name in SUITES[:1] if small else SUITES:
-        suite = read(name)
-        specs = suite.specs(plugins, precision=precision)
-        for f in forecast(session, specs, stand_ins=suite.stand_ins):
-            hours = f.runs * f.seconds / 3600
-            total += hours
-            rows.append([name, f.runs, f"{f.seconds:.1f}", f"{hours:.2f}", f.problem or f.stand_in])
-            raw[name] = asdict(f)
-    table = tabulate(rows, ["suite", "runs", "seconds per run", "hours", "note"], tablefmt="pipe")
-    return f"{table}\n\nTotal: {total:.2f} hours on this device.", raw
-
-
-def packed(small: bool, out: Path) -> tuple[str, Any]:
-    """Time many small runs of the `cnn` on one device, with a varying number of processes."""
-    suite = out / "packed.toml"
-    epochs, seeds, jobs = (1, 2, (1, 2)) if small else (10, 8, (1, 2, 4, 8))
-    suite.write_text(
-        'name = "packed"\ndescription = "many small runs"\nsource = "none"\n[base]\n'
-        f'method = "erm"\ndataset = "digits"\nmodel = "cnn"\n"train.epochs" = {epochs}\n'
-        f"[grid]\nseed = {list(range(seeds))}\n"
-    )
-    rows, raw = [], {}
-    for n in jobs:
-        with tempfile.TemporaryDirectory() as folder:
-            line = [sys.executable, "-m", "debiasbench", "sweep", str(suite), "--results", folder]
-            begun = time.perf_counter()
-            subprocess.run(
-                [*line, "--jobs", str(n), "--quiet"],
-                check=True,
-                capture_output=True,
-                env={**os.environ, "DEBIASBENCH_PLUGINS": "0"},
-            )
-            seconds = time.perf_counter() - begun
-        rows.append([n, f"{seconds:.1f}", f"{seeds / seconds:.2f}"])
-        raw[str(n)] = seconds
-    return (
-        f"{seeds} runs of ERM on digits, epochs={epochs}, including the start of processes\n\n"
-        + tabulate(rows, ["processes", "seconds", "runs/s"], tablefmt="pipe")
-    ), raw
-
-
-def stacked(plugins: Plugins, small: bool) -> tuple[str, Any]:
-    """Time several seeds of the `cnn`, stacked by `torch.func` and one after the other."""
-    device = Execution.on().device
-    steps, counts = (2, (1, 2)) if small else (50, (1, 2, 4, 8, 16))
-    x = torch.rand(64, 3, 28, 28, device=device)
-    y = torch.arange(64, device=device) % 10
-    entry, fixed = plugins.models.find("cnn")
-
-    def network() -> nn.Module:
-        built: nn.Module = entry.load()(**fixed).build(Shape(input=(3, 28, 28), classes=10))
-        return built.to(device)
-
-    def seconds(step: Callable[[], object]) -> float:
-        for _ in range(5):
-            step()
-        synchronise()
-        begun = time.perf_counter()
-        for _ in range(steps):
-            step()
-        synchronise()
-        return (time.perf_counter() - begun) / steps
-
-    def synchronise() -> None:
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize()
-
-    def one_by_one(networks: list[nn.Module]) -> Callable[[], object]:
-        optimizers = [torch.optim.SGD(n.parameters(), 0.01, momentum=0.9) for n in networks]
-
-        def step() -> None:
-            for net, optimizer in zip(networks, optimizers, strict=True):
-                loss = F.cross_entropy(net(x), y)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-
-        return step
-
-    def together(networks: list[nn.Module]) -> Callable[[], object]:
-        parameters, buffers = stack_module_state(networks)
-        base = copy.deepcopy(networks[0])
-        optimizer = torch.optim.SGD(list(parameters.values()), 0.01, momentum=0.9)
-
-        def loss_of(p: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
-            return F.cross_entropy(functional_call(base, (p, b), (x,)), y)
-
-        def step() -> None:
-            loss = torch.vmap(loss_of)(parameters, buffers).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        return step
-
-    rows, raw = [], {}
-    for count in counts:
-        alone = seconds(one_by_one([network() for _ in range(count)]))
+    def _with_mps(self, suite: Path, n: str) -> float:
+        """Time a sweep of processes while NVIDIA's Multi-Process Service runs."""
+        places = {
+            "CUDA_MPS_PIPE_DIRECTORY": str(self.out / "mps"),
+            "CUDA_MPS_LOG_DIRECTORY": str(self.out / "mps"),
+        }
+        (self.out / "mps").mkdir(exist_ok=True)
+        environment = {**os.environ, **places}
+        subprocess.run(["nvidia-cuda-mps-control", "-d"], check=True, env=environment)
         try:
-            joint = seconds(together([network() for _ in range(count)]))
-        except RuntimeError as error:
-            return f"torch.func cannot stack the cnn: {str(error)[:200]}", {}
-        rows.append([count, f"{count / alone:.0f}", f"{count / joint:.0f}", f"{alone / joint:.2f}"])
-        raw[str(count)] = [alone, joint]
-    head = ["seeds", "steps/s one by one", "steps/s stacked", "ratio"]
-    return "Batches of 64, 28x28, fp32\n\n" + tabulate(rows, head, tablefmt="pipe"), raw
+            return self._sweep(suite, "--jobs", n, **places)
+        finally:
+            subprocess.run(
+                ["nvidia-cuda-mps-control"],
+                env=environment,
+                input=b"quit\n",
+                check=False,
+                timeout=30,
+            )
+
+    def _sweep(self, suite: Path, *words: str, **environment: str) -> float:
+        """Return the seconds of a sweep in a process of its own."""
+        folder = self.out / f"roads{'-'.join(words)}{len(environment)}"
+        shutil.rmtree(folder, ignore_errors=True)
+        command = [sys.executable, "-m", "debiasbench", "sweep", str(suite), "--results"]
+        begun = time.perf_counter()
+        subprocess.run(
+            [*command, str(folder), "--data-root", str(self._data), "--quiet", *words],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "DEBIASBENCH_PLUGINS": "0", **environment},
+        )
+        return time.perf_counter() - begun
+
+
+class Stopping(Progress):
+    """Stops a run after some steps, as a signal of a scheduler would."""
+
+    def __init__(self, after: int) -> None:
+        self._left = after
+
+    def advance(self, count: int = 1) -> None:
+        """Count steps."""
+        before, self._left = self._left, self._left - count
+        if before > 0 >= self._left:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def has_mnist(plugins: Plugins, data: Path) -> bool:
+    """Return whether coloured MNIST can be made from the files in `data`."""
+    try:
+        plugins.datasets["cmnist"].load()().load(data)
+    except DebiasbenchError:
+        return False
+    return True
+
+
+def checked(outcomes: Sequence[Run | DebiasbenchError]) -> list[Run]:
+    """Return runs; raises the error of one that failed."""
+    for outcome in outcomes:
+        if isinstance(outcome, DebiasbenchError):
+            raise outcome
+    return [outcome for outcome in outcomes if isinstance(outcome, Run)]
+
+
+def unbiased(run: Run) -> float:
+    """Return the unbiased test accuracy of the last epoch."""
+    return run.record.outcomes["last"].test.metrics["unbiased"]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the mean and the standard deviation in %."""
+    deviation = f" +- {100 * stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * fmean(values):.2f}{deviation}"
+
+
+def measure_runs(report: Report, m: Measurements) -> None:
+    """Measure all parts of `runs`, those wanted most first."""
+    n = m.together
+    for method in ("rest", "erm"):
+        report.add(f"{method.upper()}, one run alone", lambda x=method: m.alone(x), 15)
+        report.add(f"{method.upper()}, {n} at once", lambda x=method: m.at_once(x), 50)
+    report.add("Equal bits", m.equal_bits, 15)
+    report.add("Accuracy of replayed steps", lambda: m.equal_accuracy(10), 40)
+    report.add("Numbers of runs at once", m.numbers, 20)
+    report.add("Topology updates", m.updates, 15)
+    report.add("Steps", m.steps, 40)
+    report.add("Roads", lambda: m.roads(20), 60)
+
+
+def sweep_grid(report: Report, m: Measurements, data: Path, out: Path) -> None:
+    """Train the grid of REST on coloured MNIST until the time is over."""
+    name = "rest-cmnist"
+    suite = read(name)
+
+    def predicted() -> tuple[str, Any]:
+        with m.session("forecast") as session:
+            precision = session.execution.numerics().precision
+            specs = suite.specs(m.plugins, precision=precision)
+            specs = specs[:1] if m.small else specs
+            together = m.together
+            found = forecast(session, specs, stand_ins=suite.stand_ins, together=together)
+        hours = sum(f.runs * f.seconds for f in found) / 3600
+        runs = sum(f.runs for f in found)
+        return f"{runs} runs of {name}, {together} at once: {hours:.2f} hours.", [
+            asdict(f) for f in found
+        ]
+
+    def trained() -> tuple[str, Any]:
+        folder = out / name
+        words = ["--together", "2" if m.small else "auto", "--data-root", str(data)]
+        file: str | Path = name
+        if m.small:
+            file = out / "small.toml"
+            file.write_text(
+                'name = "small"\ndescription = "d"\nsource = "s"\n[base]\nmethod = "rest"\n'
+                'dataset = "digits"\ntrain.epochs = 1\n[grid]\nseed = [1, 2, 3]\n'
+            )
+        command = [sys.executable, "-m", "debiasbench", "sweep", str(file), "--results"]
+        begun = time.perf_counter()
+        process = subprocess.Popen([*command, str(folder), *words, "--quiet"])
+        try:
+            process.wait(timeout=max(1.0, report.left - 20))
+        except subprocess.TimeoutExpired:
+            process.terminate()  # it writes checkpoints
+            process.wait()
+        seconds = time.perf_counter() - begun
+        records = [record for _, record in read_all([folder])[0]]
+        costs = [r.cost.training_seconds for r in records if r.cost is not None]
+        each = f"{fmean(costs):.2f} s of training each" if costs else "none finished"
+        return f"{len(records)} records in {seconds:.0f} s, {each}.", costs
+
+    report.add("Forecast", predicted, 20)
+    report.add("Records", trained, 30)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data-root", type=Path, default=Path("data"), help="folder of data sets (default: data)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("gpu"), help="folder to write (default: gpu)"
-    )
+    parser.add_argument("part", choices=["runs", "grid"])
+    parser.add_argument("--data-root", type=Path, default=Path("data"), help="data sets")
+    parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder to write")
+    parser.add_argument("--seconds", type=float, default=330.0, help="time limit")
     parser.add_argument("--small", action="store_true", help="few steps, small data: only a check")
     args = parser.parse_args()
-    data, small = args.data_root, args.small
-
-    plugins = Plugins([(NoisePlugin(), Origin("benchmarks", "1"))])
-    try:
-        plugins.datasets["cmnist"].load()().load(data)
-        has_mnist = not small
-    except DebiasbenchError:
-        has_mnist = False
-    report = Report(args.out)
-    report.add(
-        "Machine",
-        f"{Execution.on().hardware}, torch {torch.__version__}, Python "
-        f"{sys.version.split()[0]}; `python benchmarks/gpu.py {' '.join(sys.argv[1:])}`",
-        {},
+    report = Report(args.out / args.part, args.seconds)
+    m = Measurements(args.data_root, args.out / args.part, small=args.small)
+    with m.session("machine") as session:
+        hardware = session.execution.hardware
+    machine = (
+        f"{hardware}, torch {torch.__version__}, Python {sys.version.split()[0]}; "
+        f"`python benchmarks/gpu.py {' '.join(sys.argv[1:])}`; "
+        f"{'MNIST' if m.real else 'random images'}"
     )
-    report.add("A whole run", *whole_run(plugins, data, has_mnist, small))
-    report.add("The training loop", *training_loop(plugins, data, has_mnist, small))
-    report.add("REST's grid", *grid(plugins, data, small))
-    report.add("Seeds in one network", *stacked(plugins, small))
-    report.add("Parallel processes", *packed(small, args.out))
+    report.add("Machine", lambda: (machine, {}), 0)
+    if args.part == "runs":
+        measure_runs(report, m)
+    else:
+        sweep_grid(report, m, args.data_root, args.out / args.part)
 
 
 if __name__ == "__main__":
