@@ -115,7 +115,7 @@ def test_an_installed_method_data_set_and_model_run_and_reach_the_leaderboard(
     site: Path, tmp_path: Path
 ) -> None:
     run = "debiasbench run --dataset breast-cancer --epochs 3 --method cvar --set alpha=0.5"
-    shown = succeed(f"{run} --sparse signed-set:density=0.5", tmp_path, site)
+    shown = succeed_warm(f"{run} --sparse signed-set:density=0.5", tmp_path, site)
     assert "with tabular-resnet" in shown
     table = succeed("debiasbench leaderboard", tmp_path, site)
     assert "### breast-cancer" in table

@@ -2,7 +2,7 @@
 
 An interpreter imports torch, its compiler and scikit-learn for many seconds before it trains.
 Processes from here are forked from a server that has done so and nothing else: it has no threads
-and has run no test. Tests about imports, threads or the installed scripts need new interpreters.
+and has run no test. Tests about imports or numbers of threads need new interpreters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import pytest
 # all tests that use the server run on one worker, so that there is one server
 group = pytest.mark.xdist_group("warm")
 
-SERVER = multiprocessing.get_context("forkserver")
+# elsewhere a fork of a process that has loaded libraries of the system may crash
+SERVER = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 SERVER.set_forkserver_preload(
     [
         "torch",
@@ -32,7 +33,6 @@ SERVER.set_forkserver_preload(
         "torch.distributed.run",
         "torch.nn.parallel",
         "sklearn.datasets",
-        "hypothesis",
         "pytest",
         "click.testing",
         "debiasbench.cli",
