@@ -8,30 +8,41 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from click.testing import CliRunner, Result
-from hypothesis import settings
 
 from debiasbench import Dataset, Method, Supervision, Task, hookimpl, option
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.registry import Origin
-from debiasbench.testing import toy_task
 
-# equal examples in every run, however slow the machine
-settings.register_profile("debiasbench", derandomize=True, deadline=None, database=None)
-settings.load_profile("debiasbench")
+if TYPE_CHECKING:
+    from click.testing import Result
 
-# a worker of pytest-xdist has a core, not all of them
+# a worker of pytest-xdist has a core, not all of them; threads that wait leave it to others
 os.environ["OMP_NUM_THREADS"] = "1"
-torch.set_num_threads(1)
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 # before collection: parametrised tests list what is registered
 os.environ["DEBIASBENCH_PLUGINS"] = "0"
 
 ACME = Origin("acme", "1.0")
+
+
+@cache
+def prepare() -> None:
+    """Import and set what the tests need; not in a process that only hands tests to workers."""
+    import torch
+    from hypothesis import settings
+
+    torch.set_num_threads(1)
+    # equal examples in every run, however slow the machine
+    settings.register_profile("debiasbench", derandomize=True, deadline=None, database=None)
+    settings.load_profile("debiasbench")
+
+
+def pytest_collectstart() -> None:
+    prepare()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,6 +71,8 @@ class Toy(Dataset):
 
 @cache
 def _toy_task(ratio: float) -> Task:
+    from debiasbench.testing import toy_task
+
     return toy_task(ratio=ratio)
 
 
@@ -114,6 +127,8 @@ def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def debiasbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Call the command line in an empty folder: `debiasbench("list", "methods")`."""
+    from click.testing import CliRunner
+
     from debiasbench.cli import main
 
     monkeypatch.chdir(tmp_path)

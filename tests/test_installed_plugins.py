@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from tests import warm
 
-on_one_worker = pytest.mark.xdist_group("installed plugins")  # the site is made once
+pytestmark = [pytest.mark.slow, warm.group]
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = ROOT / "plugins"
@@ -55,6 +55,28 @@ def succeed(command: str, folder: Path, site: Path) -> str:
     return done.stdout
 
 
+# what the scripts of these names do, in a process that has imported torch
+SCRIPTS = {
+    name: f"import sys\nfrom {module} import {function}\n"
+    f"sys.argv[0] = {name!r}\nsys.exit({function}())\n"
+    for name, module, function in [
+        ("debiasbench", "debiasbench.cli", "main"),
+        ("pytest", "pytest", "console_main"),
+    ]
+}
+
+
+def call_warm(command: str, folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    name, *words = shlex.split(command)
+    return warm.run(SCRIPTS[name], *words, folder=folder, environment=environment(site))
+
+
+def succeed_warm(command: str, folder: Path, site: Path) -> str:
+    done = call_warm(command, folder, site)
+    assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 def write_package(folder: Path, name: str, code: str) -> Path:
     """Write an installable package of one module, version 2.0, with an entry point."""
     folder.mkdir()
@@ -72,12 +94,11 @@ def write_package(folder: Path, name: str, code: str) -> Path:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the packages of plugins/ installed."""
     folder = tmp_path_factory.mktemp("site")
-    for name in PACKAGES:
-        succeed(f"pip install -q '{PLUGINS / name}'", folder, folder)
+    packages = " ".join(f"'{PLUGINS / name}'" for name in PACKAGES)
+    succeed(f"pip install -q {packages}", folder, folder)
     return folder
 
 
-@on_one_worker
 def test_list_shows_installed_plugins_with_distribution_and_version(
     site: Path, tmp_path: Path
 ) -> None:
@@ -90,12 +111,11 @@ def test_list_shows_installed_plugins_with_distribution_and_version(
     assert "CVaR-DRO: minimise the mean of the worst fraction" in of["cvar"]
 
 
-@on_one_worker
 def test_an_installed_method_data_set_and_model_run_and_reach_the_leaderboard(
     site: Path, tmp_path: Path
 ) -> None:
     run = "debiasbench run --dataset breast-cancer --epochs 3 --method cvar --set alpha=0.5"
-    shown = succeed(f"{run} --sparse signed-set:density=0.5", tmp_path, site)
+    shown = succeed_warm(f"{run} --sparse signed-set:density=0.5", tmp_path, site)
     assert "with tabular-resnet" in shown
     table = succeed("debiasbench leaderboard", tmp_path, site)
     assert "### breast-cancer" in table
@@ -117,7 +137,6 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(
     assert "rest" in done.stdout
 
 
-@on_one_worker
 def test_without_plugins_there_are_only_builtins(site: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["debiasbench", "run", "--method", "cvar"],
@@ -135,10 +154,10 @@ def test_without_plugins_there_are_only_builtins(site: Path, tmp_path: Path) -> 
 def outcomes(site: Path) -> str:
     """What pytest prints of the packages' own tests, all run in one process."""
     folders = " ".join(f"'{PLUGINS / name / 'tests'}'" for name in PACKAGES)
-    return succeed(f"pytest -q -n 0 -rA -p no:cacheprovider {folders}", site, site)
+    warm_is = "-W ignore::pytest.PytestAssertRewriteWarning"  # the process has imported plugins
+    return succeed_warm(f"pytest -q -n 0 -rA -p no:cacheprovider {warm_is} {folders}", site, site)
 
 
-@on_one_worker
 @pytest.mark.parametrize("name", PACKAGES)
 def test_the_packages_own_tests_pass(name: str, outcomes: str) -> None:
     lines = [line for line in outcomes.splitlines() if f"{name}/tests/" in line]
@@ -182,7 +201,7 @@ def test_two_installed_distributions_with_one_name_are_an_error_for_who_uses_the
     assert refused.returncode == 3
     assert "Write debiasbench:erm or rival:erm" in refused.stderr
     assert "debiasbench" in succeed("debiasbench show debiasbench:erm", tmp_path, own)
-    rival = call(f"{run} --method rival:erm", tmp_path, own)
+    rival = call_warm(f"{run} --method rival:erm", tmp_path, own)
     assert "Record: results/digits-rival_erm-0-" in rival.stdout
     assert "printed" not in rival.stdout
     assert "printed in fit" in rival.stderr
@@ -204,7 +223,8 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
             assert block["kind"] == "console", block["text"]
             for line in block["text"].splitlines():
                 command = line.removeprefix("$ ")
-                outputs[command] = succeed(command, folder, site)
+                trains = command.startswith(("debiasbench run ", "pytest "))
+                outputs[command] = (succeed_warm if trains else succeed)(command, folder, site)
     assert (
         "Record: results/digits-margin-0-" in outputs["debiasbench run --method margin --epochs 2"]
     )

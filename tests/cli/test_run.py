@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import Result
@@ -57,9 +56,10 @@ def test_many_biases_are_summed_up_as_aligned_and_conflicting(debiasbench: Cli) 
     assert all(line.endswith("(45)") and "(5)" in line for line in lines[6:16])
 
 
+REST = ("run", "--method", "rest", "--epochs", "1", "--model", "mlp", "--set", "density=0.5")
+
 ELSEWHERE = """
 import runpy, sys
-sys.argv = ["debiasbench", "run", "--method", "rest", "--epochs", "1", "--set", "density=0.5"]
 try:
     runpy.run_module("debiasbench", run_name="__main__")
 finally:
@@ -67,32 +67,17 @@ finally:
 """
 
 
-def elsewhere(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a spec with `python -m debiasbench`; the last line says whether torch was imported."""
-    return subprocess.run(
-        [sys.executable, "-c", ELSEWHERE], cwd=folder, capture_output=True, text=True, check=True
-    )
-
-
-@pytest.fixture(scope="module")
-def first_call(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """The folder of a run that another process trained, and what that process printed."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    return folder, elsewhere(folder)
-
-
 @pytest.mark.slow
-@pytest.mark.xdist_group("run elsewhere")
-def test_a_finished_run_is_found_without_importing_torch(first_call: tuple[Path, Any]) -> None:
-    folder, first = first_call
-    for done, imported in ((first, "True"), (elsewhere(folder), "False")):
-        assert done.stdout.splitlines()[-1] == imported
+def test_a_finished_run_is_found_without_importing_torch(debiasbench: Cli) -> None:
+    assert debiasbench(*REST).exit_code == 0
+    words = [sys.executable, "-c", ELSEWHERE, *REST]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "Already done on " in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"  # whether torch was imported
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("run elsewhere")
-def test_without_a_terminal_progress_is_a_line_for_each_epoch(first_call: tuple[Path, Any]) -> None:
-    _, done = first_call
+def test_without_a_terminal_progress_is_a_line_for_each_epoch(debiasbench: Cli) -> None:
+    done = debiasbench(*REST)
     first, *epochs = done.stderr.splitlines()
     assert re.fullmatch(r"rest on digits, train: \d+ steps", first)
     for number, line in enumerate(epochs, 1):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from debiasbench.core.data import Task
 from debiasbench.datasets.digits import Digits, _digits
@@ -28,6 +27,8 @@ def test_digits_has_every_image_of_the_source_in_one_split(digits: Task) -> None
 
 def test_the_images_are_those_that_scikit_learn_returns() -> None:
     images, target = _digits()
+    from sklearn.datasets import load_digits  # takes seconds: not in every worker
+
     expected = load_digits()
     assert (images == expected.images).all()
     assert (target == expected.target).all()

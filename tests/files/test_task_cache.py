@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +22,7 @@ from debiasbench.core.data import Dataset, Task
 from debiasbench.files import task_cache, task_folder
 from debiasbench.files.augment import CropFlip
 from debiasbench.testing import toy_task
+from tests import warm
 
 
 @dataclass(frozen=True)
@@ -232,11 +231,10 @@ def test_threads_that_need_the_same_task_load_it_once(
 KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
 from debiasbench.files import task_cache, task_folder
 from tests.files.test_task_cache import Files
 
-root, moments, killed = Path({root!r}), random.Random(0), 0
+root, moments, killed = Path(sys.argv[1]), random.Random(0), 0
 write = task_folder._write
 def slowly(values, path):
     time.sleep(0.05)  # nine arrays take longer than the longest pause
@@ -257,9 +255,9 @@ print(killed)
 
 
 @pytest.mark.slow
+@warm.group
 def test_after_a_kill_at_any_moment_the_next_process_loads_the_same_task(root: Path) -> None:
-    code = KILLS.format(root=str(root), tests=str(Path(__file__).parent.parent.parent))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = warm.run(KILLS, root)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == 10
     assert task_cache.load("files", Files(), root).fingerprint() == toy_task().fingerprint()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +19,11 @@ from debiasbench.core.objective import CrossEntropy
 from debiasbench.records.store import Run
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
+from tests import warm
 from tests.conftest import ACME, ToyPlugin, offering
 from tests.running import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, warm.group]
 
 EPOCHS = 2  # the other process sets more
 
@@ -57,35 +57,26 @@ def train(folder: Path) -> Run:
 CODE = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {root!r})
 from tests.runs import test_run_killed as this
 
 this.EPOCHS = 100_000
-this.train(Path({results!r}))
+this.train(Path(sys.argv[1]))
 """
 
 
 @contextmanager
-def training_elsewhere(results: Path) -> Iterator[subprocess.Popen[str]]:
+def training_elsewhere(results: Path) -> Iterator[warm.Process]:
     """Yield another process that has begun to train and does not end."""
-    code = CODE.format(root=str(Path(__file__).parents[2]), results=str(results))
-    with subprocess.Popen(
-        [sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "training\n", process.communicate()
-            yield process
-        finally:
-            process.kill()
-            process.communicate()
+    with warm.Process(CODE, results) as process:
+        process.wait_for("training\n")
+        yield process
 
 
 def test_a_run_that_is_killed_leaves_no_record_and_nothing_in_the_way(tmp_path: Path) -> None:
     results = tmp_path / "results"
     with training_elsewhere(results) as process:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
     assert sorted(p.name for p in results.iterdir()) == [".locks", ".stages"]
 
     done = train(results)

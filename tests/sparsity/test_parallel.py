@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from debiasbench.sparsity import REST, SparsityError
 from debiasbench.sparsity.masks import digest
+from tests import warm
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available(), reason="torch.distributed is not built in"
@@ -55,8 +56,14 @@ def train(rank: int, seed: int) -> str:
 
 
 @pytest.mark.slow
+@warm.group
 def test_ranks_hold_equal_masks_and_say_so_when_they_do_not(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)  # type: ignore[attr-defined]
+    ranks = [warm.SERVER.Process(target=work, args=(rank, str(tmp_path))) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+        assert rank.exitcode == 0
     one, two = ((tmp_path / f"masks-{rank}").read_text() for rank in range(2))
     assert one == two
     for rank in range(2):

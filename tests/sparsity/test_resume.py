@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from debiasbench.sparsity import (
     Updater,
 )
 from debiasbench.sparsity.masks import digest
+from tests import warm
 from tests.sparsity.sparse_net import begin, train
 
 # --- going on --------------------------------------------------------------------------------
@@ -54,6 +53,7 @@ def continue_from(path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+@warm.group
 def test_training_in_two_processes_is_training_in_one_bit_for_bit(tmp_path: Path) -> None:
     for name, updater in RESUMABLE.items():
         net, opt, sparse = begin(updater)
@@ -61,10 +61,10 @@ def test_training_in_two_processes_is_training_in_one_bit_for_bit(tmp_path: Path
         torch.save(whole_state(net, opt, sparse), tmp_path / name)
     code = (
         "import sys; from pathlib import Path; from tests.sparsity.test_resume import *\n"
-        f"for name in RESUMABLE: continue_from(Path({str(tmp_path)!r}) / name, name)"
+        "for name in RESUMABLE: continue_from(Path(sys.argv[1]) / name, name)"
     )
-    root = Path(__file__).parent.parent.parent
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+    done = warm.run(code, tmp_path)
+    assert done.returncode == 0, done.stderr
     for name, updater in RESUMABLE.items():
         net, opt, sparse = begin(updater)
         train(net, opt, range(36))

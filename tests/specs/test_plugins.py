@@ -375,6 +375,7 @@ def test_ctrl_c_while_a_plugin_is_imported_ends_the_program() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(10)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` lets it be ignored
     with pytest.raises(KeyboardInterrupt):
         Plugins([(Waits(), ACME)])
 

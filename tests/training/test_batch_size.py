@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,13 @@ from debiasbench.training.predict import Predictor
 from debiasbench.training.prefetch import Prefetch
 from tests.training.stages import CPU, FAST, ON_CPU, Flat, assert_equal, make_stage, train
 from tests.training.test_losses import Normalised
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> None:
+    """Let the garbage collector, which is called where memory is short, ignore what is there."""
+    gc.collect()
+    gc.freeze()
 
 
 class Small(CrossEntropy):

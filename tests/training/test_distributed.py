@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.specs.spec import Spec
 from debiasbench.training.distributed import Alone, Processes
+from tests import warm
 from tests.conftest import ACME, ToyPlugin
 from tests.running import run
 from tests.training.stages import ON_CPU, train
 
 PLUGINS = Plugins([(ToyPlugin(), ACME)])
 
-# what `torchrun` starts: each process runs the specs in turn and says what each came to
+# each process runs the specs in turn and says what each came to
 MEMBER = """
 import json, os, sys
 from pathlib import Path
@@ -78,7 +80,30 @@ def spec_of(method: str, sparse: str | None = None, **training: Any) -> Spec:
     )
 
 
-def together(folder: Path, **runs: tuple[str, str | None, int]) -> dict[str, list[list[Any]]]:
+def with_torchrun(script: Path) -> None:
+    torchrun = "import sys; from torch.distributed.run import main; main(sys.argv[1:])"
+    done = warm.run(torchrun, "--standalone", "--nproc-per-node=2", script)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def as_torchrun_would(script: Path) -> None:
+    """Start two processes with the environment that `torchrun` gives them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    code = script.read_text()
+    with ExitStack() as stack:
+        members = []
+        for rank in ("0", "1"):
+            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
+            environment = {**os.environ, **meeting, **numbers}
+            members.append(stack.enter_context(warm.Process(code, environment=environment)))
+        assert [member.wait() for member in members] == [0, 0], members[0].stderr[-3000:]
+
+
+def together(
+    folder: Path, start: Callable[[Path], None], **runs: tuple[str, str | None, int]
+) -> dict[str, list[list[Any]]]:
     """Run specs in two processes over gloo; return what each process says of each.
 
     `runs`: a folder of results -> the method, the sparse algorithm, and the step to stop at.
@@ -89,18 +114,7 @@ def together(folder: Path, **runs: tuple[str, str | None, int]) -> dict[str, lis
         (folder / name).mkdir(exist_ok=True)
     places = [(str(folder / name), *words) for name, words in runs.items()]
     script.write_text(MEMBER.format(root=str(root), runs=places))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(script)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=root,
-        env=environment,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    start(script)
     return {
         name: [json.loads((folder / name / f"said-{rank}.json").read_text()) for rank in range(2)]
         for name in runs
@@ -111,7 +125,7 @@ def together(folder: Path, **runs: tuple[str, str | None, int]) -> dict[str, lis
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[list[Any]]]]:
     """The folder of all runs, and what two processes say of each."""
     folder = tmp_path_factory.mktemp("two")
-    return folder, together(folder, **RUNS)
+    return folder, together(folder, with_torchrun, **RUNS)
 
 
 def alone(results: Path, method: str, sparse: str | None = None) -> list[Any]:
@@ -130,7 +144,7 @@ def alone(results: Path, method: str, sparse: str | None = None) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("two processes")
+@warm.group
 @pytest.mark.parametrize(("method", "sparse"), [("rest", None), ("jtt", "set")])
 def test_two_processes_end_with_the_bits_of_one_on_all_ranks(
     two: tuple[Path, dict[str, Any]], tmp_path: Path, method: str, sparse: str | None
@@ -143,7 +157,7 @@ def test_two_processes_end_with_the_bits_of_one_on_all_ranks(
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("two processes")
+@warm.group
 def test_a_run_of_two_that_one_was_asked_to_stop_goes_on_in_the_same_bits(
     two: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -151,7 +165,8 @@ def test_a_run_of_two_that_one_was_asked_to_stop_goes_on_in_the_same_bits(
     where = " in stage 'train' after 10 of 20 steps: run the same command again to continue"
     assert said["stopped"] == [[f"Interrupted{where}", True]] * 2
     assert list((folder / "stopped").glob("toy-*.json")) == []
-    first, second = together(folder, stopped=("rest", None, NEVER))["stopped"]
+    again = together(folder, as_torchrun_would, stopped=("rest", None, NEVER))
+    first, second = again["stopped"]
     assert first == second == alone(tmp_path / "one", "rest")
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
-import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from debiasbench.common.locks import FOLDER as LOCKS
 from debiasbench.common.locks import locked
 from debiasbench.training import checkpoint, stage_store
+from tests import warm
 
 
 def store(folder: Path, count: int) -> list[Path]:
@@ -196,12 +196,13 @@ def test_a_result_takes_the_room_of_the_checkpoint_before_the_last(
 
 
 BUSY = """
-import random, sys, time
+import random, sys, time, warnings
 from pathlib import Path
 from debiasbench.training import stage_store
 import torch
 
 folder, kind, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+warnings.simplefilter("error")
 draw, end = random.Random(seed), time.monotonic() + 2
 while time.monotonic() < end:
     if kind == "write":
@@ -222,18 +223,16 @@ while time.monotonic() < end:
 
 
 @pytest.mark.slow
+@warm.group
 def test_processes_that_write_and_remove_stages_at_once_do_not_disturb_each_other(
     tmp_path: Path,
 ) -> None:
     kinds = ["write", "write", "write", "remove", "remove"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", BUSY, str(tmp_path), kind, str(seed)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for seed, kind in enumerate(kinds)
-    ]
-    problems = [process.communicate()[1] for process in processes]
-    assert problems == [""] * len(kinds)
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(warm.Process(BUSY, tmp_path, kind, seed))
+            for seed, kind in enumerate(kinds)
+        ]
+        ended = [(process.wait(), process.stderr) for process in processes]
+    assert ended == [(0, "")] * len(kinds)
     assert list((tmp_path / LOCKS).iterdir()) == []

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from debiasbench.records.store import Store
 from debiasbench.specs.plugins import Plugins
-from tests.runs.resume.stopping import (
-    checkpoints,
-    essence,
-    run,
-    spec_of,
-)
+from tests import warm
+from tests.runs.resume.stopping import checkpoints, essence, run, spec_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, warm.group]
 
 METHODS = ["rest", "jtt"]
 
 KILLS = """
 import json, os, random, signal, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from debiasbench.training import stage_store
@@ -43,7 +35,7 @@ def dies_at(moment, root):
 
     def hook(event, arguments):
         nonlocal left
-        changes = {{"os.mkdir", "os.rename", "os.remove"}}
+        changes = {"os.mkdir", "os.rename", "os.remove"}
         if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
             changes.add("open")
         if event in changes and str(arguments[0]).startswith(root):
@@ -74,7 +66,7 @@ def kills_until_done(method, root):
             return kills
 
 
-print(json.dumps({{method: kills_until_done(method, {root!r}) for method in {methods!r}}}))
+print(json.dumps({method: kills_until_done(method, sys.argv[1]) for method in sys.argv[2:]}))
 """
 
 
@@ -82,13 +74,11 @@ print(json.dumps({{method: kills_until_done(method, {root!r}) for method in {met
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int | None]]:
     """The results of runs that were killed again and again, and how often by method."""
     folder = tmp_path_factory.mktemp("killed")
-    code = KILLS.format(tests=str(Path(__file__).parents[3]), root=str(folder), methods=METHODS)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = warm.run(KILLS, folder, *METHODS)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
 
-@pytest.mark.xdist_group("killed")
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_at_ten_moments_it_ends_in_the_record_of_one_that_was_not(
     killed: tuple[Path, dict[str, int | None]], plugins: Plugins, tmp_path: Path, method: str
@@ -115,18 +105,11 @@ main(sys.argv[1:])
 
 def test_a_terminated_command_says_that_it_can_go_on(tmp_path: Path) -> None:
     words = ["run", "--method", "erm", "--epochs", "500", "--results", str(tmp_path)]
-    with subprocess.Popen(
-        [sys.executable, "-c", TOLD, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "step\n"
+    with warm.Process(TOLD, *words) as process:
+        process.wait_for("step\n")
         process.terminate()
-        _, told = process.communicate()
-    assert process.returncode == 75, told
+        code, told = process.wait(), process.stderr
+    assert code == 75, told
     assert "in stage 'train' after " in told
     assert "run the same command again to continue" in told
     assert "Traceback" not in told
