@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from debiasbench.training.graph import Graph
 
 TRAINING = Training(epochs=6, batch_size=16, lr=0.05)
+SHORT = replace(TRAINING, epochs=3)
 MODEL = MLP(hidden=(16, 16))
 SHAPE = Shape(input=(3, 32, 32), classes=5)
 
@@ -383,12 +384,12 @@ def _fitted(
 def _warn_if_not_replayed(method: Method, task: Task) -> None:
     """Train with a graph that a CPU can replay, and compare it with computed steps."""
     name = type(method).__name__
-    replayed = _fitted(method, task, graph=Tape)
+    replayed = _fitted(method, task, training=SHORT, graph=Tape)
     for cost in replayed.costs:
         if cost.eager:
             _warn_slow(name, f"stage {cost.name!r}: {cost.eager}")
             return
-    computed = _fitted(method, task, graph=Recomputed).trained
+    computed = _fitted(method, task, training=SHORT, graph=Recomputed).trained
     for key, value in _weights(computed).items():
         if not torch.equal(value, _weights(replayed.trained)[key]):
             _warn_slow(

@@ -389,7 +389,7 @@ class Anneals(CrossEntropy):
 
     def forward(self, batch: Any) -> torch.Tensor:
         Anneals.calls.append(len(batch))
-        return super().forward(batch) * (1.0 if len(Anneals.calls) < 40 else 0.1)
+        return super().forward(batch) * (1.0 if len(Anneals.calls) < 20 else 0.1)
 
 
 class AnnealsAndSaysSo(Anneals):
