@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from debiasbench.core.hooks import hookimpl as hookimpl
     from debiasbench.core.inputs import Inputs as Inputs
     from debiasbench.core.lab import Lab as Lab
+    from debiasbench.core.losses import SampleAverages as SampleAverages
+    from debiasbench.core.losses import gce as gce
+    from debiasbench.core.losses import relative_difficulty as relative_difficulty
     from debiasbench.core.method import Method as Method
     from debiasbench.core.model import Model as Model
     from debiasbench.core.model import Shape as Shape
@@ -59,6 +62,7 @@ _NAMES = {
     "core.hooks": ["Register", "hookimpl"],
     "core.inputs": ["Inputs"],
     "core.lab": ["Lab"],
+    "core.losses": ["SampleAverages", "gce", "relative_difficulty"],
     "core.method": ["Method"],
     "core.model": ["Model", "Shape"],
     "core.objective": ["CrossEntropy", "Objective"],

@@ -28,7 +28,13 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class DFR(Method):
-    """Deep feature reweighting: refit the last layer on group-balanced validation features."""
+    """Deep feature reweighting: refit the last layer on group-balanced validation features.
+
+    As in the authors' code, the strength of the penalty is chosen on features that are standardised
+    by the balanced half, and the final heads are fitted on features standardised by the training
+    split. Groups that are absent are left out, and ties of worst-group accuracy are broken by
+    average accuracy.
+    """
 
     citation: ClassVar[str] = (
         "Kirichenko et al. Last Layer Re-Training is Sufficient for Robustness to Spurious "
@@ -58,18 +64,19 @@ class DFR(Method):
         y, group = lab.labels("val").numpy(), lab.labels("val", "group").numpy()
         _check_classes(y)
         base = lab.train(start, name="train", select=False)
-        reference = lab.features(base, "train").double()  # (N, D)
-        mean, std = reference.mean(0), reference.std(0).clamp(min=1e-6)
-        x = ((lab.features(base, "val").double() - mean) / std).numpy()
+        features = lab.features(base, "val").double().numpy()  # (N, D)
         rng, classes = np.random.default_rng(lab.seed), lab.shape.classes
 
         half, part = _halves(y, group, rng)
+        x = _standardised(features, by=features[part])
         scores = {
             c: _score(_heads(x[part], y[part], classes, c), x[~half], y[~half], group[~half])
             for c in self.strengths
         }
         best = max(scores, key=lambda c: scores[c])
 
+        mean, scale = _statistics(lab.features(base, "train").double().numpy())
+        x = (features - mean) / scale
         everything = np.ones(len(y), dtype=bool)
         parts = [_balanced(group, everything, rng) for _ in range(self.retrains)]
         heads = [_heads(x[p], y[p], classes, best) for p in parts]
@@ -77,7 +84,7 @@ class DFR(Method):
         bias = np.mean([b for _, b in heads], axis=0)
 
         network = copy.deepcopy(base.objective.network)
-        _set_head(lab.head(network), torch.from_numpy(weight), torch.from_numpy(bias), mean, std)
+        _set_head(lab.head(network), *map(torch.from_numpy, (weight, bias, mean, scale)))
         return network
 
 
@@ -112,6 +119,21 @@ def _balanced(group: Ints, among: NDArray[np.bool_], rng: np.random.Generator) -
     return np.concatenate([m[:fewest] for m in members])
 
 
+def _statistics(features: Floats) -> tuple[Floats, Floats]:
+    """Return (D,) means and standard deviations of (N, D) features; 1 for constant features."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(features)
+    return scaler.mean_, scaler.scale_
+
+
+def _standardised(features: Floats, *, by: Floats) -> Floats:
+    """Return (N, D) features with the statistics of `by` (M, D) removed."""
+    mean, scale = _statistics(by)
+    standardised: Floats = (features - mean) / scale
+    return standardised
+
+
 def _heads(x: Floats, y: Ints, classes: int, strength: float) -> tuple[Floats, Floats]:
     """Return (C, D) weights and (C,) biases of one-versus-rest L1 logistic regressions."""
     from sklearn.linear_model import LogisticRegression
@@ -132,9 +154,9 @@ def _score(head: tuple[Floats, Floats], x: Floats, y: Ints, group: Ints) -> tupl
 
 
 @torch.no_grad()
-def _set_head(head: Head, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:
+def _set_head(head: Head, weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -> None:
     """Replace the weights of `head` by those of a head for standardised features."""
-    head.weight.copy_((weight / std).view_as(head.weight))
+    head.weight.copy_((weight / scale).view_as(head.weight))
     if head.bias is None:
         head.bias = nn.Parameter(head.weight.new_zeros(len(weight)))
-    head.bias.copy_(bias - (weight / std) @ mean)
+    head.bias.copy_(bias - (weight / scale) @ mean)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class GroupDROLoss(Objective):
     """Group losses weighted by q, which grows for groups with a large loss (algorithm 1).
 
-    `counts`: (G,) training samples per group; an empty group has q = 0.
+    `counts`: (G,) training samples per group; an empty group has q = 0. `absent_grow`: whether the
+    adjustment also raises q of a group without samples in the batch, as in the released code.
     """
 
     capturable: ClassVar[bool | None] = True
@@ -34,10 +35,16 @@ class GroupDROLoss(Objective):
     margin: Tensor  # (G,), the generalisation adjustment C / sqrt(n_g)
 
     def __init__(
-        self, network: nn.Module, counts: Tensor, step_size: float, adjustment: float
+        self,
+        network: nn.Module,
+        counts: Tensor,
+        step_size: float,
+        adjustment: float,
+        *,
+        absent_grow: bool = False,
     ) -> None:
         super().__init__(network)
-        self.step_size = step_size
+        self.step_size, self.absent_grow = step_size, absent_grow
         present = (counts > 0).float()  # (G,)
         self.register_buffer("q", present / present.sum())
         self.register_buffer("margin", adjustment * present / counts.clamp(min=1).sqrt())
@@ -49,7 +56,9 @@ class GroupDROLoss(Objective):
         total = torch.zeros_like(self.q).index_add(0, batch.group, losses)
         mean = total / count.clamp(min=1)  # (G,), 0 for groups that are not in the batch
         if self.training:
-            gain = torch.where(count > 0, mean.detach() + self.margin, 0.0)
+            gain = mean.detach() + self.margin
+            if not self.absent_grow:
+                gain = torch.where(count > 0, gain, 0.0)
             self.q.mul_((self.step_size * gain).exp())
             self.q.div_(self.q.sum())
         return (self.q * mean).sum()
@@ -67,6 +76,12 @@ class GroupDRO(Method):
 
     step_size: float = option(0.01, "step size of the group weights q", gt=0)
     adjustment: float = option(0.0, "C of the generalisation adjustment C / sqrt(n_g)", ge=0)
+    compat: Literal["none", "released"] = option(
+        "none",
+        "released: with an adjustment, q of a group that is absent from a batch grows too; none: "
+        "it stays, as that of a group that is not drawn in algorithm 1",
+        absent="none",
+    )
     sampling: Literal["balanced", "uniform"] = option(
         "balanced", "balanced: draw all groups equally often, as in algorithm 1; uniform: as ERM"
     )
@@ -76,7 +91,13 @@ class GroupDRO(Method):
         group = lab.labels(label="group")
         counts = group.bincount(minlength=lab.num_groups)
         return lab.train(
-            GroupDROLoss(lab.model(), counts, self.step_size, self.adjustment),
+            GroupDROLoss(
+                lab.model(),
+                counts,
+                self.step_size,
+                self.adjustment,
+                absent_grow=self.compat == "released",
+            ),
             weights=equal_groups(group) if self.sampling == "balanced" else None,
             name="train",
         )

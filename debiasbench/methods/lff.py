@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.core.losses import SampleAverages, gce, relative_difficulty
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 
@@ -25,21 +26,24 @@ class LfFLoss(Objective):
     """Generalised cross-entropy for the biased network, weighted cross-entropy for the other.
 
     `y`: (N,) training labels. The losses of every sample under both networks are averaged over time
-    in a buffer and divided by the largest average of the class, as in the authors' code.
+    and divided by the largest average of the class. `released`: the GCE of the released code.
     """
 
     capturable: ClassVar[bool | None] = True
-    y: Tensor  # (N,)
-    average: Tensor  # (2, N) moving averages of losses: biased, debiased
 
     def __init__(
-        self, biased: nn.Module, debiased: nn.Module, y: Tensor, q: float, decay: float
+        self,
+        biased: nn.Module,
+        debiased: nn.Module,
+        y: Tensor,
+        q: float,
+        decay: float,
+        *,
+        released: bool = False,
     ) -> None:
         super().__init__(debiased)
-        self.biased, self.q, self.decay = biased, q, decay
-        self.classes = int(y.max()) + 1
-        self.register_buffer("y", y)
-        self.register_buffer("average", torch.zeros(2, len(y)))
+        self.biased, self.q, self.released = biased, q, released
+        self.averages = SampleAverages(y, decay, rows=2)  # of losses: biased, debiased
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the sum of both networks' losses; their gradients do not mix."""
@@ -47,21 +51,18 @@ class LfFLoss(Objective):
         losses = torch.stack(
             [F.cross_entropy(z, batch.y, reduction="none") for z in (biased, debiased)]
         )  # (2, B)
-        weight = self._difficulty(losses.detach(), batch)  # (B,)
-        p = biased.float().softmax(1).gather(1, batch.y[:, None])[:, 0]  # (B,) of the class
-        gce: Tensor = (1 - p.clamp(min=1e-8) ** self.q) / self.q
-        return gce.mean() + (weight * losses[1]).mean()
+        weight = self.weights(losses.detach(), batch.index)  # (B,)
+        amplified = gce(biased, batch.y, self.q, released=self.released)  # (B,)
+        return amplified.mean() + (weight * losses[1]).mean()
 
-    def _difficulty(self, losses: Tensor, batch: Batch) -> Tensor:
-        """Return (B,) W = L_b / (L_b + L_d) in [0, 1], from averaged, class-normalised losses."""
-        average = self.average
+    def weights(self, losses: Tensor, index: Tensor) -> Tensor:
+        """Return (B,) W = L_b / (L_b + L_d) in [0, 1], from averaged, class-normalised losses.
+
+        `losses`: (2, B), of the samples at `index` (B,).
+        """
         if self.training:
-            average[:, batch.index] = average[:, batch.index].lerp(losses, 1 - self.decay)
-        largest = average.new_zeros(2, self.classes).scatter_reduce(
-            1, self.y.expand(2, -1), average, "amax"
-        )  # (2, C)
-        scaled = average[:, batch.index] / (largest[:, batch.y] + 1e-8)  # (2, B)
-        return scaled[0] / (scaled.sum(0) + 1e-8)
+            self.averages.update(index, losses)
+        return relative_difficulty(*self.averages.by_class(index))
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,15 @@ class LfF(Method):
 
     q: float = option(0.7, "bias amplification q of the generalised cross-entropy", gt=0, le=1)
     decay: float = option(0.7, "decay of the moving averages of per-sample losses", ge=0, lt=1)
+    gce: Literal["paper", "released"] = option(
+        "paper",
+        "generalised cross-entropy; released: of the authors' code, whose gradient is q times that "
+        "of the paper, which is a smaller learning rate of the biased network with sgd",
+    )
 
     def fit(self, lab: Lab) -> Trained:
         """Train both networks together."""
         biased, debiased = lab.model(), lab.model()
-        loss = LfFLoss(biased, debiased, lab.labels("train"), self.q, self.decay)
+        y, released = lab.labels("train"), self.gce == "released"
+        loss = LfFLoss(biased, debiased, y, self.q, self.decay, released=released)
         return lab.train(loss, name="train")

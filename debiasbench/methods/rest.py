@@ -24,8 +24,9 @@ class REST(Method):
     gradients (RigL). Bias-conflicting samples are drawn more often.
 
     `compat=released` follows the released code where it differs from the paper: conflicting samples
-    have weight 80 at every ratio, the topology changes every 1000 steps until the end, and the
-    momentum of inactive weights is not reset. The released commands also omit the flag that turns
+    have weight 80 at every ratio, the topology changes every 1000 steps, also in the last step, a
+    layer with a single active weight exchanges it, and the momentum of inactive weights is not
+    reset. The released commands also omit the flag that turns
     reweighting on: add `reweight=false` to reproduce them. Masks always have exact numbers of
     weights.
     """
@@ -78,7 +79,7 @@ class REST(Method):
         from debiasbench import sparsity
 
         released = self.compat == "released"
-        updater = sparsity.REST(
+        updater = (sparsity.RESTReleased if released else sparsity.REST)(
             density=self.density,
             distribution=self.distribution,
             grow=self.grow,

@@ -13,6 +13,7 @@ UPDATERS = {
     "static": "updaters:Static",
     "set": "updaters:SET",
     "rigl": "updaters:RigL",
+    "rigl-released": "presets:RigLReleased",
     "itop": "updaters:ITOP",
     "snfs": "updaters:SNFS",
     "gmp": "updaters:GMP",

@@ -29,6 +29,8 @@ from debiasbench.sparsity.packed import unpack_state as unpack_state
 from debiasbench.sparsity.params import maskable as maskable
 from debiasbench.sparsity.presets import PRESETS as PRESETS
 from debiasbench.sparsity.presets import REST as REST
+from debiasbench.sparsity.presets import RESTReleased as RESTReleased
+from debiasbench.sparsity.presets import RigLReleased as RigLReleased
 from debiasbench.sparsity.semi_structured import to_semi_structured as to_semi_structured
 from debiasbench.sparsity.settings import setting as setting
 from debiasbench.sparsity.stats import statistics as statistics

@@ -64,5 +64,8 @@ class Algorithm(MaskSettings, Protocol):
     def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
         """Return the new masks."""
 
+    def updates_after(self, done: int, every: int, begin: float, stop: float) -> bool:
+        """Return whether the topology changes after `done` steps."""
+
     def interval(self) -> Interval:
         """Return the time between updates."""

@@ -155,7 +155,7 @@ class SparseTraining:
         stop = self._stop()
         if updater.prunes and done == int(stop):
             return True  # the density asked for is reached exactly
-        return done % self._every == 0 and updater.start * self.total_steps < done < stop
+        return updater.updates_after(done, self._every, updater.start * self.total_steps, stop)
 
     @torch.no_grad()
     def constrain_gradients(self, *, update_follows: bool) -> None:

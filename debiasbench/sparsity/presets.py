@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -50,12 +51,37 @@ class REST(RigL):
 class RESTReleased(REST):
     """REST as released: updates every 1000 steps until the end; momentum is never reset.
 
-    Masks have exact numbers of weights; the released code draws every weight independently.
+    The last step can have an update, and a layer with a single active weight exchanges it. Masks
+    have exact numbers of weights; the released code draws every weight independently.
     """
 
     every: str = changed(RigL, "every", "1000")
     stop: float = changed(RigL, "stop", 1.0)
     optimizer_state: OptimizerState = changed(RigL, "optimizer_state", "dense")
+
+    def updates_after(self, done: int, every: int, begin: float, stop: float) -> bool:
+        """Return whether the topology changes after `done` steps; also after the last one."""
+        return done % every == 0 and begin < done <= stop
+
+    def exchanged(self, active: int, progress: float) -> int:
+        """Return how many of a layer's `active` weights an update exchanges."""
+        return min(math.ceil(self.fraction_at(progress) * active), active)
+
+
+@dataclass(frozen=True)
+class RigLReleased(RigL):
+    """RigL with updates in the steps of the released code: first in step 0, last in step `stop`.
+
+    In the released code an update is not counted as a step of the training, although it takes the
+    place of an optimizer step and consumes a batch. Here it is counted: for as many optimizer steps
+    as there, add the number of updates to the steps of the training.
+    """
+
+    every: str = changed(RigL, "every", "100")
+
+    def updates_after(self, done: int, every: int, begin: float, stop: float) -> bool:
+        """Return whether the topology changes in the step after which `done` steps were taken."""
+        return (done - 1) % every == 0 and begin <= done - 1 <= stop
 
 
 PRESETS: dict[str, Callable[..., Updater]] = {

@@ -129,6 +129,13 @@ class Updater:
             for layer in layers
         }
 
+    def updates_after(self, done: int, every: int, begin: float, stop: float) -> bool:
+        """Return whether the topology changes after `done` steps, between steps `begin` and `stop`.
+
+        `every`: steps between two updates.
+        """
+        return done % every == 0 and begin < done < stop
+
     def first_density(self) -> float:
         """Return the density before the first update, for `budgets`."""
         return self.density

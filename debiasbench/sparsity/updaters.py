@@ -48,8 +48,9 @@ class SET(Updater):
 class RigL(Updater):
     """RigL: drop the smallest weights, grow those with the largest gradients.
 
-    As published, except for the interval between updates: by default it is a fraction of the
-    training, so that it fits any length. The published interval is `every=100`.
+    As published, except for the times of updates: by default, the interval is a fraction of the
+    training, so that it fits any length, the first update is after one interval, and the last one
+    is before `stop`. The published interval is `every=100`. See also `presets.RigLReleased`.
     """
 
     changes: ClassVar[bool] = True

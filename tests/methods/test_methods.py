@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from debiasbench import Batch, Supervision, Task
 from debiasbench.common.errors import DataError, OptionError
 from debiasbench.common.options import parse
+from debiasbench.core.losses import gce
 from debiasbench.core.model import Shape
 from debiasbench.core.stage import Stage, Trained
 from debiasbench.core.weights import published_weight
@@ -25,7 +27,7 @@ from debiasbench.methods.dfr import DFR
 from debiasbench.methods.erm import ERM
 from debiasbench.methods.focal import Focal
 from debiasbench.methods.groupdro import GroupDRO, GroupDROLoss
-from debiasbench.methods.jtt import JTT
+from debiasbench.methods.jtt import JTT, RunningMistakes
 from debiasbench.methods.lff import LfF, LfFLoss
 from debiasbench.methods.mixup import Mixup
 from debiasbench.methods.rest import REST
@@ -189,7 +191,7 @@ def make_loss(name: str) -> GroupDROLoss | LfFLoss:
     return LfFLoss(Fixed(logits), Fixed(logits[::-1]), torch.tensor([0, 1]), q=0.7, decay=0.7)
 
 
-@pytest.mark.parametrize(("name", "buffer"), [("groupdro", "q"), ("lff", "average")])
+@pytest.mark.parametrize(("name", "buffer"), [("groupdro", "q"), ("lff", "averages.average")])
 def test_a_loss_changes_its_buffers_in_place_and_reads_nothing_back(name: str, buffer: str) -> None:
     loss = make_loss(name)
     inputs = batch([0, 1], group=[0, 1])
@@ -203,39 +205,65 @@ def test_a_loss_changes_its_buffers_in_place_and_reads_nothing_back(name: str, b
     assert vars(loss) == python_state
 
 
-def test_lff_weighs_samples_by_relative_difficulty() -> None:
+LFF = [  # index, biased losses, debiased losses, W: computed by the authors' functions
+    ((0, 2), (1.0, 2.0), (0.5, 1.0), (0.5, 0.5)),
+    ((1, 3), (0.2, 0.4), (0.1, 0.8), (0.5, 0.2)),
+    ((0, 3), (3.0, 1.0), (0.5, 0.2), (0.5, 0.318681)),
+    ((1, 2), (0.1, 1.0), (0.3, 0.9), (0.249267, 0.5)),
+]
+
+
+def test_lff_has_the_weights_and_averages_of_the_authors_functions() -> None:
+    y = torch.tensor([0, 0, 1, 1])
+    loss = LfFLoss(Fixed([[0.0]]), Fixed([[0.0]]), y, q=0.7, decay=0.7)
+    for index, biased, debiased, expected in LFF:
+        weights = loss.weights(torch.tensor([biased, debiased]), torch.tensor(index))
+        assert weights.tolist() == pytest.approx(expected, abs=1e-5)
+    assert loss.averages.average[0].tolist() == pytest.approx([1.6, 0.17, 1.7, 0.58], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("released", "values", "gradients"),
+    [
+        (
+            True,
+            (0.105565, 0.366594),
+            ((-0.097087, 0.070976, 0.026111), (0.050080, 0.136132, -0.186212)),
+        ),
+        (
+            False,
+            (0.160138, 0.946342),
+            (
+                (-0.097087 / 0.7, 0.070976 / 0.7, 0.026111 / 0.7),
+                (0.050080 / 0.7, 0.136132 / 0.7, -0.186212 / 0.7),
+            ),
+        ),
+    ],
+    ids=["released", "paper"],
+)
+def test_gce_has_the_values_and_gradients_of_the_paper_and_of_the_released_code(
+    released: bool, values: tuple[float, ...], gradients: tuple[tuple[float, ...], ...]
+) -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]], requires_grad=True)
+    losses = gce(logits, torch.tensor([0, 2]), 0.7, released=released)
+    assert losses.tolist() == pytest.approx(values, abs=1e-5)
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    for row, expected in zip(gradient.tolist(), gradients, strict=True):
+        assert row == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_lff_adds_gce_of_one_network_and_weighted_cross_entropy_of_the_other(
+    released: bool,
+) -> None:
     biased, debiased = [[3.0, 0.0], [2.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]
     y = torch.tensor([0, 1])
-    loss = LfFLoss(Fixed(biased), Fixed(debiased), y, q=0.7, decay=0.0)
+    loss = LfFLoss(Fixed(biased), Fixed(debiased), y, q=0.7, decay=0.0, released=released)
     value = loss(batch([0, 1]))
-
-    ce_b = F.cross_entropy(torch.tensor(biased), y, reduction="none")
-    ce_d = F.cross_entropy(torch.tensor(debiased), y, reduction="none")
+    ce = F.cross_entropy(torch.tensor(debiased), y, reduction="none")
     # each class has one sample, so class-normalised losses are 1 and every weight is a half
-    p = torch.tensor(biased).softmax(1)[torch.arange(2), y]
-    expected = ((1 - p**0.7) / 0.7).mean() + (0.5 * ce_d).mean()
-    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
-    assert loss.average.tolist() == [pytest.approx(ce_b.tolist()), pytest.approx(ce_d.tolist())]
-
-
-def test_lff_normalises_by_the_largest_average_of_the_class() -> None:
-    # normalising by the mean instead would make every weight one half
-    y = torch.tensor([0, 0])
-    biased = [[3.0, 0.0], [0.0, 3.0]]
-    loss = LfFLoss(Fixed(biased), Fixed([[1.0, 0.0], [1.0, 0.0]]), y, q=0.7, decay=0.0)
-    loss(batch([0, 0]))
-    ce = F.cross_entropy(torch.tensor(biased), y, reduction="none")
-    scaled = ce / ce.max()
-    weight = loss._difficulty(loss.average.clone(), batch([0, 0]))
-    assert weight.tolist() == pytest.approx((scaled / (scaled + 1)).tolist(), rel=1e-4)
-
-
-def test_lff_moving_averages_forget_at_the_decay() -> None:
-    y = torch.tensor([0])
-    loss = LfFLoss(Fixed([[0.0, 0.0]]), Fixed([[0.0, 0.0]]), y, q=0.7, decay=0.7)
-    for _ in range(2):
-        loss(batch([0]))
-    assert loss.average[0, 0].item() == pytest.approx(math.log(2) * (1 - 0.7**2))
+    amplified = gce(torch.tensor(biased), y, 0.7, released=released)
+    assert value.item() == pytest.approx((amplified.mean() + (0.5 * ce).mean()).item(), rel=1e-4)
 
 
 def test_lff_gradients_of_the_two_networks_do_not_mix() -> None:
@@ -446,3 +474,111 @@ def test_the_cnn_of_rest_at_five_percent_keeps_what_the_reference_counts() -> No
     network = CNN().build(Shape(input=(3, 28, 28), classes=10))
     assert sum(p.numel() for p in network.parameters()) == 661_898
     assert sum(p.numel() for p in maskable(network).values()) == 660_992
+
+
+DFR_X = [[0, 0], [1, 0], [0, 1], [1, 1], [2, 0], [2, 1], [3, 0], [1, 3]]
+DFR_Y = [0, 0, 0, 1, 1, 1, 1, 0]
+
+
+def test_dfr_standardises_and_fits_as_the_authors_functions() -> None:
+    x, y = np.array(DFR_X, dtype=float), np.array(DFR_Y)
+    mean, scale = dfr._statistics(x)
+    assert mean.tolist() == pytest.approx([1.25, 0.75])
+    assert scale.tolist() == pytest.approx([0.968246, 0.968246], abs=1e-6)
+    scaled = dfr._standardised(x, by=x)
+    for strength, coefficient in ((1.0, 1.34433), (0.3, 0.0), (0.1, 0.0)):
+        weight, bias = dfr._heads(scaled, y, 2, strength)
+        assert weight[1].tolist() == pytest.approx([coefficient, 0.0], abs=1e-4)
+        assert weight[0].tolist() == pytest.approx([-coefficient, 0.0], abs=1e-4)
+        assert bias.tolist() == pytest.approx([0.0, 0.0], abs=1e-4)
+
+
+def test_dfr_divides_a_feature_that_is_constant_in_training_by_one() -> None:
+    train = np.array([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
+    mean, scale = dfr._statistics(train)
+    assert scale[0] == 1
+    assert ((np.array([0.3, 2.0]) - mean) / scale).tolist() == pytest.approx([0.3, 0.0])
+
+
+# group losses (.2, 1, 2, .5), n = (100, 25, 4, 64), step size .01: by the authors' functions
+GROUP_LOSSES, GROUP_COUNTS = (0.2, 1.0, 2.0, 0.5), (100, 25, 4, 64)
+
+
+@pytest.mark.parametrize(
+    ("adjustment", "q", "value"),
+    [
+        (0.0, (0.248188, 0.250182, 0.252696, 0.248934), 0.929679),
+        (2.0, (0.247531, 0.250019, 0.254051, 0.248399), 0.931827),  # without the constant
+    ],
+)
+def test_group_dro_has_the_weights_and_the_loss_of_the_authors_functions(
+    adjustment: float, q: tuple[float, ...], value: float
+) -> None:
+    # two logits (z, 0) have the cross-entropy log(1 + exp(-z)) for class 0
+    z = [[-math.log(math.expm1(loss)), 0.0] for loss in GROUP_LOSSES]
+    loss = GroupDROLoss(Fixed(z), torch.tensor(GROUP_COUNTS), 0.01, adjustment)
+    result = loss(batch([0, 0, 0, 0], group=[0, 1, 2, 3]))
+    assert loss.q.tolist() == pytest.approx(q, abs=1e-5)
+    assert result.item() == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize(("released", "grows"), [(True, True), (False, False)])
+def test_an_absent_group_gains_weight_by_its_adjustment_only_as_released(
+    released: bool, grows: bool
+) -> None:
+    loss = GroupDROLoss(Fixed([[0.0, 0.0]]), torch.tensor([4, 4]), 0.5, 1.0, absent_grow=released)
+    loss(batch([0], group=[0]))
+    present = math.exp(0.5 * (math.log(2) + 0.5))
+    absent = math.exp(0.5 * 0.5) if grows else 1.0
+    assert loss.q.tolist() == pytest.approx(
+        [present / (present + absent), absent / (present + absent)]
+    )
+
+
+class Draws(Sequential):
+    """Trains as usual, and notes the samples of each stage."""
+
+    def __init__(self) -> None:
+        super().__init__(ON_CPU, Predictor(ON_CPU))
+        self.stages: list[Stage] = []
+
+    def train(self, stages: Sequence[Stage]) -> list[Trained]:
+        self.stages += stages
+        return super().train(stages)
+
+
+def test_jtt_as_released_trains_on_all_samples_and_on_copies_of_running_mistakes() -> None:
+    trainer = Draws()
+    method = JTT(identification_epochs=2, upweight=3.0, compat="released")
+    task = toy_task()
+    fitting.fit(
+        PlacedTask(task, CPU),
+        method,
+        model=MLP(hidden=(16,)),
+        training=TRAINING,
+        seed=0,
+        trainer=trainer,
+        predictor=Predictor(ON_CPU),
+    )
+    identify, train = trainer.stages
+    wrong: Any = identify.objective.wrong
+    mistakes = wrong.nonzero()[:, 0]
+    assert 0 < len(mistakes) < len(task.train)
+    counts = train.batches.pool.bincount(minlength=len(task.train))
+    assert torch.equal(counts, 1 + 3 * wrong.long())
+    assert train.batches.weights is None
+    assert len(train.batches.pool) == len(task.train) + 3 * len(mistakes)
+
+
+def test_jtt_counts_as_the_paper_and_as_the_released_code() -> None:
+    y, predicted = torch.tensor([0, 1, 1, 0, 1]), torch.tensor([0, 0, 1, 1, 1])
+    loss = RunningMistakes(Fixed(F.one_hot(predicted).float().tolist()), 5)
+    loss(batch(y.tolist()))
+    assert loss.wrong.nonzero()[:, 0].tolist() == [1, 3]
+    assert (1 + 3 * loss.wrong.long()).tolist() == [1, 4, 1, 4, 1]  # lambda further copies
+    assert (1 + (3 - 1) * loss.wrong.long()).tolist() == [1, 3, 1, 3, 1]  # the paper's weight
+
+
+def test_jtt_refuses_a_part_of_a_copy() -> None:
+    with pytest.raises(OptionError, match=r"upweight=2\.5 .* give a whole number"):
+        JTT(upweight=2.5, compat="released")

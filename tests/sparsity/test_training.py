@@ -20,7 +20,9 @@ from debiasbench.sparsity import (
     SNFS,
     GraNet,
     Layer,
+    RESTReleased,
     RigL,
+    RigLReleased,
     SparsityError,
     SparsityTooHigh,
     SRigL,
@@ -331,3 +333,28 @@ def test_budgets_are_exact_for_any_shapes_densities_and_ties(
         opt.step()
         assert {name: int(mask.sum()) for name, mask in sparse.masks.items()} == budgets
         nothing_off_the_mask(net, opt, sparse, state=True)
+
+
+@pytest.mark.parametrize(
+    ("updater", "expected"),
+    [
+        (RigL(0.5, every="4", stop=0.75), [3, 7]),
+        (RigLReleased(0.5, every="4", stop=0.75), [0, 4, 8, 12]),
+        (REST(0.5, every="4", stop=1.0), [3, 7, 11]),
+        (RESTReleased(0.5, every="4"), [3, 7, 11, 15]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_updates_come_in_the_steps_of_the_paper_or_of_the_released_code(
+    updater: Updater, expected: list[int]
+) -> None:
+    net = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    sparse = updater.attach(net, optimizer, total_steps=16)
+    assert [step for step in range(16) if sparse.is_due(step)] == expected
+
+
+def test_only_the_released_rest_exchanges_the_single_weight_of_a_layer() -> None:
+    assert REST(0.5).exchanged(1, 0.0) == 0
+    assert RESTReleased(0.5).exchanged(1, 0.0) == 1
+    assert RESTReleased(0.5).exchanged(9, 0.0) == REST(0.5).exchanged(9, 0.0) == 5
