@@ -161,6 +161,15 @@ class Measurements:
             whole = time.perf_counter() - begun
         return self._told([run], whole)
 
+    def begun(self) -> tuple[str, Any]:
+        """Let torch start the device and select kernels, which is done once in a process."""
+        begun = time.perf_counter()
+        with self.session("begun") as session:
+            for method in ("rest", "erm"):
+                session.run(self.specs(session, method, (7,), epochs=1)[0], overwrite="always")
+        seconds = time.perf_counter() - begun
+        return f"{seconds:.1f} s for an epoch of REST and one of ERM.", seconds
+
     def at_once(self, method: str) -> tuple[str, Any]:
         """Train several runs at once."""
         with self.session("together") as session:
@@ -237,7 +246,9 @@ class Measurements:
         rows, raw = [], []
         for model, side, batch in [("cnn", 28, 32)] if self.small else kinds:
             with self.session("steps") as session, self.session("steps", graphs=False) as plain:
-                more = SMALL if self.small else {"train": 4 * batch, "test": batch}
+                # many steps in an epoch, whose end waits for the device
+                images = (128 if side <= 32 else 8) * batch
+                more = SMALL if self.small else {"train": images, "test": batch}
                 spec = session.spec(
                     "erm",
                     "noise",
@@ -281,7 +292,7 @@ class Measurements:
         for model in ("cnn",) if self.small else ("cnn", "resnet18"):
             found = update_time(self.plugins, model, steps=4 if self.small else 20)
             with self.session("steps") as session:
-                options = {"side": 32, **(SMALL if self.small else {"train": 2048, "test": 64})}
+                options = {"side": 32, **(SMALL if self.small else {"train": 32768, "test": 64})}
                 times = [
                     engine_step(
                         session,
@@ -318,7 +329,11 @@ class Measurements:
         raw["one process, at once"] = self._sweep(suite, "--together", n)
         raw["processes"] = self._sweep(suite, "--jobs", n)
         if shutil.which("nvidia-cuda-mps-control") and not self.small:
-            raw["processes with MPS"] = self._with_mps(suite, n)
+            try:
+                raw["processes with MPS"] = self._with_mps(suite, n)
+            except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+                raw["processes with MPS"] = float("nan")
+                print(f"MPS: {error}", flush=True)
         rows = [[name, f"{s:.1f}", f"{s / len(seeds):.2f}"] for name, s in raw.items()]
         return (
             f"{len(seeds)} runs of REST, {epochs} epochs, with the start of all processes\n\n"
@@ -351,12 +366,16 @@ class Measurements:
         shutil.rmtree(folder, ignore_errors=True)
         command = [sys.executable, "-m", "debiasbench", "sweep", str(suite), "--results"]
         begun = time.perf_counter()
-        subprocess.run(
+        done = subprocess.run(
             [*command, str(folder), "--data-root", str(self._data), "--quiet", *words],
-            check=True,
+            check=False,
             capture_output=True,
+            text=True,
+            timeout=150,
             env={**os.environ, "DEBIASBENCH_PLUGINS": "0", **environment},
         )
+        if done.returncode:
+            raise RuntimeError(done.stderr[-500:])
         return time.perf_counter() - begun
 
 
@@ -404,6 +423,7 @@ def spread(values: Sequence[float]) -> str:
 def measure_runs(report: Report, m: Measurements) -> None:
     """Measure all parts of `runs`, those wanted most first."""
     n = m.together
+    report.add("First use of the device", m.begun, 10)
     for method in ("rest", "erm"):
         report.add(f"{method.upper()}, one run alone", lambda x=method: m.alone(x), 15)
         report.add(f"{method.upper()}, {n} at once", lambda x=method: m.at_once(x), 50)
@@ -412,7 +432,7 @@ def measure_runs(report: Report, m: Measurements) -> None:
     report.add("Numbers of runs at once", m.numbers, 20)
     report.add("Topology updates", m.updates, 15)
     report.add("Steps", m.steps, 40)
-    report.add("Roads", lambda: m.roads(20), 60)
+    report.add("Ways to share the device", lambda: m.roads(20), 60)
 
 
 def sweep_grid(report: Report, m: Measurements, data: Path, out: Path) -> None:
@@ -450,7 +470,10 @@ def sweep_grid(report: Report, m: Measurements, data: Path, out: Path) -> None:
             process.wait(timeout=max(1.0, report.left - 20))
         except subprocess.TimeoutExpired:
             process.terminate()  # it writes checkpoints
-            process.wait()
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
         seconds = time.perf_counter() - begun
         records = [record for _, record in read_all([folder])[0]]
         costs = [r.cost.training_seconds for r in records if r.cost is not None]

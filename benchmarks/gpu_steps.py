@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,11 +87,13 @@ def bare_step(session: Session, spec: Spec) -> StepTime:
             with torch.cuda.graph(graph):
                 step()
             call = graph.replay
+        begun = now()
+        call()
+        count = max(5, int(SECONDS / (now() - begun)))  # launches do not wait for the device
         for _ in range(ROUNDS):
-            begun, count = now(), 0
-            while count < 5 or time.perf_counter() - begun < SECONDS:
+            begun = now()
+            for _ in range(count):
                 call()
-                count += 1
             seconds.append((now() - begun) / count)
     return StepTime(seconds)
 

@@ -16,7 +16,7 @@ from debiasbench.runs.provenance import changed
 from debiasbench.runs.sweep import Attempt, Tally, attempt, attempt_together, in_batches, kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from debiasbench.cli.session import SessionOptions
@@ -113,23 +113,36 @@ class Runs:
         specs: Mapping[str, Spec],
         heads: Mapping[str, str],
         together: int | Literal["auto"],
-        keep_going: Callable[[], bool] = lambda: True,
+        *,
+        keep_going: bool = True,
+        limit: int | None = None,
     ) -> None:
         """Run specs by title, some at once, and print a line for each that begins with its head.
 
         `together`: how many at once; "auto" measures which number is fastest. `keep_going`: whether
-        to begin more runs.
+        to begin more runs after one has failed. `limit`: the largest number of runs to begin; those
+        that another process runs do not count.
         """
         numbers: dict[str, int] = {}
-        for batch in in_batches(specs, lambda spec: self._number(spec, together, numbers)):
+        before, most = self._begun(), len(specs) if limit is None else limit
+
+        def number(spec: Spec) -> int:
+            left = most - (self._begun() - before)
+            return min(left, self._number(spec, together, numbers))
+
+        for batch in in_batches(specs, number):
             check()
-            if not keep_going():
+            if self._begun() - before >= most or (self.tally.codes and not keep_going):
                 return
             if len(batch) == 1:
                 ((title, spec),) = batch.items()
                 self.attempt(heads[title], spec)
             else:
                 self._attempt_together({heads[title]: spec for title, spec in batch.items()})
+
+    def _begun(self) -> int:
+        """Return how many runs were begun, or found to have failed."""
+        return self.tally.trained + len(self.tally.codes)
 
     def _number(self, spec: Spec, together: int | Literal["auto"], numbers: dict[str, int]) -> int:
         """Return how many runs such as `spec` to run at once; measured once for similar runs."""
@@ -153,16 +166,14 @@ class Runs:
         """Run specs at once, print a line for each, and count them."""
         from debiasbench.common.display import display
 
-        with display(label=f"{len(specs)} runs", quiet=self._quiet) as progress:
+        with display(quiet=self._quiet) as progress:
 
             def session() -> Session:
                 opened = self._open()
                 opened.watch(progress)
                 return opened
 
-            outcomes = attempt_together(session, list(specs.values()), self._overwrite)
-        for head, outcome in zip(specs, outcomes, strict=True):
-            self._count(head, outcome)
+            attempt_together(session, specs, self._overwrite, self._count)
 
     def records(self, specs: Iterable[Spec]) -> list[Path]:
         """Return the paths of all existing records of the specs.

@@ -68,6 +68,7 @@ def list_() -> None:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
+    metavar="N",
     help="Forecast for this number of runs at once; see `debiasbench sweep`.",
 )
 @click.option("--no-forecast", is_flag=True, help="Do not measure the time of the runs.")

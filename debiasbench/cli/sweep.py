@@ -106,7 +106,8 @@ def sweep(
             elif jobs > 1:
                 code = _share_out(jobs, runs, heads, list(first), keep_going=keep_going)
             elif together != 1:
-                runs.attempt_all(first, heads, together, lambda: keep_going or not runs.tally.codes)
+                every = {**first, **others}
+                runs.attempt_all(every, heads, together, keep_going=keep_going, limit=limit)
             else:
                 _one_by_one(runs, heads, {**first, **others}, keep_going=keep_going, limit=limit)
     except (KeyboardInterrupt, Interrupted) as error:

@@ -77,16 +77,7 @@ def restored(*, signals: bool = True) -> Iterator[Changes]:
             yield changes
     finally:
         changes.names += [setting.name for setting, value in before if _changed(setting, value)]
-        problems = []
-        for setting, value in before:
-            try:
-                # the one before may have changed this one: torch has several names for a precision
-                if _differs(setting, value):
-                    setting.write(value)
-            except (OSError, RuntimeError, ValueError) as error:  # such as a folder that is gone
-                problems.append(error)
-        if problems:
-            raise problems[0]
+        _write(before)
 
 
 class Kept:
@@ -94,6 +85,8 @@ class Kept:
 
     def __init__(self) -> None:
         self._values = _values(_python(signals=False))
+        if "torch" in sys.modules:
+            self._values += _values(_accelerators(sys.modules["torch"]))
         names = vars(os)  # `contained` replaces these three
         self._values += _values(
             iter(
@@ -111,10 +104,22 @@ class Kept:
                 self._values += _values(settings(sys.modules[name]))
 
     def restore(self) -> None:
-        """Set all settings to what they were."""
-        for setting, value in self._values:
+        """Set all settings to what they were; raises the first error when all others are set."""
+        _write(self._values)
+
+
+def _write(values: Sequence[tuple[Setting, Any]]) -> None:
+    """Set settings to values; raise the first error when all others are set."""
+    problems = []
+    for setting, value in values:
+        try:
+            # the one before may have changed this one: torch has several names for a precision
             if _differs(setting, value):
                 setting.write(value)
+        except (OSError, RuntimeError, ValueError) as error:  # such as a folder that is gone
+            problems.append(error)
+    if problems:
+        raise problems[0]
 
 
 def _values(settings: Iterator[Setting]) -> list[tuple[Setting, Any]]:
@@ -268,6 +273,29 @@ def _torch(torch: Any) -> Iterator[Setting]:
         lambda _value: torch.random.set_rng_state(state),
         silent=True,
     )
+
+
+def _accelerators(torch: Any) -> Iterator[Setting]:
+    """Yield the random numbers of each accelerator."""
+    if not torch.accelerator.is_available():
+        return
+    module = torch.get_device_module(torch.accelerator.current_accelerator())
+    for index in range(torch.accelerator.device_count()):
+        yield Setting(
+            f"random numbers of device {index}",
+            partial(_bytes_of_generator, module, index),
+            partial(_set_generator, module, index, module.get_rng_state(index)),
+            silent=True,
+        )
+
+
+def _bytes_of_generator(module: Any, index: int) -> bytes:
+    state: bytes = module.get_rng_state(index).numpy().tobytes()
+    return state
+
+
+def _set_generator(module: Any, index: int, state: Any, _value: bytes) -> None:
+    module.set_rng_state(state, index)
 
 
 def _torch_arithmetic(torch: Any) -> Iterator[Setting]:

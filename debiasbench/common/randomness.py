@@ -37,7 +37,7 @@ class Randomness:
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
-        self._seed = seed
+        self._seed, self.device = seed, device
         self._own: dict[str, Any] | None = None
         self._active = False
         self._default: torch.Generator | None = None
@@ -62,7 +62,14 @@ class Randomness:
                 yield
             finally:
                 self._own = self._get()
+                # `on_device` keeps its state, which replays advance outside of this context
+                self._own.pop("device", None)
                 self._active = False
+
+    def rejoin(self) -> None:
+        """Exchange the generator of the device again, after a graph could not be captured."""
+        if self._active and self._default is not None:
+            self._default.graphsafe_set_state(self.on_device)
 
     @contextmanager
     def on_device_active(self) -> Iterator[None]:
@@ -98,7 +105,7 @@ class Randomness:
     def _set(self, states: Mapping[str, Any]) -> None:
         torch.set_rng_state(states["host"])
         set_global_state(states)
-        if self._default is not None:
+        if self._default is not None and "device" in states:
             self._default.set_state(states["device"])
         for index, state in enumerate(states.get("devices", ())):
             _device_module().set_rng_state(state, index)

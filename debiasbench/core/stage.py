@@ -78,7 +78,7 @@ class StageCost:
     reused: bool = False  # trained by another run; then `seconds` are those of that run
     micro_batch: int | None = None  # samples computed at a time; None: the whole batch
     together: int = 1  # stages of different runs that were trained at once; `seconds` is a share
-    eager: str = ""  # why steps were not replayed as a graph; empty if they were, and on a CPU
+    eager: str = ""  # why steps were not replayed as a graph; empty if they were, or without graphs
 
 
 @dataclass(frozen=True, eq=False)

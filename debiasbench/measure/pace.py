@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from debiasbench.common.progress import Progress
 from debiasbench.common.signals import Stop
 from debiasbench.measure.listening import Listening
 from debiasbench.measure.stopwatch import WARM_UP, now
+from debiasbench.runs.fit import blamed
 from debiasbench.training.device import free_memory
 from debiasbench.training.memory import clear
 from debiasbench.training.stage_training import StageTraining, Surroundings
@@ -57,7 +57,8 @@ class _Clock(Progress):
                 self._begun = now()
             return
         self.steps += 1
-        if self.steps >= STEPS and time.perf_counter() - self._begun >= self._minimum:
+        # `now` waits for the device, which steps that are replayed do not
+        if self.steps % STEPS == 0 and now() - self._begun >= self._minimum:
             raise _Enough
 
     def finish(self) -> None:
@@ -94,7 +95,7 @@ def seconds_per_step(
     except _Enough:
         outcomes = []
     for outcome in outcomes:
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
     return clock.seconds / clock.steps
 
@@ -112,9 +113,17 @@ def paces(session: Session, spec: Spec, numbers: Sequence[int] = NUMBERS) -> lis
 
     Raises the errors of `Session.run`.
     """
-    listening, execution = Listening(), session.execution
-    session.rehearse(spec, listening)
+    listening = Listening()
+    fitted = session.rehearse(spec, listening)
+    if not listening.stages:
+        return []
     stage = max(listening.stages, key=lambda s: s.steps)
+    with blamed(fitted.owner, fitted.module):
+        return _measured(session, spec, stage, numbers)
+
+
+def _measured(session: Session, spec: Spec, stage: Stage, numbers: Sequence[int]) -> list[Pace]:
+    execution = session.execution
     predictor, device = session.predictor(spec), execution.device
     measured: list[Pace] = []
     needed = 0.0  # bytes of one run

@@ -135,7 +135,12 @@ class _CurrentRun:
     def _fit(self) -> Fitted:
         workplace = self._workplace
         surroundings = Surroundings(
-            workplace.execution, self._predictor, self.stages, workplace.progress, self._stop
+            workplace.execution,
+            self._predictor,
+            self.stages,
+            workplace.progress,
+            self._stop,
+            owner=str(workplace.plugins.methods[self._spec.method.name]),
         )
         trainer = workplace.trainer(surroundings)
         fitted = fit_spec(self._spec, workplace.plugins, self._placed, trainer, self._predictor)

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from debiasbench.common.canonical import canonical
-from debiasbench.common.errors import DataError, DebiasbenchError, UnknownNameError
+from debiasbench.common.errors import (
+    DataError,
+    DebiasbenchError,
+    Interrupted,
+    StoreError,
+    UnknownNameError,
+)
 from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.common.options import as_dict
 from debiasbench.common.processes import speaks
@@ -33,7 +39,7 @@ from debiasbench.training.predict import Predictor
 from debiasbench.training.trainer import Sequential
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from debiasbench.core.data import Dataset, Task
     from debiasbench.core.method import Method
@@ -185,6 +191,7 @@ class Session:
         *,
         overwrite: Overwrite = "failed",
         keep_weights: bool = False,
+        report: Callable[[Spec, Run | DebiasbenchError], object] | None = None,
     ) -> list[Run | DebiasbenchError]:
         """Run several specs at once, and return the run or the error of each, in order.
 
@@ -194,18 +201,30 @@ class Session:
         them. On a CPU, records are bit for bit those of `run`.
 
         A run that fails leaves the others untouched; its error is in the list. A spec that occurs
-        twice is run once. Raises `Interrupted` and `StoreError` when all runs have ended. For other
-        arguments see `run`.
+        twice is run once. `report`: called with the resolved spec and the outcome when a run ends.
+        Raises `Interrupted` and `StoreError` when all runs have ended. For other arguments see
+        `run`.
         """
         with self._shown():
-            resolved = [self.resolve(spec) for spec in specs]
+            resolved = [self._resolved(spec) for spec in specs]
+            distinct = {spec.id: spec for spec in resolved if not isinstance(spec, Exception)}
             done = run_together(
                 self,
-                list({spec.id: spec for spec in resolved}.values()),
+                list(distinct.values()),
                 overwrite=overwrite,
                 keep_weights=keep_weights,
+                report=report,
             )
-            return [done[spec.id] for spec in resolved]
+            return [s if isinstance(s, DebiasbenchError) else done[s.id] for s in resolved]
+
+    def _resolved(self, spec: Spec) -> Spec | DebiasbenchError:
+        """Return a resolved spec, or why it cannot be resolved."""
+        try:
+            return self.resolve(spec)
+        except (Interrupted, StoreError):
+            raise
+        except DebiasbenchError as error:
+            return error
 
     @contextmanager
     def _shown(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from debiasbench.common.errors import (
 from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from debiasbench.records.store import Overwrite, Run
     from debiasbench.runs.session import Session
@@ -52,16 +52,31 @@ def attempt(open_session: Callable[[], Session], spec: Spec, overwrite: Overwrit
 
 
 def attempt_together(
-    open_session: Callable[[], Session], specs: Sequence[Spec], overwrite: Overwrite
-) -> list[Attempt]:
-    """Run specs at once unless they have records; return the outcomes. Raises as `attempt` does."""
+    open_session: Callable[[], Session],
+    specs: Mapping[str, Spec],
+    overwrite: Overwrite,
+    report: Callable[[str, Attempt], object],
+) -> None:
+    """Run specs, by title, at once unless they have records; report each outcome when it is known.
+
+    Raises as `attempt` does.
+    """
+    left = dict(specs)
+
+    def ended(spec: Spec, outcome: Run | DebiasbenchError) -> None:
+        for title in [title for title, each in left.items() if each.id == spec.id]:
+            del left[title]
+            report(title, _attempted(outcome))
+
     try:
-        outcomes = open_session().run_many(specs, overwrite=overwrite)
+        outcomes = open_session().run_many(specs.values(), overwrite=overwrite, report=ended)
     except (Interrupted, StoreError):
         raise
     except DebiasbenchError as error:
-        return [_attempted(error) for _ in specs]
-    return [_attempted(outcome) for outcome in outcomes]
+        outcomes = [error for _ in specs]
+    for title, outcome in zip(specs, outcomes, strict=True):
+        if title in left:  # such as a spec that could not be resolved
+            report(title, _attempted(outcome))
 
 
 def _attempted(outcome: Run | DebiasbenchError) -> Attempt:
@@ -80,13 +95,13 @@ def in_batches(
 ) -> Iterator[dict[str, Spec]]:
     """Divide specs, by title, into those that are run at once: similar ones, in their order.
 
-    `number`: how many runs such as a spec are run at once.
+    `number`: how many runs such as a spec are run at once; it is asked before each batch.
     """
     left = dict(specs)
     while left:
         first = next(iter(left.values()))
         similar = [title for title, spec in left.items() if kind(spec) == kind(first)]
-        yield {title: left.pop(title) for title in similar[: number(first)]}
+        yield {title: left.pop(title) for title in similar[: max(1, number(first))]}
 
 
 def kind(spec: Spec) -> str:

@@ -36,10 +36,18 @@ if TYPE_CHECKING:
 
 
 def run_together(
-    workplace: Workplace, specs: Sequence[Spec], *, overwrite: Overwrite, keep_weights: bool
+    workplace: Workplace,
+    specs: Sequence[Spec],
+    *,
+    overwrite: Overwrite,
+    keep_weights: bool,
+    report: Callable[[Spec, Run | DebiasbenchError], object] | None = None,
 ) -> dict[str, Run | DebiasbenchError]:
     """Run resolved specs, no two of them equal; see `Session.run_many`. Returns outcomes by id."""
-    fits = [_Fit(workplace, spec, overwrite=overwrite, keep_weights=keep_weights) for spec in specs]
+    fits = [
+        _Fit(workplace, spec, overwrite=overwrite, keep_weights=keep_weights, report=report)
+        for spec in specs
+    ]
     following = stopped_by_signals() if workplace.interruptible else nullcontext()
     workplace.progress.begin(f"{len(specs)} runs at once")
     with following:
@@ -51,21 +59,25 @@ def run_together(
         finally:
             for fit in fits:  # after an error here, such as Ctrl-C in a notebook
                 fit.end()
-    return {fit.spec.id: fit.outcome() for fit in _checked(fits)}
+    _check(fits)
+    return {fit.spec.id: fit.outcome() for fit in fits}
 
 
 def _train_some(waiting: Sequence[_Fit], progress: Progress) -> None:
-    """Train stages of the rhythm that most runs wait for, and let these runs go on."""
+    """Train stages of one rhythm, that of most runs if possible, and let these runs go on."""
     groups: dict[str, list[_Fit]] = {}
     for fit in waiting:
         groups.setdefault(rhythm(fit.asked), []).append(fit)
-    group = _without_doubles(max(groups.values(), key=len))
-    # a process that holds stages while it waits for those of another could wait forever
-    answers = train_together([fit.asked for fit in group], progress, wait="never")
-    held = all(isinstance(answer, LockHeldError) for answer in answers)
-    if held and len(group) == len(waiting):
-        group = group[:1]
-        answers = train_together([group[0].asked], progress)
+    largest_first = sorted(groups.values(), key=len, reverse=True)
+    for group in map(_without_doubles, largest_first):
+        # a process that holds stages while it waits for those of another could wait forever
+        asked = [fit.asked for fit in group]
+        answers = train_together(asked, progress, wait="never", contain=True)
+        if not all(isinstance(answer, LockHeldError) for answer in answers):
+            break
+    else:  # other processes train all of them
+        group = largest_first[0][:1]
+        answers = train_together([group[0].asked], progress, contain=True)
     for fit, answer in zip(group, answers, strict=True):
         if not isinstance(answer, LockHeldError):
             fit.go_on(answer)
@@ -79,8 +91,8 @@ def _without_doubles(group: Sequence[_Fit]) -> list[_Fit]:
     return list(found.values())
 
 
-def _checked(fits: Sequence[_Fit]) -> Sequence[_Fit]:
-    """Return the runs, unless one was stopped, could not be stored, or found an error here."""
+def _check(fits: Sequence[_Fit]) -> None:
+    """Raise the error of a run that ends all: it was stopped, could not be stored, or is a bug."""
     errors = [fit.error for fit in fits if fit.error is not None]
     for error in errors:
         if isinstance(error, StoreError) or not isinstance(error, DebiasbenchError):
@@ -88,7 +100,6 @@ def _checked(fits: Sequence[_Fit]) -> Sequence[_Fit]:
     stopped = [error for error in errors if isinstance(error, Interrupted)]
     if stopped:
         raise next((error for error in stopped if error.resumable), stopped[0])
-    return fits
 
 
 class _Fit:
@@ -98,14 +109,20 @@ class _Fit:
     """
 
     def __init__(
-        self, workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_weights: bool
+        self,
+        workplace: Workplace,
+        spec: Spec,
+        *,
+        overwrite: Overwrite,
+        keep_weights: bool,
+        report: Callable[[Spec, Run | DebiasbenchError], object] | None,
     ) -> None:
-        self.spec = spec
+        self.spec, self._report = spec, report
         self.error: BaseException | None = None
         self.waits = self._active = False
         self._asked: StageTraining | None = None
         self._run: Run | None = None
-        self._answer: Trained | Exception | None = None
+        self._answer: Trained | BaseException | None = None
         self._resumed, self._paused = Event(), Event()
         own = _OwnWorkplace(workplace, self)
 
@@ -115,6 +132,7 @@ class _Fit:
             except BaseException as error:
                 self.error = error
             finally:
+                self.waits = False
                 self._paused.set()
 
         self._thread = Thread(target=compute, name=f"debiasbench-{spec.stem}", daemon=True)
@@ -125,8 +143,9 @@ class _Fit:
         assert self._asked is not None
         return self._asked
 
-    def go_on(self, answer: Trained | Exception | None = None) -> None:
+    def go_on(self, answer: Trained | BaseException | None = None) -> None:
         """Let the run go on, with what it waited for, until it waits again or ends."""
+        self._paused.clear()
         self.waits, self._answer, self._active = False, answer, True
         if answer is None:
             self._thread.start()
@@ -143,22 +162,29 @@ class _Fit:
 
     def _wait(self) -> None:
         self._paused.wait()
-        self._paused.clear()
         self._active = False
+        ended = self._run if self._run is not None else self.error
+        if self._report is None or self.waits or ended is None:
+            return
+        if not isinstance(ended, BaseException) or (
+            isinstance(ended, DebiasbenchError) and not isinstance(ended, (Interrupted, StoreError))
+        ):
+            self._report(self.spec, ended)
 
     def ask(self, training: StageTraining, outside: Kept) -> Trained:
         """Wait until a stage is trained; called in the thread of the run.
 
         `outside`: the global settings that other runs must find.
         """
-        self._asked, self.waits = training, True
         own = Kept()
         outside.restore()
+        self._asked, self.waits = training, True
         self._paused.set()
         self._resumed.wait()
         self._resumed.clear()
         own.restore()
         answer = self._answer
+        self._asked = self._answer = None  # the optimizer and the graphs
         if isinstance(answer, Trained):
             return answer
         assert answer is not None
@@ -190,7 +216,7 @@ class _OwnWorkplace:
 
 
 class _Asking:
-    """A trainer that lets others train its stages; `waited`: seconds that were not its own."""
+    """A trainer that lets others train its stages; `waited`: seconds in which other runs worked."""
 
     def __init__(self, surroundings: Surroundings, ask: Callable[[StageTraining], Trained]) -> None:
         self._surroundings, self._ask = surroundings, ask
@@ -209,8 +235,6 @@ class _Asking:
         try:
             trained = self._ask(training)
         finally:
-            self.waited += time.perf_counter() - begun
-        assert trained.cost is not None
-        if not trained.cost.reused:
-            self.waited -= trained.cost.seconds
+            self.waited += time.perf_counter() - begun - training.share
+        training.release()
         return trained

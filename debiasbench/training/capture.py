@@ -10,6 +10,7 @@ from debiasbench.training.identity import KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from debiasbench.core.objective import Objective
     from debiasbench.core.stage import Stage
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def replays(
-    steps: Sequence[Step], stages: Sequence[Stage], new_graph: Callable[[], Graph] | None
+    steps: Sequence[Step],
+    stages: Sequence[Stage],
+    new_graph: Callable[[], Graph] | None,
+    contain: Sequence[Callable[[], AbstractContextManager[None]]] | None = None,
 ) -> Replays:
     """Return what computes the steps of stages that train at once.
 
@@ -32,6 +36,8 @@ def replays(
         trusted=all(known(stage) for stage in stages),
         owner=type(stages[0].objective).__name__,
         doubts=lambda: Doubts([_with_python_state(stage) for stage in stages]),
+        contain=contain,
+        also_eager=any(stage.components for stage in stages),  # updates
     )
     if refused and new_graph is not None:
         made.reason = f"{made.owner} declares that its steps cannot be replayed"
@@ -45,7 +51,7 @@ def evaluated(
     return Replays(
         [evaluation],
         None if objective.capturable is None else new_graph,
-        trusted=declared(objective) and all(_is_known(part) for part in objective.modules()),
+        trusted=declared(objective) and all(map(_is_known, _inner(objective))),
         owner=f"the evaluation of {type(objective).__name__}",
         doubts=lambda: Doubts([[objective]]),
     )
@@ -53,7 +59,7 @@ def evaluated(
 
 def known(stage: Stage) -> bool:
     """Return whether all code of a step is known to do the same in every step."""
-    parts = [*stage.components, *stage.objective.modules()]
+    parts = [*stage.components, *_inner(stage.objective)]
     augment = stage.view.prepare.augment
     if augment is not None:
         parts.append(augment)
@@ -63,6 +69,11 @@ def known(stage: Stage) -> bool:
 def declared(objective: Objective) -> bool:
     """Return whether the class of an objective, not a parent, declares to be `capturable`."""
     return bool(vars(type(objective)).get("capturable", False))
+
+
+def _inner(objective: Objective) -> list[object]:
+    """Return the modules of an objective, without itself."""
+    return [module for module in objective.modules() if module is not objective]
 
 
 def _is_known(part: object) -> bool:

@@ -97,6 +97,11 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
+def capturing() -> bool:
+    """Return whether this thread is capturing a graph of the device."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
 def free_memory(device: torch.device) -> tuple[int, int] | None:
     """Return the free and the total bytes of an accelerator, or None if they are unknown."""
     query = getattr(torch.get_device_module(device), "mem_get_info", None)

@@ -67,8 +67,12 @@ class Numerics:
         return cls(precision, compile, deterministic, channels_last=accelerated, graphs=graphs)
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Apply these numerics to torch's settings inside the context; restore them afterwards."""
+    def applied(self, *, tune: bool = True) -> Iterator[None]:
+        """Apply these numerics to torch's settings inside the context; restore them afterwards.
+
+        `tune`: whether convolutions of new shapes are tried with several algorithms. It costs time
+        in every thread, which pays for training only.
+        """
         backends: Any = torch.backends
         products, convolutions = backends.cuda.matmul, backends.cudnn.conv
         before = (
@@ -82,7 +86,7 @@ class Numerics:
         fp32 = "tf32" if self.precision == "tf32" else "ieee"
         try:
             products.fp32_precision = convolutions.fp32_precision = fp32
-            backends.cudnn.benchmark = not self.deterministic
+            backends.cudnn.benchmark = tune and not self.deterministic
             backends.cudnn.deterministic = self.deterministic
             if self.deterministic:
                 torch.use_deterministic_algorithms(True)

@@ -13,6 +13,7 @@ from debiasbench.common.signals import Stop
 from debiasbench.core.head import recorded
 from debiasbench.core.modes import evaluating
 from debiasbench.sparsity import count_flops
+from debiasbench.training.device import capturing
 from debiasbench.training.memory import clear, describe_memory
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class Predictor:
             try:
                 return self._by_parts(objective, view, compute)
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or self._execution.team.size > 1:
+                # memory cannot be released while a graph is captured
+                if not is_out_of_memory(error) or self._execution.team.size > 1 or capturing():
                     raise
             clear(device)
             if self._batch == 1:
@@ -95,7 +97,7 @@ class Predictor:
         parts: list[Tensor] = []
         with (
             evaluating(objective),
-            numerics.applied(),
+            numerics.applied(tune=False),
             numerics.autocast(self._execution.device),
         ):
             for turn, part in enumerate(_slices(len(view), self._batch)):

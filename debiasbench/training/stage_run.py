@@ -260,7 +260,12 @@ class StageRun:
 
     def _seconds(self) -> float:
         """Return the seconds spent so far, including those before a restart."""
-        return self.at.seconds + (time.perf_counter() - self._begun) / self.together
+        return self.at.seconds + self.share
+
+    @property
+    def share(self) -> float:
+        """Seconds since the start or restart, divided among the stages that are trained at once."""
+        return (time.perf_counter() - self._begun) / self.together
 
     def state_dict(self) -> dict[str, object]:
         """Return everything that resuming bit for bit needs, from all processes of the team."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from debiasbench.common.errors import Interrupted
+from debiasbench.common.foreign import contained
 from debiasbench.core.modes import train_mode
 from debiasbench.core.stage import Checkpoint, StageCost, Trained
+from debiasbench.training.capture import known
 from debiasbench.training.identity import Identity, identity
 from debiasbench.training.rules import FollowedRules
 from debiasbench.training.stage_run import StageRun
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from debiasbench.common.locks import Wait
     from debiasbench.common.progress import Progress
@@ -30,7 +33,7 @@ class Surroundings:
     """What the stages of a run share: where they are computed, stored and shown.
 
     `store`: where running and finished stages are stored; None stores nothing. `stop`: a request
-    ends the training between two steps.
+    ends the training between two steps. `owner`: of the code of the stages, in messages.
     """
 
     execution: Execution
@@ -38,17 +41,20 @@ class Surroundings:
     store: StageStore | None
     progress: Progress
     stop: Stop
+    owner: str = "the method"
 
 
 class StageTraining:
     """The training of one stage; whoever drives `turns` computes the steps.
 
     The stage is placed on the device, and its identity is taken, when this object is made.
+    `share`: seconds that this process trained it; of stages trained at once, each has its share.
     """
 
     def __init__(self, stage: Stage, surroundings: Surroundings) -> None:
         self.execution = execution = surroundings.execution
-        self.graph = execution.graph
+        self.graph, self.share = execution.graph, 0.0
+        self._known = known(stage)
         self.stage, self._surroundings = stage, surroundings
         self.numerics = execution.numerics(stage.settings.precision)
         self.numerics.lay_out(stage.objective.to(execution.device))
@@ -68,6 +74,14 @@ class StageTraining:
             micro_batch=parts if isinstance(parts, int) else None,
             after_epoch=surroundings.progress.epoch,
         )
+
+    def contained(self) -> AbstractContextManager[None]:
+        """Inside the context, undo what code of others changes, which other stages would find."""
+        return nullcontext() if self._known else contained(self._surroundings.owner, signals=False)
+
+    def release(self) -> None:
+        """Drop what training needed, such as the optimizer and graphs."""
+        vars(self).pop("run", None)
 
     @property
     def key(self) -> str:
@@ -96,6 +110,7 @@ class StageTraining:
             yield from self._steps(stored)
             self.run.check_finite()
             trained = self.run.trained()
+            self.share = self.run.share
             if stored is not None:
                 stored.finish({**_written(trained), "followed": stage.select})
             stop.resumable |= self._surroundings.store is not None

@@ -9,26 +9,25 @@ that is trained alone.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+import traceback
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from debiasbench.common.canonical import canonical
-from debiasbench.common.errors import OptionError
-from debiasbench.common.locks import LockHeldError
+from debiasbench.common.errors import Interrupted, OptionError
+from debiasbench.common.foreign import is_interrupt
 from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.progress import Progress
 from debiasbench.core.stage import Trained
 from debiasbench.training.batch_size import out_of_memory
-from debiasbench.training.capture import replays
+from debiasbench.training.capture import known, replays
 from debiasbench.training.device import computing_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from debiasbench.common.locks import Wait
-    from debiasbench.core.stage import Stage
-    from debiasbench.training.execution import Execution
     from debiasbench.training.graph import Replays
     from debiasbench.training.stage_training import StageTraining
 
@@ -36,9 +35,12 @@ if TYPE_CHECKING:
 def rhythm(training: StageTraining) -> str:
     """Return a text that is equal for stages that take the same steps at the same times."""
     stage, batches = training.stage, training.stage.batches
+    objective = type(stage.objective)
+    # a stage that cannot be replayed must not keep others from it
+    apart = None if known(stage) else f"{objective.__module__}.{objective.__qualname__}"
     return canonical(
         [
-            asdict(training.numerics),
+            [asdict(training.numerics), apart, stage.objective.capturable is None],
             [stage.steps, len(batches), batches.largest, batches.smallest],
             [stage.settings.threads, stage.settings.micro_batch, stage.follows],
         ]
@@ -46,14 +48,19 @@ def rhythm(training: StageTraining) -> str:
 
 
 def train_together(
-    trainings: Sequence[StageTraining], progress: Progress | None = None, *, wait: Wait = "always"
-) -> list[Trained | Exception]:
+    trainings: Sequence[StageTraining],
+    progress: Progress | None = None,
+    *,
+    wait: Wait = "always",
+    contain: bool = False,
+) -> list[Trained | BaseException]:
     """Train stages of one rhythm; return the result or the error of each.
 
     `progress`: of all of them. `wait`: what to do while another process trains one of the stages:
-    "never" returns `LockHeldError` for it.
+    "never" returns `LockHeldError` for it. `contain`: whether to undo what the code of others does
+    to the process; whoever calls the code of a method has that done already.
     """
-    members = [_Member(training) for training in trainings]
+    members = [_Member(training, contain=contain) for training in trainings]
     first = trainings[0]
     progress = progress or Progress()
     with ExitStack() as stack:
@@ -61,9 +68,10 @@ def train_together(
         stack.enter_context(first.numerics.applied())
         for member in members:
             stack.enter_context(member.training.numerics.compiled(member.training.stage.objective))
-        if len(members) == 1:  # it never gives way to another
+        if len(members) == 1 and not contain:  # it never gives way to another
             stack.enter_context(first.run.random.active())
         for member in members:
+            stack.callback(member.close)
             member.begin(wait)
         running = [member for member in members if member.outcome is None]
         for member in running:
@@ -86,23 +94,27 @@ def _train(members: Sequence[_Member], progress: Progress) -> None:
             group = [member for member in running if member.step == least]
             key = tuple(map(id, group))
             if key not in groups:
-                groups.clear()  # the memory of their graphs
+                for computed in groups.values():
+                    computed.release()
+                groups.clear()
                 groups[key] = _replays(group)
             _take(group, groups[key])
             progress.advance(len(group))
     finally:
         progress.finish()
-        for member in members:
-            member.close()
+        for computed in groups.values():
+            computed.release()
 
 
 def _replays(group: Sequence[_Member]) -> Replays:
     trainings = [member.training for member in group]
     first = trainings[0]
+    contain = [training.contained for training in trainings] if group[0].contain else None
     made = replays(
         [training.run.step for training in trainings],
         [training.stage for training in trainings],
         first.graph if first.numerics.graphs else None,
+        contain=contain,
     )
     for training in trainings:
         training.run.computed_by = made
@@ -114,34 +126,21 @@ def _take(group: Sequence[_Member], computed: Replays) -> None:
     steps = [member.training.run.step for member in group]
     sizes = {step.samples for step in steps}
     eager = len(sizes) > 1 or any(step.eager for step in steps)
-    errors: Mapping[int, Exception] = computed.compute(steps[0].samples, eager=eager)
+    errors: Mapping[int, BaseException] = computed.compute(steps[0].samples, eager=eager)
     for position, member in enumerate(group):
         member.advance(errors.get(position))
 
 
-@contextmanager
-def explained(stage: Stage, execution: Execution) -> Iterator[None]:
-    """If memory runs out inside the context, raise an error with the batch size that would fit."""
-    try:
-        yield
-        return
-    except (MemoryError, RuntimeError) as error:
-        if "deterministic implementation" in str(error):
-            raise OptionError(
-                f"--deterministic: {str(error).partition('.')[0]}. Run without --deterministic"
-            ) from error
-        if not is_out_of_memory(error):
-            raise
-    # outside the handler, the memory of the stage is free
-    raise out_of_memory(stage, execution)
-
-
 class _Member:
-    """One of the stages: its coroutine, and its outcome once it has one."""
+    """One of the stages: its coroutine, and its outcome once it has one.
 
-    def __init__(self, training: StageTraining) -> None:
-        self.training = training
-        self.outcome: Trained | Exception | None = None
+    `contain`: see `train_together`.
+    """
+
+    def __init__(self, training: StageTraining, *, contain: bool) -> None:
+        self.training, self.contain = training, contain
+        self._turns: Generator[None, None, Trained] | None = None
+        self.outcome: Trained | BaseException | None = None
 
     @property
     def step(self) -> int:
@@ -153,32 +152,42 @@ class _Member:
         self._turns = self.training.turns(wait)
         self.advance()
 
-    def advance(self, error: Exception | None = None) -> None:
+    def advance(self, error: BaseException | None = None) -> None:
         """Continue after a step, which may have failed, up to the next one."""
+        assert self._turns is not None
         try:
-            if error is None:
-                next(self._turns)
-            else:
-                self._turns.throw(error)
+            with self.training.contained() if self.contain else nullcontext():
+                if error is None:
+                    next(self._turns)
+                else:
+                    self._turns.throw(error)
         except StopIteration as end:
             self.outcome = end.value
-        except LockHeldError as held:
-            self.outcome = held
-        except Exception as raised:  # a plugin may raise anything
+        except BaseException as raised:  # a plugin may raise anything, also SystemExit
+            if is_interrupt(raised) and not isinstance(raised, Interrupted):
+                raise
             self.outcome = raised
 
     def close(self) -> None:
         """End a coroutine that has not ended, after an error outside of it."""
-        self._turns.close()
+        if self._turns is not None:
+            self._turns.close()
 
-    def finished(self) -> Trained | Exception:
-        """Return the outcome; memory that ran out is explained when the others are done."""
-        outcome = self.outcome
+    def finished(self) -> Trained | BaseException:
+        """Return the outcome; an error of memory names the batch size that would fit."""
+        outcome, self.outcome = self.outcome, None
         assert outcome is not None
+        training = self.training
         if isinstance(outcome, Trained):
             return outcome
-        try:
-            with explained(self.training.stage, self.training.execution):
-                raise outcome
-        except Exception as error:
-            return error
+        if "deterministic implementation" in str(outcome):
+            return OptionError(
+                f"--deterministic: {str(outcome).partition('.')[0]}. Run without --deterministic"
+            )
+        if not isinstance(outcome, Exception) or not is_out_of_memory(outcome):
+            return outcome
+        # the memory of the stage must be free for the trial
+        traceback.clear_frames(outcome.__traceback__)
+        del outcome
+        training.release()
+        return out_of_memory(training.stage, training.execution)

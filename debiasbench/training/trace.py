@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # they wait for the device, to return a value to Python or because their size depends on values
 WAITING = {
+    "_linalg_check_errors",
     "_local_scalar_dense",
     "_unique2",
     "bincount",
@@ -24,6 +25,7 @@ WAITING = {
     "masked_select",
     "multinomial",
     "nonzero",
+    "repeat_interleave",
     "unique_consecutive",
     "unique_dim",
 }
@@ -62,7 +64,12 @@ class Trace:
             self.waits.append(name)
         values = [*tree.tree_leaves(args), *tree.tree_leaves(kwargs)]
         self.operations.append(f"{func} {', '.join(_described(values, constant=name))}")
-        return func(*args, **kwargs)
+        outputs = func(*args, **kwargs)
+        if name in {"_to_copy", "copy_"}:
+            both = [*values, *tree.tree_leaves(outputs)]
+            if len({value.device.type for value in both if isinstance(value, Tensor)}) > 1:
+                self.waits.append("a copy between devices")
+        return outputs
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]

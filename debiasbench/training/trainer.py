@@ -59,7 +59,7 @@ class Sequential:
     def _train(self, stage: Stage) -> Trained:
         check_stage(stage, self._surroundings.execution)
         (outcome,) = train_together([StageTraining(stage, self._surroundings)])
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 

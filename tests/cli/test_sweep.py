@@ -255,11 +255,19 @@ def test_runs_that_are_trained_at_once_have_a_line_and_a_record_each(debiasbench
 
 
 def test_auto_is_one_run_at_a_time_on_a_cpu(debiasbench: Cli) -> None:
-    done = debiasbench("sweep", write(BASE), "--together", "auto")
+    done = debiasbench("sweep", write(BASE + SEEDS), "--together", "auto")
     assert done.exit_code == 0
-    ((_, record),), _ = read_all([Path("results")])
-    assert record.cost is not None
-    assert record.cost.stages[0]["together"] == 1
+    found, _ = read_all([Path("results")])
+    costs = [record.cost for _, record in found if record.cost is not None]
+    assert [cost.stages[0]["together"] for cost in costs] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("together", ["auto", "2"])
+def test_a_limit_counts_the_runs_that_are_begun_at_once(debiasbench: Cli, together: str) -> None:
+    file = write(BASE + SEEDS)
+    done = debiasbench("sweep", file, "--together", together, "--limit", "2")
+    assert done.stdout.splitlines()[-1] == "3 runs: 2 trained, 0 already done, 1 left"
+    assert "1 trained, 2 already done" in debiasbench("sweep", file, "--together", together).stdout
 
 
 @pytest.mark.parametrize(

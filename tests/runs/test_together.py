@@ -16,8 +16,9 @@ import pytest
 import torch
 from torch import nn
 
-from debiasbench import Method, Model, hookimpl
+from debiasbench import Method, Model, hookimpl, option
 from debiasbench.common.errors import DebiasbenchError, Interrupted, PluginError
+from debiasbench.common.locks import LockHeldError
 from debiasbench.common.progress import Progress
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.records.store import Run
@@ -173,6 +174,86 @@ def test_a_run_that_fails_leaves_the_others_untouched(plugins: Plugins, tmp_path
         assert essence(outcome.record, tmp_path / "together") == alone(
             plugins, spec, tmp_path / "alone"
         )
+
+
+@dataclass(frozen=True)
+class Misbehaves(Method):
+    """Does something in its second step that would end the process or disturb other runs."""
+
+    how: str = option("exit", "what it does")
+
+    def fit(self, lab: Any) -> Any:
+        how = self.how
+
+        class Bad(CrossEntropy):
+            steps = 0
+
+            def forward(self, batch: Any) -> torch.Tensor:
+                self.steps += 1
+                if self.steps == 2:
+                    if how == "exit":
+                        sys.exit(3)
+                    if how == "leave":
+                        os._exit(4)
+                    if how == "interrupt":
+                        raise KeyboardInterrupt
+                    torch.set_grad_enabled(False)
+                    raise ValueError("gradients are off")
+                return super().forward(batch)
+
+        return lab.train(Bad(lab.model()), name="train")
+
+
+@pytest.mark.parametrize("how", ["exit", "leave", "interrupt", "gradients"])
+def test_what_a_loss_does_in_a_step_does_not_reach_the_other_runs(how: str, tmp_path: Path) -> None:
+    plugins = Plugins([*PLUGINS, (offering(misbehaves=Misbehaves), ACME)])
+    specs = [
+        spec_of(plugins, "erm"),
+        spec_of(plugins, "misbehaves", method_options={"how": how}),
+        spec_of(plugins, "erm", seed=1),
+    ]
+    first, bad, last = run_many(plugins, specs, tmp_path / "together")
+    assert isinstance(bad, PluginError)
+    assert "misbehaves" in str(bad)
+    assert torch.is_grad_enabled()
+    for spec, outcome in ((specs[0], first), (specs[2], last)):
+        assert isinstance(outcome, Run)
+        assert essence(outcome.record, tmp_path / "together") == alone(
+            plugins, spec, tmp_path / "alone"
+        )
+
+
+def test_a_spec_that_cannot_be_resolved_fails_alone(plugins: Plugins, tmp_path: Path) -> None:
+    settings = {"epochs": 1, "micro_batch": "auto"}
+    specs = [spec_of(plugins, name, training=settings) for name in ("raises", "erm")]
+    raises, erm = run_many(plugins, specs, tmp_path)
+    assert isinstance(raises, PluginError)
+    assert isinstance(erm, Run)
+
+
+def test_stages_that_another_process_trains_keep_no_other_stage_waiting(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from debiasbench.runs import together
+
+    train, calls = together.train_together, []
+
+    def held(trainings: Any, progress: Any, *, wait: Any = "always", contain: bool) -> Any:
+        names = {training.stage.settings.epochs for training in trainings}
+        calls.append((names, wait))
+        if names == {3} and wait == "never":  # another process trains these
+            return [LockHeldError(tmp_path, "another process") for _ in trainings]
+        return train(trainings, progress, wait=wait, contain=contain)
+
+    monkeypatch.setattr(together, "train_together", held)
+    specs = [spec_of(plugins, "erm", seed=seed) for seed in range(2)]
+    specs.append(spec_of(plugins, "rest", training={"epochs": 1}))
+    done = run_many(plugins, specs, tmp_path)
+    assert all(isinstance(outcome, Run) for outcome in done)
+    # the other stage is trained first; then it waits for one of the two at a time
+    assert calls[:3] == [({3}, "never"), ({1}, "never"), ({3}, "never")]
+    assert calls[3] == ({3}, "always")
+    assert len(calls) == 6
 
 
 def test_finished_runs_are_not_run_again(plugins: Plugins, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from debiasbench.common.randomness import Randomness
 from debiasbench.core.objective import CrossEntropy, Objective
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Stage, Trained
@@ -20,7 +21,9 @@ from debiasbench.sparsity import RigL, Sparsify
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import instance, make_spec, training_of
 from debiasbench.testing import toy_task
+from debiasbench.training.capture import evaluated
 from debiasbench.training.execution import Execution
+from debiasbench.training.graph import Replays
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.stage_run import StageRun
@@ -354,26 +357,73 @@ def test_a_stage_resumes_between_replays_bit_for_bit() -> None:
     assert_equal(*ends)
 
 
-def test_the_evaluation_of_each_epoch_is_replayed_with_equal_results() -> None:
-    class Random(CrossEntropy):
-        """Its predictions cannot be replayed, but its steps can."""
+class Reads(CrossEntropy):
+    """Its predictions cannot be replayed, but its steps can."""
 
-        def predict(self, x: Any) -> torch.Tensor:
-            logits = super().predict(x)
-            return logits * (2.0 if logits.sum().item() > 1e9 else 1.0)
+    def predict(self, x: Any) -> torch.Tensor:
+        logits = super().predict(x)
+        return logits * (2.0 if logits.sum().item() > 1e9 else 1.0)
 
+
+@pytest.mark.parametrize(
+    ("cls", "replayed", "reason"),
+    [(CrossEntropy, 6, ""), (Reads, 0, "waits for the device")],
+    ids=["replayed", "computed"],
+)
+def test_the_evaluation_of_each_epoch_is_replayed_where_that_is_possible(
+    cls: type[CrossEntropy],
+    replayed: int,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Replays] = []
+
+    def kept(*args: Any) -> Replays:
+        made.append(evaluated(*args))
+        return made[-1]
+
+    monkeypatch.setattr("debiasbench.training.rules.evaluated", kept)
     settings = replace(SETTINGS, epochs=9)
-    for cls in (CrossEntropy, Random):
-        torch.manual_seed(0)
-        objectives = [cls(Flat()), cls(Flat())]
-        replayed, computed = (
-            train(objective, execution=execution, training=settings)
-            for objective, execution in zip(objectives, (RECORDED, EAGER), strict=True)
-        )
-        assert replayed.curves == computed.curves
-        assert {k: v.epoch for k, v in replayed.checkpoints.items()} == {
-            k: v.epoch for k, v in computed.checkpoints.items()
-        }
+    torch.manual_seed(0)
+    first, second = cls(Flat()), cls(Flat())
+    graphs = train(first, execution=RECORDED, training=settings)
+    assert made[0].replayed == replayed
+    assert reason in made[0].reason
+    computed = train(second, execution=EAGER, training=settings)
+    assert graphs.curves == computed.curves
+    assert {k: v.epoch for k, v in graphs.checkpoints.items()} == {
+        k: v.epoch for k, v in computed.checkpoints.items()
+    }
+
+
+def test_the_generator_of_a_device_goes_on_where_replays_left_it() -> None:
+    class Generator:
+        """As a generator of CUDA: its state is shared by reference, and replays advance it."""
+
+        def __init__(self, state: list[int]) -> None:
+            self.shared = state
+
+        def graphsafe_get_state(self) -> Generator:
+            return Generator(self.shared)
+
+        def graphsafe_set_state(self, other: Generator) -> None:
+            self.shared = other.shared
+
+        def get_state(self) -> int:
+            return self.shared[0]
+
+        def set_state(self, state: int) -> None:
+            self.shared[0] = state
+
+    random: Any = Randomness(0, CPU)
+    random._default, random.on_device = Generator([100]), Generator([0])
+    for _ in range(3):
+        with random.active():
+            assert random._default.shared is random.on_device.shared
+            random.on_device.shared[0] += 1  # an eager step
+        random.on_device.shared[0] += 10  # replays, while other runs are active
+        assert random._default.shared == [100]
+    assert random.on_device.shared == [33]
 
 
 def test_augmentation_is_replayed_with_the_seeds_of_each_step() -> None:
