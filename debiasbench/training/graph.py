@@ -126,8 +126,8 @@ class Replays:
     of all computations is known to be the same in every step; otherwise it is observed and compared
     first. `owner`: what is computed, for `reason`. `contain`: by computation, a context for its
     Python code. `also_eager`: whether some computations will run eagerly beside the graphs, whose
-    memory they cannot use. `reason`: why steps are not replayed; empty if
-    they are, or if there are no graphs. `replayed`: number of replays.
+    memory they cannot use. `reason`: why steps are not replayed; empty if they are, or if there are
+    no graphs. `replayed`: number of replays.
     """
 
     def __init__(
@@ -148,6 +148,7 @@ class Replays:
         self._also_eager = also_eager
         self._before: Snapshot | None = None
         self._graphs: dict[int, Graph] = {}
+        self._refused: set[int] = set()  # sizes whose graph could not be captured beside another
         self._warm: Counter[int] = Counter()
         self.reason = ""
         self.replayed = 0
@@ -167,7 +168,7 @@ class Replays:
             self._warm[size] += 1
             # the first one may differ, because it allocates
             return self._eagerly(observed=size if self._warm[size] > 1 else None)
-        if len(self._graphs) == SHAPES:
+        if size in self._refused or len(self._graphs) == SHAPES:
             return self._eagerly()
         return self._captured(size)
 
@@ -195,17 +196,13 @@ class Replays:
         reason = self._capture(size)
         if reason:
             # the error and its graph are gone: the memory is free for the step
-            self.release()
             clear(self._computations[0].random.device)
-            self.reason = reason
+            self._refused.add(size)
+            self.reason = "" if self._graphs else reason  # most batches have another size
             return self._eagerly()
-        if self._before is None:
-            self._graphs[size].replay()
-            self.replayed += 1
-            return {}
         self._graphs[size].replay()
-        agrees, self._before = self._agrees(self._before), None
-        if agrees:
+        before, self._before = self._before, None
+        if before is None or self._agrees(before):
             self.replayed += 1
         else:
             self.release()

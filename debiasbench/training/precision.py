@@ -83,6 +83,8 @@ class Numerics:
         )
         strict = torch.are_deterministic_algorithms_enabled()
         warn = torch.is_deterministic_algorithms_warn_only_enabled()
+        filling: Any = torch.utils.deterministic
+        fills = filling.fill_uninitialized_memory
         fp32 = "tf32" if self.precision == "tf32" else "ieee"
         try:
             products.fp32_precision = convolutions.fp32_precision = fp32
@@ -90,6 +92,7 @@ class Numerics:
             backends.cudnn.deterministic = self.deterministic
             if self.deterministic:
                 torch.use_deterministic_algorithms(True)
+                filling.fill_uninitialized_memory = False  # it costs time, and nothing reads it
             yield
         finally:
             (
@@ -99,6 +102,7 @@ class Numerics:
                 backends.cudnn.deterministic,
             ) = before
             torch.use_deterministic_algorithms(strict, warn_only=warn)
+            filling.fill_uninitialized_memory = fills
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Compute in half precision inside the context, if this precision is one."""
