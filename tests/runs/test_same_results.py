@@ -1,8 +1,9 @@
 """Equal specs give the results that they gave before the package was redrawn, bit for bit.
 
 `same_results.json` was made by commit 0591e01: digests of weights and predictions of short runs on
-`digits`. Those of `lff` and `dfr` were made again when both changed (see the changelog). Bits depend on torch and on the processor. A probe that uses torch alone tells whether
-this machine computes as the one that made the digests; where it does not, the tests are skipped.
+`digits`. Those of `lff` and `dfr` were made again when both methods changed. Bits depend on torch
+and on the processor. A probe that uses torch alone tells whether this machine computes as the one
+that made the digests; where it does not, the tests are skipped.
 """
 
 from __future__ import annotations

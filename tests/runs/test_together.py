@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.specs.spec import Spec
 from debiasbench.training.tape import Tape
+from tests import warm
 from tests.conftest import ACME, offering
 from tests.failing import Diverges, Raises
 from tests.runs.resume.stopping import PLUGINS, Stopping, essence, run, spec_of
@@ -344,10 +344,11 @@ session.run_many([spec_of(plugins, "rest", seed=seed) for seed in range(3)], kee
 
 
 @pytest.mark.slow
+@warm.group
 def test_a_killed_process_resumes_all_its_runs(plugins: Plugins, tmp_path: Path) -> None:
     root = str(Path(__file__).parent.parent.parent)
     script = KILLED.format(root=root, results=str(tmp_path / "together"))
-    done = subprocess.run([sys.executable, "-c", script], check=False, env={**os.environ})
+    done = warm.run(script)
     assert done.returncode == -signal.SIGKILL
     specs = [spec_of(plugins, "rest", seed=seed) for seed in range(3)]
     steps: list[int] = []
