@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 
 def derive(seed: int, *purpose: str | int) -> int:
@@ -48,12 +49,12 @@ class Randomness:
             self.on_device = self._default.clone_state()
             self.on_device.manual_seed(seed)
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
+    def active(self) -> AbstractContextManager[None]:
         """Let the global generators be those of this computation inside the context."""
-        if self._active:
-            yield
-            return
+        return nullcontext() if self._active else self._activated()
+
+    @contextmanager
+    def _activated(self) -> Iterator[None]:
         self._active = True
         with self.on_device_active(), seeded(self._seed, devices=self._default is None):
             if self._own is not None:

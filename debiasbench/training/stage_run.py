@@ -110,8 +110,11 @@ class StageRun:
                 with self._on_host():
                     step.load(at.step, at.batch)
                 yield True
-                with self._on_host(), self.explained():
-                    step.settle()
+                try:
+                    with self._on_host():
+                        step.settle()
+                except NonFiniteGradient as error:
+                    raise self._not_finite() from error
                 at.advance(step.samples)
                 yield False
             if epoch + 1 < epochs:  # the device is still busy with the steps of this epoch
@@ -145,9 +148,12 @@ class StageRun:
         try:
             yield
         except NonFiniteGradient as error:
-            at, name = self.at, self.stage.name
-            loss = at.check_finite(name, at.batch + 1)
-            raise TrainingFailed(name, at.step, loss, "A gradient") from error
+            raise self._not_finite() from error
+
+    def _not_finite(self) -> TrainingFailed:
+        """Return the error of a gradient that is not finite; raises that of a loss before it."""
+        at, name = self.at, self.stage.name
+        return TrainingFailed(name, at.step, at.check_finite(name, at.batch + 1), "A gradient")
 
     def _on_host(self) -> AbstractContextManager[None]:
         """Let components that draw random numbers find the generators of this stage.

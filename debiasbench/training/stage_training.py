@@ -10,6 +10,7 @@ from debiasbench.common.errors import Interrupted
 from debiasbench.common.foreign import contained
 from debiasbench.core.modes import train_mode
 from debiasbench.core.stage import Checkpoint, StageCost, Trained
+from debiasbench.sparsity import NonFiniteGradient
 from debiasbench.training.capture import known
 from debiasbench.training.identity import Identity, identity
 from debiasbench.training.rules import FollowedRules
@@ -130,8 +131,11 @@ class StageTraining:
                 progress.advance(run.at.step)
             for loaded in run.turns():
                 if loaded:
-                    with run.explained():
+                    try:
                         yield
+                    except NonFiniteGradient as error:
+                        with run.explained():
+                            raise error
                 else:
                     progress.advance()
                     self._pause(stored)

@@ -111,9 +111,15 @@ def run_many(
         return session.run_many(specs, keep_weights=True)
 
 
+_alone: dict[str, dict[str, Any]] = {}
+
+
 def alone(plugins: Plugins, spec: Spec, results: Path) -> dict[str, Any]:
-    done = run(spec, plugins, results=results, data_root=results, device="cpu")
-    return essence(done.record, results)
+    """Return the essence of the record of a run alone, which is made once for all tests."""
+    if spec.id not in _alone:
+        done = run(spec, plugins, results=results, data_root=results, device="cpu")
+        _alone[spec.id] = essence(done.record, results)
+    return _alone[spec.id]
 
 
 def test_runs_at_once_have_the_records_of_runs_alone_bit_for_bit(
