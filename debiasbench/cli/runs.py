@@ -51,6 +51,7 @@ class Runs:
         self._store = Store(options.results)
         self._session: Session | None = None
         self._paths: list[Path] = []  # of the records of all attempted runs
+        self._begun = 0  # attempts, without runs that another process has
         self._changed: Counter[str] = Counter()  # plugins whose code is not that of a record
         self.tally = Tally(total)
 
@@ -105,6 +106,7 @@ class Runs:
 
     def _count(self, head: str, outcome: Attempt) -> None:
         self.tally.count(outcome)
+        self._begun += outcome.state != "elsewhere"
         self._paths += [outcome.run.path] if outcome.run is not None else []
         self._report(head, outcome)
 
@@ -124,25 +126,20 @@ class Runs:
         that another process runs do not count.
         """
         numbers: dict[str, int] = {}
-        before, most = self._begun(), len(specs) if limit is None else limit
+        last = self._begun + (len(specs) if limit is None else limit)
 
         def number(spec: Spec) -> int:
-            left = most - (self._begun() - before)
-            return min(left, self._number(spec, together, numbers))
+            return min(last - self._begun, self._number(spec, together, numbers))
 
         for batch in in_batches(specs, number):
             check()
-            if self._begun() - before >= most or (self.tally.codes and not keep_going):
+            if self._begun >= last or (self.tally.codes and not keep_going):
                 return
             if len(batch) == 1:
                 ((title, spec),) = batch.items()
                 self.attempt(heads[title], spec)
             else:
                 self._attempt_together({heads[title]: spec for title, spec in batch.items()})
-
-    def _begun(self) -> int:
-        """Return how many runs were begun, or found to have failed."""
-        return self.tally.trained + len(self.tally.codes)
 
     def _number(self, spec: Spec, together: int | Literal["auto"], numbers: dict[str, int]) -> int:
         """Return how many runs such as `spec` to run at once; measured once for similar runs."""

@@ -20,7 +20,7 @@ from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, SessionOptions, session_options
 from debiasbench.common.errors import Interrupted
 from debiasbench.common.processes import started_together
-from debiasbench.common.signals import check, stopped_by_signals
+from debiasbench.common.signals import stopped_by_signals
 from debiasbench.runs.workers import Crew, Orders
 
 if TYPE_CHECKING:
@@ -105,11 +105,11 @@ def sweep(
                 pass
             elif jobs > 1:
                 code = _share_out(jobs, runs, heads, list(first), keep_going=keep_going)
-            elif together != 1:
-                every = {**first, **others}
-                runs.attempt_all(every, heads, together, keep_going=keep_going, limit=limit)
             else:
-                _one_by_one(runs, heads, {**first, **others}, keep_going=keep_going, limit=limit)
+                most = None if limit is None else limit - len(runs.tally.codes)
+                runs.attempt_all(
+                    {**first, **others}, heads, together, keep_going=keep_going, limit=most
+                )
     except (KeyboardInterrupt, Interrupted) as error:
         if worker is None:
             runs.say_interrupted()
@@ -124,23 +124,6 @@ def _divided(specs: Mapping[str, Spec], limit: int) -> tuple[dict[str, Spec], di
     """Return the first `limit` specs, and the others, which may replace those run elsewhere."""
     items = list(specs.items())
     return dict(items[:limit]), dict(items[limit:])
-
-
-def _one_by_one(
-    runs: Runs,
-    heads: Mapping[str, str],
-    specs: Mapping[str, Spec],
-    *,
-    keep_going: bool,
-    limit: int | None,
-) -> None:
-    """Attempt the runs in this process."""
-    started = len(runs.tally.codes)
-    for label, spec in specs.items():
-        check()
-        if started == limit or (runs.tally.codes and not keep_going):
-            break
-        started += runs.attempt(heads[label], spec).state != "elsewhere"
 
 
 def _share_out(

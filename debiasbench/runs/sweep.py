@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -97,11 +98,15 @@ def in_batches(
 
     `number`: how many runs such as a spec are run at once; it is asked before each batch.
     """
-    left = dict(specs)
-    while left:
-        first = next(iter(left.values()))
-        similar = [title for title, spec in left.items() if kind(spec) == kind(first)]
-        yield {title: left.pop(title) for title in similar[: max(1, number(first))]}
+    similar: dict[str, deque[str]] = {}  # titles that are left
+    kinds = {title: kind(spec) for title, spec in specs.items()}
+    for title in specs:
+        similar.setdefault(kinds[title], deque()).append(title)
+    for title, spec in specs.items():
+        left = similar[kinds[title]]
+        if left and left[0] == title:  # otherwise it was in an earlier batch
+            size = min(len(left), max(1, number(spec)))
+            yield {each: specs[each] for each in (left.popleft() for _ in range(size))}
 
 
 def kind(spec: Spec) -> str:

@@ -51,7 +51,7 @@ def evaluated(
     return Replays(
         [evaluation],
         None if objective.capturable is None else new_graph,
-        trusted=declared(objective) and all(map(_is_known, _inner(objective))),
+        trusted=_known_objective(objective),
         owner=f"the evaluation of {type(objective).__name__}",
         doubts=lambda: Doubts([[objective]]),
     )
@@ -59,21 +59,18 @@ def evaluated(
 
 def known(stage: Stage) -> bool:
     """Return whether all code of a step is known to do the same in every step."""
-    parts = [*stage.components, *_inner(stage.objective)]
     augment = stage.view.prepare.augment
-    if augment is not None:
-        parts.append(augment)
-    return declared(stage.objective) and all(_is_known(part) for part in parts)
+    parts = [*stage.components, *([] if augment is None else [augment])]
+    return _known_objective(stage.objective) and all(map(_is_known, parts))
 
 
-def declared(objective: Objective) -> bool:
-    """Return whether the class of an objective, not a parent, declares to be `capturable`."""
-    return bool(vars(type(objective)).get("capturable", False))
+def _known_objective(objective: Objective) -> bool:
+    """Return whether the class of an objective, not a parent, declares to be `capturable`.
 
-
-def _inner(objective: Objective) -> list[object]:
-    """Return the modules of an objective, without itself."""
-    return [module for module in objective.modules() if module is not objective]
+    The modules in it must be of known packages.
+    """
+    declares = bool(vars(type(objective)).get("capturable", False))
+    return declares and all(_is_known(m) for m in objective.modules() if m is not objective)
 
 
 def _is_known(part: object) -> bool:

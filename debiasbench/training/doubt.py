@@ -18,8 +18,6 @@ from debiasbench.training.trace import Trace
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from torch import nn
-
     from debiasbench.training.repeatable import Repeatable
 
 _NOT_STATE = {"_buffers", "_parameters", "_modules", "_non_persistent_buffers_set", "training"}
@@ -98,13 +96,12 @@ def _parts(owner: object) -> list[object]:
 
 def _python_state(owner: Any) -> Mapping[str, object]:
     """Return the attributes of an object as values that can be compared later."""
-    module: nn.Module = owner
     state: dict[str, object] = {
         name: _comparable(value)
         for name, value in getattr(owner, "__dict__", {}).items()
         if name not in _NOT_STATE and "hooks" not in name
     }
-    return state | {n: _comparable(v) for n, v in getattr(module, "_buffers", {}).items()}
+    return state | {n: _comparable(v) for n, v in getattr(owner, "_buffers", {}).items()}
 
 
 def _comparable(value: object) -> object:

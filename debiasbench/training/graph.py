@@ -146,7 +146,6 @@ class Replays:
         self._contain = contain or [nullcontext] * len(computations)
         self._doubts = doubts() if doubts is not None and not trusted else None
         self._also_eager = also_eager
-        self._before: Snapshot | None = None
         self._graphs: dict[int, Graph] = {}
         self._refused: set[int] = set()  # sizes whose graph could not be captured beside another
         self._warm: Counter[int] = Counter()
@@ -193,6 +192,7 @@ class Replays:
 
     def _captured(self, size: int) -> Mapping[int, BaseException]:
         """Capture and compute once; compute eagerly if that fails."""
+        before = None if self._trusted else Snapshot(self._computations)
         reason = self._capture(size)
         if reason:
             # the error and its graph are gone: the memory is free for the step
@@ -201,7 +201,6 @@ class Replays:
             self.reason = "" if self._graphs else reason  # most batches have another size
             return self._eagerly()
         self._graphs[size].replay()
-        before, self._before = self._before, None
         if before is None or self._agrees(before):
             self.replayed += 1
         else:
@@ -220,7 +219,6 @@ class Replays:
         if device.type != "cpu":
             clear(device)
         free = free_memory(device)
-        self._before = None if self._trusted else Snapshot(self._computations)
         try:
             graph.capture(self._computations)
         except Exception as error:  # the computation may be of a plugin

@@ -93,9 +93,9 @@ class StageRun:
     def turns(self) -> Iterator[bool]:
         """Take all remaining steps, except that the caller computes them.
 
-        Yields True when a step is loaded, which must then be computed, inside `explained`; and
-        False when the step is over. Raises `TrainingFailed` at the end of an epoch in which a loss
-        was not finite.
+        Yields True when a step is loaded, which must then be computed, and False when the step is
+        over. Raises `TrainingFailed` at the end of an epoch in which a loss was not finite. If the
+        computation raises `NonFiniteGradient`, `not_finite` is the error of the stage.
         """
         stage, at, step = self.stage, self.at, self.step
         self._begun = time.perf_counter()
@@ -114,7 +114,7 @@ class StageRun:
                     with self._on_host():
                         step.settle()
                 except NonFiniteGradient as error:
-                    raise self._not_finite() from error
+                    raise self.not_finite() from error
                 at.advance(step.samples)
                 yield False
             if epoch + 1 < epochs:  # the device is still busy with the steps of this epoch
@@ -132,25 +132,17 @@ class StageRun:
             if not loaded:
                 yield self.at.step
                 continue
-            errors = replays.compute(self.step.samples, eager=self.step.eager)
-            for error in errors.values():
-                with self.explained():
-                    raise error
+            for error in replays.compute(self.step.samples, eager=self.step.eager).values():
+                if isinstance(error, NonFiniteGradient):
+                    raise self.not_finite() from error
+                raise error
 
     def replays(self, new_graph: Callable[[], Graph] | None) -> Replays:
         """Return what computes the steps; see `Replays`. It is kept as `computed_by`."""
         self.computed_by = replays([self.step], [self.stage], new_graph if self._graphs else None)
         return self.computed_by
 
-    @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Raise `TrainingFailed` for a gradient that is not finite."""
-        try:
-            yield
-        except NonFiniteGradient as error:
-            raise self._not_finite() from error
-
-    def _not_finite(self) -> TrainingFailed:
+    def not_finite(self) -> TrainingFailed:
         """Return the error of a gradient that is not finite; raises that of a loss before it."""
         at, name = self.at, self.stage.name
         return TrainingFailed(name, at.step, at.check_finite(name, at.batch + 1), "A gradient")

@@ -49,13 +49,14 @@ class StageTraining:
     """The training of one stage; whoever drives `turns` computes the steps.
 
     The stage is placed on the device, and its identity is taken, when this object is made.
-    `share`: seconds that this process trained it; of stages trained at once, each has its share.
+    `known`: see `debiasbench.training.capture.known`. `share`: seconds that this process trained
+    it; of stages trained at once, each has its share.
     """
 
     def __init__(self, stage: Stage, surroundings: Surroundings) -> None:
         self.execution = execution = surroundings.execution
         self.graph, self.share = execution.graph, 0.0
-        self._known = known(stage)
+        self.known = known(stage)
         self.stage, self._surroundings = stage, surroundings
         self.numerics = execution.numerics(stage.settings.precision)
         self.numerics.lay_out(stage.objective.to(execution.device))
@@ -78,7 +79,7 @@ class StageTraining:
 
     def contained(self) -> AbstractContextManager[None]:
         """Inside the context, undo what code of others changes, which other stages would find."""
-        return nullcontext() if self._known else contained(self._surroundings.owner, signals=False)
+        return nullcontext() if self.known else contained(self._surroundings.owner, signals=False)
 
     def release(self) -> None:
         """Drop what training needed, such as the optimizer and graphs."""
@@ -134,8 +135,7 @@ class StageTraining:
                     try:
                         yield
                     except NonFiniteGradient as error:
-                        with run.explained():
-                            raise error
+                        raise run.not_finite() from error
                 else:
                     progress.advance()
                     self._pause(stored)

@@ -21,7 +21,7 @@ from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.progress import Progress
 from debiasbench.core.stage import Trained
 from debiasbench.training.batch_size import out_of_memory
-from debiasbench.training.capture import known, replays
+from debiasbench.training.capture import replays
 from debiasbench.training.device import computing_threads
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def rhythm(training: StageTraining) -> str:
     stage, batches = training.stage, training.stage.batches
     objective = type(stage.objective)
     # a stage that cannot be replayed must not keep others from it
-    apart = None if known(stage) else f"{objective.__module__}.{objective.__qualname__}"
+    apart = None if training.known else f"{objective.__module__}.{objective.__qualname__}"
     return canonical(
         [
             [asdict(training.numerics), apart, stage.objective.capturable is None],

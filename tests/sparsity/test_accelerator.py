@@ -225,14 +225,20 @@ def test_waiting_is_noticed(accelerated: None, monkeypatch: pytest.MonkeyPatch) 
     }
 
 
+def with_gradients(name: str) -> tuple[nn.Module, SparseTraining]:
+    """Return a network and its sparse training after five steps, with the gradients of the next."""
+    net, opt, sparse = begun(UPDATERS[name]())
+    train(net, opt, sparse, sparse.update, 5)
+    F.cross_entropy(net(batch(9)[0]), batch(9)[1]).backward()
+    return net, sparse
+
+
 @pytest.mark.parametrize("name", UPDATERS)
 def test_a_step_without_update_changes_only_tensors_and_does_not_wait(
     name: str, accelerated: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net, opt, sparse = begun(UPDATERS[name]())
-    train(net, opt, sparse, sparse.update, 5)
+    net, sparse = with_gradients(name)
     waits = Waits(monkeypatch)
-    F.cross_entropy(net(batch(9)[0]), batch(9)[1]).backward()
     before = python_state(sparse)
     addresses = [p.grad.data_ptr() for p in net.parameters() if p.grad is not None]
     with waits:
@@ -248,9 +254,7 @@ def test_a_step_without_update_changes_only_tensors_and_does_not_wait(
 def test_keeping_gradients_for_an_update_does_not_wait(
     name: str, accelerated: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net, opt, sparse = begun(UPDATERS[name]())
-    train(net, opt, sparse, sparse.update, 5)
-    F.cross_entropy(net(batch(9)[0]), batch(9)[1]).backward()
+    _, sparse = with_gradients(name)
     with Waits(monkeypatch) as waits:
         sparse.constrain_gradients(update_follows=True)
     assert waits.seen == []

@@ -11,7 +11,11 @@ from debiasbench.core.batches import Batches
 from debiasbench.core.data import Task
 from debiasbench.core.objective import CrossEntropy, Objective
 from debiasbench.core.settings import Training
-from debiasbench.core.stage import Stage, Trained
+from debiasbench.core.stage import Stage, Trained, Trainer
+from debiasbench.runs.fit import fit
+from debiasbench.sparsity import Sparsify
+from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.resolve import instance, make_spec
 from debiasbench.testing import toy_task
 from debiasbench.training.execution import Execution
 from debiasbench.training.placed import PlacedTask
@@ -72,6 +76,37 @@ def train(
     trainer = Sequential(execution, Predictor(execution, stage.settings.precision), store=store)
     (trained,) = trainer.train([stage])
     return trained
+
+
+def fit_toy(
+    trainer: Trainer,
+    execution: Execution,
+    training: Training,
+    method: str,
+    sparse: str | None = None,
+) -> None:
+    """Let a builtin method train a small `mlp` on the toy task with a trainer."""
+    plugins = Plugins([])
+    options = {"density": 0.3} if sparse and sparse != "srigl" else {}
+    spec = make_spec(
+        plugins,
+        method=method,
+        model="mlp",
+        model_options={"hidden": [16, 16]},
+        sparse=sparse,
+        sparse_options=options,
+    )
+    updater = None if spec.sparse is None else instance(plugins.sparsifiers, spec.sparse)
+    fit(
+        PlacedTask(toy_task(), CPU),
+        instance(plugins.methods, spec.method),
+        model=instance(plugins.models, spec.model),
+        training=training,
+        seed=0,
+        trainer=trainer,
+        predictor=Predictor(execution),
+        components=lambda: [] if updater is None else [Sparsify(updater)],
+    )
 
 
 def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:

@@ -16,20 +16,18 @@ from debiasbench.common.randomness import Randomness
 from debiasbench.core.objective import CrossEntropy, Objective
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Stage, Trained
-from debiasbench.runs.fit import fit
 from debiasbench.sparsity import RigL, Sparsify
 from debiasbench.specs.plugins import Plugins
-from debiasbench.specs.resolve import instance, make_spec, training_of
+from debiasbench.specs.resolve import make_spec, training_of
 from debiasbench.testing import toy_task
 from debiasbench.training.capture import evaluated
 from debiasbench.training.execution import Execution
 from debiasbench.training.graph import Replays
-from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.stage_run import StageRun
 from debiasbench.training.tape import Recomputed, Tape
 from debiasbench.training.trainer import Sequential
-from tests.training.stages import CPU, ON_CPU, Flat, assert_equal, make_stage, train
+from tests.training.stages import CPU, ON_CPU, Flat, assert_equal, fit_toy, make_stage, train
 
 RECORDED = replace(ON_CPU, graph=Tape)
 EAGER = replace(ON_CPU, graph=Recomputed)  # with the same optimizer
@@ -55,28 +53,8 @@ def fitted(
     execution: Execution, method: str, sparse: str | None = None, **training: Any
 ) -> tuple[list[dict[str, torch.Tensor]], set[str]]:
     """Return the weights after every stage of a method, and why steps were not replayed."""
-    plugins = Plugins([])
-    options = {"density": 0.3} if sparse and sparse != "srigl" else {}
-    spec = make_spec(
-        plugins,
-        method=method,
-        model="mlp",
-        model_options={"hidden": [16, 16]},
-        sparse=sparse,
-        sparse_options=options,
-    )
-    updater = None if spec.sparse is None else instance(plugins.sparsifiers, spec.sparse)
     trainer = Watching(execution)
-    fit(
-        PlacedTask(toy_task(), CPU),
-        instance(plugins.methods, spec.method),
-        model=instance(plugins.models, spec.model),
-        training=replace(SETTINGS, **training),
-        seed=0,
-        trainer=trainer,
-        predictor=Predictor(execution),
-        components=lambda: [] if updater is None else [Sparsify(updater)],
-    )
+    fit_toy(trainer, execution, replace(SETTINGS, **training), method, sparse)
     ends = [dict(stage.objective.state_dict()) for stage in trainer.trained]
     return ends, {stage.cost.eager for stage in trainer.trained if stage.cost is not None}
 

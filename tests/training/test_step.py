@@ -13,17 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Stage, Trained
-from debiasbench.runs.fit import fit
 from debiasbench.sparsity import RigL, Sparsify
-from debiasbench.specs.plugins import Plugins
-from debiasbench.specs.resolve import instance, make_spec
-from debiasbench.testing import toy_task
 from debiasbench.training.optimizers import Schedule, make_optimizer
-from debiasbench.training.placed import PlacedTask
-from debiasbench.training.predict import Predictor
 from debiasbench.training.stage_run import StageRun
 from debiasbench.training.step import Step
-from tests.training.stages import CPU, ON_CPU, Flat, make_stage
+from tests.training.stages import ON_CPU, Flat, fit_toy, make_stage
 
 SETTINGS = Training(epochs=4, batch_size=16, lr=0.05)
 METHODS = ["erm", "upweight", "groupdro", "jtt", "lff", "dfr", "rest"]
@@ -82,27 +76,7 @@ class Watching:
 def test_compute_neither_waits_for_the_device_nor_keeps_python_state(
     method: str, sparse: str | None
 ) -> None:
-    plugins = Plugins()
-    options = {"density": 0.3} if sparse and sparse != "srigl" else {}
-    spec = make_spec(
-        plugins,
-        method=method,
-        model="mlp",
-        model_options={"hidden": [16, 16]},
-        sparse=sparse,
-        sparse_options=options,
-    )
-    updater = None if spec.sparse is None else instance(plugins.sparsifiers, spec.sparse)
-    fit(
-        PlacedTask(toy_task(), CPU),
-        instance(plugins.methods, spec.method),
-        model=instance(plugins.models, spec.model),
-        training=SETTINGS,
-        seed=0,
-        trainer=Watching(),
-        predictor=Predictor(ON_CPU),
-        components=lambda: [] if updater is None else [Sparsify(updater)],
-    )
+    fit_toy(Watching(), ON_CPU, SETTINGS, method, sparse)
 
 
 def test_masks_are_allocated_once_and_change_in_place() -> None:
