@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from debiasbench.core.hooks import hookimpl as hookimpl
     from debiasbench.core.inputs import Inputs as Inputs
     from debiasbench.core.lab import Lab as Lab
-    from debiasbench.core.losses import SampleAverages as SampleAverages
-    from debiasbench.core.losses import gce as gce
-    from debiasbench.core.losses import relative_difficulty as relative_difficulty
     from debiasbench.core.method import Method as Method
     from debiasbench.core.model import Model as Model
     from debiasbench.core.model import Shape as Shape
@@ -47,6 +44,10 @@ if TYPE_CHECKING:
     from debiasbench.core.weights import published_weight as published_weight
     from debiasbench.core.weights import upweight_conflict as upweight_conflict
     from debiasbench.leaderboard.results import frame as frame
+    from debiasbench.parts.groups import GroupDROLoss as GroupDROLoss
+    from debiasbench.parts.losses import SampleAverages as SampleAverages
+    from debiasbench.parts.losses import gce as gce
+    from debiasbench.parts.losses import relative_difficulty as relative_difficulty
     from debiasbench.runs.compare import compare as compare
     from debiasbench.runs.session import Session as Session
     from debiasbench.specs.plugins import Plugins as Plugins
@@ -62,7 +63,6 @@ _NAMES = {
     "core.hooks": ["Register", "hookimpl"],
     "core.inputs": ["Inputs"],
     "core.lab": ["Lab"],
-    "core.losses": ["SampleAverages", "gce", "relative_difficulty"],
     "core.method": ["Method"],
     "core.model": ["Model", "Shape"],
     "core.objective": ["CrossEntropy", "Objective"],
@@ -73,6 +73,8 @@ _NAMES = {
     "core.view": ["HeldOut", "View"],
     "core.weights": ["equal_groups", "equal_subset", "published_weight", "upweight_conflict"],
     "leaderboard.results": ["frame"],
+    "parts.groups": ["GroupDROLoss"],
+    "parts.losses": ["SampleAverages", "gce", "relative_difficulty"],
     "runs.compare": ["compare"],
     "runs.session": ["Session"],
     "specs.plugins": ["Plugins"],

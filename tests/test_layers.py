@@ -19,6 +19,7 @@ LAYERS = [
     "common",
     "sparsity",
     "core",
+    "parts",
     "files",
     "specs",
     "records",
@@ -35,7 +36,7 @@ LAYERS = [
 RANK = {name: rank for rank, name in enumerate(LAYERS)}
 
 # builtin plugins use what strangers use, so that each can move to a distribution of its own
-PLUGIN_API = {"common", "sparsity", "core", "files"}
+PLUGIN_API = {"common", "sparsity", "core", "parts", "files"}
 
 
 GRAPH = graph(PACKAGE)

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
-from debiasbench.core.losses import SampleAverages, gce, relative_difficulty
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
+from debiasbench.parts.losses import SampleAverages, gce, relative_difficulty
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from debiasbench import Batch, Supervision, Task
 from debiasbench.common.errors import DataError, OptionError
 from debiasbench.common.options import parse
-from debiasbench.core.losses import gce
 from debiasbench.core.model import Shape
 from debiasbench.core.stage import Stage, Trained
 from debiasbench.core.weights import published_weight
@@ -26,7 +25,7 @@ from debiasbench.methods.balanced_softmax import BalancedSoftmax
 from debiasbench.methods.dfr import DFR
 from debiasbench.methods.erm import ERM
 from debiasbench.methods.focal import Focal
-from debiasbench.methods.groupdro import GroupDRO, GroupDROLoss
+from debiasbench.methods.groupdro import GroupDRO
 from debiasbench.methods.jtt import JTT, RunningMistakes
 from debiasbench.methods.lff import LfF, LfFLoss
 from debiasbench.methods.mixup import Mixup
@@ -39,6 +38,8 @@ from debiasbench.methods.suby import SUBY
 from debiasbench.methods.upweight import Upweight
 from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
+from debiasbench.parts.groups import GroupDROLoss
+from debiasbench.parts.losses import gce
 from debiasbench.runs import fit as fitting
 from debiasbench.runs.fit import Fitted
 from debiasbench.sparsity import maskable
