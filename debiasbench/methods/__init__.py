@@ -21,3 +21,7 @@ def debiasbench_register_methods(register: Register) -> None:
     register("focal", "debiasbench.methods.focal:Focal")
     register("balanced-softmax", "debiasbench.methods.balanced_softmax:BalancedSoftmax")
     register("mixup", "debiasbench.methods.mixup:Mixup")
+    register("lisa", "debiasbench.methods.lisa:LISA")
+    register("pde", "debiasbench.methods.pde:PDE")
+    register("divdis", "debiasbench.methods.divdis:DivDis")
+    register("ssa", "debiasbench.methods.ssa:SSA")

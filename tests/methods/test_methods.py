@@ -23,16 +23,20 @@ from debiasbench.core.weights import published_weight
 from debiasbench.methods import dfr
 from debiasbench.methods.balanced_softmax import BalancedSoftmax
 from debiasbench.methods.dfr import DFR
+from debiasbench.methods.divdis import DivDis
 from debiasbench.methods.erm import ERM
 from debiasbench.methods.focal import Focal
 from debiasbench.methods.groupdro import GroupDRO
 from debiasbench.methods.jtt import JTT, RunningMistakes
 from debiasbench.methods.lff import LfF, LfFLoss
+from debiasbench.methods.lisa import LISA
 from debiasbench.methods.mixup import Mixup
+from debiasbench.methods.pde import PDE
 from debiasbench.methods.rest import REST
 from debiasbench.methods.reweight import Reweight
 from debiasbench.methods.rwg import RWG
 from debiasbench.methods.rwy import RWY
+from debiasbench.methods.ssa import SSA
 from debiasbench.methods.subg import SUBG
 from debiasbench.methods.suby import SUBY
 from debiasbench.methods.upweight import Upweight
@@ -69,6 +73,13 @@ VARIANTS = {
     "focal": Focal(),
     "balanced-softmax": BalancedSoftmax(),
     "mixup": Mixup(),
+    "lisa": LISA(),
+    "lisa with boxes": LISA(cut_mix=True),
+    "lisa as released": LISA(epoch="smallest"),
+    "pde": PDE(warmup_epochs=2, expansion_interval=1, gamma=0.5),
+    "divdis": DivDis(),
+    "divdis with queries": DivDis(heads=2, select="active"),
+    "ssa": SSA(),
     "rest": REST(density=0.3),
     "rest random": REST(density=0.3, grow="random", distribution="uniform"),
     "rest released": REST(density=0.3, compat="released", update_every=10),
@@ -103,6 +114,12 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (Reweight(), ("groups", "none")),
         (Reweight(by="class"), ("none", "none")),
         (Mixup(), ("none", "none")),
+        (LISA(), ("groups", "none")),
+        (PDE(), ("groups", "none")),
+        (DivDis(), ("none", "inputs")),
+        (DivDis(select="active"), ("none", "select")),
+        (DivDis(select="random"), ("none", "select")),
+        (SSA(), ("none", "fit")),
         (LfF(), ("none", "none")),
         (DFR(), ("none", "fit")),
         (REST(), ("conflict", "none")),

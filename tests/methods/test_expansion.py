@@ -1,0 +1,76 @@
+"""PDE begins with balanced groups, and adds every other sample once, in random order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from debiasbench.methods.pde import PDE, expansion_order
+from debiasbench.models.mlp import MLP
+from debiasbench.runs import fit as fitting
+from debiasbench.testing import TRAINING, toy_task
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.predict import Predictor
+from tests.methods.test_methods import Draws
+from tests.training.stages import CPU, ON_CPU
+
+GROUP = torch.tensor([0] * 50 + [1] * 7 + [3] * 20)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def shuffled(seed: int = 1) -> torch.Tensor:
+    return GROUP[torch.randperm(len(GROUP), generator=seeded(seed))]
+
+
+def test_the_first_samples_are_as_many_of_each_group_as_the_smallest_has() -> None:
+    group = shuffled()
+    order, first = expansion_order(group, 0, seeded(0))
+    assert group[order[:first]].bincount().tolist() == [7, 7, 0, 7]
+    assert sorted(order.tolist()) == list(range(len(group)))
+
+
+def test_a_cap_above_the_smallest_group_leaves_this_group_whole() -> None:
+    group = shuffled()
+    order, first = expansion_order(group, 10, seeded(0))
+    assert group[order[:first]].bincount().tolist() == [10, 7, 0, 10]
+    order, first = expansion_order(group, 5, seeded(0))
+    assert group[order[:first]].bincount().tolist() == [7, 7, 0, 7]
+
+
+def test_a_cap_above_all_groups_uses_all_samples_at_once() -> None:
+    order, first = expansion_order(GROUP, 100, seeded(0))
+    assert first == len(order) == len(GROUP)
+
+
+def test_added_samples_are_random_and_follow_the_seed() -> None:
+    group = shuffled()
+    order, first = expansion_order(group, 0, seeded(0))
+    again, _ = expansion_order(group, 0, seeded(0))
+    other, _ = expansion_order(group, 0, seeded(2))
+    assert torch.equal(order, again)
+    assert not torch.equal(order[first:], other[first:])
+    assert order[first:].tolist() != sorted(order[first:].tolist())
+
+
+def test_samples_are_added_at_the_end_of_the_warm_up_and_then_in_intervals() -> None:
+    method = PDE(warmup_epochs=3, expansion_size=4, expansion_interval=2)
+    assert [method.added(epoch) for epoch in range(9)] == [0, 0, 0, 4, 4, 8, 8, 12, 12]
+
+
+def stage_of(method: PDE) -> Any:
+    trainer = Draws()
+    fitting.fit(
+        PlacedTask(toy_task(), CPU),
+        method,
+        model=MLP(hidden=(16,)),
+        training=TRAINING,
+        seed=0,
+        trainer=trainer,
+        predictor=Predictor(ON_CPU),
+    )
+    (stage,) = trainer.stages
+    return stage

@@ -1,0 +1,89 @@
+"""SSA spreads bias labels with balanced thresholds, and applies group DRO to the guesses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from debiasbench import Batch
+from debiasbench.methods.ssa import AttributeLoss, accuracies, balanced_thresholds
+
+GROUP = torch.tensor([0, 0, 0, 0, 1, 1, 1, 3, 3])
+CONFIDENCE = torch.tensor([0.9, 0.99, 0.7, 0.8, 0.96, 0.97, 0.6, 0.99, 0.9])
+
+
+def used(labelled: list[int], tau: float = 0.95) -> list[int]:
+    thresholds = balanced_thresholds(torch.tensor(labelled), GROUP, CONFIDENCE, tau)
+    return (thresholds[GROUP] <= CONFIDENCE).nonzero()[:, 0].tolist()
+
+
+def test_the_smallest_group_passes_by_the_given_threshold_and_others_up_to_its_size() -> None:
+    # group 1 is the smallest: 2 + 2 confident ones are the limit of 4
+    # group 0 may add 1, its most confident; group 2 has no guesses; group 3 may add none
+    assert used([3, 2, 3, 4]) == [1, 4, 5]
+
+
+def test_a_group_with_few_guesses_passes_whole() -> None:
+    assert used([3, 2, 3, 2]) == [1, 4, 5, 7, 8]
+
+
+def test_a_group_without_labelled_samples_is_not_the_smallest() -> None:
+    assert used([3, 2, 0, 0]) == [1, 4, 5, 7, 8]
+
+
+def test_if_the_smallest_group_has_no_confident_guess_larger_groups_pass_none() -> None:
+    assert used([3, 2, 3, 3], tau=0.98) == []
+
+
+class Identity(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def features_of(network: nn.Module, x: Any) -> tuple[Tensor, Tensor]:
+    return torch.zeros(len(x), 2), network(x)
+
+
+def make_loss() -> AttributeLoss:
+    attribute = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        attribute.weight.copy_(torch.eye(2))
+    return AttributeLoss(Identity(), attribute, features_of, 0.8, groups=4, samples=3)
+
+
+U = torch.tensor([[3.0, 0.0], [0.0, 0.5], [0.0, 2.0]])
+V = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+
+
+def batch() -> Batch:
+    beside = Batch(V, torch.tensor([0, 1]), torch.arange(2), bias=torch.tensor([0, 1]))
+    return Batch(U, torch.tensor([0, 1, 1]), torch.arange(3), beside=beside)  # type: ignore[arg-type]
+
+
+def test_labelled_samples_and_confident_guesses_have_a_mean_each() -> None:
+    supervised = F.cross_entropy(V, torch.tensor([0, 1]))
+    confident = F.cross_entropy(U[[0, 2]], torch.tensor([0, 1]))  # .62 is below .8
+    assert make_loss()(batch()).item() == pytest.approx((supervised + confident).item(), abs=1e-5)
+
+
+def test_the_threshold_is_that_of_the_group_of_class_and_guess() -> None:
+    loss = make_loss()
+    loss.thresholds.copy_(torch.tensor([0.0, 2.0, 2.0, 2.0]))  # only class 0 with guess 0
+    expected = F.cross_entropy(V, torch.tensor([0, 1])) + F.cross_entropy(U[:1], torch.tensor([0]))
+    assert loss(batch()).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_without_confident_guesses_the_loss_is_that_of_labelled_samples() -> None:
+    loss = make_loss()
+    loss.thresholds.fill_(2.0)
+    expected = F.cross_entropy(V, torch.tensor([0, 1]))
+    assert loss(batch()).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_accuracies_are_those_of_the_worst_group_with_samples_and_of_all() -> None:
+    correct = torch.tensor([True, True, True, False, True])
+    assert accuracies(correct, torch.tensor([0, 0, 0, 2, 2])) == (0.5, 0.8)
