@@ -83,31 +83,35 @@ class Lab:
         self._networks = 0
         self._stages: list[str] = []
 
-    def model(self) -> nn.Module:
+    def model(self, **options: object) -> nn.Module:
         """Return an initialised network.
 
-        The n-th network of a run has the same initial weights in every method. Raises `OptionError`
-        if it never reads more than a tenth of an image, `OutOfMemory` if it is too large, and
+        `options`: of the model, instead of those of the run, such as `hidden=(100, 100)`.
+
+        The n-th network of a run has the same initial weights in every method that asks for it with
+        the same options. Raises `OptionError` for an option that the model lacks, and if the
+        network never reads more than a tenth of an image, `OutOfMemory` if it is too large, and
         `PluginError` if it does not fit the samples.
         """
+        model = _with_options(self._model, options) if options else self._model
         with seeded(derive(self.seed, "init", self._networks)):
             try:
-                network = self._model.build(self.shape).to(self._backend.device)
-                if self._networks == 0:
+                network = model.build(self.shape).to(self._backend.device)
+                if self._networks == 0 or options:
                     _check_fits(network, self.shape, self._views["train"])
                     if len(self.shape.input) == 3:
-                        check_reads_whole(network, self.shape.input, str(self._model))
+                        check_reads_whole(network, self.shape.input, str(model))
             except Exception as error:
                 if _too_large(error):
                     raise OutOfMemory(
-                        f"{self._model} for samples of shape {_described(self.shape)} needs more "
-                        "memory than there is. Use a smaller network"
+                        f"{model} for samples of shape {_described(self.shape)} needs more memory "
+                        "than there is. Use a smaller network"
                     ) from error
                 # many models do not accept named inputs; their shapes then explain the error
                 if isinstance(error, DebiasbenchError) and not self.shape.inputs:
                     raise
                 raise PluginError(
-                    f"{self._model} does not fit samples of shape {_described(self.shape)} and "
+                    f"{model} does not fit samples of shape {_described(self.shape)} and "
                     f"{self.shape.classes} classes: {type(error).__name__}: {error}"
                 ) from error
         self._networks += 1
@@ -248,6 +252,14 @@ class Lab:
                 f"declaring it. If it should, add val={need!r} to its Supervision(...)"
             )
         return self._views[split]
+
+
+def _with_options(model: Model, options: Mapping[str, object]) -> Model:
+    """Return a model with other values of some of its options; raises `OptionError`."""
+    fields = [field.name for field in dataclasses.fields(model)]
+    own = {name: getattr(model, name) for name in fields}
+    owner = f"lab.model: model {type(model).__name__}"
+    return parse(type(model), own | dict(options), owner=owner, show=False)
 
 
 def _described(shape: Shape) -> str:
