@@ -22,7 +22,7 @@ from debiasbench.common.randomness import derive, generator, seeded
 from debiasbench.core.batches import Batches, OwnBatches
 from debiasbench.core.coverage import check_reads_whole
 from debiasbench.core.data import NEEDED, undeclared
-from debiasbench.core.head import check_head
+from debiasbench.core.head import FeaturesOf, NoHead, check_head, find_head, fresh, put
 from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.settings import Training
@@ -53,7 +53,7 @@ class Backend(Protocol):
     def predict(self, objective: Objective, view: View) -> Tensor:
         """Return logits (N, C) for a view."""
 
-    def features(self, objective: Objective, head: Head, view: View) -> Tensor:
+    def features(self, objective: Objective, head: Head | NoHead, view: View) -> Tensor:
         """Return the head's inputs (N, D) for a view."""
 
 
@@ -82,35 +82,39 @@ class Lab:
         self.num_groups = shape.classes * num_biases
         self._backend, self._model, self._views = backend, model, views
         self._supervision, self._components = supervision, components
-        self._networks = 0
+        self._networks = self._heads = 0
         self._stages: list[str] = []
         self._busy = False  # whether a stage is being trained
 
-    def model(self) -> nn.Module:
+    def model(self, **options: object) -> nn.Module:
         """Return an initialised network.
 
-        The n-th network of a run has the same initial weights in every method. Raises `OptionError`
-        if it never reads more than a tenth of an image, `OutOfMemory` if it is too large, and
+        `options`: of the model, instead of those of the run, such as `hidden=(100, 100)`.
+
+        The n-th network of a run has the same initial weights in every method that asks for it with
+        the same options. Raises `OptionError` for an option that the model lacks, and if the
+        network never reads more than a tenth of an image, `OutOfMemory` if it is too large, and
         `PluginError` if it does not fit the samples.
         """
+        model = _with_options(self._model, options) if options else self._model
         with seeded(derive(self.seed, "init", self._networks)):
             try:
-                network = self._model.build(self.shape).to(self._backend.device)
-                if self._networks == 0:
+                network = model.build(self.shape).to(self._backend.device)
+                if self._networks == 0 or options:
                     _check_fits(network, self.shape, self._views["train"])
                     if len(self.shape.input) == 3:
-                        check_reads_whole(network, self.shape.input, str(self._model))
+                        check_reads_whole(network, self.shape.input, str(model))
             except Exception as error:
                 if _too_large(error):
                     raise OutOfMemory(
-                        f"{self._model} for samples of shape {_described(self.shape)} needs more "
-                        "memory than there is. Use a smaller network"
+                        f"{model} for samples of shape {_described(self.shape)} needs more memory "
+                        "than there is. Use a smaller network"
                     ) from error
                 # many models do not accept named inputs; their shapes then explain the error
                 if isinstance(error, DebiasbenchError) and not self.shape.inputs:
                     raise
                 raise PluginError(
-                    f"{self._model} does not fit samples of shape {_described(self.shape)} and "
+                    f"{model} does not fit samples of shape {_described(self.shape)} and "
                     f"{self.shape.classes} classes: {type(error).__name__}: {error}"
                 ) from error
         self._networks += 1
@@ -235,11 +239,14 @@ class Lab:
     def features(self, model: nn.Module | Trained, split: str) -> Tensor:
         """Return (N, D) inputs of the network's last linear layer for a split, on the CPU.
 
-        Raises `OptionError` if this layer does not decide the logits alone. To find that out
-        before training, call `head`.
+        Of a network whose head was replaced by `nn.Identity()`, they are its outputs. Raises
+        `OptionError` if this layer does not decide the logits alone. To find that out before
+        training, call `head`.
         """
         objective = _objective_of(model)
-        head = self._head(objective.network, linear=False)
+        head = find_head(self._model, objective.network)
+        if not isinstance(head, NoHead):
+            head = self._head(objective.network, linear=False)
         return self._backend.features(objective, head, self._view(split)).cpu()
 
     def head(self, network: nn.Module) -> Head:
@@ -250,8 +257,47 @@ class Lab:
         """
         return self._head(network, linear=True)
 
+    @property
+    def features_of(self) -> FeaturesOf:
+        """A function of a network and inputs that returns logits and features, with gradients.
+
+        `logits, features = lab.features_of(network, x)`: (B, C), and the (B, D) inputs of the last
+        linear layer, in one forward pass. A loss may keep it and call it in `forward`.
+        """
+        return FeaturesOf(self._model)
+
+    def replace_head(self, network: nn.Module, layer: nn.Module | None = None) -> nn.Module:
+        """Put another layer in the place of the network's head, and return this layer.
+
+        `layer`: None is a new layer of the same type and shape with torch's default initialisation,
+        which the run decides: the n-th replacement is the same in every method. `nn.Identity()`
+        makes the network an encoder, which returns its features (B, D). Raises `OptionError` as
+        `head` does.
+        """
+        head = find_head(self._model, network)
+        seed = derive(self.seed, "head", self._heads)
+        if not isinstance(head, NoHead):
+            head = self._head(network, linear=True)
+            new = fresh(head, seed) if layer is None else layer
+            if type(new) is nn.Identity:
+                new = NoHead(pooled=isinstance(head, nn.Conv2d))
+        elif layer is None:
+            raise OptionError(
+                "This network has no head whose shape a new one could have: give the layer, such "
+                "as lab.replace_head(network, nn.Linear(features, classes))"
+            )
+        else:
+            new = layer
+        self._heads += 1
+        put(network, head, new.to(self._backend.device))
+        return new
+
     def _head(self, network: nn.Module, *, linear: bool) -> Head:
-        head = self._model.head(network)
+        head = find_head(self._model, network)
+        if isinstance(head, NoHead):
+            raise OptionError(
+                "This network has no head: lab.replace_head has replaced it by nn.Identity()"
+            )
         samples = self._views["train"].inputs(slice(4))
         try:
             check_head(network, head, samples, linear=linear)
@@ -293,6 +339,14 @@ class Lab:
                 f"declaring it. If it should, add val={need!r} to its Supervision(...)"
             )
         return self._views[split]
+
+
+def _with_options(model: Model, options: Mapping[str, object]) -> Model:
+    """Return a model with other values of some of its options; raises `OptionError`."""
+    fields = [field.name for field in dataclasses.fields(model)]
+    own = {name: getattr(model, name) for name in fields}
+    owner = f"lab.model: model {type(model).__name__}"
+    return parse(type(model), own | dict(options), owner=owner, show=False)
 
 
 def _described(shape: Shape) -> str:
