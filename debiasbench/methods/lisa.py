@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
@@ -19,8 +18,6 @@ from debiasbench.core.supervision import Supervision
 from debiasbench.parts.mixing import check_mixable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
 
     from debiasbench.core.data import Batch
@@ -98,46 +95,56 @@ class PairedBatches:
     ) -> None:
         self.mix_ratio, self.steps = mix_ratio, steps
         self.mixed = max(1, batch_size // 2)  # pairs of samples of a step
-        present = group.unique().tolist()
-        self.members = {g: (group == g).nonzero()[:, 0] for g in present}
-        by_class: dict[int, list[int]] = {}
-        by_bias: dict[int, list[int]] = {}
-        for g in present:
-            by_class.setdefault(g // num_biases, []).append(g)
-            by_bias.setdefault(g % num_biases, []).append(g)
-        kinds = [[gs for gs in by.values() if len(gs) > 1] for by in (by_class, by_bias)]
+        self.members = {g: (group == g).nonzero()[:, 0] for g in group.unique().tolist()}
+        present = torch.tensor(list(self.members))
+        within, across = (
+            _sharing(present, by) for by in (present // num_biases, present % num_biases)
+        )
         # without two groups that share something, mix within groups, as the released code does
-        alone = [[g, g] for g in present]
-        self.kinds = [kinds[0] or kinds[1] or alone, kinds[1] or kinds[0] or alone]
+        alone = [[g, g] for g in self.members]
+        self.kinds = within or across or alone, across or within or alone
 
     def __call__(self, epoch: int, rng: torch.Generator) -> list[Tensor]:
         """Return the batches of an epoch, each (2n,) int64 indices."""
-        streams = {g: _endless(members, rng) for g, members in self.members.items()}
-        return [self._step(streams, rng) for _ in range(self.steps)]
-
-    def _step(self, streams: dict[int, Iterator[int]], rng: torch.Generator) -> Tensor:
-        other_kind = bool(torch.rand((), generator=rng) >= self.mix_ratio)
-        pairs = [p for groups in self.kinds[other_kind] for p in _matched(groups, rng)]
-        if len(pairs) > self.mixed:
-            pairs = [pairs[i] for i in torch.randperm(len(pairs), generator=rng)[: self.mixed]]
-        halves: tuple[list[int], list[int]] = ([], [])
-        for i, pair in enumerate(pairs):
-            n = self.mixed // len(pairs) + (i < self.mixed % len(pairs))
-            for half, g in zip(halves, pair, strict=True):
-                half.extend(islice(streams[g], n))
-        return torch.tensor(halves[0] + halves[1])
+        within = torch.rand(self.steps, generator=rng) < self.mix_ratio
+        group = torch.empty(self.steps, 2 * self.mixed, dtype=torch.long)
+        for sharing, chosen in zip(self.kinds, (within, ~within), strict=True):
+            group[chosen] = _matched(sharing, int(chosen.sum()), self.mixed, rng)
+        places = group.flatten().argsort(stable=True)  # of the first group, of the second, ...
+        counts = group.flatten().bincount().tolist()
+        drawn = [_passes(self.members[g], n, rng) for g, n in enumerate(counts) if n > 0]
+        index = torch.empty_like(places).scatter_(0, places, torch.cat(drawn))
+        return list(index.view_as(group))
 
 
-def _matched(groups: list[int], rng: torch.Generator) -> list[tuple[int, int]]:
-    """Return random pairs of groups; one is left if their number is odd."""
-    order = torch.randperm(len(groups), generator=rng).tolist()
-    return [(groups[i], groups[j]) for i, j in zip(order[::2], order[1::2], strict=False)]
+def _sharing(groups: Tensor, by: Tensor) -> list[list[int]]:
+    """Return the lists of two or more groups with equal values of `by`; both are (G,)."""
+    lists = [groups[by == value].tolist() for value in by.unique()]
+    return [one for one in lists if len(one) > 1]
 
 
-def _endless(members: Tensor, rng: torch.Generator) -> Iterator[int]:
-    """Yield all samples of a group in random order, again and again."""
-    while True:
-        yield from members[torch.randperm(len(members), generator=rng)].tolist()
+def _matched(sharing: list[list[int]], steps: int, mixed: int, rng: torch.Generator) -> Tensor:
+    """Return (steps, 2 * mixed) groups: column i and column mixed + i are partners in a step."""
+    groups = torch.tensor([g for one in sharing for g in one])
+    block = torch.tensor([i for i, one in enumerate(sharing) for _ in one])
+    rank = torch.cat([torch.arange(len(one)) for one in sharing])
+    has_next = block[:-1] == block[1:]
+    left = ((rank[:-1] % 2 == 0) & has_next).nonzero()[:, 0]  # (P,) of neighbours that are a pair
+    # random order within each block, then neighbours are partners
+    order = (block + torch.rand(steps, len(groups), generator=rng, dtype=torch.double)).argsort(1)
+    # random order of the pairs, since the first ones may have one sample more than the others
+    pairs = left[torch.rand(steps, len(left), generator=rng).argsort(1)[:, :mixed]]
+    n = pairs.shape[1]
+    sizes = mixed // n + (torch.arange(n) < mixed % n).long()
+    halves = [order.gather(1, pairs + side).repeat_interleave(sizes, 1) for side in (0, 1)]
+    return groups[torch.cat(halves, 1)]
+
+
+def _passes(members: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Return (count,) samples of a group from as many shuffled passes as that takes."""
+    passes = -(-count // len(members))
+    order = torch.rand(passes, len(members), generator=rng).argsort(1)
+    return members[order.flatten()[:count]]
 
 
 @dataclass(frozen=True)

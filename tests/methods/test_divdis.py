@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,16 @@ from torch.nn import functional as F
 
 from debiasbench import Batch
 from debiasbench.methods.divdis import (
+    DivDis,
     DivDisLoss,
     disagreement,
     divergence,
     mutual_information,
 )
+from debiasbench.models.cnn import CNN
+from debiasbench.models.mlp import MLP
+from debiasbench.testing import TRAINING, toy_task
+from tests.running import fit_whole
 
 # logits of three target samples: two heads with two classes
 P = torch.tensor([[2.0, 0, -1, 1], [0, 1, 2, 0], [1, 0, 0, 0]]).view(3, 2, 2).softmax(2)
@@ -112,3 +118,83 @@ def test_the_loss_adds_cross_entropy_diversity_and_balance() -> None:
     p = u.softmax(2)
     expected = ce + 10 * mutual_information(p) + 5 * divergence(p, z.softmax(2))
     assert loss(given).item() == close(expected.item())
+
+
+class Labelled:
+    """What `DivDis.choose` asks of a lab: two features, and labels of each split."""
+
+    def __init__(self, x: dict[str, Tensor], y: dict[str, list[int]]) -> None:
+        self.x, self.y = x, y
+
+    def features(self, loss: DivDisLoss, split: str) -> Tensor:
+        return self.x[split]
+
+    def labels(self, split: str) -> Tensor:
+        return torch.tensor(self.y[split])
+
+    def head(self, network: nn.Module) -> nn.Linear:
+        own = nn.Linear(2, 2, bias=False)
+        own.weight = nn.Parameter(torch.eye(2))
+        return own
+
+    def generator(self, purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+
+def chosen(method: DivDis, lab: Labelled) -> int:
+    return method.choose(lab, make_loss(1.0, 1.0))  # type: ignore[arg-type]
+
+
+# head 0 has the logits (a, b) for the features (a, b), head 1 (b, a), and head 2 (2a, -b)
+X = torch.tensor([[3.0, 1.0], [2.0, 0.5], [0.1, 0.2], [-1.0, 1.0]])
+
+
+def test_without_labels_of_the_target_the_head_is_chosen_by_the_training_loss() -> None:
+    lab = Labelled({"train": X}, {"train": [0, 0, 1, 1]})
+    assert chosen(DivDis(heads=3), lab) == 0
+    lab.y["train"] = [1, 1, 0, 0]
+    assert chosen(DivDis(heads=3), lab) == 1
+    lab.y["train"] = [0, 0, 0, 1]
+    assert chosen(DivDis(heads=3), lab) == 2
+
+
+def test_with_queries_only_the_labels_of_the_samples_with_most_disagreement_count() -> None:
+    method = DivDis(heads=3, select="active", queries=2)
+    p = torch.stack([X, X.flip(1), X * torch.tensor([2.0, -1])], 1).softmax(2)
+    most = disagreement(p).argsort(descending=True)[:2].tolist()
+    for labels_of_others in (0, 1):
+        y = [labels_of_others] * 4
+        for i in most:
+            y[i] = int(X[i, 0] < X[i, 1])  # as head 0 predicts
+        assert chosen(method, Labelled({"val": X}, {"val": y})) == 0
+        for i in most:
+            y[i] = 1 - y[i]
+        assert chosen(method, Labelled({"val": X}, {"val": y})) == 1
+
+
+def test_random_queries_choose_the_head_that_is_right_most_often_and_may_exceed_the_split() -> None:
+    method = DivDis(heads=3, select="random", queries=1000)
+    assert chosen(method, Labelled({"val": X}, {"val": [1, 1, 0, 0]})) == 1
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_the_result_is_the_network_with_the_chosen_head(
+    name: str, index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[tuple[Any, DivDisLoss]] = []
+
+    def choose(self: DivDis, lab: Any, loss: DivDisLoss) -> int:
+        kept.append((lab, loss))
+        return index
+
+    monkeypatch.setattr(DivDis, "choose", choose)
+    task = toy_task()
+    model = MLP(hidden=(16,)) if name == "mlp" else CNN(width=8)
+    fitted = fit_whole(task, DivDis(heads=3), model=model, training=replace(TRAINING, epochs=1))
+    ((_, loss),) = kept
+    x = task.test.x[:5].float() / 255  # type: ignore[index]
+    with torch.no_grad():
+        expected = loss.eval().logits(x)[:, index]
+        got = fitted.trained.objective.eval().predict(x)
+    torch.testing.assert_close(got, expected)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
+import pytest
 import torch
 
 from debiasbench.methods.pde import PDE, expansion_order
@@ -61,16 +64,53 @@ def test_samples_are_added_at_the_end_of_the_warm_up_and_then_in_intervals() -> 
     assert [method.added(epoch) for epoch in range(9)] == [0, 0, 0, 4, 4, 8, 8, 12, 12]
 
 
-def stage_of(method: PDE) -> Any:
+def stage_of(method: PDE, **settings: Any) -> Any:
     trainer = Draws()
     fitting.fit(
         PlacedTask(toy_task(), CPU),
         method,
         model=MLP(hidden=(16,)),
-        training=TRAINING,
+        training=replace(TRAINING, **settings),
         seed=0,
         trainer=trainer,
         predictor=Predictor(ON_CPU),
     )
     (stage,) = trainer.stages
     return stage
+
+
+def test_every_epoch_reads_all_samples_in_use_once_and_never_loses_one() -> None:
+    method = PDE(warmup_epochs=2, expansion_size=20, expansion_interval=2)
+    stage = stage_of(method)
+    groups = toy_task().train.group
+    smallest = int(groups.bincount().min())
+    used: list[set[int]] = []
+    for epoch in range(6):
+        drawn = torch.cat(stage.batches.epoch(seeded(epoch), epoch)).tolist()
+        assert len(drawn) == len(set(drawn))
+        used.append(set(drawn))
+    assert [len(u) for u in used] == [4 * smallest + n for n in (0, 0, 20, 20, 40, 40)]
+    assert all(before <= after for before, after in pairwise(used))
+    assert groups[list(used[0])].bincount().tolist() == [smallest] * 4
+
+
+def test_all_samples_are_used_once_nothing_is_left_to_add() -> None:
+    stage = stage_of(PDE(warmup_epochs=1, expansion_size=1000))
+    sizes = [len(torch.cat(stage.batches.epoch(seeded(0), epoch))) for epoch in (1, 5)]
+    assert sizes == [len(toy_task().train)] * 2
+
+
+def test_the_learning_rate_falls_by_gamma_at_the_end_of_the_warm_up() -> None:
+    stage = stage_of(PDE(warmup_epochs=2, expansion_interval=2, expansion_size=40, gamma=0.25))
+    epochs = [len(stage.batches.epoch(seeded(0), epoch)) for epoch in range(6)]
+    assert stage.settings.schedule == "step"
+    assert stage.settings.decay == 0.25
+    assert stage.settings.milestones == (sum(epochs[:2]) / sum(epochs),)
+    assert stage.steps == sum(epochs)
+
+
+@pytest.mark.parametrize("method", [PDE(warmup_epochs=2), PDE(warmup_epochs=6, gamma=0.5)])
+def test_the_schedule_of_the_run_stays_without_gamma_or_without_an_end_of_the_warm_up(
+    method: PDE,
+) -> None:
+    assert stage_of(method, schedule="cosine").settings.schedule == "cosine"

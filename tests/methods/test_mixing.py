@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,16 @@ from torch import Tensor, nn
 from debiasbench import Batch
 from debiasbench.common.errors import OptionError
 from debiasbench.core.model import Shape
-from debiasbench.methods.lisa import LISALoss, PairedBatches, random_box
+from debiasbench.methods.lisa import LISA, LISALoss, PairedBatches, random_box
+from debiasbench.models.mlp import MLP
 from debiasbench.parts.mixing import check_mixable
+from debiasbench.runs import fit as fitting
+from debiasbench.testing import TRAINING, toy_task
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.predict import Predictor
+from tests.methods.test_methods import Draws
+from tests.running import fit_whole
+from tests.training.stages import CPU, ON_CPU
 
 
 class Seeing(nn.Module):
@@ -183,3 +192,35 @@ def test_the_smallest_batch_is_one_pair(size: int) -> None:
 def test_mixing_refuses_named_tensors() -> None:
     with pytest.raises(OptionError, match=r"method lisa mixes .* named tensors: ids\. Use another"):
         check_mixable(Shape(input=(), classes=2, inputs={"ids": (8,)}), "lisa")
+
+
+@pytest.mark.parametrize(
+    ("method", "steps"), [(LISA(), 10), (LISA(epoch="smallest"), 2)], ids=["split", "smallest"]
+)
+def test_an_epoch_reads_as_many_samples_as_the_split_has_or_the_smallest_group_once(
+    method: LISA, steps: int
+) -> None:
+    task = toy_task()
+    counts = task.train.group.bincount()
+    assert (len(task.train), -(-int(counts.min()) // 4)) == (160, 2)  # 16 a batch, 4 of each group
+    trainer = Draws()
+    fitting.fit(
+        PlacedTask(task, CPU),
+        method,
+        model=MLP(hidden=(16,)),
+        training=TRAINING,
+        seed=0,
+        trainer=trainer,
+        predictor=Predictor(ON_CPU),
+    )
+    (stage,) = trainer.stages
+    assert stage.steps == TRAINING.epochs * steps
+
+
+def test_boxes_need_images() -> None:
+    task = toy_task()
+    flat = [replace(s, x=s.x.flatten(1).float()) for s in (task.train, task.val, task.test)]  # type: ignore[union-attr]
+    tabular = replace(task, train=flat[0], val=flat[1], test=flat[2])
+    with pytest.raises(OptionError, match=r"cut_mix needs images .* shape \(192,\)"):
+        fit_whole(tabular, LISA(cut_mix=True), model=MLP(hidden=(16,)), training=TRAINING)
+    fit_whole(tabular, LISA(), model=MLP(hidden=(16,)), training=replace(TRAINING, epochs=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from debiasbench import Batch
-from debiasbench.methods.ssa import AttributeLoss, accuracies, balanced_thresholds
+from debiasbench.common.errors import DataError
+from debiasbench.methods.ssa import SSA, AttributeLoss, accuracies, balanced_thresholds
+from debiasbench.models.mlp import MLP
+from debiasbench.runs import fit as fitting
+from debiasbench.testing import TRAINING, toy_task
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.predict import Predictor
+from tests.methods.test_methods import Draws
+from tests.training.stages import CPU, ON_CPU
 
 GROUP = torch.tensor([0, 0, 0, 0, 1, 1, 1, 3, 3])
 CONFIDENCE = torch.tensor([0.9, 0.99, 0.7, 0.8, 0.96, 0.97, 0.6, 0.99, 0.9])
@@ -87,3 +96,57 @@ def test_without_confident_guesses_the_loss_is_that_of_labelled_samples() -> Non
 def test_accuracies_are_those_of_the_worst_group_with_samples_and_of_all() -> None:
     correct = torch.tensor([True, True, True, False, True])
     assert accuracies(correct, torch.tensor([0, 0, 0, 2, 2])) == (0.5, 0.8)
+
+
+def fitted(method: SSA, task: Any = None, **settings: Any) -> list[Any]:
+    trainer = Draws()
+    fitting.fit(
+        PlacedTask(task or toy_task(), CPU),
+        method,
+        model=MLP(hidden=(16,)),
+        training=replace(TRAINING, **settings),
+        seed=0,
+        trainer=trainer,
+        predictor=Predictor(ON_CPU),
+    )
+    return trainer.stages
+
+
+def test_the_bias_of_a_sample_is_predicted_by_a_network_that_did_not_train_on_it() -> None:
+    task = toy_task()
+    *attributes, last = fitted(SSA(num_splits=4, attribute_epochs=9), task)
+    assert [stage.name for stage in (*attributes, last)] == [
+        *(f"attribute {k}" for k in (1, 2, 3, 4)),
+        "train",
+    ]
+    pools = torch.stack([s.batches.pool.bincount(minlength=len(task.train)) for s in attributes])
+    assert pools.sum(0).eq(3).all()
+    # each sample has the guess of the network without it
+    guesses = torch.stack([stage.objective.guess for stage in attributes])
+    by_own = guesses[pools.argmin(0), torch.arange(len(task.train))]
+    assert last.extra["pseudo"].tolist() == (task.train.y * 2 + by_own).tolist()
+    assert (by_own == task.train.bias).float().mean() > 0.95
+    assert all(s.settings.epochs == 9 for s in attributes)
+    assert last.settings.epochs == TRAINING.epochs
+
+
+def test_one_half_of_the_labelled_samples_trains_and_the_other_chooses_the_epoch() -> None:
+    task = toy_task()
+    first, second, *_ = fitted(SSA(labeled_valset_size=0.25), task)
+    learn = first.beside.batches.pool
+    assert len(learn.unique()) == len(learn) == len(task.val) * 3 // 4
+    assert learn.equal(second.beside.batches.pool)
+    assert 0 <= first.objective.score[0] <= first.objective.score[1] <= 1
+
+
+def test_a_schedule_that_follows_the_class_labels_is_not_used_for_the_bias() -> None:
+    *attributes, last = fitted(SSA(), schedule="plateau")
+    assert {stage.settings.schedule for stage in attributes} == {"constant"}
+    assert last.settings.schedule == "plateau"
+
+
+def test_a_single_labelled_sample_is_refused() -> None:
+    task = toy_task()
+    one = replace(task.val, x=task.val.x[:1], y=task.val.y[:1], bias=task.val.bias[:1])  # type: ignore[index]
+    with pytest.raises(DataError, match=r"needs 2 or more samples .* it has 1"):
+        fitted(SSA(), replace(task, val=one))
