@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Stage, Trained
+from debiasbench.core.supervision import ValUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -269,7 +270,7 @@ class Lab:
         `label`: "y", "group", "bias" (int64) or "conflict" (bool). Raises `SupervisionError` for
         labels that the method does not declare.
         """
-        labels = self._view(split).labels
+        labels = self._view(split, labels=True).labels
         if label not in labels:
             if label in NEEDED:
                 raise SupervisionError(undeclared(f"lab.labels({split!r}, {label!r})", label))
@@ -280,20 +281,25 @@ class Lab:
         """Return a CPU generator for the method, the same in every run of the same spec."""
         return generator(self.seed, "method", purpose)
 
-    def _view(self, split: str, *, fit: bool = False) -> View:
+    def _view(self, split: str, *, labels: bool = False, fit: bool = False) -> View:
+        """Return a split, to read its inputs, also its labels, or to train on it."""
         if split == "test":
             raise SupervisionError(
                 "A method cannot read the test split, which is only read after `fit`"
             )
         if split not in {"train", "val"}:
             raise OptionError(f"Unknown split {split!r}; a method may use train and val")
-        need = "fit" if fit else "select"
-        if split == "val" and self._supervision.val not in {need, "fit"}:
+        uses = get_args(ValUse)  # each includes those before it
+        need = "fit" if fit else "select" if labels else "inputs"
+        if split == "val" and uses.index(self._supervision.val) < uses.index(need):
             raise SupervisionError(
-                f"The method {'trains on' if fit else 'reads'} the validation split without "
-                f"declaring it. If it should, add val={need!r} to its Supervision(...)"
+                f"The method {_USES[need]} the validation split without declaring it. If it "
+                f"should, add val={need!r} to its Supervision(...)"
             )
         return self._views[split]
+
+
+_USES = {"inputs": "reads", "select": "reads labels of", "fit": "trains on"}
 
 
 def _with_options(model: Model, options: Mapping[str, object]) -> Model:
