@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.core.stage import Beside
 from debiasbench.core.supervision import Supervision
-from debiasbench.parts.heads import linear_beside, logits_of, set_head
+from debiasbench.parts.branches import linear_beside, logits_of
+from debiasbench.parts.heads import set_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,19 +131,15 @@ class DivDis(Method):
         others = linear_beside(
             lab.head(network), (self.heads - 1) * lab.shape.classes, lab.generator("heads")
         )
-        loss = DivDisLoss(network, others, lab.features_of, self.diversity_weight, self.reg_weight)
-        stage = lab.train(loss, beside=Beside(data="val"), name="diversify", select=False)
-        loss = stage.objective  # type: ignore[assignment]
+        start = DivDisLoss(network, others, lab.features_of, self.diversity_weight, self.reg_weight)
+        stage = lab.train(start, beside=Beside(data="val"), name="diversify", select=False)
+        loss = cast("DivDisLoss", stage.objective)
         chosen = self.choose(lab, loss)
 
         network = copy.deepcopy(loss.network)
         if chosen > 0:
-            weight, bias = (
-                None if p is None else p.view(self.heads - 1, lab.shape.classes, -1)[chosen - 1]
-                for p in (loss.others.weight, loss.others.bias)
-            )
-            assert weight is not None
-            set_head(lab.head(network), weight, None if bias is None else bias[:, 0])
+            weight, bias = (p.chunk(self.heads - 1) for p in (loss.others.weight, loss.others.bias))
+            set_head(lab.head(network), weight[chosen - 1], bias[chosen - 1])
         return network
 
     def choose(self, lab: Lab, loss: DivDisLoss) -> int:
@@ -151,7 +148,7 @@ class DivDis(Method):
         features = lab.features(loss, split)  # (N, D)
         logits = torch.cat(
             [logits_of(layer, features) for layer in (lab.head(loss.network), loss.others)], 1
-        ).unflatten(1, (self.heads, -1))  # (N, H, C)
+        ).view(len(features), self.heads, -1)  # (N, H, C)
         y = lab.labels(split)
         if self.select == "train":
             each = y[:, None].expand(-1, self.heads)

@@ -95,8 +95,8 @@ class PairedBatches:
     ) -> None:
         self.mix_ratio, self.steps = mix_ratio, steps
         self.mixed = max(1, batch_size // 2)  # pairs of samples of a step
-        self.members = {g: (group == g).nonzero()[:, 0] for g in group.unique().tolist()}
-        present = torch.tensor(list(self.members))
+        present = group.bincount().nonzero()[:, 0]  # (G,)
+        self.members = {g: (group == g).nonzero()[:, 0] for g in present.tolist()}
         within, across = (
             _sharing(present, by) for by in (present // num_biases, present % num_biases)
         )
@@ -119,8 +119,8 @@ class PairedBatches:
 
 def _sharing(groups: Tensor, by: Tensor) -> list[list[int]]:
     """Return the lists of two or more groups with equal values of `by`; both are (G,)."""
-    lists = [groups[by == value].tolist() for value in by.unique()]
-    return [one for one in lists if len(one) > 1]
+    counts = by.bincount().tolist()
+    return [groups[by == value].tolist() for value, n in enumerate(counts) if n > 1]
 
 
 def _matched(sharing: list[list[int]], steps: int, mixed: int, rng: torch.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ class PDE(Method):
         def batches(epoch: int, rng: torch.Generator) -> list[Tensor]:
             return batches_of(epoch).epoch(rng)
 
-        settings: dict[str, object] = {}
+        settings: dict[str, Any] = {}
         if self.gamma < 1 and self.warmup_epochs < epochs:
             steps = [len(batches_of(epoch)) for epoch in range(epochs)]
             end = sum(steps[: self.warmup_epochs]) / sum(steps)

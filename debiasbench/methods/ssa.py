@@ -16,8 +16,8 @@ from debiasbench.core.objective import Objective
 from debiasbench.core.stage import Beside
 from debiasbench.core.supervision import Supervision
 from debiasbench.core.weights import equal_groups
+from debiasbench.parts.branches import linear_beside, logits_of
 from debiasbench.parts.groups import GroupDROLoss
-from debiasbench.parts.heads import linear_beside, logits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,8 @@ class AttributeLoss(Objective):
         used = (confidence >= self.thresholds[batch.y * z.shape[1] + guess]).float()
         losses = F.cross_entropy(z, guess, reduction="none")
         spread = (used * losses).sum() / used.sum().clamp(min=1)
-        return F.cross_entropy(labelled, batch.beside.bias) + spread
+        supervised: Tensor = F.cross_entropy(labelled, batch.beside.bias)
+        return supervised + spread
 
 
 def balanced_thresholds(

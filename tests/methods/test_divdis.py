@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from debiasbench import Batch
+from debiasbench import Batch, Split
 from debiasbench.methods.divdis import (
     DivDis,
     DivDisLoss,
@@ -198,3 +198,21 @@ def test_the_result_is_the_network_with_the_chosen_head(
         expected = loss.eval().logits(x)[:, index]
         got = fitted.trained.objective.eval().predict(x)
     torch.testing.assert_close(got, expected)
+
+
+def test_diversity_finds_a_head_that_ignores_a_bias_which_training_never_contradicts() -> None:
+    task = toy_task()
+    aligned = task.train.y == task.train.bias
+    x, y, bias = (values[aligned] for values in (task.train.x, task.train.y, task.train.bias))  # type: ignore[index]
+    task = replace(task, train=Split(x, y, bias, num_biases=2))
+    conflict = task.conflict(task.test)
+    accuracies = []
+    for weight in (0.0, 10.0):
+        method = DivDis(heads=2, diversity_weight=weight, select="active")
+        settings = replace(TRAINING, lr=0.01, epochs=200)
+        fitted = fit_whole(task, method, model=MLP(hidden=(16, 16)), training=settings)
+        with torch.no_grad():
+            z = fitted.trained.objective.eval().predict(task.test.x.float() / 255)  # type: ignore[union-attr]
+        accuracies.append((z.argmax(1) == task.test.y)[conflict].float().mean().item())
+    assert accuracies[0] < 0.1
+    assert accuracies[1] > 0.9

@@ -77,8 +77,9 @@ VARIANTS = {
     "lisa with boxes": LISA(cut_mix=True),
     "lisa as released": LISA(epoch="smallest"),
     "pde": PDE(warmup_epochs=2, expansion_interval=1, gamma=0.5),
-    "divdis": DivDis(),
-    "divdis with queries": DivDis(heads=2, select="active"),
+    # with the weights of 10, a toy task of 60 steps is not learned
+    "divdis": DivDis(diversity_weight=1.0, reg_weight=1.0),
+    "divdis with queries": DivDis(diversity_weight=1.0, reg_weight=1.0, select="active"),
     "ssa": SSA(),
     "rest": REST(density=0.3),
     "rest random": REST(density=0.3, grow="random", distribution="uniform"),
