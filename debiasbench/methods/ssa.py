@@ -64,11 +64,17 @@ class AttributeLoss(Objective):
             for x in (batch.beside.x, batch.x)
         )
         confidence, guess = z.detach().softmax(1).max(1)  # (B,)
-        used = (confidence >= self.thresholds[batch.y * z.shape[1] + guess]).float()
+        group = pseudo_group(batch.y, guess, z.shape[1])
+        used = (confidence >= self.thresholds[group]).float()
         losses = F.cross_entropy(z, guess, reduction="none")
         spread = (used * losses).sum() / used.sum().clamp(min=1)
-        supervised: Tensor = F.cross_entropy(labelled, batch.beside.bias)
-        return supervised + spread
+        loss: Tensor = F.cross_entropy(labelled, batch.beside.bias) + spread
+        return loss
+
+
+def pseudo_group(y: Tensor, bias: Tensor, biases: int) -> Tensor:
+    """Return the group that samples would have with these bias values; all are (N,) int64."""
+    return y * biases + bias
 
 
 def balanced_thresholds(
@@ -145,7 +151,7 @@ class SSA(Method):
         for k, part in enumerate(parts):
             others = torch.cat([p for j, p in enumerate(parts) if j != k])
             bias[part] = self.guesses(lab, k, others, learn, check)[part]
-        group = y * lab.num_biases + bias  # (N,)
+        group = pseudo_group(y, bias, lab.num_biases)  # (N,)
         lab.inferred(groups=group)
 
         counts = group.bincount(minlength=lab.num_groups)
@@ -174,7 +180,7 @@ class SSA(Method):
             if score.tolist() >= loss.score.tolist():  # the later of equal epochs
                 loss.score.copy_(score)
                 loss.guess.copy_(guess)
-            group = y * biases + guess
+            group = pseudo_group(y, guess, biases)
             loss.thresholds.copy_(
                 balanced_thresholds(counts, group[others], confidence[others], self.tau_g_min)
             )
