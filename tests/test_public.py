@@ -15,8 +15,8 @@ import debiasbench
 
 PACKAGE = Path(debiasbench.__file__).parent
 
-# what a lab and a view are made of: plugins are given these and do not name them
-INTERNAL = {"Backend", "Samples"}
+# what a lab, a view and an encoder are made of: plugins are given these and do not name them
+INTERNAL = {"Backend", "NoHead", "Samples"}
 
 
 def classes_of_core() -> set[str]:

@@ -32,7 +32,7 @@ from debiasbench.core.supervision import ValUse
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from debiasbench.core.component import Component
+    from debiasbench.core.component import ComponentLike
     from debiasbench.core.head import Head
     from debiasbench.core.model import Model, Shape
     from debiasbench.core.supervision import Supervision
@@ -75,7 +75,7 @@ class Lab:
         supervision: Supervision,
         training: Training,
         seed: int,
-        components: Callable[[], Sequence[Component]] = tuple,
+        components: Callable[[], Sequence[ComponentLike]] = tuple,
     ) -> None:
         self.shape, self.num_biases, self.training, self.seed = shape, num_biases, training, seed
         self.num_groups = shape.classes * num_biases
@@ -127,7 +127,7 @@ class Lab:
         weights: Tensor | None = None,
         subset: Tensor | None = None,
         extra: Mapping[str, Tensor] | None = None,
-        components: Sequence[Component] = (),
+        components: Sequence[ComponentLike] = (),
         data: str = "train",
         select: bool = True,
         **settings: object,
