@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from debiasbench.core.component import Component
+    from debiasbench.core.component import ComponentLike
     from debiasbench.core.data import Augment
     from debiasbench.core.method import Method
     from debiasbench.core.stage import Stage, Trained, Trainer
@@ -374,7 +374,7 @@ def _fitted(
     model: Model,
     training: Training,
     global_seed: int = 0,
-    components: Callable[[], Sequence[Component]] = tuple,
+    components: Callable[[], Sequence[ComponentLike]] = tuple,
     graph: Callable[[], Graph] | None = None,
     watching: _Watching | None = None,
 ) -> Fitted:

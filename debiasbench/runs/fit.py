@@ -35,7 +35,7 @@ from debiasbench.training.predict import check_logits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from debiasbench.core.component import Component
+    from debiasbench.core.component import ComponentLike
     from debiasbench.core.head import Head, NoHead
     from debiasbench.core.inferred import Inferred
     from debiasbench.core.method import Method
@@ -77,7 +77,7 @@ def fit(
     seed: int,
     trainer: Trainer,
     predictor: Predictor,
-    components: Callable[[], Sequence[Component]] = tuple,
+    components: Callable[[], Sequence[ComponentLike]] = tuple,
     owner: str = "the method",
 ) -> Fitted:
     """Let a method train on a task.
