@@ -135,24 +135,26 @@ def _check_entry(entry: Entry[Any], registry: Registry[Any]) -> None:
 def check_method(method: Method) -> None:
     """Check a method by training it eight times on toy tasks, which takes a few seconds.
 
-    The method must learn. Equal seeds must give equal weights, also with other states of the
-    global generators. Labels that the method does not declare must not change the result. It must
+    The method must learn. Equal seeds must give equal weights, and inferences, also with other
+    states of the global generators. Labels that the method does not declare must not change them.
+    It must
     work with batches of one sample, with an absent group, and with a sparse component.
 
     Warns if a GPU could not replay the training steps, which makes them slower, and says why.
     """
     task = toy_task()
-    first = _fit(method, task)
+    fitted = _fitted(method, task)
+    first = fitted.trained
     _check_learns(first, task)
     _check_same(
-        first,
-        _fit(method, task, global_seed=1),
+        fitted,
+        _fitted(method, task, global_seed=1),
         "Equal seeds gave different weights: draw random numbers from lab.generator(...), or from "
         "the global generators of torch, NumPy and Python, which are seeded in `fit`",
     )
     _check_same(
-        first,
-        _fit(method, _without_undeclared_labels(method, task)),
+        fitted,
+        _fitted(method, _without_undeclared_labels(method, task)),
         "Labels that the method does not declare changed the result. It declares "
         f"{method.supervision}",
     )
@@ -430,9 +432,15 @@ def _check_learns(trained: Trained, task: Task) -> None:
     )
 
 
-def _check_same(first: Trained, second: Trained, message: str) -> None:
-    for name, value in _weights(first).items():
-        assert torch.equal(value, _weights(second)[name]), f"{message} (first difference: {name})"
+def _check_same(first: Fitted, second: Fitted, message: str) -> None:
+    """Compare the weights, and what was given to `lab.inferred`."""
+    for name, value in _weights(first.trained).items():
+        other = _weights(second.trained)[name]
+        assert torch.equal(value, other), f"{message} (first difference: {name})"
+    mine, others = ({} if f.inferred is None else f.inferred.columns for f in (first, second))
+    for name in sorted(mine.keys() | others.keys()):
+        same = name in mine and name in others and torch.equal(mine[name], others[name])
+        assert same, f"{message} (first difference: {name} of lab.inferred)"
 
 
 def _check_finite(trained: Trained, condition: str) -> None:

@@ -105,9 +105,19 @@ class Peeks(Method):
         return lab.train(lab.model(), name="train", lr=0.01 + share)
 
 
+@dataclass(frozen=True)
+class InfersNoise(Method):
+    """Infers something else each time."""
+
+    def fit(self, lab: Any) -> Any:
+        lab.inferred(scores=torch.from_numpy(np.random.default_rng().random(len(lab.labels()))))
+        return lab.train(lab.model(), name="train")
+
+
 @pytest.mark.parametrize(
     ("method", "complaint"),
     [
+        (InfersNoise(), r"lab\.generator.*first difference: scores of lab\.inferred"),
         (Untrained(), "accuracy on aligned toy samples"),
         (Unseeded(), r"draw random numbers from lab\.generator"),
         (OwnLoop(), "was trained without the sparse component"),
