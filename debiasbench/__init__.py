@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from debiasbench.core.data import Split as Split
     from debiasbench.core.data import Task as Task
     from debiasbench.core.download import Download as Download
-    from debiasbench.core.head import FeaturesOf as FeaturesOf
+    from debiasbench.core.features import FeaturesOf as FeaturesOf
     from debiasbench.core.hooks import Register as Register
     from debiasbench.core.hooks import hookimpl as hookimpl
     from debiasbench.core.inputs import Inputs as Inputs
@@ -65,7 +65,7 @@ _NAMES = {
     "core.component": ["Component", "ComponentLike"],
     "core.data": ["Batch", "Dataset", "Split", "Task"],
     "core.download": ["Download"],
-    "core.head": ["FeaturesOf"],
+    "core.features": ["FeaturesOf"],
     "core.hooks": ["Register", "hookimpl"],
     "core.inputs": ["Inputs"],
     "core.lab": ["Lab"],
