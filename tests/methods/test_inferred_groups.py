@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from debiasbench import Batch, Method, Supervision, Task
+from debiasbench import Batch, Method, Task
 from debiasbench.core.stage import Stage, Trained
 from debiasbench.methods.eiil import EIIL, environments
 from debiasbench.methods.george import GEORGE, hardness
@@ -140,7 +141,7 @@ def stages_of(method: Method, task: Task | None = None) -> list[Stage]:
         PlacedTask(task or toy_task(), CPU),
         method,
         model=MLP(hidden=(16,)),
-        training=TRAINING,
+        training=replace(TRAINING, epochs=2),
         seed=0,
         trainer=trainer,
         predictor=Predictor(ON_CPU),
@@ -259,7 +260,9 @@ def test_silhouettes_of_many_samples_are_those_of_a_seeded_part() -> None:
     assert (np.isnan(some) == np.isnan(other)).all()
     assert (np.isnan(some) != np.isnan(silhouettes(x, clusters, seed=1, limit=100))).any()
     whole = silhouette(x, clusters, mean="clusters", seed=0)
-    assert silhouette(x, clusters, mean="clusters", seed=0, limit=100) == pytest.approx(whole, abs=0.02)
+    assert silhouette(x, clusters, mean="clusters", seed=0, limit=100) == pytest.approx(
+        whole, abs=0.02
+    )
 
 
 @pytest.mark.parametrize("kind", ["kmeans", "gmm"])
@@ -363,9 +366,3 @@ def test_eiil_crosses_environments_with_classes_when_asked() -> None:
     crossed = stages_of(EIIL(inference_steps=50, groups="class-environment"))[-1].extra["pseudo"]
     assert set(plain.tolist()) == {0, 1}
     assert crossed.equal(2 * toy_task().train.y + plain)
-
-
-def test_george_reads_validation_inputs_only_to_judge_parts_of_clusters() -> None:
-    assert GEORGE(overcluster=True).supervision == Supervision(val="inputs")
-    assert GEORGE(overcluster=True, min_val=0).supervision == Supervision()
-    assert GEORGE().supervision == Supervision()
