@@ -23,6 +23,7 @@ from debiasbench.core.batches import Batches, OwnBatches
 from debiasbench.core.coverage import check_reads_whole
 from debiasbench.core.data import NEEDED, undeclared
 from debiasbench.core.head import FeaturesOf, NoHead, check_head, find_head, fresh, put
+from debiasbench.core.inferred import checked as checked_inferences
 from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.settings import Training
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from debiasbench.core.batches import BatchFunction
     from debiasbench.core.component import Component
     from debiasbench.core.head import Head
+    from debiasbench.core.inferred import Inferred
     from debiasbench.core.model import Model, Shape
     from debiasbench.core.stage import Beside, EachEpoch, OptimizerState
     from debiasbench.core.supervision import Supervision
@@ -55,6 +57,9 @@ class Backend(Protocol):
 
     def features(self, objective: Objective, head: Head | NoHead, view: View) -> Tensor:
         """Return the head's inputs (N, D) for a view."""
+
+    def keep(self, inferred: Inferred) -> None:
+        """Keep what the method inferred of the training samples, beside the predictions."""
 
 
 class Lab:
@@ -85,6 +90,7 @@ class Lab:
         self._networks = self._heads = 0
         self._stages: list[str] = []
         self._busy = False  # whether a stage is being trained
+        self._has_inferred = False
 
     def model(self, **options: object) -> nn.Module:
         """Return an initialised network.
@@ -320,6 +326,33 @@ class Lab:
                 raise SupervisionError(undeclared(f"lab.labels({split!r}, {label!r})", label))
             raise OptionError(f"Unknown label {label!r}; labels are y, {', '.join(NEEDED)}")
         return labels[label].to("cpu", copy=True)  # a method may change the tensor it gets
+
+    def inferred(
+        self,
+        groups: Tensor | None = None,
+        conflict: Tensor | None = None,
+        scores: Tensor | None = None,
+    ) -> None:
+        """Declare what the method inferred of the training samples, at most once in a run.
+
+        It is stored beside the predictions, and `debiasbench leaderboard --panel groups` compares
+        it with the true groups. No method sees this comparison, and nothing else depends on it.
+        Give one of the three or several:
+
+        `groups`: (N,) int64 pseudo-groups, from 0; they are judged within each class.
+        `conflict`: (N,) bool, the samples that the method takes for bias-conflicting.
+        `scores`: (N,) float, larger for samples that rather conflict, such as weights or losses;
+        not NaN.
+        """
+        if self._has_inferred:
+            raise OptionError(
+                "lab.inferred was called twice: call it once, with everything that was inferred"
+            )
+        inferred = checked_inferences(
+            len(self._views["train"]), groups=groups, conflict=conflict, scores=scores
+        )
+        self._has_inferred = True
+        self._backend.keep(inferred)
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return a CPU generator for the method, the same in every run of the same spec."""

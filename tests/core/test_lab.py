@@ -265,6 +265,52 @@ def test_a_method_that_runs_out_of_memory_says_so() -> None:
         run(method(allocate))
 
 
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        ({}, "given nothing"),
+        ({"groups": torch.zeros(3, dtype=torch.long)}, r"groups must be \(160,\).*not \(3,\)"),
+        ({"groups": torch.zeros(160)}, "groups must be whole numbers .* not float32"),
+        ({"groups": torch.zeros(160, dtype=torch.bool)}, "groups must be whole .* not bool"),
+        ({"groups": torch.arange(160) - 1}, "groups has the value -1: number"),
+        ({"conflict": torch.zeros(160)}, "conflict must be bool, not float32"),
+        ({"conflict": torch.zeros(160, 1, dtype=torch.bool)}, r"conflict .* not \(160, 1\)"),
+        ({"scores": torch.zeros(160, dtype=torch.long)}, "scores must be floating.* not int64"),
+        ({"scores": torch.full((160,), float("nan"))}, "scores has 160 NaN of 160 values"),
+    ],
+)
+def test_inferences_that_cannot_be_judged_are_refused(call: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(OptionError, match=complaint):
+        run(method(lambda lab: lab.inferred(**call)))
+
+
+def test_inferences_are_kept_as_they_were_when_declared() -> None:
+    groups, scores = torch.arange(160) % 3, torch.linspace(-1, 1, 160).double()
+
+    def infer(lab: Any) -> None:
+        given = groups.clone()
+        lab.inferred(given, scores=scores)
+        given[:] = 7
+
+    kept = fit_whole(toy_task(), method(infer), model=MLP(), training=FAST).inferred
+    assert kept is not None
+    assert kept.conflict is None
+    assert torch.equal(kept.columns["groups"], groups)
+    assert torch.equal(kept.columns["scores"], scores.float())
+    assert set(kept.columns) == {"groups", "scores"}
+    nothing = fit_whole(toy_task(), method(lambda lab: None), model=MLP(), training=FAST)
+    assert nothing.inferred is None
+
+
+def test_inferences_are_declared_once() -> None:
+    def twice(lab: Any) -> None:
+        for _ in range(2):
+            lab.inferred(conflict=torch.zeros(160, dtype=torch.bool))
+
+    with pytest.raises(OptionError, match=r"lab\.inferred was called twice"):
+        run(method(twice))
+
+
 def test_two_stages_of_one_name_are_refused() -> None:
     def twice(lab: Any) -> Any:
         lab.train(lab.model(), name="x")
