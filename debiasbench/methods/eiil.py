@@ -49,6 +49,7 @@ class EIIL(Method):
         environment = environments(d, start, self.inference_lr, self.inference_steps)
         crossed = self.groups == "class-environment"
         groups = 2 * y + environment if crossed else environment  # (N,)
+        lab.inferred(groups=groups)
         counts = groups.bincount(minlength=2 * lab.shape.classes if crossed else 2)
         return lab.train(
             GroupDROLoss(lab.model(), counts, self.step_size, self.adjustment, by="pseudo"),
@@ -64,11 +65,11 @@ def environments(d: Tensor, start: Tensor, lr: float, steps: int) -> Tensor:
     They maximise (a^2 + b^2) / 2, where a and b are the means over all samples of sigmoid(w) d and
     of (1 - sigmoid(w)) d. `d`: (N,) slopes, see `parts.slopes`. `start`: w (N,) at the beginning.
     """
-    n, w = len(d), start.clone()
-    adam = torch.optim.Adam([w], lr=lr)
+    w, share, mean = start.clone(), d / len(d), d.mean()
+    adam = torch.optim.Adam([w], lr=lr, fused=True)
     for _ in range(steps):
         soft = w.sigmoid()
-        a, b = (soft * d).mean(), ((1 - soft) * d).mean()
-        w.grad = -(a - b) * soft * (1 - soft) * d / n
+        gap = 2 * soft.dot(share) - mean  # a - b
+        w.grad = soft * (1 - soft) * share * -gap
         adam.step()
     return (w.sigmoid() <= 0.5).long()

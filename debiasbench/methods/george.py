@@ -85,6 +85,7 @@ class GEORGE(Method):
             lab.head(start)  # raises before the training if there is no linear head
         base = lab.train(start, name="erm", select=False)
         groups = self._subclasses(lab, base)  # (N,)
+        lab.inferred(groups=groups)
         loss = GroupDROLoss(
             lab.model(), groups.bincount(), self.step_size, self.adjustment, by="pseudo"
         )

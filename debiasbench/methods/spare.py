@@ -64,6 +64,7 @@ class SPARE(Method):
             groups[members] = count + clusters
             count += int(clusters.max()) + 1
             weights[members] = cluster_weights(clusters, power)
+        lab.inferred(groups=groups, scores=weights)
         return lab.train(lab.model(), weights=weights, name="train")
 
     def _clusters(self, p: Floats, seed: int) -> tuple[Tensor, float]:
