@@ -91,8 +91,8 @@ def fit(
         raise PluginError(f"{owner}: supervision is {supervision!r}, must be a Supervision(...)")
     views = {"train": placed.view("train", supervision.train)}
     if supervision.val != "none":
-        views["val"] = placed.view("val", "groups")
-    ledger = Ledger(with_checkpoints=supervision.val != "none")
+        views["val"] = placed.view("val", "groups" if supervision.sees_val_labels else None)
+    ledger = Ledger(with_checkpoints=supervision.sees_val_labels)
     backend = _backend(trainer, predictor, placed, ledger)
     lab = Lab(
         backend=backend,

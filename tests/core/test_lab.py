@@ -97,9 +97,11 @@ def test_labels_are_exactly_those_declared(declared: Any, shown: set[str]) -> No
     ("use", "declared", "missing"),
     [
         (lambda lab: lab.labels("val"), "none", "select"),
-        (lambda lab: lab.predict(lab.model(), "val"), "none", "select"),
-        (lambda lab: lab.features(lab.model(), "val"), "none", "select"),
+        (lambda lab: lab.labels("val"), "inputs", "select"),
+        (lambda lab: lab.predict(lab.model(), "val"), "none", "inputs"),
+        (lambda lab: lab.features(lab.model(), "val"), "none", "inputs"),
         (lambda lab: lab.train(lab.model(), data="val", name="x"), "none", "fit"),
+        (lambda lab: lab.train(lab.model(), data="val", name="x"), "inputs", "fit"),
         (lambda lab: lab.train(lab.model(), data="val", name="x"), "select", "fit"),
     ],
 )
@@ -108,6 +110,16 @@ def test_validation_is_out_of_reach_without_the_declaration(
 ) -> None:
     with pytest.raises(SupervisionError, match=rf"add val='{missing}'"):
         run(method(use, Supervision(val=declared)))
+
+
+def test_inputs_of_validation_can_be_used_without_any_label() -> None:
+    def use(lab: Any) -> None:
+        network = lab.model()
+        assert lab.predict(network, "val").shape == (40, 2)
+        assert lab.features(network, "val").shape == (40, 16)
+        assert lab._views["val"].labels == {}
+
+    run(method(use, Supervision(val="inputs")))
 
 
 def test_validation_can_be_read_and_trained_on_as_declared() -> None:
