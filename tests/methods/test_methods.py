@@ -24,8 +24,10 @@ from debiasbench.methods import dfr
 from debiasbench.methods.balanced_softmax import BalancedSoftmax
 from debiasbench.methods.dfr import DFR
 from debiasbench.methods.divdis import DivDis
+from debiasbench.methods.eiil import EIIL
 from debiasbench.methods.erm import ERM
 from debiasbench.methods.focal import Focal
+from debiasbench.methods.george import GEORGE
 from debiasbench.methods.groupdro import GroupDRO
 from debiasbench.methods.jtt import JTT, RunningMistakes
 from debiasbench.methods.lff import LfF, LfFLoss
@@ -36,6 +38,7 @@ from debiasbench.methods.rest import REST
 from debiasbench.methods.reweight import Reweight
 from debiasbench.methods.rwg import RWG
 from debiasbench.methods.rwy import RWY
+from debiasbench.methods.spare import SPARE
 from debiasbench.methods.ssa import SSA
 from debiasbench.methods.subg import SUBG
 from debiasbench.methods.suby import SUBY
@@ -73,6 +76,15 @@ VARIANTS = {
     "focal": Focal(),
     "balanced-softmax": BalancedSoftmax(),
     "mixup": Mixup(),
+    "spare": SPARE(max_clusters=4),
+    "spare untrained": SPARE(infer_num_epochs=0, num_clusters=2),
+    "eiil": EIIL(inference_steps=200),
+    "eiil by class": EIIL(inference_steps=200, groups="class-environment"),
+    "george": GEORGE(max_k=3),
+    "george of components": GEORGE(reduction="pca", clustering="kmeans", k=2, center=True),
+    "george overclustered": GEORGE(
+        reduction="none", clustering="kmeans", max_k=3, overcluster=True, min_val=1
+    ),
     "lisa": LISA(),
     "lisa with boxes": LISA(cut_mix=True),
     "lisa as released": LISA(epoch="smallest"),
@@ -122,6 +134,11 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (DivDis(select="random"), ("none", "select")),
         (SSA(), ("none", "fit")),
         (LfF(), ("none", "none")),
+        (SPARE(), ("none", "none")),
+        (EIIL(), ("none", "none")),
+        (GEORGE(), ("none", "none")),
+        (GEORGE(overcluster=True), ("none", "inputs")),
+        (GEORGE(overcluster=True, min_val=0), ("none", "none")),
         (DFR(), ("none", "fit")),
         (REST(), ("conflict", "none")),
         (REST(reweight=False), ("none", "none")),
