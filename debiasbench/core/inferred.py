@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +48,7 @@ def checked(
         raise OptionError(
             f"groups has the value {int(pseudo.min())}: number the pseudo-groups from 0"
         )
-    if pseudo is not None and (different := len(set(pseudo.tolist()))) > MOST_GROUPS:
+    if pseudo is not None and (different := len(np.unique(pseudo.numpy()))) > MOST_GROUPS:
         raise OptionError(
             f"groups has {different:,} different pseudo-groups, at most {MOST_GROUPS:,} are "
             "compared with the truth: give small ones a number in common"

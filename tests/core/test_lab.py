@@ -297,6 +297,16 @@ def test_inferences_that_cannot_be_judged_are_refused(call: dict[str, Any], comp
         run(method(lambda lab: lab.inferred(**call)))
 
 
+def test_more_pseudo_groups_than_a_record_holds_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("debiasbench.core.inferred.MOST_GROUPS", 3)
+    kept = method(lambda lab: lab.inferred(torch.arange(160) % 3))
+    assert fit_whole(toy_task(), kept, model=MLP(), training=FAST).inferred is not None
+    with pytest.raises(OptionError, match="groups has 4 different pseudo-groups, at most 3"):
+        run(method(lambda lab: lab.inferred(torch.arange(160) % 4)))
+
+
 def test_inferences_are_kept_as_they_were_when_declared() -> None:
     groups, scores = torch.arange(160) % 3, torch.linspace(-1, 1, 160).double()
 
