@@ -108,7 +108,7 @@ class LDAM(Method):
         nn.init.uniform_(layer.weight, -1, 1, generator=lab.generator("head"))
         with torch.no_grad():
             layer.weight.copy_(F.normalize(layer.weight, dim=1))
-        lab.replace_head(network, layer.to(head.weight.device))
+        lab.replace_head(network, layer)
         counts = lab.labels().bincount(minlength=lab.shape.classes)
         loss = LDAMLoss(
             network, counts, max_m=self.max_m, scale=self.s, beta=self.beta, defer=self.defer

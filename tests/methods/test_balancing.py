@@ -5,20 +5,42 @@ The numbers of losses and weights were computed with the authors' own functions.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from debiasbench import Batch, Objective, equal_subset
+from debiasbench import (
+    Batch,
+    Method,
+    Model,
+    Objective,
+    Shape,
+    Stage,
+    Trained,
+    equal_groups,
+    equal_subset,
+)
+from debiasbench.common.errors import OptionError
 from debiasbench.methods.balanced_softmax import BalancedSoftmaxLoss
+from debiasbench.methods.crt import CRT
 from debiasbench.methods.cvar import CVaRLoss, soft_weights
 from debiasbench.methods.focal import FocalLoss
-from debiasbench.methods.ldam import CosineHead, LDAMLoss
+from debiasbench.methods.ldam import LDAM, CosineHead, LDAMLoss
 from debiasbench.methods.mixup import MixupLoss
 from debiasbench.methods.reweight import WeightedCrossEntropy
+from debiasbench.models.cnn import CNN
+from debiasbench.models.mlp import MLP
 from debiasbench.parts.balancing import group_weights
+from debiasbench.runs import fit as fitting
+from debiasbench.testing import TRAINING, toy_task
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.predict import Predictor
+from debiasbench.training.trainer import Sequential
+from tests.training.stages import CPU, ON_CPU
 
 Z = torch.tensor([[2.0, 0, 0], [0, 1, 0]])
 Y = torch.tensor([0, 2])
@@ -272,3 +294,72 @@ def test_cvar_subtracts_the_divergence_of_its_weights_and_does_not_differentiate
 @pytest.mark.parametrize("reg", [0.0, 0.5])
 def test_cvar_of_one_sample_is_its_loss(reg: float) -> None:
     assert CVaRLoss(Given(), 0.1, reg)(losing(3.0)).item() == close(3)
+
+
+class Kept(Sequential):
+    """Trains as usual, and keeps each stage with the weights that it began from."""
+
+    def __init__(self) -> None:
+        super().__init__(ON_CPU, Predictor(ON_CPU))
+        self.stages: list[tuple[Stage, dict[str, Tensor], Trained]] = []
+
+    def train(self, stages: Sequence[Stage]) -> list[Trained]:
+        (stage,) = stages
+        start = copy.deepcopy(stage.objective.network.state_dict())
+        (trained,) = super().train(stages)
+        self.stages.append((stage, start, trained))
+        return [trained]
+
+
+def kept(method: Method, network: Model) -> list[tuple[Stage, dict[str, Tensor], Trained]]:
+    trainer = Kept()
+    fitting.fit(
+        PlacedTask(toy_task(), CPU),
+        method,
+        model=network,
+        training=TRAINING,
+        seed=0,
+        trainer=trainer,
+        predictor=Predictor(ON_CPU),
+    )
+    return trainer.stages
+
+
+def test_crt_trains_a_new_last_layer_on_balanced_groups_and_nothing_else() -> None:
+    (_, _, first), (stage, start, second) = kept(CRT(retrain_epochs=2), CNN())
+    before, after = (t.objective.network.state_dict() for t in (first, second))
+    assert any("running_mean" in name for name in before)  # BatchNorm must keep its statistics
+    changed = {name for name, value in before.items() if not value.equal(after[name])}
+    head = [name for name in before if start[name].shape[:1] == (2,)]
+    assert changed == {name for name in start if not start[name].equal(before[name])} == set(head)
+    assert not start[head[0]].equal(after[head[0]])
+    assert stage.settings.epochs == 2
+    group = toy_task().train.group
+    assert stage.batches.weights is not None
+    assert stage.batches.weights.tolist() == equal_groups(group).tolist()
+
+
+def test_crt_by_class_draws_classes_equally_often_for_as_many_epochs_as_before() -> None:
+    (_, _, _), (stage, _, _) = kept(CRT(by="class"), MLP(hidden=(8,)))
+    assert stage.settings.epochs == TRAINING.epochs
+    assert stage.batches.weights is not None
+    assert stage.batches.weights.tolist() == equal_groups(toy_task().train.y).tolist()
+
+
+def test_ldam_begins_from_unit_vectors_that_depend_on_the_seed() -> None:
+    ((stage, start, _),) = kept(LDAM(), MLP(hidden=(8,)))
+    head = stage.objective.network[-1]  # type: ignore[index]
+    assert isinstance(head, CosineHead)
+    (weight,) = (value for value in start.values() if value.shape == (2, 8))
+    assert weight.norm(dim=1).tolist() == close([1, 1])
+
+
+def test_ldam_refuses_a_last_layer_that_it_cannot_replace() -> None:
+    class Convolutional(Model):
+        """Classifies by a 1x1 convolution."""
+
+        def build(self, shape: Shape) -> nn.Module:
+            return nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    with pytest.raises(OptionError, match=r"method ldam .* this is an? Conv2d\. Use another"):
+        kept(LDAM(), Convolutional())
