@@ -64,7 +64,7 @@ def soft_weights(v: Tensor, alpha: float, reg: float) -> Tensor:
     total = z.expand(len(v), -1).where(others, -torch.inf).logsumexp(1)  # (k,)
     left = 1 - rank * bound  # (k,)
     fits = left * (z - total).exp() <= bound * (1 + 1e-6)  # (k,)
-    k = rank.where(fits, len(v) - 1).min()
+    k = rank.where(fits, len(v) - 1).min().view(1)  # an index of shape () would be read back
     return torch.where(rank < k, bound, left[k] * (z - total[k]).exp())
 
 

@@ -52,9 +52,7 @@ def test_the_slope_is_the_derivative_of_the_loss_of_scaled_logits() -> None:
 def penalty_of(kind: Penalty, z: Tensor, y: Tensor = Y, bias: tuple[int, ...] = (0,) * 4) -> Tensor:
     """The penalty alone, which the loss of a weight of 1 adds to the risk."""
     loss = IRMLoss(Given(), max(bias) + 1, 1.0, 0.0, kind)
-    return loss._mean(
-        loss._penalties(slopes(z, y), torch.tensor(bias)), batch(z, y, list(bias))
-    )
+    return loss._mean(loss._penalties(slopes(z, y), torch.tensor(bias)), batch(z, y, list(bias)))
 
 
 def test_the_squared_slope_is_that_of_the_authors() -> None:
