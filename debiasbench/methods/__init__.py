@@ -27,3 +27,6 @@ def debiasbench_register_methods(register: Register) -> None:
     register("irm", "debiasbench.methods.irm:IRM")
     register("coral", "debiasbench.methods.coral:CORAL")
     register("mmd", "debiasbench.methods.mmd:MMD")
+    register("spare", "debiasbench.methods.spare:SPARE")
+    register("eiil", "debiasbench.methods.eiil:EIIL")
+    register("george", "debiasbench.methods.george:GEORGE")

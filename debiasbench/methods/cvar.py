@@ -39,7 +39,8 @@ class CVaRLoss(Objective):
         if self.reg == 0:
             return (v * worst_weights(v, self.alpha)).sum()
         p = soft_weights(v.detach(), self.alpha, self.reg)
-        return (v * p).sum() - self.reg * torch.special.xlogy(p, len(p) * p).sum()
+        divergence: Tensor = torch.special.xlogy(p, len(p) * p).sum()
+        return (v * p).sum() - self.reg * divergence
 
 
 def worst_weights(v: Tensor, alpha: float) -> Tensor:

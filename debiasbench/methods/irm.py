@@ -60,11 +60,11 @@ class IRMLoss(Objective):
     def _penalties(self, slope: Tensor, environment: Tensor) -> Tensor:
         """Return (E,) penalties of slopes (B,)."""
         if self.penalty == "square":
-            return _means(slope, environment, self.environments) ** 2
+            return _means(slope, environment, self.environments).square()
         earlier = (environment == environment[:, None]).tril(-1).sum(1)  # (B,) samples before
         half = 2 * environment + earlier % 2
-        first, second = _means(slope, half, 2 * self.environments).view(-1, 2).T
-        return first * second
+        of_halves = _means(slope, half, 2 * self.environments).view(-1, 2)  # (E, 2)
+        return of_halves[:, 0] * of_halves[:, 1]
 
     def _mean(self, values: Tensor, batch: Batch) -> Tensor:
         """Return the mean of values (E,) over the environments in a batch."""

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from debiasbench.core.data import Batch
+    from debiasbench.core.inputs import Inputs
 
-    FeaturesOf = Callable[[nn.Module, object], tuple[Tensor, Tensor]]
+    FeaturesOf = Callable[[nn.Module, Inputs], tuple[Tensor, Tensor]]
     Distance = Callable[[Tensor, Tensor, int], Tensor]
 
 SCALES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)  # of the kernels of MMD in DomainBed
