@@ -22,6 +22,9 @@ from debiasbench.core.stage import Stage, Trained
 from debiasbench.core.weights import published_weight
 from debiasbench.methods import dfr
 from debiasbench.methods.balanced_softmax import BalancedSoftmax
+from debiasbench.methods.coral import CORAL
+from debiasbench.methods.crt import CRT
+from debiasbench.methods.cvar import CVaRDRO
 from debiasbench.methods.dfr import DFR
 from debiasbench.methods.divdis import DivDis
 from debiasbench.methods.eiil import EIIL
@@ -29,10 +32,13 @@ from debiasbench.methods.erm import ERM
 from debiasbench.methods.focal import Focal
 from debiasbench.methods.george import GEORGE
 from debiasbench.methods.groupdro import GroupDRO
+from debiasbench.methods.irm import IRM
 from debiasbench.methods.jtt import JTT, RunningMistakes
+from debiasbench.methods.ldam import LDAM
 from debiasbench.methods.lff import LfF, LfFLoss
 from debiasbench.methods.lisa import LISA
 from debiasbench.methods.mixup import Mixup
+from debiasbench.methods.mmd import MMD
 from debiasbench.methods.pde import PDE
 from debiasbench.methods.rest import REST
 from debiasbench.methods.reweight import Reweight
@@ -76,6 +82,15 @@ VARIANTS = {
     "focal": Focal(),
     "balanced-softmax": BalancedSoftmax(),
     "mixup": Mixup(),
+    "ldam": LDAM(),
+    "crt": CRT(),
+    "crt by class": CRT(by="class", retrain_epochs=2),
+    "cvar": CVaRDRO(alpha=0.5),
+    "cvar with a penalty": CVaRDRO(alpha=0.5, reg=0.5),
+    "irm": IRM(penalty_weight=1.0),
+    "irm halves": IRM(penalty_weight=1.0, penalty="halves", sampling="uniform"),
+    "coral": CORAL(),
+    "mmd": MMD(gamma=0.1),
     "spare": SPARE(max_clusters=4),
     "spare untrained": SPARE(infer_num_epochs=0, num_clusters=2),
     "eiil": EIIL(inference_steps=200),
@@ -133,6 +148,13 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (DivDis(select="active"), ("none", "select")),
         (DivDis(select="random"), ("none", "select")),
         (SSA(), ("none", "fit")),
+        (LDAM(), ("none", "none")),
+        (CRT(), ("groups", "none")),
+        (CRT(by="class"), ("none", "none")),
+        (CVaRDRO(), ("none", "none")),
+        (IRM(), ("groups", "none")),
+        (CORAL(), ("groups", "none")),
+        (MMD(), ("groups", "none")),
         (LfF(), ("none", "none")),
         (SPARE(), ("none", "none")),
         (EIIL(), ("none", "none")),
