@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +22,20 @@ from debiasbench.common.randomness import derive, generator, seeded
 from debiasbench.core.batches import Batches, OwnBatches
 from debiasbench.core.coverage import check_reads_whole
 from debiasbench.core.data import NEEDED, undeclared
-from debiasbench.core.head import FeaturesOf, NoHead, check_head, find_head, fresh, put
+from debiasbench.core.features import FeaturesOf, find_head
+from debiasbench.core.head import NoHead, check_head, fresh, put
 from debiasbench.core.inferred import checked as checked_inferences
 from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import EpochChange, Stage, Stream, Trained
+from debiasbench.core.supervision import ValUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from debiasbench.core.batches import BatchFunction
-    from debiasbench.core.component import Component
+    from debiasbench.core.component import ComponentLike
     from debiasbench.core.head import Head
     from debiasbench.core.inferred import Inferred
     from debiasbench.core.model import Model, Shape
@@ -81,7 +83,7 @@ class Lab:
         supervision: Supervision,
         training: Training,
         seed: int,
-        components: Callable[[], Sequence[Component]] = tuple,
+        components: Callable[[], Sequence[ComponentLike]] = tuple,
     ) -> None:
         self.shape, self.num_biases, self.training, self.seed = shape, num_biases, training, seed
         self.num_groups = shape.classes * num_biases
@@ -137,7 +139,7 @@ class Lab:
         batches: BatchFunction | None = None,
         beside: Beside | None = None,
         extra: Mapping[str, Tensor] | None = None,
-        components: Sequence[Component] = (),
+        components: Sequence[ComponentLike] = (),
         data: str = "train",
         select: bool = True,
         each_epoch: EachEpoch | None = None,
@@ -320,7 +322,7 @@ class Lab:
         `label`: "y", "group", "bias" (int64) or "conflict" (bool). Raises `SupervisionError` for
         labels that the method does not declare.
         """
-        labels = self._view(split).labels
+        labels = self._view(split, labels=True).labels
         if label not in labels:
             if label in NEEDED:
                 raise SupervisionError(undeclared(f"lab.labels({split!r}, {label!r})", label))
@@ -358,20 +360,25 @@ class Lab:
         """Return a CPU generator for the method, the same in every run of the same spec."""
         return generator(self.seed, "method", purpose)
 
-    def _view(self, split: str, *, fit: bool = False) -> View:
+    def _view(self, split: str, *, labels: bool = False, fit: bool = False) -> View:
+        """Return a split, to read its inputs, also its labels, or to train on it."""
         if split == "test":
             raise SupervisionError(
                 "A method cannot read the test split, which is only read after `fit`"
             )
         if split not in {"train", "val"}:
             raise OptionError(f"Unknown split {split!r}; a method may use train and val")
-        need = "fit" if fit else "select"
-        if split == "val" and self._supervision.val not in {need, "fit"}:
+        uses = get_args(ValUse)  # each includes those before it
+        need = "fit" if fit else "select" if labels else "inputs"
+        if split == "val" and uses.index(self._supervision.val) < uses.index(need):
             raise SupervisionError(
-                f"The method {'trains on' if fit else 'reads'} the validation split without "
-                f"declaring it. If it should, add val={need!r} to its Supervision(...)"
+                f"The method {_USES[need]} the validation split without declaring it. If it "
+                f"should, add val={need!r} to its Supervision(...)"
             )
         return self._views[split]
+
+
+_USES = {"inputs": "reads", "select": "reads labels of", "fit": "trains on"}
 
 
 def _with_options(model: Model, options: Mapping[str, object]) -> Model:

@@ -24,3 +24,6 @@ def debiasbench_register_methods(register: Register) -> None:
     register("disent", "debiasbench.methods.disent:DisEnt")
     register("lc", "debiasbench.methods.lc:LC")
     register("denetdm", "debiasbench.methods.denetdm:DeNetDM")
+    register("spare", "debiasbench.methods.spare:SPARE")
+    register("eiil", "debiasbench.methods.eiil:EIIL")
+    register("george", "debiasbench.methods.george:GEORGE")

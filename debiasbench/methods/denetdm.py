@@ -17,6 +17,7 @@ from debiasbench.core.objective import Objective
 
 if TYPE_CHECKING:
     from debiasbench.core.data import Batch
+    from debiasbench.core.features import FeaturesOf
     from debiasbench.core.inputs import Inputs
     from debiasbench.core.lab import Lab
     from debiasbench.core.stage import Trained
@@ -38,26 +39,33 @@ class Branches(nn.Module):
 class DeNetDMLoss(Objective):
     """Cross-entropy beside the deep branch, and distillation from the shallow one.
 
-    `network`: the new branch and its classifier, in sequence. `first`: the frozen network of the
-    first stage, which the trainer keeps in evaluation mode.
+    `classifier`: the last layer of `network`, which has the shape of that of the branches. `first`:
+    the frozen branches, which the trainer keeps in evaluation mode.
     """
 
     additive: ClassVar[bool] = True
     capturable: ClassVar[bool | None] = True
 
-    def __init__(self, network: nn.Sequential, first: Branches, options: DeNetDM) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        classifier: nn.Module,
+        first: Branches,
+        features_of: FeaturesOf,
+        options: DeNetDM,
+    ) -> None:
         super().__init__(network)
-        self.first, self.options = first, options
+        self.classifier, self.first = classifier, first
+        self.features_of, self.options = features_of, options
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the weighted sum of both losses."""
-        branch, classifier = cast("nn.Sequential", self.network)
         with torch.no_grad():
             biased = self.first.deep(batch.x)  # (B, D)
             teacher = self.first.classifier(self.first.shallow(batch.x))  # (B, C)
-        features = branch(batch.x)  # (B, D)
-        together = F.cross_entropy(classifier(features + biased), batch.y)
-        distilled = distillation(classifier(features), teacher, self.options.temperature)
+        student, features = self.features_of(self.network, batch.x)  # (B, C), (B, D)
+        together = F.cross_entropy(self.classifier(features + biased), batch.y)
+        distilled = distillation(student, teacher, self.options.temperature)
         return self.options.poe_weight * together + self.options.dist_weight * distilled
 
 
@@ -94,16 +102,19 @@ class DeNetDM(Method):
 
     def fit(self, lab: Lab) -> Trained:
         """Train the branches together, then a network of `--model` beside the frozen ones."""
-        networks = [_of_depth(lab, depth) for depth in (self.shallow, self.deep)]
-        size = lab.head(networks[1]).weight.shape[1]
-        shallow, deep = (_encoder(lab, network, size) for network in networks)
+        shallow, deep = (_of_depth(lab, depth) for depth in (self.shallow, self.deep))
+        size = lab.head(deep).weight.shape[1]
+        for branch in (shallow, deep):
+            _end(lab, branch, size, nn.Identity())
         both = Branches(shallow, deep, nn.Linear(size, lab.shape.classes))
         epochs = self.stage1_epochs or lab.training.epochs
         stage = lab.train(both, epochs=epochs, name="branches", select=False)
         first = cast("Branches", copy.deepcopy(stage.objective.network)).requires_grad_(False)
+        network = lab.model()
         classifier = copy.deepcopy(first.classifier).requires_grad_(True)
-        network = nn.Sequential(_encoder(lab, lab.model(), size), classifier)
-        return lab.train(DeNetDMLoss(network, first, self), name="train")
+        _end(lab, network, size, classifier)
+        loss = DeNetDMLoss(network, classifier, first, lab.features_of, self)
+        return lab.train(loss, name="train")
 
 
 def _of_depth(lab: Lab, depth: int) -> nn.Module:
@@ -111,13 +122,13 @@ def _of_depth(lab: Lab, depth: int) -> nn.Module:
         return lab.model(depth=depth)
     except OptionError as error:
         raise OptionError(
-            "method denetdm makes networks of other depths, by the option `depth` of a model: use "
-            f"--model mlp, cnn, resnet18 or resnet50, or a plugin's that has it ({error})"
+            f"method denetdm needs a network of depth {depth}, by the option `depth` of a model: "
+            f"use --model mlp, cnn, resnet18 or resnet50, or a plugin's that has it ({error})"
         ) from error
 
 
-def _encoder(lab: Lab, network: nn.Module, size: int) -> nn.Module:
-    """Return a network without head, and with a linear layer if it has not `size` features."""
+def _end(lab: Lab, network: nn.Module, size: int, layer: nn.Module) -> None:
+    """Replace the head by `layer`, after a linear layer if there are not `size` features."""
     features = lab.head(network).weight.shape[1]
-    lab.replace_head(network, nn.Identity())
-    return network if features == size else nn.Sequential(network, nn.Linear(features, size))
+    own = layer if features == size else nn.Sequential(nn.Linear(features, size), layer)
+    lab.replace_head(network, own)

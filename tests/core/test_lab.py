@@ -97,9 +97,11 @@ def test_labels_are_exactly_those_declared(declared: Any, shown: set[str]) -> No
     ("use", "declared", "missing"),
     [
         (lambda lab: lab.labels("val"), "none", "select"),
-        (lambda lab: lab.predict(lab.model(), "val"), "none", "select"),
-        (lambda lab: lab.features(lab.model(), "val"), "none", "select"),
+        (lambda lab: lab.labels("val"), "inputs", "select"),
+        (lambda lab: lab.predict(lab.model(), "val"), "none", "inputs"),
+        (lambda lab: lab.features(lab.model(), "val"), "none", "inputs"),
         (lambda lab: lab.train(lab.model(), data="val", name="x"), "none", "fit"),
+        (lambda lab: lab.train(lab.model(), data="val", name="x"), "inputs", "fit"),
         (lambda lab: lab.train(lab.model(), data="val", name="x"), "select", "fit"),
     ],
 )
@@ -108,6 +110,16 @@ def test_validation_is_out_of_reach_without_the_declaration(
 ) -> None:
     with pytest.raises(SupervisionError, match=rf"add val='{missing}'"):
         run(method(use, Supervision(val=declared)))
+
+
+def test_inputs_of_validation_can_be_used_without_any_label() -> None:
+    def use(lab: Any) -> None:
+        network = lab.model()
+        assert lab.predict(network, "val").shape == (40, 2)
+        assert lab.features(network, "val").shape == (40, 16)
+        assert lab._views["val"].labels == {}
+
+    run(method(use, Supervision(val="inputs")))
 
 
 def test_validation_can_be_read_and_trained_on_as_declared() -> None:
@@ -273,6 +285,7 @@ def test_a_method_that_runs_out_of_memory_says_so() -> None:
         ({"groups": torch.zeros(160)}, "groups must be whole numbers .* not float32"),
         ({"groups": torch.zeros(160, dtype=torch.bool)}, "groups must be whole .* not bool"),
         ({"groups": torch.arange(160) - 1}, "groups has the value -1: number"),
+        ({"groups": torch.arange(160) * 10**15, "scores": torch.ones(1)}, r"scores .* not \(1,\)"),
         ({"conflict": torch.zeros(160)}, "conflict must be bool, not float32"),
         ({"conflict": torch.zeros(160, 1, dtype=torch.bool)}, r"conflict .* not \(160, 1\)"),
         ({"scores": torch.zeros(160, dtype=torch.long)}, "scores must be floating.* not int64"),

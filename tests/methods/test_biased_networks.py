@@ -5,14 +5,18 @@ The numbers were computed with the authors' own functions.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 from torch import Tensor, nn
 
-from debiasbench import Batch, Shape
-from debiasbench.common.errors import OptionError
+from debiasbench import Batch, Model, Shape
+from debiasbench.common.errors import OptionError, RecordError
+from debiasbench.core.features import FeaturesOf
 from debiasbench.methods.denetdm import Branches, DeNetDM, DeNetDMLoss, distillation
 from debiasbench.methods.disent import DisEnt, DisEntLoss, TwoEncoders
 from debiasbench.methods.lc import LC, LCLoss, Prior, corrected, mixing, partners
@@ -20,10 +24,19 @@ from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
 from debiasbench.models.resnet import ResNet18
 from debiasbench.models.zoo import Timm
+from debiasbench.records.store import read, read_weights
+from debiasbench.runs.export import export
 from debiasbench.runs.fit import Fitted
+from debiasbench.sparsity import RigL, Sparsify
+from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.resolve import make_spec
 from debiasbench.testing import TRAINING, toy_task
+from tests.conftest import ACME, ToyPlugin
 from tests.methods.test_methods import NoReading
-from tests.running import fit_whole
+from tests.running import fit_whole, run
+
+TOY = Plugins([(ToyPlugin(), ACME)])
+SHORT = replace(TRAINING, epochs=3)
 
 
 def close(value: Any) -> Any:
@@ -307,14 +320,18 @@ def test_the_distillation_of_denetdm_is_that_of_the_authors() -> None:
     assert distillation(student, teacher, 2.0).item() == close(2.752544)
 
 
-def test_denetdm_trains_the_new_branch_beside_the_deep_one_and_taught_by_the_shallow_one() -> None:
+def test_denetdm_trains_beside_the_deep_branch_and_taught_by_the_shallow_one() -> None:
     x, y = torch.rand(4, 3), torch.tensor([0, 1, 1, 0])
     first = Branches(nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(2, 2)).requires_grad_(False)
-    network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
-    loss = DeNetDMLoss(network, first, DeNetDM(poe_weight=3.0, dist_weight=0.5))
+    model = MLP(hidden=(2,))
+    network = model.build(Shape((3,), 2))
+    assert isinstance(network, nn.Sequential)
+    *body, classifier = network
+    options = DeNetDM(poe_weight=3.0, dist_weight=0.5)
+    loss = DeNetDMLoss(network, classifier, first, FeaturesOf(model), options)
     value = loss(Batch(x, y, torch.arange(4)))
-    branch, classifier = network
-    together = nn.functional.cross_entropy(classifier(branch(x) + first.deep(x)), y)
+    features = nn.Sequential(*body)(x)
+    together = nn.functional.cross_entropy(classifier(features + first.deep(x)), y)
     taught = distillation(network(x), first.classifier(first.shallow(x)), 2.0)
     assert value.item() == close((3 * together + 0.5 * taught).item())
     value.backward()
@@ -325,3 +342,131 @@ def test_denetdm_trains_the_new_branch_beside_the_deep_one_and_taught_by_the_sha
 def test_a_branch_that_is_not_the_shallower_one_is_refused() -> None:
     with pytest.raises(OptionError, match="shallow=4 must be less than deep=4"):
         DeNetDM(shallow=4)
+
+
+def fitted(method: Any, model: Model, **more: Any) -> Fitted:
+    return fit_whole(toy_task(), method, model=model, training=SHORT, **more)
+
+
+@pytest.mark.parametrize(
+    ("model", "shallow", "deep"),
+    [
+        (MLP(hidden=(8, 8)), MLP(hidden=(8, 8)), MLP(hidden=(8, 8, 8, 8))),
+        (CNN(width=4), CNN(width=4, depth=2), CNN(width=4, depth=4)),
+        (ResNet18(width=4), ResNet18(width=4, depth=2), ResNet18(width=4)),
+    ],
+    ids=["mlp", "cnn", "resnet18"],
+)
+def test_denetdm_has_branches_of_two_depths_and_predicts_with_the_model_of_the_run(
+    model: Model, shallow: Model, deep: Model
+) -> None:
+    def sizes(network: nn.Module) -> list[torch.Size]:
+        return [p.shape for p in network.parameters()]
+
+    task = toy_task()
+    result = fitted(DeNetDM(stage1_epochs=1), model)
+    branches, last = (stage.objective for stage in result.stages)
+    assert [cost.epochs for cost in result.costs] == [1, SHORT.epochs]
+    assert isinstance(branches.network, Branches)
+    for branch, alone in ((branches.network.shallow, shallow), (branches.network.deep, deep)):
+        body = sizes(alone.build(task.shape))[:-2]
+        assert sizes(branch)[: len(body)] == body
+    assert isinstance(last, DeNetDMLoss)
+    assert sizes(last.network)[:-2] == sizes(model.build(task.shape))[:-2]
+    # frozen whole, also the statistics of BatchNorm
+    state = branches.network.state_dict()
+    assert all(state[name].equal(value) for name, value in last.first.state_dict().items())
+
+
+def test_denetdm_brings_branches_to_the_features_of_the_deep_one() -> None:
+    result = fitted(DeNetDM(shallow=1, deep=3), MLP(hidden=(6, 5, 4, 7)))
+    branches, last = (stage.objective for stage in result.stages)
+    assert branches.network.get_submodule("classifier").weight.shape == (2, 4)
+    assert isinstance(last, DeNetDMLoss)
+    assert [m.weight.shape[0] for m in last.network.modules() if isinstance(m, nn.Linear)] == (
+        [6, 5, 4, 7, 4, 2]
+    )
+
+
+def test_the_frozen_branches_of_denetdm_stay_sparse_as_they_were_trained() -> None:
+    method, model = DeNetDM(), MLP(hidden=(16, 16))
+    result = fitted(method, model, components=lambda: [Sparsify(RigL(density=0.2))])
+    branches, last = (stage.objective for stage in result.stages)
+    assert isinstance(last, DeNetDMLoss)
+    state = branches.network.state_dict()
+    assert all(state[name].equal(value) for name, value in last.first.state_dict().items())
+    assert all(name.startswith("network.") for name in result.trained.densities)
+
+
+@pytest.mark.parametrize(
+    ("method", "model", "reason"),
+    [
+        (DeNetDM(), Timm("resnet10t"), "no option 'depth'"),
+        (DeNetDM(deep=5), ResNet18(width=4), "depth=5"),
+    ],
+)
+def test_denetdm_names_the_models_that_have_a_depth(
+    method: DeNetDM, model: Model, reason: str
+) -> None:
+    with pytest.raises(OptionError, match="use --model mlp, cnn, resnet18") as caught:
+        fitted(method, model)
+    assert reason in str(caught.value)
+
+
+# what the methods leave behind
+
+
+def test_disent_returns_one_network_of_both_encoders_and_its_weights_as_scores() -> None:
+    result = fitted(DisEnt(gce="released"), CNN(width=4))
+    network = result.trained.objective.network
+    assert isinstance(network, TwoEncoders)
+    assert network.head.weight.shape == (2, 2 * 16)
+    names = {name.partition(".")[0] for name in network.state_dict()}
+    assert names == {"intrinsic", "biased", "head"}
+    assert result.inferred is not None
+    scores = result.inferred.scores
+    assert scores is not None
+    assert 0 <= scores.min() < scores.max() <= 1
+
+
+def test_lc_declares_the_guesses_of_the_biased_network() -> None:
+    result = fitted(LC(tau=1.0), MLP(hidden=(16,)))
+    task, inferred = toy_task(), result.inferred
+    assert inferred is not None
+    assert inferred.groups is not None
+    assert inferred.conflict is not None
+    assert inferred.conflict.equal(inferred.groups % 2 != task.train.y)
+    assert (inferred.groups // 2).equal(task.train.y)
+
+
+def test_lc_refuses_inputs_that_cannot_be_mixed() -> None:
+    task = toy_task()
+    splits = {name: replace(split, x={"pixels": split.x}) for name, split in task.splits().items()}
+    with pytest.raises(OptionError, match="named tensors: pixels"):
+        fit_whole(replace(task, **splits), LC(), model=MLP(), training=SHORT)
+
+
+def kept(method: str, folder: Path) -> Path:
+    """Train the method on toy data with a small mlp, and return its record with weights."""
+    spec = make_spec(
+        TOY,
+        dataset="toy",
+        method=method,
+        model="mlp",
+        model_options={"hidden": (8, 8)},
+        training={"epochs": 1},
+    )
+    return run(spec, TOY, results=folder, data_root=folder, keep_weights=True).path
+
+
+@pytest.mark.parametrize("method", ["denetdm", "lc"])
+def test_a_network_with_the_structure_of_its_model_is_exported(method: str, tmp_path: Path) -> None:
+    assert export(kept(method, tmp_path), TOY, to="packed").difference == 0
+
+
+def test_the_two_encoders_of_disent_are_kept_and_their_export_is_an_error(tmp_path: Path) -> None:
+    record = kept("disent", tmp_path)
+    content = load(read_weights(record, read(record)))
+    assert {name.partition(".")[0] for name in content} == {"intrinsic", "biased", "head"}
+    with pytest.raises(RecordError, match="do not fit MLP"):
+        export(record, TOY, to="packed")
