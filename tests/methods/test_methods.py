@@ -25,7 +25,9 @@ from debiasbench.methods.balanced_softmax import BalancedSoftmax
 from debiasbench.methods.coral import CORAL
 from debiasbench.methods.crt import CRT
 from debiasbench.methods.cvar import CVaRDRO
+from debiasbench.methods.denetdm import DeNetDM
 from debiasbench.methods.dfr import DFR
+from debiasbench.methods.disent import DisEnt
 from debiasbench.methods.divdis import DivDis
 from debiasbench.methods.eiil import EIIL
 from debiasbench.methods.erm import ERM
@@ -34,6 +36,7 @@ from debiasbench.methods.george import GEORGE
 from debiasbench.methods.groupdro import GroupDRO
 from debiasbench.methods.irm import IRM
 from debiasbench.methods.jtt import JTT, RunningMistakes
+from debiasbench.methods.lc import LC
 from debiasbench.methods.ldam import LDAM
 from debiasbench.methods.lff import LfF, LfFLoss
 from debiasbench.methods.lisa import LISA
@@ -108,6 +111,11 @@ VARIANTS = {
     "divdis": DivDis(diversity_weight=1.0, reg_weight=1.0),
     "divdis with queries": DivDis(diversity_weight=1.0, reg_weight=1.0, select="active"),
     "ssa": SSA(),
+    "disent": DisEnt(gce="released"),
+    "lc": LC(tau=1.0),
+    "lc mv": LC(tau=1.0, avg_type="mv", gce="released"),
+    "lc epoch": LC(tau=1.0, avg_type="epoch", biased_lr=1.0),
+    "denetdm": DeNetDM(),
     "rest": REST(density=0.3),
     "rest random": REST(density=0.3, grow="random", distribution="uniform"),
     "rest released": REST(density=0.3, compat="released", update_every=10),
@@ -156,6 +164,9 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (CORAL(), ("groups", "none")),
         (MMD(), ("groups", "none")),
         (LfF(), ("none", "none")),
+        (DisEnt(), ("none", "none")),
+        (LC(), ("none", "none")),
+        (DeNetDM(), ("none", "none")),
         (SPARE(), ("none", "none")),
         (EIIL(), ("none", "none")),
         (GEORGE(), ("none", "none")),
