@@ -23,6 +23,7 @@ from debiasbench.core.batches import Batches
 from debiasbench.core.coverage import check_reads_whole
 from debiasbench.core.data import NEEDED, undeclared
 from debiasbench.core.head import check_head
+from debiasbench.core.inputs import single
 from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.settings import Training
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from debiasbench.core.component import Component
     from debiasbench.core.head import Head
+    from debiasbench.core.inputs import Inputs
     from debiasbench.core.model import Model, Shape
     from debiasbench.core.supervision import Supervision
     from debiasbench.core.view import View
@@ -53,6 +55,11 @@ class Backend(Protocol):
 
     def features(self, objective: Objective, head: Head, view: View) -> Tensor:
         """Return the head's inputs (N, D) for a view."""
+
+    def map(
+        self, objective: Objective, view: View, function: Callable[[nn.Module, Inputs], Tensor]
+    ) -> Tensor:
+        """Return (N, ...) values of a function of the network and of prepared inputs."""
 
 
 class Lab:
@@ -122,6 +129,7 @@ class Lab:
         weights: Tensor | None = None,
         subset: Tensor | None = None,
         extra: Mapping[str, Tensor] | None = None,
+        visible: Tensor | None = None,
         components: Sequence[Component] = (),
         data: str = "train",
         select: bool = True,
@@ -137,6 +145,8 @@ class Lab:
         `weights`: (N,) sampling weights of the split; batches are drawn with replacement.
         `subset`: (M,) indices; only these samples are used.
         `extra`: (N, ...) tensors of the split; batches have them as attributes by name.
+        `visible`: (N, 1, H, W) bool; all other pixels of the images are black, that is 0 before
+        augmentation and normalisation.
         `components`: constrain gradients and weights, in addition to `--sparse`.
         `data`: "train", or "val" with `Supervision(val="fit")`.
         `select`: whether selection rules are followed on the validation split after each epoch;
@@ -172,7 +182,7 @@ class Lab:
                 steps=steps or training.epochs * len(batches),
                 # the number, not the name, so that equal first stages of two methods are shared
                 seed=derive(self.seed, "stage", len(self._stages) - 1),
-                extra=_checked_extra(extra, view),
+                extra=_checked_extra(extra, view) | _checked_visible(visible, view),
                 components=[*components, *self._components()],
                 masks=masks,
                 select=select,
@@ -196,6 +206,19 @@ class Lab:
         objective = _objective_of(model)
         head = self._head(objective.network, linear=False)
         return self._backend.features(objective, head, self._view(split)).cpu()
+
+    def map(
+        self,
+        model: nn.Module | Trained,
+        split: str,
+        function: Callable[[nn.Module, Inputs], Tensor],
+    ) -> Tensor:
+        """Return what `function(network, x)` returns for a split, (N, ...), on the CPU.
+
+        `function`: gets the network in evaluation mode and prepared inputs x (B, ...) without
+        augmentation, and returns (B, ...). Gradients are enabled, so it may compute saliency.
+        """
+        return self._backend.map(_objective_of(model), self._view(split), function).cpu()
 
     def head(self, network: nn.Module) -> Head:
         """Return the network's last linear layer, whose input `features` returns.
@@ -298,10 +321,22 @@ def _checked_subset(subset: Tensor | None, n: int) -> Tensor | None:
 
 
 def _checked_extra(extra: Mapping[str, Tensor] | None, view: View) -> dict[str, Tensor]:
-    reserved = {"x", "y", "index", *NEEDED}
+    reserved = {"x", "y", "index", "visible", *NEEDED}
     for name, values in (extra or {}).items():
         if name in reserved:
             raise OptionError(f"extra {name!r}: a batch already has {name!r}, so use another name")
         if len(values) != len(view):
             raise OptionError(f"extra {name!r} has {len(values)} rows for {len(view)} samples")
     return dict(extra or {})
+
+
+def _checked_visible(visible: Tensor | None, view: View) -> dict[str, Tensor]:
+    if visible is None:
+        return {}
+    size = [len(view), 1, *single(view.samples.take(slice(1)), "visible").shape[2:]]
+    if list(visible.shape) != size or visible.dtype != torch.bool:
+        raise OptionError(
+            f"visible is {tuple(visible.shape)} {visible.dtype}, must be {tuple(size)} bool, one "
+            "value per pixel"
+        )
+    return {"visible": visible}

@@ -21,3 +21,6 @@ def debiasbench_register_methods(register: Register) -> None:
     register("focal", "debiasbench.methods.focal:Focal")
     register("balanced-softmax", "debiasbench.methods.balanced_softmax:BalancedSoftmax")
     register("mixup", "debiasbench.methods.mixup:Mixup")
+    register("afr", "debiasbench.methods.afr:AFR")
+    register("bpa", "debiasbench.methods.bpa:BPA")
+    register("masktune", "debiasbench.methods.masktune:MaskTune")

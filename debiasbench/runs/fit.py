@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from debiasbench.core.component import Component
     from debiasbench.core.head import Head
+    from debiasbench.core.inputs import Inputs
     from debiasbench.core.method import Method
     from debiasbench.core.model import Model
     from debiasbench.core.settings import Training
@@ -163,6 +164,7 @@ class _Backend:
     train: Callable[[Stage], Trained]
     predict: Callable[[Objective, View], Tensor]
     features: Callable[[Objective, Head, View], Tensor]
+    map: Callable[[Objective, View, Callable[[nn.Module, Inputs], Tensor]], Tensor]
 
 
 def _backend(
@@ -183,7 +185,12 @@ def _backend(
     def features(objective: Objective, head: Head, view: View) -> Tensor:
         return predictor.features(objective, head, view)
 
-    return _Backend(placed.device, train, predict, features)
+    def mapped(
+        objective: Objective, view: View, function: Callable[[nn.Module, Inputs], Tensor]
+    ) -> Tensor:
+        return predictor.map(objective, view, function)
+
+    return _Backend(placed.device, train, predict, features, mapped)
 
 
 @contextmanager
