@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from debiasbench.core.data import Batch
 from debiasbench.core.inputs import single
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from debiasbench.core.inputs import Inputs
+    from debiasbench.core.moment import Moment
     from debiasbench.core.prepare import Prepare
 
 
@@ -62,17 +63,23 @@ class View:
         index: Tensor,
         extra: Mapping[str, Tensor],
         augment: torch.Generator | None,
+        *,
+        moment: Moment | None = None,
+        beside: Batch | None = None,
     ) -> Batch:
         """Return the training batch of the samples at `index` (B,).
 
         `stored`: these samples before preparation. `extra`: (N, ...) tensors by name; their rows
         at `index` become attributes of the batch. Pixels that are not in `extra["visible"]`, if it
-        exists, are 0 before preparation. `augment`: see `Prepare`.
+        exists, are 0 before preparation. `augment`: see `Prepare`. `moment`, `beside`: see `Batch`.
         """
-        columns = {name: values[index] for name, values in {**self.labels, **extra}.items()}
+        columns: dict[str, Any] = {
+            name: values[index] for name, values in {**self.labels, **extra}.items()
+        }
         if "visible" in extra:
             stored = single(stored, "visible") * columns["visible"]
-        return Batch(self.prepare(stored, augment), index=index, **columns)
+        prepared = self.prepare(stored, augment)
+        return Batch(prepared, index=index, moment=moment, beside=beside, **columns)
 
 
 @dataclass(frozen=True, eq=False)

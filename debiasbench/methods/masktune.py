@@ -58,7 +58,7 @@ class MaskTune(Method):
         if len(lab.shape.input) != 3:
             raise OptionError("method masktune covers pixels, so it needs a data set of images")
         best = self.masks == "best"
-        base = lab.train(lab.model(), name="train", select=best)
+        base = lab.train(lab.model(), name="train", select=best, keep_optimizer=True)
 
         looking = copy.deepcopy(base.objective) if best else base.objective
         if best:
@@ -70,9 +70,12 @@ class MaskTune(Method):
             name="mask",
             epochs=1,
             visible=visible,
-            keep_optimizer=True,
+            optimizer_of=base,
             lr=self.lr or last_rate(lab.training),
             schedule="constant",
+            milestones=(),
+            decay=0.1,
+            warmup=0.0,
         )
 
     def _visible(self, network: nn.Module, x: Inputs) -> Tensor:
@@ -82,14 +85,15 @@ class MaskTune(Method):
 
 
 def last_rate(training: Training) -> float:
-    """Return the learning rate of the last epoch, if the schedule changed it between epochs.
+    """Return the learning rate of the last epoch, if the schedule changed it between epochs only.
 
     That of `plateau` is not known before the training, so it is taken as constant.
     """
-    done = 1 - 1 / training.epochs  # the fraction of the stage before the last epoch
+    done = 1 - 1 / training.epochs  # the fraction of the training before the last epoch
+    drops = training.milestones or (1 / 3, 2 / 3)
     factor = {
         "cosine": (1 + math.cos(math.pi * done)) / 2,
         "linear": 1 - done,
-        "step": training.decay ** sum(m <= done for m in training.milestones),
+        "step": training.decay ** sum(at <= done for at in drops),
     }
     return training.lr * factor.get(training.schedule, 1.0)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from debiasbench.core.component import Component
-    from debiasbench.core.head import Head
+    from debiasbench.core.head import Head, NoHead
     from debiasbench.core.inputs import Inputs
     from debiasbench.core.method import Method
     from debiasbench.core.model import Model
@@ -163,7 +163,7 @@ class _Backend:
     device: torch.device
     train: Callable[[Stage], Trained]
     predict: Callable[[Objective, View], Tensor]
-    features: Callable[[Objective, Head, View], Tensor]
+    features: Callable[[Objective, Head | NoHead, View], Tensor]
     map: Callable[[Objective, View, Callable[[nn.Module, Inputs], Tensor]], Tensor]
 
 
@@ -182,7 +182,7 @@ def _backend(
             check_logits(logits, len(view), classes)
         return logits
 
-    def features(objective: Objective, head: Head, view: View) -> Tensor:
+    def features(objective: Objective, head: Head | NoHead, view: View) -> Tensor:
         return predictor.features(objective, head, view)
 
     def mapped(

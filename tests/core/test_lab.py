@@ -147,6 +147,51 @@ def test_the_nth_network_of_a_run_starts_alike_in_every_method() -> None:
     assert not torch.equal(starts[0][0], starts[2][0])
 
 
+def test_a_network_may_have_other_options_than_those_of_the_run() -> None:
+    widths: list[int] = []
+
+    def build(lab: Any) -> Any:
+        wide, plain = lab.model(hidden=(7, 5)), lab.model()
+        widths.extend([lab.head(wide).in_features, lab.head(plain).in_features])
+        return lab.train(wide, name="train")
+
+    trained = run(method(build))
+    assert widths == [5, 16]
+    assert trained.objective.network[1].weight.shape[0] == 7  # type: ignore[index,union-attr]
+
+
+def test_options_do_not_change_the_seed_of_a_network_or_of_the_next_one() -> None:
+    networks: list[list[torch.Tensor]] = []
+
+    def take(*options: dict[str, Any]) -> None:
+        def body(lab: Any) -> None:
+            networks.append([next(lab.model(**o).parameters()).clone() for o in options])
+
+        run(method(body))
+
+    take({"hidden": (16,)}, {"hidden": (9,)}, {})
+    take({}, {"hidden": (9,)}, {})
+    wide, plain = networks
+    assert torch.equal(wide[1], plain[1])
+    assert torch.equal(wide[2], plain[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"hiden": (3,)}, r"lab\.model: model MLP: no option 'hiden'.*'hidden'"),
+        ({"hidden": (0,)}, r"lab\.model: model MLP: hidden\.0=0"),
+        ({"hidden": 3}, r"lab\.model: model MLP: hidden=3"),
+    ],
+)
+def test_an_option_that_the_model_lacks_or_cannot_use_is_named(
+    options: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(OptionError, match=complaint) as error:
+        run(method(lambda lab: lab.model(**options)))
+    assert "debiasbench show" not in str(error.value)
+
+
 def test_equal_first_stages_of_different_methods_are_equal_whatever_their_names() -> None:
     a = run(method(lambda lab: lab.train(lab.model(), name="identify")))
     b = run(method(lambda lab: lab.train(lab.model(), name="train"), Supervision(train="groups")))
