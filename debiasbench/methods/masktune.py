@@ -89,11 +89,14 @@ def last_rate(training: Training) -> float:
 
     That of `plateau` is not known before the training, so it is taken as constant.
     """
-    done = 1 - 1 / training.epochs  # the fraction of the training before the last epoch
-    drops = training.milestones or (1 / 3, 2 / 3)
+    before = training.epochs - 1
+    done = before / training.epochs  # the fraction of the training before the last epoch
+    drops = sum(at <= done for at in training.milestones)
+    if not training.milestones:
+        drops = before // math.ceil(training.epochs / 3)
     factor = {
         "cosine": (1 + math.cos(math.pi * done)) / 2,
         "linear": 1 - done,
-        "step": training.decay ** sum(at <= done for at in drops),
+        "step": training.decay**drops,
     }
     return training.lr * factor.get(training.schedule, 1.0)

@@ -21,13 +21,16 @@ from debiasbench.core.model import Shape
 from debiasbench.core.stage import Stage, Trained
 from debiasbench.core.weights import published_weight
 from debiasbench.methods import dfr
+from debiasbench.methods.afr import AFR
 from debiasbench.methods.balanced_softmax import BalancedSoftmax
+from debiasbench.methods.bpa import BPA
 from debiasbench.methods.dfr import DFR
 from debiasbench.methods.erm import ERM
 from debiasbench.methods.focal import Focal
 from debiasbench.methods.groupdro import GroupDRO
 from debiasbench.methods.jtt import JTT, RunningMistakes
 from debiasbench.methods.lff import LfF, LfFLoss
+from debiasbench.methods.masktune import MaskTune
 from debiasbench.methods.mixup import Mixup
 from debiasbench.methods.rest import REST
 from debiasbench.methods.reweight import Reweight
@@ -69,6 +72,12 @@ VARIANTS = {
     "focal": Focal(),
     "balanced-softmax": BalancedSoftmax(),
     "mixup": Mixup(),
+    "bpa": BPA(),
+    "bpa released": BPA(k=2, compat="released"),
+    "masktune": MaskTune(),
+    "masktune best": MaskTune(masks="best"),
+    "afr": AFR(steps=50),
+    "afr without validation": AFR(gamma=(4.0,), reg_coeff=(0.1,), early_stopping=False),
     "rest": REST(density=0.3),
     "rest random": REST(density=0.3, grow="random", distribution="uniform"),
     "rest released": REST(density=0.3, compat="released", update_every=10),
@@ -105,6 +114,11 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (Mixup(), ("none", "none")),
         (LfF(), ("none", "none")),
         (DFR(), ("none", "fit")),
+        (BPA(), ("none", "none")),
+        (MaskTune(), ("none", "none")),
+        (MaskTune(masks="best"), ("none", "select")),
+        (AFR(), ("none", "select")),
+        (AFR(gamma=(4.0,), reg_coeff=(0.1,), early_stopping=False), ("none", "none")),
         (REST(), ("conflict", "none")),
         (REST(reweight=False), ("none", "none")),
     ],
