@@ -19,6 +19,7 @@ from debiasbench.parts.heads import set_head
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from debiasbench.core.head import Head
     from debiasbench.core.lab import Lab
 
     Score = Callable[[Tensor], Tensor]
@@ -87,8 +88,8 @@ class AFR(Method):
 
         network = copy.deepcopy(base.objective.network)
         head = lab.head(network)
-        w0 = _joined(head.weight.detach().flatten(1), head.bias)  # (C, D + 1)
-        x, y = _extended(lab.features(base, "train")).to(w0), y.to(w0.device)
+        w0 = _joined(head)  # (C, D + 1)
+        x = _extended(lab.features(base, "train"))  # (N, D + 1)
         p = (x @ w0.T).softmax(1).gather(1, y[:, None])[:, 0]  # (N,)
         lab.inferred(scores=1 - p)
 
@@ -99,11 +100,11 @@ class AFR(Method):
             x[second],
             y[second],
             mu,
-            torch.tensor([r for _, r in pairs]).to(w0),
+            torch.tensor([r for _, r in pairs]).double(),
             steps=self.steps,
             lr=self.lr,
             grad_norm=self.grad_norm,
-            score=_score(lab, base.objective.network, w0) if self._chooses else None,
+            score=_score(lab, network) if self._chooses else None,
             early_stopping=self.early_stopping,
         )
         best = max(range(len(pairs)), key=scores.tolist().__getitem__)
@@ -170,27 +171,30 @@ def refit(
     return (w if score is None else best), scores
 
 
-def _score(lab: Lab, network: nn.Module, w0: Tensor) -> Score:
+def _score(lab: Lab, network: nn.Module) -> Score:
     """Return a function: heads (H, C, D) -> worst-group and average validation accuracy (H, 2)."""
-    x = _extended(lab.features(network, "val")).to(w0)
-    y, group = lab.labels("val").to(w0.device), lab.labels("val", "group")
-    present = group.unique(return_inverse=True)[1]  # groups without samples are left out
-    members = F.one_hot(present).to(w0)  # (N, G)
-    members = members / members.sum(0)
+    x, y = _extended(lab.features(network, "val")), lab.labels("val")
+    present = lab.labels("val", "group").unique(return_inverse=True)[1]  # without empty groups
+    members = F.one_hot(present).double()  # (N, G)
+    members /= members.sum(0)
 
     def score(w: Tensor) -> Tensor:
-        correct = ((x @ w.mT).argmax(2) == y).to(w0)  # (H, N)
+        correct = ((x @ w.mT).argmax(2) == y).double()  # (H, N)
         return torch.stack([(correct @ members).amin(1), correct.mean(1)], 1)
 
     return score
 
 
-def _joined(weight: Tensor, bias: Tensor | None) -> Tensor:
+# heads are fitted on the CPU in double precision: it takes little time, and small steps count
+
+
+def _joined(head: Head) -> Tensor:
     """Return (C, D + 1): the weights of a head, and its bias as the last column."""
-    last = weight.new_zeros(len(weight)) if bias is None else bias.detach()
-    return torch.cat([weight, last[:, None]], 1)
+    weight = head.weight.detach().flatten(1).cpu().double()
+    bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().to(weight)
+    return torch.cat([weight, bias[:, None]], 1)
 
 
 def _extended(features: Tensor) -> Tensor:
     """Return (N, D + 1) features with a last column of ones, whose weight is the bias."""
-    return torch.cat([features, features.new_ones(len(features), 1)], 1)
+    return torch.cat([features.double(), torch.ones(len(features), 1).double()], 1)

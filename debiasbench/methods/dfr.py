@@ -17,8 +17,9 @@ from debiasbench.core.supervision import Supervision
 from debiasbench.parts.heads import set_head
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from debiasbench.core.head import Head
     from debiasbench.core.lab import Lab
 
 Floats = NDArray[np.float64]
@@ -83,8 +84,7 @@ class DFR(Method):
         bias = np.mean([b for _, b in heads], axis=0)
 
         network = copy.deepcopy(base.objective.network)
-        w, b, m, s = map(torch.from_numpy, (weight, bias, mean, scale))
-        set_head(lab.head(network), w / s, b - (w / s) @ m)  # of features as they are
+        _set_head(lab.head(network), *map(torch.from_numpy, (weight, bias, mean, scale)))
         return network
 
 
@@ -151,3 +151,8 @@ def _score(head: tuple[Floats, Floats], x: Floats, y: Ints, group: Ints) -> tupl
     weight, bias = head
     correct = (x @ weight.T + bias).argmax(1) == y
     return min(correct[group == g].mean() for g in np.unique(group)), correct.mean()
+
+
+def _set_head(head: Head, weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -> None:
+    """Replace the weights of `head` by those of a head for standardised features."""
+    set_head(head, weight / scale, bias - (weight / scale) @ mean)
