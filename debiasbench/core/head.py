@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from debiasbench.core.inputs import Inputs
-    from debiasbench.core.model import Model
 
 Head: TypeAlias = "nn.Linear | nn.Conv2d"
 """A linear layer, or a 1x1 convolution, which is a linear layer at each position."""
@@ -37,36 +35,6 @@ class NoHead(nn.Identity):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of every layer's input
         """Return the features, with positions of size 1 if they are a mean over positions."""
         return input.mean((2, 3), keepdim=True) if self.pooled else input
-
-
-@dataclass(frozen=True)
-class FeaturesOf:
-    """Computes logits and features of networks of a model, with gradients; a loss may keep it."""
-
-    model: Model
-
-    def __call__(self, network: nn.Module, x: Inputs) -> tuple[Tensor, Tensor]:
-        """Return the logits (B, C) for inputs, and the features (B, D), in one forward pass.
-
-        `network`: one of the model, also after `lab.replace_head`. The features are the inputs of
-        its last linear layer; without a head, both results are the features.
-        """
-        with recorded(find_head(self.model, network)) as features:
-            logits: Tensor = network(x)
-        if len(features) != 1:
-            raise OptionError(
-                f"The head of {type(network).__name__} was used {len(features)} times in a forward "
-                "pass, must be once. Use another --model"
-            )
-        return logits, features[0]
-
-
-def find_head(model: Model, network: nn.Module) -> Head | NoHead:
-    """Return the head of a network, or what stands in its place."""
-    for module in network.modules():
-        if isinstance(module, NoHead):
-            return module
-    return model.head(network)
 
 
 def fresh(head: Head, seed: int) -> Head:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,15 @@ from debiasbench.common.randomness import derive, generator, seeded
 from debiasbench.core.batches import Batches, OwnBatches
 from debiasbench.core.coverage import check_reads_whole
 from debiasbench.core.data import NEEDED, undeclared
-from debiasbench.core.head import FeaturesOf, NoHead, check_head, find_head, fresh, put
+from debiasbench.core.features import FeaturesOf, find_head
+from debiasbench.core.head import NoHead, check_head, fresh, put
+from debiasbench.core.inferred import checked as checked_inferences
 from debiasbench.core.inputs import single
 from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import EpochChange, Stage, Stream, Trained
+from debiasbench.core.supervision import ValUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from debiasbench.core.batches import BatchFunction
     from debiasbench.core.component import Component
     from debiasbench.core.head import Head
+    from debiasbench.core.inferred import Inferred
     from debiasbench.core.inputs import Inputs
     from debiasbench.core.model import Model, Shape
     from debiasbench.core.stage import Beside, EachEpoch, OptimizerState
@@ -62,6 +66,9 @@ class Backend(Protocol):
         self, objective: Objective, view: View, function: Callable[[nn.Module, Inputs], Tensor]
     ) -> Tensor:
         """Return (N, ...) values of a function of the network and of prepared inputs."""
+
+    def keep(self, inferred: Inferred) -> None:
+        """Keep what the method inferred of the training samples, beside the predictions."""
 
 
 class Lab:
@@ -92,6 +99,7 @@ class Lab:
         self._networks = self._heads = 0
         self._stages: list[str] = []
         self._busy = False  # whether a stage is being trained
+        self._has_inferred = False
 
     def model(self, **options: object) -> nn.Module:
         """Return an initialised network.
@@ -337,31 +345,63 @@ class Lab:
         `label`: "y", "group", "bias" (int64) or "conflict" (bool). Raises `SupervisionError` for
         labels that the method does not declare.
         """
-        labels = self._view(split).labels
+        labels = self._view(split, labels=True).labels
         if label not in labels:
             if label in NEEDED:
                 raise SupervisionError(undeclared(f"lab.labels({split!r}, {label!r})", label))
             raise OptionError(f"Unknown label {label!r}; labels are y, {', '.join(NEEDED)}")
         return labels[label].to("cpu", copy=True)  # a method may change the tensor it gets
 
+    def inferred(
+        self,
+        groups: Tensor | None = None,
+        conflict: Tensor | None = None,
+        scores: Tensor | None = None,
+    ) -> None:
+        """Declare what the method inferred of the training samples, at most once in a run.
+
+        It is stored beside the predictions, and `debiasbench leaderboard --panel groups` compares
+        it with the true groups. No method sees this comparison, and nothing else depends on it.
+        Give one of the three or several:
+
+        `groups`: (N,) int64 pseudo-groups, from 0; they are judged within each class.
+        `conflict`: (N,) bool, the samples that the method takes for bias-conflicting.
+        `scores`: (N,) float, larger for samples that rather conflict, such as weights or losses;
+        not NaN.
+        """
+        if self._has_inferred:
+            raise OptionError(
+                "lab.inferred was called twice: call it once, with everything that was inferred"
+            )
+        inferred = checked_inferences(
+            len(self._views["train"]), groups=groups, conflict=conflict, scores=scores
+        )
+        self._has_inferred = True
+        self._backend.keep(inferred)
+
     def generator(self, purpose: str) -> torch.Generator:
         """Return a CPU generator for the method, the same in every run of the same spec."""
         return generator(self.seed, "method", purpose)
 
-    def _view(self, split: str, *, fit: bool = False) -> View:
+    def _view(self, split: str, *, labels: bool = False, fit: bool = False) -> View:
+        """Return a split, to read its inputs, also its labels, or to train on it."""
         if split == "test":
             raise SupervisionError(
                 "A method cannot read the test split, which is only read after `fit`"
             )
         if split not in {"train", "val"}:
             raise OptionError(f"Unknown split {split!r}; a method may use train and val")
-        need = "fit" if fit else "select"
-        if split == "val" and self._supervision.val not in {need, "fit"}:
+        uses = get_args(ValUse)  # each includes those before it
+        need = "fit" if fit else "select" if labels else "inputs"
+        if split == "val" and uses.index(self._supervision.val) < uses.index(need):
             raise SupervisionError(
-                f"The method {'trains on' if fit else 'reads'} the validation split without "
-                f"declaring it. If it should, add val={need!r} to its Supervision(...)"
+                f"The method {_USES[need]} the validation split without declaring it. If it "
+                f"should, add val={need!r} to its Supervision(...)"
             )
         return self._views[split]
+
+
+_USES = {"inputs": "reads", "select": "reads labels of", "fit": "trains on"}
 
 
 def _with_options(model: Model, options: Mapping[str, object]) -> Model:

@@ -151,9 +151,9 @@ class Trained:
     """The result of a stage: the objective with its last weights, and the checkpoints.
 
     `checkpoints`: the weights that each selection rule keeps, by name of the rule; empty in what
-    `lab.train` returns to a method that does not declare to read validation data. `densities`:
-    fraction of active weights by parameter name of the objective, where it is below 1. `masks`:
-    the active weights after the last step, for a stage that continues. `cost`: None for an
+    `lab.train` returns to a method that does not declare to read labels of validation data.
+    `densities`: fraction of active weights by parameter name of the objective, where it is below 1.
+    `masks`: the active weights after the last step, for a stage that continues. `cost`: None for an
     objective that no stage trained. `curves`: the mean training loss of each epoch as "loss"; if
     validation was read, also "val_loss" and the accuracies as "val_unbiased" and so on. What
     `Lab.train` returns has no curves, since a method must not see validation metrics.

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from debiasbench.core.component import Component
     from debiasbench.core.head import Head, NoHead
+    from debiasbench.core.inferred import Inferred
     from debiasbench.core.inputs import Inputs
     from debiasbench.core.method import Method
     from debiasbench.core.model import Model
@@ -51,12 +52,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a method returned, all its stages in order, and its name for errors."""
+    """What a method returned, all its stages in order, and its name for errors.
+
+    `inferred`: what the method inferred of the training samples, if it declared anything.
+    """
 
     trained: Trained
     stages: tuple[Trained, ...]
     owner: str = "the method"
     module: str = ""  # of the method's class
+    inferred: Inferred | None = None
 
     @property
     def costs(self) -> list[StageCost]:
@@ -87,8 +92,8 @@ def fit(
         raise PluginError(f"{owner}: supervision is {supervision!r}, must be a Supervision(...)")
     views = {"train": placed.view("train", supervision.train)}
     if supervision.val != "none":
-        views["val"] = placed.view("val", "groups")
-    ledger = Ledger(with_checkpoints=supervision.val != "none")
+        views["val"] = placed.view("val", "groups" if supervision.sees_val_labels else None)
+    ledger = Ledger(with_checkpoints=supervision.sees_val_labels)
     backend = _backend(trainer, predictor, placed, ledger)
     lab = Lab(
         backend=backend,
@@ -105,7 +110,7 @@ def fit(
     module = type(method).__module__
     with blamed(owner, module), seeded(derive(seed, "fit")), contained(owner, signals=False):
         trained = _as_trained(method.fit(lab), ledger, owner)
-    return Fitted(trained, tuple(ledger.stages), owner, module)
+    return Fitted(trained, tuple(ledger.stages), owner, module, ledger.inferred)
 
 
 @contextmanager
@@ -165,6 +170,7 @@ class _Backend:
     predict: Callable[[Objective, View], Tensor]
     features: Callable[[Objective, Head | NoHead, View], Tensor]
     map: Callable[[Objective, View, Callable[[nn.Module, Inputs], Tensor]], Tensor]
+    keep: Callable[[Inferred], None]
 
 
 def _backend(
@@ -190,7 +196,10 @@ def _backend(
     ) -> Tensor:
         return predictor.map(objective, view, function)
 
-    return _Backend(placed.device, train, predict, features, mapped)
+    def keep(inferred: Inferred) -> None:
+        ledger.inferred = inferred
+
+    return _Backend(placed.device, train, predict, features, mapped, keep)
 
 
 @contextmanager

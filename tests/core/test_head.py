@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from debiasbench import Method, Model, Shape
 from debiasbench.common.errors import OptionError
-from debiasbench.core.head import FeaturesOf, check_head, last_linear
+from debiasbench.core.features import FeaturesOf
+from debiasbench.core.head import check_head, last_linear
 from debiasbench.core.objective import Objective
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Trained
