@@ -140,8 +140,9 @@ class Predictor:
                     values = parts[0].new_zeros(size, *parts[0].shape[1:])
                 parts.append(values)
         whole = torch.cat(parts)
-        # processes cannot add up bools
-        return team.sum(whole.byte()).bool() if whole.dtype == torch.bool else team.sum(whole)
+        if team.size > 1 and whole.dtype == torch.bool:  # processes cannot add up bools
+            return team.sum(whole.byte()).bool()
+        return team.sum(whole)
 
 
 def check_logits(logits: Tensor, samples: int, classes: int) -> None:
