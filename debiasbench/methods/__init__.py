@@ -24,3 +24,6 @@ def debiasbench_register_methods(register: Register) -> None:
     register("afr", "debiasbench.methods.afr:AFR")
     register("bpa", "debiasbench.methods.bpa:BPA")
     register("masktune", "debiasbench.methods.masktune:MaskTune")
+    register("spare", "debiasbench.methods.spare:SPARE")
+    register("eiil", "debiasbench.methods.eiil:EIIL")
+    register("george", "debiasbench.methods.george:GEORGE")
