@@ -556,10 +556,10 @@ def _checked_extra(extra: Mapping[str, Tensor] | None, view: View) -> dict[str, 
 def _checked_visible(visible: Tensor | None, view: View) -> dict[str, Tensor]:
     if visible is None:
         return {}
-    size = [len(view), 1, *single(view.samples.take(slice(1)), "visible").shape[2:]]
-    if list(visible.shape) != size or visible.dtype != torch.bool:
+    size = (len(view), 1, *single(view.samples.take(slice(1)), "visible").shape[2:])
+    if visible.shape != size or visible.dtype != torch.bool:
+        kind = str(visible.dtype).removeprefix("torch.")
         raise OptionError(
-            f"visible is {tuple(visible.shape)} {visible.dtype}, must be {tuple(size)} bool, one "
-            "value per pixel"
+            f"visible is {tuple(visible.shape)} {kind}, must be {size} bool, a value for each pixel"
         )
     return {"visible": visible}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from debiasbench import Batch, Objective, Supervision
+from debiasbench.common.errors import OptionError
 from debiasbench.core.settings import Training
+from debiasbench.core.stage import Stage, Trained
 from debiasbench.methods.masktune import MaskTune, last_rate
 from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
 from debiasbench.parts.saliency import last_spatial, saliency, scaled, unsalient, xgradcam
+from debiasbench.runs import fit as fitting
 from debiasbench.testing import TRAINING, toy_task
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.predict import Predictor
+from debiasbench.training.trainer import Sequential
 from tests.running import fit
+from tests.training.stages import CPU, ON_CPU
 
 
 def close(value: Any) -> Any:
@@ -158,6 +167,57 @@ def test_the_last_epoch_has_the_rate_to_which_the_schedule_has_come(
     schedule: Any, epochs: int, more: Any, rate: float
 ) -> None:
     assert last_rate(Training(epochs=epochs, lr=0.1, schedule=schedule, **more)) == close(rate)
+
+
+def stages(method: MaskTune, **more: Any) -> list[tuple[Stage, Trained]]:
+    """Return the stages of a method on toy images, without augmentation."""
+    seen: list[tuple[Stage, Trained]] = []
+
+    class Watched(Sequential):
+        def train(self, stages: Sequence[Stage]) -> list[Trained]:
+            (trained,) = super().train(stages)
+            seen.append((stages[0], trained))
+            return [trained]
+
+    predictor = Predictor(ON_CPU)
+    fitting.fit(
+        PlacedTask(toy_task(), CPU),
+        method,
+        model=CNN(width=4),
+        training=replace(TRAINING, epochs=2, **more),
+        seed=0,
+        trainer=Watched(ON_CPU, predictor),
+        predictor=predictor,
+    )
+    return seen
+
+
+@pytest.mark.parametrize("masks", ["last", "best"])
+def test_the_last_epoch_covers_what_the_network_looks_at_and_keeps_the_optimizer(
+    masks: Any,
+) -> None:
+    (first, base), (last, _) = stages(MaskTune(masks=masks), schedule="cosine")
+    network = copy.deepcopy(base.objective)
+    if masks == "best":
+        network.load_state_dict(base.checkpoints["val_average"].state)
+    x: Any = toy_task().train.x
+    heat = saliency(network.network.eval(), x.float() / 255)
+    assert last.extra["visible"].equal(unsalient(heat)[:, None])
+    covered = (~last.extra["visible"]).float().mean().item()
+    assert 0 < covered < 0.1
+    assert (first.steps, last.steps) == (20, 10)
+    assert (last.settings.lr, last.settings.schedule) == (close(0.025), "constant")
+    assert last.optimizer is not None
+    assert last.select
+    assert first.select is (masks == "best")
+
+
+def test_masktune_refuses_samples_that_are_no_images() -> None:
+    task = toy_task()
+    flat: Any = {name: s.x for name, s in task.splits().items()}
+    splits = {n: replace(s, x=flat[n].flatten(1).float()) for n, s in task.splits().items()}
+    with pytest.raises(OptionError, match="needs a data set of images"):
+        fit(replace(task, **splits), MaskTune(), model=MLP(), training=TRAINING)
 
 
 def test_masktune_reads_validation_labels_only_for_the_best_epoch() -> None:
