@@ -174,8 +174,8 @@ def refit(
 def _score(lab: Lab, network: nn.Module) -> Score:
     """Return a function: heads (H, C, D) -> worst-group and average validation accuracy (H, 2)."""
     x, y = _extended(lab.features(network, "val")), lab.labels("val")
-    present = lab.labels("val", "group").unique(return_inverse=True)[1]  # without empty groups
-    members = F.one_hot(present).double()  # (N, G)
+    members = F.one_hot(lab.labels("val", "group")).double()  # (N, G)
+    members = members[:, members.any(0)]  # without empty groups
     members /= members.sum(0)
 
     def score(w: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ def pseudo_attributes(features: Tensor, y: Tensor, k: int, seed: int) -> Tensor:
     1, between which the squared distance is twice the cosine distance.
     """
     x, found, total = F.normalize(features.float()).numpy(), torch.zeros_like(y), 0
-    for c in y.unique():
+    for c in y.bincount().nonzero()[:, 0]:  # classes with samples
         own = cluster(x[y == c], k, kind="kmeans", restarts=3, seed=seed % 2**32)
         found[y == c] = total + torch.from_numpy(own.of)
         total += len(own)
