@@ -326,6 +326,7 @@ def test_a_method_that_runs_out_of_memory_says_so() -> None:
         ({"groups": torch.zeros(160)}, "groups must be whole numbers .* not float32"),
         ({"groups": torch.zeros(160, dtype=torch.bool)}, "groups must be whole .* not bool"),
         ({"groups": torch.arange(160) - 1}, "groups has the value -1: number"),
+        ({"groups": torch.arange(160) * 10**15, "scores": torch.ones(1)}, r"scores .* not \(1,\)"),
         ({"conflict": torch.zeros(160)}, "conflict must be bool, not float32"),
         ({"conflict": torch.zeros(160, 1, dtype=torch.bool)}, r"conflict .* not \(160, 1\)"),
         ({"scores": torch.zeros(160, dtype=torch.long)}, "scores must be floating.* not int64"),

@@ -366,3 +366,20 @@ def test_eiil_crosses_environments_with_classes_when_asked() -> None:
     crossed = stages_of(EIIL(inference_steps=50, groups="class-environment"))[-1].extra["pseudo"]
     assert set(plain.tolist()) == {0, 1}
     assert crossed.equal(2 * toy_task().train.y + plain)
+
+
+@pytest.mark.parametrize("method", [*GEORGES, SPARE(), EIIL(inference_steps=5)])
+def test_a_class_with_one_training_sample_is_a_group(method: Any) -> None:
+    task = toy_task()
+    keep = task.train.y == 0
+    keep[2] = True  # of class 1
+    train = replace(
+        task.train, x=task.train.x[keep], y=task.train.y[keep], bias=task.train.bias[keep]
+    )
+    last = stages_of(method, replace(task, train=train))[-1]
+    lonely = int((train.y == 1).nonzero())
+    if isinstance(method, GEORGE):
+        assert (last.extra["pseudo"] == last.extra["pseudo"][lonely]).sum() == 1
+    if isinstance(method, SPARE):
+        assert last.batches.weights is not None
+        assert last.batches.weights[lonely] == 1

@@ -15,6 +15,7 @@ from torch import nn
 
 from debiasbench.common.errors import OptionError, TrainingFailed
 from debiasbench.core.batches import Batches
+from debiasbench.core.component import Component
 from debiasbench.core.data import Batch
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.settings import Training
@@ -248,51 +249,39 @@ def test_the_cost_counts_three_forward_passes_of_multiplications_and_additions()
 def test_gradients_are_clipped_to_the_norm_asked_for() -> None:
     norms: list[float] = []
 
-    class Watch:
-        def on_start(self, module: nn.Module, optimizer: Any, **stage: Any) -> None:
-            self.module = module
-
-        update_replaces_step = False
-
+    class Watch(Component):
         def constrain_weights(self) -> None:
-            grads = torch.cat([p.grad.flatten() for p in self.module.parameters()])  # type: ignore[union-attr]
-            norms.append(grads.norm().item())
-
-        def due(self, step: int) -> bool:
-            return False
-
-        def constrain_gradients(self, *, update_follows: bool) -> None: ...
-        def update(self, step: int) -> None: ...
-        def on_epoch_end(self, epoch: int) -> None: ...
-        def on_end(self) -> None: ...
-        def settled(self) -> bool:
-            return True
-
-        def masks(self) -> dict[str, torch.Tensor]:
-            return {}
-
-        def densities(self) -> dict[str, float]:
-            return {}
-
-        def saved_flops(self, forward: Any) -> float:
-            return 0.0
+            grads = [p.grad.flatten() for p in self.module.parameters() if p.grad is not None]
+            norms.append(torch.cat(grads).norm().item())
 
     train(components=[Watch()], training=replace(FAST, clip_norm=0.01))
     assert max(norms) == pytest.approx(0.01, rel=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("schedule", "expected"),  # the learning rate of each of 12 steps, 2 steps to an epoch
+    ("settings", "expected"),  # the learning rate of each of 12 steps, 2 steps to an epoch
     [
-        ("constant", [1.0] * 12),
-        ("step", [1.0] * 4 + [0.1] * 4 + [0.01] * 4),
-        ("cosine", [(1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)]),
-        ("plateau", [1.0] * 12),
+        ({"schedule": "constant"}, [1.0] * 12),
+        ({"schedule": "step"}, [1.0] * 4 + [0.1] * 4 + [0.01] * 4),
+        ({"schedule": "step", "decay": 0.5}, [1.0] * 4 + [0.5] * 4 + [0.25] * 4),
+        (
+            {"schedule": "step", "milestones": (0.25, 0.75), "decay": 0.5},
+            [1.0] * 3 + [0.5] * 6 + [0.25] * 3,
+        ),
+        ({"schedule": "cosine"}, [(1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)]),
+        ({"schedule": "linear"}, [1 - step / 12 for step in range(12)]),
+        ({"schedule": "plateau"}, [1.0] * 12),
+        ({"warmup": 1 / 3}, [0.25, 0.5, 0.75] + [1.0] * 9),
+        (
+            {"schedule": "linear", "warmup": 1 / 3},
+            [min(1, (step + 1) / 4) * (1 - step / 12) for step in range(12)],
+        ),
     ],
+    ids=str,
 )
-def test_schedules(schedule: Any, expected: list[float]) -> None:
+def test_schedules(settings: dict[str, Any], expected: list[float]) -> None:
     parameter = nn.Parameter(torch.zeros(1))
-    training = Training(epochs=6, lr=1.0, schedule=schedule)
+    training = Training(epochs=6, lr=1.0, **settings)
     optimizer = make_optimizer([parameter], training)
     plan = Schedule(optimizer, training, steps=12, steps_per_epoch=2)
     rates = []
@@ -304,6 +293,19 @@ def test_schedules(schedule: Any, expected: list[float]) -> None:
         if step % 2:
             plan.after_epoch(val_loss=1.0 - step / 100)
     assert rates == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"milestones": (0.5,)}, "no effect with schedule=constant"),
+        ({"decay": 0.5, "schedule": "cosine"}, "decay=0.5 has no effect"),
+        ({"milestones": (0.5, 0.2), "schedule": "step"}, "must increase"),
+    ],
+)
+def test_settings_of_another_schedule_are_refused(settings: Any, complaint: str) -> None:
+    with pytest.raises(OptionError, match=complaint):
+        Training(**settings)
 
 
 def test_plateau_divides_by_ten_after_five_epochs_without_a_lower_loss() -> None:
