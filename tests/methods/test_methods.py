@@ -21,7 +21,9 @@ from debiasbench.core.model import Shape
 from debiasbench.core.stage import Stage, Trained
 from debiasbench.core.weights import published_weight
 from debiasbench.methods import dfr
+from debiasbench.methods.afr import AFR
 from debiasbench.methods.balanced_softmax import BalancedSoftmax
+from debiasbench.methods.bpa import BPA
 from debiasbench.methods.coral import CORAL
 from debiasbench.methods.crt import CRT
 from debiasbench.methods.cvar import CVaRDRO
@@ -40,6 +42,7 @@ from debiasbench.methods.lc import LC
 from debiasbench.methods.ldam import LDAM
 from debiasbench.methods.lff import LfF, LfFLoss
 from debiasbench.methods.lisa import LISA
+from debiasbench.methods.masktune import MaskTune
 from debiasbench.methods.mixup import Mixup
 from debiasbench.methods.mmd import MMD
 from debiasbench.methods.pde import PDE
@@ -94,6 +97,12 @@ VARIANTS = {
     "irm halves": IRM(penalty_weight=1.0, penalty="halves", sampling="uniform"),
     "coral": CORAL(),
     "mmd": MMD(gamma=0.1),
+    "bpa": BPA(),
+    "bpa released": BPA(k=2, compat="released"),
+    "masktune": MaskTune(),
+    "masktune best": MaskTune(masks="best"),
+    "afr": AFR(steps=50),
+    "afr without validation": AFR(gamma=(4.0,), reg_coeff=(0.1,), early_stopping=False),
     "spare": SPARE(max_clusters=4),
     "spare untrained": SPARE(infer_num_epochs=0, num_clusters=2),
     "eiil": EIIL(inference_steps=200),
@@ -173,6 +182,11 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (GEORGE(overcluster=True), ("none", "inputs")),
         (GEORGE(overcluster=True, min_val=0), ("none", "none")),
         (DFR(), ("none", "fit")),
+        (BPA(), ("none", "none")),
+        (MaskTune(), ("none", "none")),
+        (MaskTune(masks="best"), ("none", "select")),
+        (AFR(), ("none", "select")),
+        (AFR(gamma=(4.0,), reg_coeff=(0.1,), early_stopping=False), ("none", "none")),
         (REST(), ("conflict", "none")),
         (REST(reweight=False), ("none", "none")),
     ],
