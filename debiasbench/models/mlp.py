@@ -33,6 +33,13 @@ class MLP(Model):
         ge=1,
         absent=None,
     )
+    input_scale: float = option(
+        1.0,
+        "factor of the inputs; the code of LfF, DisEnt and LC divides images in [0, 1] by 255 once "
+        "more: 0.00392157",
+        gt=0,
+        absent=1.0,
+    )
 
     def build(self, shape: Shape) -> nn.Module:
         """Flatten, hidden layers followed by ReLU, and a linear layer to the classes."""
@@ -45,6 +52,10 @@ class MLP(Model):
             hidden = (hidden + hidden[-1:] * self.depth)[: self.depth]
         sizes = (shape.features, *hidden)
         layers: list[nn.Module] = [nn.Flatten()]
+        if self.input_scale != 1:
+            from debiasbench.models._scaled import Scaled
+
+            layers.append(Scaled(self.input_scale))
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
         return nn.Sequential(*layers, nn.Linear(sizes[-1], shape.classes))

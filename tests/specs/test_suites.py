@@ -42,9 +42,26 @@ def published(name: str) -> list[Spec]:
     return read(name).specs(Plugins())
 
 
-def test_the_suites_are_rests_three_and_the_trio() -> None:
-    assert names() == ["cmnist-trio", "rest-bffhq", "rest-cifar10c", "rest-cmnist"]
+def test_suites_are_named_after_their_files() -> None:
+    expected = ["cmnist-mlp", "cmnist-trio", "digits-methods"]
+    assert names() == [*expected, "rest-bffhq", "rest-cifar10c", "rest-cmnist"]
     assert [read(name).name for name in names()] == names()
+
+
+def test_the_suite_of_all_methods_has_all_of_them_five_times() -> None:
+    specs = published("digits-methods")
+    assert {spec.method.name for spec in specs} == set(Plugins([]).methods)
+    assert len(specs) == 5 * len(Plugins([]).methods)
+    assert all(spec.training == specs[0].training for spec in specs)
+
+
+def test_the_suite_of_published_tables_trains_for_50000_steps() -> None:
+    specs = published("cmnist-mlp")
+    assert len(specs) == 6 * 4 * 3
+    assert {spec.model.name for spec in specs} == {"mlp"}
+    assert {spec.training["lr"] for spec in specs} == {0.01}
+    steps = {spec.training["epochs"] * -(-55000 // spec.training["batch_size"]) for spec in specs}
+    assert steps == {233 * 215}  # 50,095
 
 
 @pytest.mark.parametrize(
