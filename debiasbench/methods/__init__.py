@@ -21,3 +21,5 @@ def debiasbench_register_methods(register: Register) -> None:
     register("focal", "debiasbench.methods.focal:Focal")
     register("balanced-softmax", "debiasbench.methods.balanced_softmax:BalancedSoftmax")
     register("mixup", "debiasbench.methods.mixup:Mixup")
+    register("cnc", "debiasbench.methods.cnc:CnC")
+    register("dcwp", "debiasbench.methods.dcwp:DCWP")
