@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from debiasbench.core.model import Shape as Shape
     from debiasbench.core.objective import CrossEntropy as CrossEntropy
     from debiasbench.core.objective import Objective as Objective
+    from debiasbench.core.objective import ParameterGroup as ParameterGroup
     from debiasbench.core.prepare import Prepare as Prepare
     from debiasbench.core.settings import Training as Training
+    from debiasbench.core.stage import Beside as Beside
     from debiasbench.core.stage import Checkpoint as Checkpoint
+    from debiasbench.core.stage import EpochChange as EpochChange
     from debiasbench.core.stage import Stage as Stage
     from debiasbench.core.stage import StageCost as StageCost
     from debiasbench.core.stage import Trained as Trained
@@ -65,10 +68,18 @@ _NAMES = {
     "core.lab": ["Lab"],
     "core.method": ["Method"],
     "core.model": ["Model", "Shape"],
-    "core.objective": ["CrossEntropy", "Objective"],
+    "core.objective": ["CrossEntropy", "Objective", "ParameterGroup"],
     "core.prepare": ["Prepare"],
     "core.settings": ["Training"],
-    "core.stage": ["Checkpoint", "Stage", "StageCost", "Trained", "Trainer"],
+    "core.stage": [
+        "Beside",
+        "Checkpoint",
+        "EpochChange",
+        "Stage",
+        "StageCost",
+        "Trained",
+        "Trainer",
+    ],
     "core.supervision": ["Supervision"],
     "core.view": ["HeldOut", "View"],
     "core.weights": ["equal_groups", "equal_subset", "published_weight", "upweight_conflict"],

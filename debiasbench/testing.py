@@ -22,6 +22,7 @@ from debiasbench.common.randomness import seeded
 from debiasbench.core.data import Dataset, Split, Task
 from debiasbench.core.inputs import single
 from debiasbench.core.model import Model, Shape
+from debiasbench.core.modes import normalises
 from debiasbench.core.prepare import Prepare
 from debiasbench.core.settings import Training
 from debiasbench.models.mlp import MLP
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from debiasbench.core.component import Component
     from debiasbench.core.data import Augment
     from debiasbench.core.method import Method
-    from debiasbench.core.stage import Trained
+    from debiasbench.core.stage import Stage, Trained, Trainer
     from debiasbench.runs.fit import Fitted
     from debiasbench.sparsity import SparseTraining, Updater
     from debiasbench.sparsity.distributions import Distribution
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from debiasbench.training.graph import Graph
 
 TRAINING = Training(epochs=6, batch_size=16, lr=0.05)
-SHORT = replace(TRAINING, epochs=3)
+SHORTER = 3  # epochs in which steps are replayed
 MODEL = MLP(hidden=(16, 16))
 SHAPE = Shape(input=(3, 32, 32), classes=5)
 
@@ -132,43 +133,53 @@ def _check_entry(entry: Entry[Any], registry: Registry[Any]) -> None:
     )
 
 
-def check_method(method: Method) -> None:
+def check_method(
+    method: Method, *, training: Training | None = None, model: Model | None = None
+) -> None:
     """Check a method by training it eight times on toy tasks, which takes a few seconds.
 
     The method must learn. Equal seeds must give equal weights, also with other states of the
     global generators. Labels that the method does not declare must not change the result. It must
-    work with batches of one sample, with an absent group, and with a sparse component.
+    work with batches of one sample (two with BatchNorm), with an absent group, and with a sparse
+    component.
+
+    `training`: other settings than 6 epochs of SGD with batches of 16 samples and learning rate
+    0.05, for a method that learns more slowly. `model`: another one than a small `mlp`.
 
     Warns if a GPU could not replay the training steps, which makes them slower, and says why.
     """
-    task = toy_task()
-    first = _fit(method, task)
+    training, model = training or TRAINING, model or MODEL
+    task, watching = toy_task(), _Watching()
+    fit_ = partial(_fit, method, model=model, training=training)
+    first = fit_(task, watching=watching)
     _check_learns(first, task)
     _check_same(
         first,
-        _fit(method, task, global_seed=1),
+        fit_(task, global_seed=1),
         "Equal seeds gave different weights: draw random numbers from lab.generator(...), or from "
         "the global generators of torch, NumPy and Python, which are seeded in `fit`",
     )
     _check_same(
         first,
-        _fit(method, _without_undeclared_labels(method, task)),
+        # a plateau schedule reads the validation loss, which depends on the classes
+        fit_(_without_undeclared_labels(method, task, classes=not watching.plateau)),
         "Labels that the method does not declare changed the result. It declares "
         f"{method.supervision}",
     )
+    size = 1 + _normalises(model, task)
     _check_finite(
-        _fit(method, toy_task(samples=12), training=replace(TRAINING, epochs=1, batch_size=1)),
-        "batches of one sample",
+        fit_(toy_task(samples=12), training=replace(training, epochs=1, batch_size=size)),
+        "batches of one sample" if size == 1 else "batches of two samples",
     )
-    _check_finite(_fit(method, toy_task(absent=(1, 0))), "a group without training samples")
+    _check_finite(fit_(toy_task(absent=(1, 0))), "a group without training samples")
     if not first.densities:  # a method that makes networks sparse cannot have a second mask
-        sparse = _fit(method, task, components=lambda: [Sparsify(RigL(density=0.1))])
+        sparse = fit_(task, components=lambda: [Sparsify(RigL(density=0.1))])
         _check_finite(sparse, "a sparse component")
         assert _active(sparse) < _active(first), (
             "The network that the method returned was trained without the sparse component: "
             "train it with lab.train, which adds components"
         )
-    _warn_if_not_replayed(method, task)
+    _warn_if_not_replayed(method, task, model, training)
 
 
 def check_model(model: Model, shape: Shape = SHAPE) -> None:
@@ -360,36 +371,63 @@ def _fitted(
     method: Method,
     task: Task,
     *,
-    training: Training = TRAINING,
+    model: Model,
+    training: Training,
     global_seed: int = 0,
     components: Callable[[], Sequence[Component]] = tuple,
     graph: Callable[[], Graph] | None = None,
+    watching: _Watching | None = None,
 ) -> Fitted:
     execution = replace(Execution.on("cpu"), graph=graph)
     predictor = Predictor(execution)
+    trainer = Sequential(execution, predictor)
     with seeded(global_seed):
         return fit(
             PlacedTask(task, execution.device),
             method,
-            model=MODEL,
+            model=model,
             training=training,
             seed=0,
-            trainer=Sequential(execution, predictor),
+            trainer=trainer if watching is None else watching.around(trainer),
             predictor=predictor,
             components=components,
             owner=type(method).__name__,
         )
 
 
-def _warn_if_not_replayed(method: Method, task: Task) -> None:
+class _Watching:
+    """Trains by another trainer; `plateau`: whether a schedule has read the validation loss."""
+
+    def __init__(self) -> None:
+        self.plateau = False
+
+    def around(self, trainer: Trainer) -> Trainer:
+        """Train by `trainer` from now on."""
+        self._trainer = trainer
+        return self
+
+    def train(self, stages: Sequence[Stage]) -> list[Trained]:
+        """Train stages."""
+        self.plateau |= any(stage.settings.schedule == "plateau" for stage in stages)
+        return self._trainer.train(stages)
+
+
+def _normalises(model: Model, task: Task) -> bool:
+    """Return whether networks of a model have BatchNorm, which needs two samples or more."""
+    with seeded(0):
+        return normalises(model.build(task.shape).train())
+
+
+def _warn_if_not_replayed(method: Method, task: Task, model: Model, training: Training) -> None:
     """Train with a graph that a CPU can replay, and compare it with computed steps."""
     name = type(method).__name__
-    replayed = _fitted(method, task, training=SHORT, graph=Tape)
+    short = replace(training, epochs=min(training.epochs, SHORTER))
+    replayed = _fitted(method, task, model=model, training=short, graph=Tape)
     for cost in replayed.costs:
         if cost.eager:
             _warn_slow(name, f"stage {cost.name!r}: {cost.eager}")
             return
-    computed = _fitted(method, task, training=SHORT, graph=Recomputed).trained
+    computed = _fitted(method, task, model=model, training=short, graph=Recomputed).trained
     for key, value in _weights(computed).items():
         if not torch.equal(value, _weights(replayed.trained)[key]):
             _warn_slow(
@@ -409,14 +447,20 @@ def _warn_slow(owner: str, reason: str) -> None:
     )
 
 
-def _without_undeclared_labels(method: Method, task: Task) -> Task:
-    """Change all labels that the method does not declare; a declared conflict label is kept."""
+def _without_undeclared_labels(method: Method, task: Task, *, classes: bool) -> Task:
+    """Change all labels that the method does not declare; a declared conflict label is kept.
+
+    `classes`: whether the classes of the validation split are among them.
+    """
     declared = method.supervision
     train, val = task.train, task.val
     if declared.train == "none":
         train = replace(train, bias=1 - train.bias)
-    if declared.val == "none":
-        val = replace(val, bias=1 - val.bias)
+    if not declared.sees_val_labels:
+        # other numbers of samples in every group, and of conflicting samples
+        place = torch.arange(len(val))
+        y = (place % 5 == 0).long() if classes else val.y
+        val = replace(val, y=y, bias=(place % 3 > 0).long())
     return replace(task, train=train, val=val)
 
 

@@ -238,4 +238,4 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
     assert "Record: results/digits-equal-0-" in outputs["debiasbench run --method equal --epochs 2"]
     assert "| equal" in outputs["debiasbench leaderboard"]
     assert "1 passed" in outputs["pytest -q test_equal.py"]
-    assert "4 passed" in outputs["pytest -q test_kinds.py"]
+    assert "5 passed" in outputs["pytest -q test_kinds.py"]

@@ -16,7 +16,7 @@ import debiasbench
 PACKAGE = Path(debiasbench.__file__).parent
 
 # what a lab and a view are made of: plugins are given these and do not name them
-INTERNAL = {"Backend", "Samples"}
+INTERNAL = {"Backend", "Inferred", "Samples"}
 
 
 def classes_of_core() -> set[str]:

@@ -15,7 +15,9 @@ from torch import nn
 from debiasbench import Dataset, Method, Model, Shape, Supervision, Task, hookimpl
 from debiasbench.common.errors import DebiasbenchError
 from debiasbench.core.objective import CrossEntropy
+from debiasbench.core.settings import Training
 from debiasbench.core.view import HeldOut
+from debiasbench.methods.erm import ERM
 from debiasbench.sparsity import GMP, RigL, Updater
 from debiasbench.sparsity.distributions import DISTRIBUTIONS, Shares
 from debiasbench.sparsity.topology import drop_and_grow
@@ -105,6 +107,69 @@ class Peeks(Method):
         return lab.train(lab.model(), name="train", lr=0.01 + share)
 
 
+@dataclass(frozen=True)
+class PeeksAtClasses(Peeks):
+    """Finds classes of the validation split, of which it declares to see the inputs."""
+
+    supervision = Supervision(val="inputs")
+
+    def fit(self, lab: Any) -> Any:
+        cells = [cell.cell_contents for cell in lab._backend.train.__closure__]
+        (validation,) = (value for value in cells if isinstance(value, HeldOut))
+        first = validation.view.labels["y"][:5].float().mean().item()
+        return lab.train(lab.model(), name="train", lr=0.01 + first)
+
+
+@dataclass(frozen=True)
+class Adapts(Method):
+    """Weights training samples by how much their logits are like those of validation samples."""
+
+    supervision = Supervision(val="inputs")
+
+    def fit(self, lab: Any) -> Any:
+        first = lab.train(lab.model(), name="first", epochs=1)
+        target = lab.predict(first, "val").mean(0)
+        distance = (lab.predict(first, "train") - target).norm(dim=1)
+        return lab.train(lab.model(), weights=1 / (1 + distance), name="train")
+
+
+@dataclass(frozen=True)
+class Plateaus(Method):
+    """Has a schedule that reads the validation loss."""
+
+    def fit(self, lab: Any) -> Any:
+        return lab.train(lab.model(), schedule="plateau", epochs=12, name="train")
+
+
+@dataclass(frozen=True)
+class Slow(Method):
+    """Learns too slowly for the usual settings."""
+
+    def fit(self, lab: Any) -> Any:
+        return lab.train(lab.model(), lr=lab.training.lr / 1000, name="train")
+
+
+@pytest.mark.parametrize("method", [Adapts(), Plateaus()], ids=lambda m: type(m).__name__)
+def test_check_method_passes_a_method_that_sees_no_more_than_it_declares(method: Method) -> None:
+    check_method(method)
+
+
+def test_check_method_takes_other_settings_and_another_model() -> None:
+    with pytest.raises(AssertionError, match="accuracy on aligned toy samples"):
+        check_method(Slow())
+    check_method(Slow(), training=Training(epochs=6, batch_size=16, lr=50.0))
+    check_method(ERM(), training=Training(epochs=8, batch_size=16), model=Normalising())
+
+
+@dataclass(frozen=True)
+class Normalising(Model):
+    """A network that cannot train on a single sample."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        layers = [nn.Flatten(), nn.Linear(shape.features, 8), nn.BatchNorm1d(8), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(8, shape.classes))
+
+
 @pytest.mark.parametrize(
     ("method", "complaint"),
     [
@@ -114,6 +179,7 @@ class Peeks(Method):
         (NeedsTwo(), "NaN or infinite"),
         (EveryGroup(), "AssertionError"),
         (Peeks(), "Labels that the method does not declare changed the result"),
+        (PeeksAtClasses(), "Labels that the method does not declare changed the result"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -95,12 +95,14 @@ def _kind(written: object, hint: object) -> str:
     return written if isinstance(written, str) else getattr(written, "__name__", str(written))
 
 
-def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
+def parse(cls: type[T], values: Mapping[str, object], *, owner: str, show: bool = True) -> T:
     """Make a `cls` from `values`: convert strings from a command line, and check the bounds.
 
-    `owner` names the owner of the options in messages, such as "method rest". Raises `OptionError`
-    that names every bad option at once.
+    `owner` names the owner of the options in messages, such as "method rest". `show`: whether
+    `debiasbench show` knows the last word of it. Raises `OptionError` that names every bad option
+    at once.
     """
+    advice = f". See `debiasbench show {_name(owner)}`" if show else ""
     names = [f.name for f in dataclasses.fields(cast("Any", cls))]
     problems = [
         f"no option {shown(name)}.{suggestion(name, names)} Options: {listed(names)}"
@@ -111,13 +113,13 @@ def parse(cls: type[T], values: Mapping[str, object], *, owner: str) -> T:
     converted, wrong = _converted(cast("Any", cls), given)
     problems += wrong
     if problems:
-        raise OptionError(f"{owner}: {'; '.join(problems)}. See `debiasbench show {_name(owner)}`")
+        raise OptionError(f"{owner}: {'; '.join(problems)}{advice}")
     try:
         return cls(**converted)
     except OptionError:
         raise
     except ValueError as error:  # from a check in the class itself
-        raise OptionError(f"{owner}: {error}. See `debiasbench show {_name(owner)}`") from error
+        raise OptionError(f"{owner}: {error}{advice}") from error
 
 
 def _converted(cls: type, values: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:

@@ -1,11 +1,19 @@
-"""The batches of an epoch: which samples of a split, in which order."""
+"""The batches of each epoch of a stage: which samples of a split, in which order."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
+
+from debiasbench.common.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    BatchFunction: TypeAlias = Callable[[int, torch.Generator], Sequence[Tensor]]
 
 
 class Batches:
@@ -31,6 +39,7 @@ class Batches:
         self.epoch_size = n - single
 
     def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
         return math.ceil(self.epoch_size / self.batch_size)
 
     @property
@@ -43,11 +52,95 @@ class Batches:
         """Samples of the smallest batch of an epoch."""
         return self.epoch_size % self.batch_size or self.largest
 
-    def epoch(self, rng: torch.Generator) -> list[Tensor]:
-        """Return an epoch's batches of sample indices, each (B,) int64, on the host."""
+    def steps(self, epochs: int) -> int:
+        """Return the number of batches of the first `epochs` epochs."""
+        return epochs * len(self)
+
+    def epochs(self, steps: int) -> int:
+        """Return the number of epochs that `steps` batches take, the last one perhaps in part."""
+        return math.ceil(steps / len(self))
+
+    def epoch(self, rng: torch.Generator, number: int = 0) -> list[Tensor]:
+        """Return the batches of epoch `number` (from 0), each (B,) int64 indices on the host."""
         n = len(self.pool)
         if self._pool_weights is None:
             order = torch.randperm(n, generator=rng)
         else:
             order = torch.multinomial(self._pool_weights, n, replacement=True, generator=rng)
         return list(torch.split(self.pool[order[: self.epoch_size]], self.batch_size))
+
+
+class OwnBatches(Batches):
+    """Batches that a method makes itself, in which epochs and batches may differ in size.
+
+    `function`: called with the number of the epoch (from 0) and a generator; returns the batches of
+    this epoch, each (B,) int64 indices in [0, `size`). It must depend on nothing else, because the
+    epochs are made once to count their batches, and again when they are trained on. `generator`:
+    makes the generator of an epoch. `epochs`: number of epochs that are made first; with `steps`,
+    as many as these steps need. Raises `OptionError` for batches that are not as described.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        function: BatchFunction,
+        generator: Callable[[int], torch.Generator],
+        *,
+        epochs: int,
+        steps: int | None = None,
+    ) -> None:
+        self._size, self._function = size, function
+        self._sizes: list[list[int]] = []  # of the batches of each epoch
+        while len(self._sizes) < epochs if steps is None else sum(map(len, self._sizes)) < steps:
+            number = len(self._sizes)
+            self._sizes.append([len(batch) for batch in self.epoch(generator(number), number)])
+        super().__init__(size, max(map(max, self._sizes)))
+        self.epoch_size = max(map(sum, self._sizes))
+
+    def __len__(self) -> int:
+        """Return the largest number of batches of an epoch."""
+        return max(map(len, self._sizes))
+
+    @property
+    def largest(self) -> int:
+        """Samples of the largest batch of all epochs."""
+        return self.batch_size
+
+    @property
+    def smallest(self) -> int:
+        """Samples of the smallest batch of all epochs."""
+        return min(map(min, self._sizes))
+
+    def steps(self, epochs: int) -> int:
+        """Return the number of batches of the first `epochs` epochs."""
+        return sum(map(len, self._sizes[:epochs]))
+
+    def epochs(self, steps: int) -> int:
+        """Return the number of epochs that `steps` batches take, the last one perhaps in part."""
+        epochs = 1
+        while self.steps(epochs) < min(steps, self.steps(len(self._sizes))):
+            epochs += 1
+        return epochs
+
+    def epoch(self, rng: torch.Generator, number: int = 0) -> list[Tensor]:
+        """Return the batches of epoch `number` (from 0), each (B,) int64 indices on the host."""
+        made = [torch.as_tensor(batch).cpu() for batch in self._function(number, rng)]
+        if not made:
+            raise OptionError(f"batches returned none for epoch {number}: return one or more")
+        for batch in made:
+            if batch.dim() != 1 or batch.dtype != torch.long or len(batch) == 0:
+                raise OptionError(
+                    f"batches returned a batch of shape {tuple(batch.shape)} and type "
+                    f"{batch.dtype} for epoch {number}, must be (B,) int64 indices, at least one"
+                )
+            if int(batch.min()) < 0 or int(batch.max()) >= self._size:
+                raise OptionError(
+                    f"batches returned index {int(batch.max())} for epoch {number}: indices must "
+                    f"be in 0 to {self._size - 1}"
+                )
+        if number < len(self._sizes) and self._sizes[number] != [len(batch) for batch in made]:
+            raise OptionError(
+                f"batches returned other batch sizes when it was called again for epoch {number}: "
+                "it may depend only on its arguments"
+            )
+        return made

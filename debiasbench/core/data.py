@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from debiasbench.common.errors import DataError, SupervisionError
-from debiasbench.core.inputs import is_mapping, mapped, single, tensors
+from debiasbench.core.inputs import is_mapping, length, mapped, single, tensors
 from debiasbench.core.model import Shape
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from debiasbench.core.download import Download
     from debiasbench.core.inputs import Inputs
+    from debiasbench.core.moment import Moment
 
     Augment = Callable[[Tensor, Generator], Tensor]
 
@@ -239,6 +240,12 @@ class Batch:
     `x`: (B, *input) float, or a mapping of named tensors. `y`: (B,) int64. `index`: (B,) int64
     positions in the split. `group`, `bias`: (B,) int64 and `conflict`: (B,) bool, only if the
     method declares them. The stage's `extra` tensors are further attributes.
+
+    `step`, `epoch`: int64 scalars from 0, `progress`: a float32 scalar in [0, 1), the fraction of
+    the stage's steps that came before. They are tensors on the device, so that
+    `torch.where(batch.progress < 0.5, early, late)` works when the step is replayed. `beside`: the
+    batch of the stage's second stream, only if it has one; without labels that the method does not
+    declare.
     """
 
     x: Inputs
@@ -247,20 +254,38 @@ class Batch:
     group: Tensor
     bias: Tensor
     conflict: Tensor
+    step: Tensor
+    epoch: Tensor
+    progress: Tensor
+    beside: Batch
 
-    def __init__(self, x: Inputs, y: Tensor, index: Tensor, **columns: Tensor) -> None:
-        self.x, self.y, self.index = x, y, index
-        self.__dict__.update(columns)
+    def __init__(
+        self,
+        x: Inputs,
+        y: Tensor | None = None,
+        index: Tensor | None = None,
+        *,
+        moment: Moment | None = None,
+        beside: Batch | None = None,
+        **columns: Tensor,
+    ) -> None:
+        given = {"y": y, "index": index, "beside": beside}
+        self.x = x
+        self.__dict__.update({n: v for n, v in given.items() if v is not None}, **columns)
+        self._moment = moment
 
     def __len__(self) -> int:
-        return len(self.y)
+        return length(self.x)
 
     def part(self, samples: slice) -> Batch:
-        """Return the samples of a slice."""
+        """Return the samples of a slice; `beside` is left out."""
         parts: dict[str, Any] = {
-            name: mapped(lambda values: values[samples], x) for name, x in vars(self).items()
+            name: mapped(lambda values: values[samples], x)
+            for name, x in vars(self).items()
+            if name not in {"_moment", "beside", *_MOMENT}
         }
-        return Batch(**parts)
+        same = {name: value for name, value in vars(self).items() if name in _MOMENT}
+        return Batch(**parts, **same, moment=self._moment)
 
     def parts(self, size: int | None, at_least: int = 1) -> Iterator[Batch]:
         """Yield all samples in order, in nearly equal parts of at most `size` samples.
@@ -277,12 +302,29 @@ class Batch:
             yield self.part(slice(n * i // count, n * (i + 1) // count))
 
     def __getattr__(self, name: str) -> Any:
+        if name in _MOMENT:  # computed when it is used, so that other losses do not pay for it
+            from debiasbench.core.moment import Moment
+
+            return getattr(self._moment or Moment.begin(self.index.device), name)
         if name in NEEDED:
             raise SupervisionError(undeclared(f"batch.{name}", name))
+        if name == "y":
+            raise SupervisionError(
+                "The batch has no classes: they are not part of the method's Supervision(...)"
+            )
+        if name == "beside":
+            raise AttributeError(
+                "This stage has no second stream of batches: use lab.train(..., beside=Beside(...))"
+            )
+        present = ", ".join(n for n in self.__dict__ if not n.startswith("_"))
         raise AttributeError(
-            f"A batch has no {name!r}; it has {', '.join(self.__dict__)}. "
+            f"A batch has no {name!r}; it has {present}. "
             "Add tensors with lab.train(..., extra={name: tensor})"
         )
+
+
+_MOMENT = ("step", "epoch", "progress")
+"""Attributes of a batch that all of its samples share."""
 
 
 NEEDED = {"conflict": "conflict", "group": "groups", "bias": "groups"}

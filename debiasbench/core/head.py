@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,6 +25,47 @@ Head: TypeAlias = "nn.Linear | nn.Conv2d"
 """A linear layer, or a 1x1 convolution, which is a linear layer at each position."""
 
 
+class NoHead(nn.Identity):
+    """Stands in the place of a head that was removed: the network returns its features."""
+
+    def __init__(self, *, pooled: bool) -> None:
+        super().__init__()
+        self.pooled = pooled  # whether features are a mean over positions, as of a 1x1 convolution
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of every layer's input
+        """Return the features, with positions of size 1 if they are a mean over positions."""
+        return input.mean((2, 3), keepdim=True) if self.pooled else input
+
+
+def fresh(head: Head, seed: int) -> Head:
+    """Return a layer of the same type and shape, trainable, with torch's default initialisation."""
+    layer = copy.deepcopy(head).cpu()  # every device gets the same values
+    with seeded(seed):
+        layer.reset_parameters()
+    layer.requires_grad_(True).zero_grad()
+    return layer.to(head.weight.device)
+
+
+def put(network: nn.Module, head: nn.Module, layer: nn.Module) -> None:
+    """Put a layer in the place of the head, wherever the network holds it.
+
+    Raises `OptionError` if the network is its own head.
+    """
+    places = [
+        (module, name)
+        for module in network.modules()
+        for name, child in module._modules.items()
+        if child is head
+    ]
+    if not places:
+        raise OptionError(
+            f"The head is the whole network ({type(network).__name__}), so nothing holds another "
+            "head in its place. Use another --model"
+        )
+    for module, name in places:
+        setattr(module, name, layer)
+
+
 def last_linear(network: nn.Module) -> Head | None:
     """Return the last `nn.Linear`; if there is none, the last 1x1 convolution."""
     modules = list(network.modules())[::-1]
@@ -37,22 +79,26 @@ def last_linear(network: nn.Module) -> Head | None:
 
 
 @contextmanager
-def recorded(head: Head) -> Iterator[list[Tensor]]:
+def recorded(head: Head | NoHead) -> Iterator[list[Tensor]]:
     """Yield a list that collects the features (B, D) of each call of a head.
 
     They are the head's input, or for a convolution the mean of its input over all positions.
     """
     features: list[Tensor] = []
+    pooled = head.pooled if isinstance(head, NoHead) else isinstance(head, nn.Conv2d)
 
     def record(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        x = args[0] if args else named["input"]
-        features.append(x.mean((2, 3)) if isinstance(head, nn.Conv2d) else x.flatten(1))
+        features.append(_flat(args[0] if args else named["input"], pooled=pooled))
 
     handle = head.register_forward_pre_hook(record, with_kwargs=True)
     try:
         yield features
     finally:
         handle.remove()
+
+
+def _flat(x: Tensor, *, pooled: bool) -> Tensor:
+    return x.mean((2, 3)) if pooled else x.flatten(1)
 
 
 def check_head(network: nn.Module, head: Head, inputs: Inputs, *, linear: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +19,27 @@ from debiasbench.common.errors import (
 from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.options import parse
 from debiasbench.common.randomness import derive, generator, seeded
-from debiasbench.core.batches import Batches
+from debiasbench.core.batches import Batches, OwnBatches
 from debiasbench.core.coverage import check_reads_whole
 from debiasbench.core.data import NEEDED, undeclared
-from debiasbench.core.head import check_head
+from debiasbench.core.features import FeaturesOf, find_head
+from debiasbench.core.head import NoHead, check_head, fresh, put
+from debiasbench.core.inferred import checked as checked_inferences
 from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.settings import Training
-from debiasbench.core.stage import Stage, Trained
+from debiasbench.core.stage import EpochChange, Stage, Stream, Trained
+from debiasbench.core.supervision import ValUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from debiasbench.core.batches import BatchFunction
     from debiasbench.core.component import Component
     from debiasbench.core.head import Head
+    from debiasbench.core.inferred import Inferred
     from debiasbench.core.model import Model, Shape
+    from debiasbench.core.stage import Beside, EachEpoch, OptimizerState
     from debiasbench.core.supervision import Supervision
     from debiasbench.core.view import View
 
@@ -51,8 +57,11 @@ class Backend(Protocol):
     def predict(self, objective: Objective, view: View) -> Tensor:
         """Return logits (N, C) for a view."""
 
-    def features(self, objective: Objective, head: Head, view: View) -> Tensor:
+    def features(self, objective: Objective, head: Head | NoHead, view: View) -> Tensor:
         """Return the head's inputs (N, D) for a view."""
+
+    def keep(self, inferred: Inferred) -> None:
+        """Keep what the method inferred of the training samples, beside the predictions."""
 
 
 class Lab:
@@ -80,34 +89,40 @@ class Lab:
         self.num_groups = shape.classes * num_biases
         self._backend, self._model, self._views = backend, model, views
         self._supervision, self._components = supervision, components
-        self._networks = 0
+        self._networks = self._heads = 0
         self._stages: list[str] = []
+        self._busy = False  # whether a stage is being trained
+        self._has_inferred = False
 
-    def model(self) -> nn.Module:
+    def model(self, **options: object) -> nn.Module:
         """Return an initialised network.
 
-        The n-th network of a run has the same initial weights in every method. Raises `OptionError`
-        if it never reads more than a tenth of an image, `OutOfMemory` if it is too large, and
+        `options`: of the model, instead of those of the run, such as `hidden=(100, 100)`.
+
+        The n-th network of a run has the same initial weights in every method that asks for it with
+        the same options. Raises `OptionError` for an option that the model lacks, and if the
+        network never reads more than a tenth of an image, `OutOfMemory` if it is too large, and
         `PluginError` if it does not fit the samples.
         """
+        model = _with_options(self._model, options) if options else self._model
         with seeded(derive(self.seed, "init", self._networks)):
             try:
-                network = self._model.build(self.shape).to(self._backend.device)
-                if self._networks == 0:
+                network = model.build(self.shape).to(self._backend.device)
+                if self._networks == 0 or options:
                     _check_fits(network, self.shape, self._views["train"])
                     if len(self.shape.input) == 3:
-                        check_reads_whole(network, self.shape.input, str(self._model))
+                        check_reads_whole(network, self.shape.input, str(model))
             except Exception as error:
                 if _too_large(error):
                     raise OutOfMemory(
-                        f"{self._model} for samples of shape {_described(self.shape)} needs more "
-                        "memory than there is. Use a smaller network"
+                        f"{model} for samples of shape {_described(self.shape)} needs more memory "
+                        "than there is. Use a smaller network"
                     ) from error
                 # many models do not accept named inputs; their shapes then explain the error
                 if isinstance(error, DebiasbenchError) and not self.shape.inputs:
                     raise
                 raise PluginError(
-                    f"{self._model} does not fit samples of shape {_described(self.shape)} and "
+                    f"{model} does not fit samples of shape {_described(self.shape)} and "
                     f"{self.shape.classes} classes: {type(error).__name__}: {error}"
                 ) from error
         self._networks += 1
@@ -121,10 +136,15 @@ class Lab:
         steps: int | None = None,
         weights: Tensor | None = None,
         subset: Tensor | None = None,
+        batches: BatchFunction | None = None,
+        beside: Beside | None = None,
         extra: Mapping[str, Tensor] | None = None,
         components: Sequence[Component] = (),
         data: str = "train",
         select: bool = True,
+        each_epoch: EachEpoch | None = None,
+        optimizer_of: Trained | None = None,
+        keep_optimizer: bool = False,
         **settings: object,
     ) -> Trained:
         """Train a stage and return it; `start` is a network, an `Objective` or an earlier stage.
@@ -136,11 +156,21 @@ class Lab:
         `steps`: number of optimizer steps, instead of the epochs in the settings.
         `weights`: (N,) sampling weights of the split; batches are drawn with replacement.
         `subset`: (M,) indices; only these samples are used.
+        `batches`: instead of both, a function of the number of the epoch (from 0) and a generator,
+        which returns the batches of this epoch, each (B,) int64 indices. It may depend on nothing
+        else, because it is called again when a run is resumed.
+        `beside`: a second stream of batches, which are `batch.beside`.
         `extra`: (N, ...) tensors of the split; batches have them as attributes by name.
         `components`: constrain gradients and weights, in addition to `--sparse`.
         `data`: "train", or "val" with `Supervision(val="fit")`.
         `select`: whether selection rules are followed on the validation split after each epoch;
         pass False for a stage that cannot be the result.
+        `each_epoch`: called after each epoch with the number of epochs so far and the objective. It
+        may predict, change buffers of the objective, and return an `EpochChange`. Keep its state in
+        these buffers, which checkpoints contain.
+        `keep_optimizer`: whether the result has the optimizer's last state, for `optimizer_of`.
+        `optimizer_of`: an earlier stage with `keep_optimizer=True`, whose optimizer state, such as
+        momentum, is used further. Parameters are matched by name.
         `settings`: fields of `Training` to change for this stage, such as `epochs=1` or `lr=1e-4`.
 
         Raises `TrainingFailed` if the loss becomes NaN or infinite, or if predictions become NaN.
@@ -149,34 +179,61 @@ class Lab:
             raise OptionError(f"steps={steps}: a stage needs at least one step")
         if name in self._stages:
             raise OptionError(f"Two stages are called {name!r}: give each stage its own name")
+        if self._busy:
+            raise OptionError("lab.train cannot be called in each_epoch, while a stage is trained")
         view = self._view(data, fit=True)
-        self._stages.append(name)
         training = parse(Training, dataclasses.asdict(self.training) | settings, owner="training")
-        batches = Batches(
-            len(view),
-            training.batch_size,
-            _checked_weights(weights, len(view)),
-            _checked_subset(subset, len(view)),
-        )
+        # the number, not the name, so that equal first stages of two methods are shared
+        seed = derive(self.seed, "stage", len(self._stages))
+        divided = _divided(view, training, seed, weights, subset, batches, steps)
+        if each_epoch is not None:
+            each_epoch = _checked_each_epoch(each_epoch, view, divided, extra or {})
+        state = _optimizer_of(optimizer_of, training)
+        self._stages.append(name)
         if isinstance(start, Trained):
             objective, masks = copy.deepcopy(start.objective), start.masks
         else:
             objective, masks = as_objective(start), {}
-        return self._backend.train(
-            Stage(
-                name=name,
-                objective=objective,
-                view=view,
-                batches=batches,
-                settings=training,
-                steps=steps or training.epochs * len(batches),
-                # the number, not the name, so that equal first stages of two methods are shared
-                seed=derive(self.seed, "stage", len(self._stages) - 1),
-                extra=_checked_extra(extra, view),
-                components=[*components, *self._components()],
-                masks=masks,
-                select=select,
-            )
+        stage = Stage(
+            name=name,
+            objective=objective,
+            view=view,
+            batches=divided,
+            settings=training,
+            steps=steps or divided.steps(training.epochs),
+            seed=seed,
+            extra=_checked_extra(extra, view),
+            components=[*components, *self._components()],
+            masks=masks,
+            select=select,
+            beside=None if beside is None else self._stream(beside, training),
+            each_epoch=each_epoch,
+            optimizer=state,
+            keep_optimizer=keep_optimizer,
+        )
+        self._busy = True
+        try:
+            return self._backend.train(stage)
+        finally:
+            self._busy = False
+
+    def _stream(self, beside: Beside, training: Training) -> Stream:
+        """Return a second stream; of the validation split, without labels that are not declared."""
+        labelled = beside.data != "val" or self._supervision.val == "fit"
+        view = self._view(beside.data, fit=labelled)
+        if not labelled:
+            view = dataclasses.replace(view, labels={})
+        size = training.batch_size if beside.batch_size is None else beside.batch_size
+        if size < 1:
+            raise OptionError(f"Beside(batch_size={size}): must be at least 1")
+        return Stream(
+            view,
+            Batches(
+                len(view),
+                size,
+                _checked_weights(beside.weights, len(view)),
+                _checked_subset(beside.subset, len(view)),
+            ),
         )
 
     def predict(self, model: nn.Module | Trained, split: str) -> Tensor:
@@ -190,11 +247,14 @@ class Lab:
     def features(self, model: nn.Module | Trained, split: str) -> Tensor:
         """Return (N, D) inputs of the network's last linear layer for a split, on the CPU.
 
-        Raises `OptionError` if this layer does not decide the logits alone. To find that out
-        before training, call `head`.
+        Of a network whose head was replaced by `nn.Identity()`, they are its outputs. Raises
+        `OptionError` if this layer does not decide the logits alone. To find that out before
+        training, call `head`.
         """
         objective = _objective_of(model)
-        head = self._head(objective.network, linear=False)
+        head = find_head(self._model, objective.network)
+        if not isinstance(head, NoHead):
+            head = self._head(objective.network, linear=False)
         return self._backend.features(objective, head, self._view(split)).cpu()
 
     def head(self, network: nn.Module) -> Head:
@@ -205,8 +265,47 @@ class Lab:
         """
         return self._head(network, linear=True)
 
+    @property
+    def features_of(self) -> FeaturesOf:
+        """A function of a network and inputs that returns logits and features, with gradients.
+
+        `logits, features = lab.features_of(network, x)`: (B, C), and the (B, D) inputs of the last
+        linear layer, in one forward pass. A loss may keep it and call it in `forward`.
+        """
+        return FeaturesOf(self._model)
+
+    def replace_head(self, network: nn.Module, layer: nn.Module | None = None) -> nn.Module:
+        """Put another layer in the place of the network's head, and return this layer.
+
+        `layer`: None is a new layer of the same type and shape with torch's default initialisation,
+        which the run decides: the n-th replacement is the same in every method. `nn.Identity()`
+        makes the network an encoder, which returns its features (B, D). Raises `OptionError` as
+        `head` does.
+        """
+        head = find_head(self._model, network)
+        seed = derive(self.seed, "head", self._heads)
+        if not isinstance(head, NoHead):
+            head = self._head(network, linear=True)
+            new = fresh(head, seed) if layer is None else layer
+            if type(new) is nn.Identity:
+                new = NoHead(pooled=isinstance(head, nn.Conv2d))
+        elif layer is None:
+            raise OptionError(
+                "This network has no head whose shape a new one could have: give the layer, such "
+                "as lab.replace_head(network, nn.Linear(features, classes))"
+            )
+        else:
+            new = layer
+        self._heads += 1
+        put(network, head, new.to(self._backend.device))
+        return new
+
     def _head(self, network: nn.Module, *, linear: bool) -> Head:
-        head = self._model.head(network)
+        head = find_head(self._model, network)
+        if isinstance(head, NoHead):
+            raise OptionError(
+                "This network has no head: lab.replace_head has replaced it by nn.Identity()"
+            )
         samples = self._views["train"].inputs(slice(4))
         try:
             check_head(network, head, samples, linear=linear)
@@ -223,31 +322,71 @@ class Lab:
         `label`: "y", "group", "bias" (int64) or "conflict" (bool). Raises `SupervisionError` for
         labels that the method does not declare.
         """
-        labels = self._view(split).labels
+        labels = self._view(split, labels=True).labels
         if label not in labels:
             if label in NEEDED:
                 raise SupervisionError(undeclared(f"lab.labels({split!r}, {label!r})", label))
             raise OptionError(f"Unknown label {label!r}; labels are y, {', '.join(NEEDED)}")
         return labels[label].to("cpu", copy=True)  # a method may change the tensor it gets
 
+    def inferred(
+        self,
+        groups: Tensor | None = None,
+        conflict: Tensor | None = None,
+        scores: Tensor | None = None,
+    ) -> None:
+        """Declare what the method inferred of the training samples, at most once in a run.
+
+        It is stored beside the predictions, and `debiasbench leaderboard --panel groups` compares
+        it with the true groups. No method sees this comparison, and nothing else depends on it.
+        Give one of the three or several:
+
+        `groups`: (N,) int64 pseudo-groups, from 0; they are judged within each class.
+        `conflict`: (N,) bool, the samples that the method takes for bias-conflicting.
+        `scores`: (N,) float, larger for samples that rather conflict, such as weights or losses;
+        not NaN.
+        """
+        if self._has_inferred:
+            raise OptionError(
+                "lab.inferred was called twice: call it once, with everything that was inferred"
+            )
+        inferred = checked_inferences(
+            len(self._views["train"]), groups=groups, conflict=conflict, scores=scores
+        )
+        self._has_inferred = True
+        self._backend.keep(inferred)
+
     def generator(self, purpose: str) -> torch.Generator:
         """Return a CPU generator for the method, the same in every run of the same spec."""
         return generator(self.seed, "method", purpose)
 
-    def _view(self, split: str, *, fit: bool = False) -> View:
+    def _view(self, split: str, *, labels: bool = False, fit: bool = False) -> View:
+        """Return a split, to read its inputs, also its labels, or to train on it."""
         if split == "test":
             raise SupervisionError(
                 "A method cannot read the test split, which is only read after `fit`"
             )
         if split not in {"train", "val"}:
             raise OptionError(f"Unknown split {split!r}; a method may use train and val")
-        need = "fit" if fit else "select"
-        if split == "val" and self._supervision.val not in {need, "fit"}:
+        uses = get_args(ValUse)  # each includes those before it
+        need = "fit" if fit else "select" if labels else "inputs"
+        if split == "val" and uses.index(self._supervision.val) < uses.index(need):
             raise SupervisionError(
-                f"The method {'trains on' if fit else 'reads'} the validation split without "
-                f"declaring it. If it should, add val={need!r} to its Supervision(...)"
+                f"The method {_USES[need]} the validation split without declaring it. If it "
+                f"should, add val={need!r} to its Supervision(...)"
             )
         return self._views[split]
+
+
+_USES = {"inputs": "reads", "select": "reads labels of", "fit": "trains on"}
+
+
+def _with_options(model: Model, options: Mapping[str, object]) -> Model:
+    """Return a model with other values of some of its options; raises `OptionError`."""
+    fields = [field.name for field in dataclasses.fields(model)]
+    own = {name: getattr(model, name) for name in fields}
+    owner = f"lab.model: model {type(model).__name__}"
+    return parse(type(model), own | dict(options), owner=owner, show=False)
 
 
 def _described(shape: Shape) -> str:
@@ -295,6 +434,90 @@ def _checked_subset(subset: Tensor | None, n: int) -> Tensor | None:
     if int(index.min()) < 0 or int(index.max()) >= n:
         raise OptionError(f"subset indices must be in 0 to {n - 1}")
     return index
+
+
+def _divided(
+    view: View,
+    training: Training,
+    seed: int,
+    weights: Tensor | None,
+    subset: Tensor | None,
+    batches: BatchFunction | None,
+    steps: int | None,
+) -> Batches:
+    """Return the batches of a stage."""
+    n = len(view)
+    if batches is None:
+        checked = _checked_weights(weights, n), _checked_subset(subset, n)
+        return Batches(n, training.batch_size, *checked)
+    if weights is not None or subset is not None:
+        raise OptionError(
+            "lab.train got batches together with weights or subset: batches alone decide which "
+            "samples are used"
+        )
+    return OwnBatches(
+        n,
+        batches,
+        lambda epoch: generator(seed, "order", epoch),
+        epochs=training.epochs,
+        steps=steps,
+    )
+
+
+def _checked_each_epoch(
+    each_epoch: EachEpoch, view: View, batches: Batches, extra: Mapping[str, Tensor]
+) -> EachEpoch:
+    """Return `each_epoch` with checks of what it returns."""
+    longest = max(batches.epoch_size, len(view))
+
+    def checked(epoch: int, objective: Objective) -> EpochChange | None:
+        change = each_epoch(epoch, objective)
+        if change is None:
+            return None
+        if not isinstance(change, EpochChange):
+            raise OptionError(
+                f"each_epoch returned {type(change).__name__}, must be an EpochChange or None"
+            )
+        own = change.weights is not None or change.subset is not None
+        if own and isinstance(batches, OwnBatches):
+            raise OptionError(
+                "each_epoch returned weights or a subset, but the stage has batches of its own, "
+                "which decide which samples are used"
+            )
+        subset = _checked_subset(change.subset, len(view))
+        if subset is not None and len(subset) > longest:
+            raise OptionError(
+                f"each_epoch returned a subset of {len(subset)} samples: at most {longest} are "
+                "possible, as many as the split or the first epoch has"
+            )
+        new = _checked_extra(change.extra, view)
+        for name, values in new.items():
+            old = extra.get(name)
+            if old is None or (old.shape, old.dtype) != (values.shape, values.dtype):
+                raise OptionError(
+                    f"each_epoch returned extra {name!r} of shape {tuple(values.shape)} and type "
+                    f"{values.dtype}, but the stage began "
+                    + ("without it" if old is None else f"with {tuple(old.shape)} and {old.dtype}")
+                )
+        return EpochChange(_checked_weights(change.weights, len(view)), subset, new)
+
+    return checked
+
+
+def _optimizer_of(earlier: Trained | None, training: Training) -> OptimizerState | None:
+    if earlier is None:
+        return None
+    if earlier.optimizer is None:
+        raise OptionError(
+            "optimizer_of: the earlier stage has no optimizer state: train it with "
+            "keep_optimizer=True"
+        )
+    if earlier.optimizer.kind != training.optimizer:
+        raise OptionError(
+            f"optimizer_of: the earlier stage was trained with {earlier.optimizer.kind}, this one "
+            f"with {training.optimizer}: a stage can only use the state of the same optimizer"
+        )
+    return earlier.optimizer
 
 
 def _checked_extra(extra: Mapping[str, Tensor] | None, view: View) -> dict[str, Tensor]:

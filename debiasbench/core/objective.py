@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from debiasbench.core.data import Batch
     from debiasbench.core.inputs import Inputs
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterGroup:
+    """Parameters whose learning rate and weight decay are those of the stage times a factor.
+
+    `lr`, `weight_decay`: factors >= 0. The schedule of the stage applies to all groups.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    lr: float = 1.0
+    weight_decay: float = 1.0
 
 
 class Objective(nn.Module):
@@ -43,6 +58,13 @@ class Objective(nn.Module):
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss of a batch, a scalar."""
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """Return groups of parameters that are trained with other settings than the rest.
+
+        By default there are none. Parameters in no group have the settings of the stage.
+        """
+        return ()
 
     def predict(self, x: Inputs) -> Tensor:
         """Return logits (B, C) for inputs (B, ...)."""

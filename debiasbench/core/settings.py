@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -25,11 +26,30 @@ class Training:
     lr: float = option(0.01, "learning rate", gt=0)
     momentum: float = option(0.9, "momentum; used by sgd only", ge=0, lt=1)
     weight_decay: float = option(0.0, "weight decay of all parameters", ge=0)
-    schedule: Literal["constant", "cosine", "step", "plateau"] = option(
+    schedule: Literal["constant", "cosine", "step", "plateau", "linear"] = option(
         "constant",
-        "learning rate over time; cosine: decreases to 0, at every step; step: divided by 10 after "
-        "each third of the epochs; plateau: divided by 10 when the validation loss has not "
-        "decreased for more than 5 epochs",
+        "learning rate over time; cosine, linear: decreases to 0, at every step; step: multiplied "
+        "by `decay` at each of `milestones`; plateau: divided by 10 when the validation loss has "
+        "not decreased for more than 5 epochs",
+    )
+    milestones: tuple[float, ...] = option(
+        (),
+        "fractions of a stage at which schedule step multiplies the learning rate; []: after each "
+        "third of the epochs",
+        gt=0,
+        lt=1,
+        absent=(),
+    )
+    decay: float = option(
+        0.1, "factor of the learning rate in schedule step", gt=0, le=1, absent=0.1
+    )
+    warmup: float = option(
+        0.0,
+        "fraction of a stage in which the learning rate increases linearly to its value, in "
+        "addition to the schedule",
+        ge=0,
+        lt=1,
+        absent=0.0,
     )
     clip_norm: float | None = option(
         None, "gradients of larger norm are scaled down to this norm; none: no clipping", gt=0
@@ -55,3 +75,16 @@ class Training:
         le=1024,
         absent=None,
     )
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` for settings that would have no effect."""
+        milestones = list(self.milestones)
+        if self.schedule != "step":
+            for name, value in (("milestones", milestones), ("decay", self.decay)):
+                if value not in ([], 0.1):
+                    raise OptionError(
+                        f"training: {name}={value} has no effect with schedule={self.schedule}: "
+                        "remove it, or use schedule=step"
+                    )
+        if milestones != sorted(set(milestones)):
+            raise OptionError(f"training: milestones={milestones} must increase")

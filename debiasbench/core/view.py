@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from debiasbench.core.data import Batch
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from debiasbench.core.inputs import Inputs
+    from debiasbench.core.moment import Moment
     from debiasbench.core.prepare import Prepare
 
 
@@ -61,14 +62,21 @@ class View:
         index: Tensor,
         extra: Mapping[str, Tensor],
         augment: torch.Generator | None,
+        *,
+        moment: Moment | None = None,
+        beside: Batch | None = None,
     ) -> Batch:
         """Return the training batch of the samples at `index` (B,).
 
         `stored`: these samples before preparation. `extra`: (N, ...) tensors by name; their rows
-        at `index` become attributes of the batch. `augment`: see `Prepare`.
+        at `index` become attributes of the batch. `augment`: see `Prepare`. `moment`, `beside`: see
+        `Batch`.
         """
-        columns = {name: values[index] for name, values in {**self.labels, **extra}.items()}
-        return Batch(self.prepare(stored, augment), index=index, **columns)
+        columns: dict[str, Any] = {
+            name: values[index] for name, values in {**self.labels, **extra}.items()
+        }
+        prepared = self.prepare(stored, augment)
+        return Batch(prepared, index=index, moment=moment, beside=beside, **columns)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ SEEN = {
     },
     "val": {
         "none": "no bias labels in validation",
+        "inputs": "validation inputs without labels",
         "select": "group labels of validation for selection",
         "fit": "trained on validation with group labels",
     },

@@ -117,6 +117,4 @@ def plain(value: object) -> str:
 
 
 def _val_use(declared: str, rule: str) -> str:
-    if declared == "fit":
-        return "fit"
-    return "select" if declared == "select" or rule in USES_GROUPS else "none"
+    return "select" if declared in {"none", "inputs"} and rule in USES_GROUPS else declared

@@ -25,7 +25,7 @@ ONE_ROW = (  # what runs must share to be averaged over seeds
     "sparse_options",
     "training",
 )
-LEVELS = ("none", "conflict", "groups", "select", "fit")  # supervision, from least to most
+LEVELS = ("none", "conflict", "groups", "inputs", "select", "fit")  # from least to most
 
 
 @dataclass(frozen=True)

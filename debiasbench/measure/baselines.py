@@ -37,12 +37,14 @@ if TYPE_CHECKING:
 def for_timing(stage: Stage) -> Stage:
     """Return a stage whose steps all cost the same: equal batches, and no validation."""
     batches = stage.batches
+    schedule = "constant" if stage.settings.schedule == "plateau" else stage.settings.schedule
+    if type(batches) is not Batches:  # the loss may need batches as the method makes them
+        return replace(stage, settings=replace(stage.settings, schedule=schedule), select=False)
     pool = batches.pool
     if batches.weights is not None:  # keep the samples of largest weight, so that some are drawn
         pool = pool[batches.weights[pool].argsort(descending=True)]
     size = min(stage.settings.batch_size, len(pool))
     pool = pool[: len(pool) // size * size]
-    schedule = "constant" if stage.settings.schedule == "plateau" else stage.settings.schedule
     return replace(
         stage,
         batches=Batches(len(stage.view), size, batches.weights, pool),

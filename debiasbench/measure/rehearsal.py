@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -72,8 +71,7 @@ class Rehearsal:
         check_stage(stage, self._execution)
         step, trained = self._timed(stage)
         assert stage.validation is not None
-        epoch = len(stage.batches)
-        looks = math.ceil(stage.steps / epoch) if stage.follows else 0
+        looks = stage.batches.epochs(stage.steps) if stage.follows else 0
         look = self._look(stage, stage.validation)
         self.times.append(StageTime(stage.name, stage.steps, looks, step, look))
         if stage.select:

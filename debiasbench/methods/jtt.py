@@ -66,6 +66,7 @@ class JTT(Method):
             lab.model(), epochs=self.identification_epochs, name="identify", select=False
         )
         wrong = lab.predict(first, "train").argmax(1) != lab.labels("train")  # (N,)
+        lab.inferred(conflict=wrong)
         weights = 1 + (self.upweight - 1) * wrong.double()
         return lab.train(lab.model(), weights=weights, name="train")
 
@@ -74,6 +75,7 @@ class JTT(Method):
         y = lab.labels("train")
         loss = RunningMistakes(lab.model(), len(y))
         lab.train(loss, epochs=self.identification_epochs, name="identify", select=False)
+        lab.inferred(conflict=loss.wrong)
         mistakes = loss.wrong.cpu().nonzero()[:, 0]  # (M,)
         copies = mistakes.repeat(int(self.upweight))
         return lab.train(

@@ -87,4 +87,7 @@ class LfF(Method):
         biased, debiased = lab.model(), lab.model()
         y, released = lab.labels("train"), self.gce == "released"
         loss = LfFLoss(biased, debiased, y, self.q, self.decay, released=released)
-        return lab.train(loss, name="train")
+        trained = lab.train(loss, name="train")
+        losses = loss.averages.by_class(torch.arange(len(y)))  # (2, N)
+        lab.inferred(scores=relative_difficulty(*losses))  # W after training
+        return trained

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from debiasbench.core.component import Component
-    from debiasbench.core.head import Head
+    from debiasbench.core.head import Head, NoHead
+    from debiasbench.core.inferred import Inferred
     from debiasbench.core.method import Method
     from debiasbench.core.model import Model
     from debiasbench.core.settings import Training
@@ -50,12 +51,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a method returned, all its stages in order, and its name for errors."""
+    """What a method returned, all its stages in order, and its name for errors.
+
+    `inferred`: what the method inferred of the training samples, if it declared anything.
+    """
 
     trained: Trained
     stages: tuple[Trained, ...]
     owner: str = "the method"
     module: str = ""  # of the method's class
+    inferred: Inferred | None = None
 
     @property
     def costs(self) -> list[StageCost]:
@@ -86,8 +91,8 @@ def fit(
         raise PluginError(f"{owner}: supervision is {supervision!r}, must be a Supervision(...)")
     views = {"train": placed.view("train", supervision.train)}
     if supervision.val != "none":
-        views["val"] = placed.view("val", "groups")
-    ledger = Ledger(with_checkpoints=supervision.val != "none")
+        views["val"] = placed.view("val", "groups" if supervision.sees_val_labels else None)
+    ledger = Ledger(with_checkpoints=supervision.sees_val_labels)
     backend = _backend(trainer, predictor, placed, ledger)
     lab = Lab(
         backend=backend,
@@ -104,7 +109,7 @@ def fit(
     module = type(method).__module__
     with blamed(owner, module), seeded(derive(seed, "fit")), contained(owner, signals=False):
         trained = _as_trained(method.fit(lab), ledger, owner)
-    return Fitted(trained, tuple(ledger.stages), owner, module)
+    return Fitted(trained, tuple(ledger.stages), owner, module, ledger.inferred)
 
 
 @contextmanager
@@ -162,7 +167,8 @@ class _Backend:
     device: torch.device
     train: Callable[[Stage], Trained]
     predict: Callable[[Objective, View], Tensor]
-    features: Callable[[Objective, Head, View], Tensor]
+    features: Callable[[Objective, Head | NoHead, View], Tensor]
+    keep: Callable[[Inferred], None]
 
 
 def _backend(
@@ -180,10 +186,13 @@ def _backend(
             check_logits(logits, len(view), classes)
         return logits
 
-    def features(objective: Objective, head: Head, view: View) -> Tensor:
+    def features(objective: Objective, head: Head | NoHead, view: View) -> Tensor:
         return predictor.features(objective, head, view)
 
-    return _Backend(placed.device, train, predict, features)
+    def keep(inferred: Inferred) -> None:
+        ledger.inferred = inferred
+
+    return _Backend(placed.device, train, predict, features, keep)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`Ledger`: the results of a method's stages, as they were before the method could change them."""
+"""`Ledger`: results of a method's stages, before the method could change them; and inferences."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from debiasbench.core.inferred import Inferred
     from debiasbench.core.stage import StageCost, Trained
 
 
 class Ledger:
-    """Gives a method the results of its stages, and keeps them.
+    """Gives a method the results of its stages, and keeps them and what the method inferred.
 
     `with_checkpoints`: whether the method may see which weights the selection rules keep, and
     their metrics, since these are results on the validation split.
@@ -27,6 +28,7 @@ class Ledger:
     def __init__(self, *, with_checkpoints: bool) -> None:
         self._with_checkpoints = with_checkpoints
         self.stages: list[Trained] = []
+        self.inferred: Inferred | None = None  # of the training samples
         self._given: list[Trained] = []
         self._versions: list[list[int]] = []
 

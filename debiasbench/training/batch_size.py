@@ -125,7 +125,7 @@ def _fits(stage: Stage, execution: Execution, whole: int, size: int) -> bool:
                 execution.numerics(stage.settings.precision),
                 micro_batch=size if additive else None,
             )
-            index = stage.batches.epoch(generator(0, "memory"))[0]
+            index = max(stage.batches.epoch(generator(0, "memory")), key=len)
             step.begin_epoch([index[: whole if additive else size]])
             step.load(0, 0)
             step.compute()

@@ -21,6 +21,7 @@ from torch.nn.modules import module as torch_module
 from torch.optim import optimizer as torch_optimizer
 from torch.utils import _python_dispatch as dispatch
 
+from debiasbench.core.batches import Batches
 from debiasbench.core.objective import CrossEntropy
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def identity(stage: Stage) -> Identity:
         "steps": stage.steps,
         "drawn": _digest({"weights": stage.batches.weights, "subset": stage.batches.subset}),
         "extra": _digest(stage.extra),
+        "optimizer": _optimizer(stage),
         "masks": _digest(stage.masks),
         "components": [_component(component) for component in stage.components],
     }
@@ -74,6 +76,8 @@ def identity(stage: Stage) -> Identity:
         if type(objective) is not CrossEntropy:
             raise _Unknown
         if not usual_surroundings():
+            raise _Unknown
+        if stage.each_epoch is not None or type(stage.batches) is not Batches or stage.beside:
             raise _Unknown
         _check_known(stage.components)
         _check_hooks(objective)
@@ -114,6 +118,18 @@ def _check_known(components: Any) -> None:
 
 def _component(component: Component) -> str:
     return getattr(component, "identity", None) or type(component).__qualname__
+
+
+def _optimizer(stage: Stage) -> object:
+    """Return what decides how the optimizer begins."""
+    state = stage.optimizer
+    if state is None:
+        return None
+    return [state.kind, {name: _digest(_tensors(own)) for name, own in state.values.items()}]
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: torch.as_tensor(value) for name, value in state.items() if value is not None}
 
 
 def _check_hooks(objective: nn.Module) -> None:

@@ -83,8 +83,8 @@ class PlacedTask:
         self._prepare = Prepare(task, device)
         self._splits: dict[str, Placed] = {}
 
-    def view(self, name: SplitName, level: str) -> View:
-        """Return a split with the labels that supervision of `level` includes."""
+    def view(self, name: SplitName, level: str | None) -> View:
+        """Return a split with the labels that supervision of `level` includes; None: no labels."""
         return self._view(name, visible_labels(self.task, self._split(name), level))
 
     def held_out(self, name: SplitName) -> HeldOut:
@@ -113,8 +113,10 @@ class PlacedTask:
         return View(self._splits[name], placed, self._prepare)
 
 
-def visible_labels(task: Task, split: Split, level: str) -> dict[str, Tensor]:
-    """Return the labels of a split that supervision of `level` includes."""
+def visible_labels(task: Task, split: Split, level: str | None) -> dict[str, Tensor]:
+    """Return the labels of a split that supervision of `level` includes; None: no labels."""
+    if level is None:
+        return {}
     labels = {"y": split.y}
     if level in {"conflict", "groups"}:
         labels["conflict"] = task.conflict(split)

@@ -19,7 +19,7 @@ from debiasbench.training.memory import clear, describe_memory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from debiasbench.core.head import Head
+    from debiasbench.core.head import Head, NoHead
     from debiasbench.core.inputs import Inputs
     from debiasbench.core.objective import Objective
     from debiasbench.core.settings import AnyPrecision
@@ -53,7 +53,7 @@ class Predictor:
         return self._over(objective, view, objective.predict)
 
     @torch.no_grad()
-    def features(self, objective: Objective, head: Head, view: View) -> Tensor:
+    def features(self, objective: Objective, head: Head | NoHead, view: View) -> Tensor:
         """Return (N, D) float32 features, the inputs of the network's head, on the device."""
         with recorded(head) as features:
             return self._over(objective, view, lambda x: (objective.network(x), features.pop())[1])

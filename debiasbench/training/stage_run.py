@@ -18,12 +18,14 @@ from debiasbench.common.errors import (
 )
 from debiasbench.common.randomness import derive, generator, global_state, set_global_state
 from debiasbench.common.signals import check
+from debiasbench.core.batches import Batches
 from debiasbench.core.modes import is_finite
 from debiasbench.core.stage import StageCost, Trained
 from debiasbench.sparsity import NonFiniteGradient, NotAttached
 from debiasbench.sparsity.guards import check_reported
 from debiasbench.sparsity.names import named_parameters
 from debiasbench.training.capture import replays
+from debiasbench.training.optimizers import optimizer_state
 from debiasbench.training.position import Position
 from debiasbench.training.step import Step
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from debiasbench.core.component import Component
-    from debiasbench.core.stage import Stage
+    from debiasbench.core.stage import OptimizerState, Stage
     from debiasbench.training.execution import Execution
     from debiasbench.training.graph import Graph, Replays
     from debiasbench.training.precision import Numerics
@@ -75,6 +77,8 @@ class StageRun:
         self.computed_by: Replays | None = None
         self._graphs = numerics.graphs
         self._after_epoch = after_epoch
+        self._batches_now = stage.batches  # `each_epoch` may replace them
+        self._changed: dict[str, Any] = {}  # what `each_epoch` returned: weights, subset, extra
         self._curves: dict[str, list[float]] = {}  # name -> a value for each epoch
 
     @property
@@ -99,12 +103,11 @@ class StageRun:
         """
         stage, at, step = self.stage, self.at, self.step
         self._begun = time.perf_counter()
-        epochs = -(-stage.steps // len(stage.batches))
         batches = self._batches(at.epoch)
-        for epoch in range(at.epoch, epochs):
-            batches = batches[: stage.steps - (at.step - at.batch)]
-            at.epoch = epoch
-            step.begin_epoch(batches, at.batch)
+        while True:
+            before = at.step - at.batch
+            batches = batches[: stage.steps - before]
+            step.begin_epoch(batches, at.batch, number=before, epoch=at.epoch)
             while at.batch < len(batches):
                 check()  # `StageTraining` holds it, to write a checkpoint first
                 with self._on_host():
@@ -117,10 +120,16 @@ class StageRun:
                     raise self.not_finite() from error
                 at.advance(step.samples)
                 yield False
-            if epoch + 1 < epochs:  # the device is still busy with the steps of this epoch
-                batches = self._batches(epoch + 1)
+            over = at.step == stage.steps
+            if not over and stage.each_epoch is None:
+                batches = self._batches(at.epoch + 1)  # while the device is still busy
             with self.random.active():
-                self._end_epoch(epoch, epochs)
+                self._end_epoch(at.epoch, max(stage.batches.epochs(stage.steps), at.epoch + 1))
+            if over:
+                return
+            at.epoch += 1
+            if stage.each_epoch is not None:
+                batches = self._batches(at.epoch)
 
     def steps(self, new_graph: Callable[[], Graph] | None = None) -> Iterator[int]:
         """Take all remaining steps; after each, yield the number of steps taken so far.
@@ -155,7 +164,7 @@ class StageRun:
         return self.random.active() if not self._graphs or self.step.eager else nullcontext()
 
     def _batches(self, epoch: int) -> list[Tensor]:
-        return self.stage.batches.epoch(generator(self.stage.seed, "order", epoch))
+        return self._batches_now.epoch(generator(self.stage.seed, "order", epoch), epoch)
 
     def _end_epoch(self, epoch: int, epochs: int) -> None:
         """Validate, and read the results of the epoch from the device, all at once."""
@@ -183,6 +192,23 @@ class StageRun:
             self._curves.setdefault(name, []).append(value)
         if self._after_epoch is not None:
             self._after_epoch(epoch + 1, epochs, values)
+        if stage.each_epoch is not None:
+            change = stage.each_epoch(epoch + 1, stage.objective)
+            if change is not None:
+                self._change({n: v for n, v in vars(change).items() if v is not None})
+
+    def _change(self, change: Mapping[str, Any]) -> None:
+        """Use other weights, another subset or other extra tensors from the next epoch on."""
+        extra = {**self._changed.get("extra", {}), **change.get("extra", {})}
+        self._changed |= {**change, **({"extra": extra} if extra else {})}
+        self.step.replace_extra(extra)
+        first = self.stage.batches
+        self._batches_now = Batches(
+            len(self.stage.view),
+            first.batch_size,
+            self._changed.get("weights", first.weights),
+            self._changed.get("subset", first.subset),
+        )
 
     def check_finite(self) -> None:
         """Raise `TrainingFailed` if a loss of this epoch or a weight is not finite."""
@@ -215,7 +241,12 @@ class StageRun:
             masks,
             cost=self._cost(),
             curves=self._curves,
+            optimizer=self._kept_state() if stage.keep_optimizer else None,
         )
+
+    def _kept_state(self) -> OptimizerState:
+        stage = self.stage
+        return optimizer_state(self.step.optimizer, stage.objective, stage.settings.optimizer)
 
     def _kept_masks(self) -> dict[str, Tensor]:
         """Return masks of an earlier stage that the weights still keep, as frozen layers do."""
@@ -281,6 +312,7 @@ class StageRun:
             "generators": self._execution.team.gather(global_state()),
             "flops": asdict(self.step.flops),
             "curves": self._curves,
+            "changed": self._changed,
             "at": {**self.at.state_dict(self._seconds()), "counted": self.step.counted},
         }
 
@@ -304,6 +336,8 @@ class StageRun:
         # a run that follows no rules must not keep validation results of one that does
         names = state["curves"] if self._rules is not None else ["loss"]
         self._curves = {name: list(state["curves"].get(name, [])) for name in names}
+        if state["changed"]:
+            self._change(state["changed"])
         self.at.load_state_dict(state["at"])
         self.step.counted = self.at.counted
 

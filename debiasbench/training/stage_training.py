@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from debiasbench.common.errors import Interrupted
 from debiasbench.common.foreign import contained
 from debiasbench.core.modes import train_mode
-from debiasbench.core.stage import Checkpoint, StageCost, Trained
+from debiasbench.core.stage import Checkpoint, OptimizerState, StageCost, Trained
 from debiasbench.sparsity import NonFiniteGradient
 from debiasbench.training.capture import known
 from debiasbench.training.identity import Identity, identity
@@ -106,7 +106,7 @@ class StageTraining:
             self._interrupt(f" before stage {stage.name!r}")
         with self._stored(wait) as stored:
             finished = team.tell(None if stored is None else stored.finished())
-            if finished is not None and (finished["followed"] or not stage.select):
+            if finished is not None and self._suffices(finished):
                 stop.resumable = True
                 return self._loaded(finished)
             yield from self._steps(stored)
@@ -117,6 +117,11 @@ class StageTraining:
                 stored.finish({**_written(trained), "followed": stage.select})
             stop.resumable |= self._surroundings.store is not None
             return trained
+
+    def _suffices(self, finished: Mapping[str, Any]) -> bool:
+        """Return whether a stored result has all that this stage must return."""
+        followed = finished["followed"] or not self.stage.select
+        return followed and (finished["optimizer"] is not None or not self.stage.keep_optimizer)
 
     def _steps(self, stored: StoredStage | None) -> Generator[None, None, None]:
         """Take all remaining steps."""
@@ -192,7 +197,9 @@ class StageTraining:
         densities, curves = dict(finished["densities"]), finished["curves"]
         if not stage.follows:  # another run did; this record must not depend on that
             curves = {"loss": curves["loss"]}
-        return Trained(objective, checkpoints, densities, masks, cost, curves)
+        state = finished["optimizer"]
+        optimizer = None if state is None or not stage.keep_optimizer else OptimizerState(**state)
+        return Trained(objective, checkpoints, densities, masks, cost, curves, optimizer)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -216,5 +223,6 @@ def _written(trained: Trained) -> dict[str, object]:
         "densities": dict(trained.densities),
         "masks": dict(trained.masks),
         "curves": dict(trained.curves),
+        "optimizer": None if trained.optimizer is None else vars(trained.optimizer),
         "cost": {k: v for k, v in asdict(trained.cost).items() if k != "reused"},
     }

@@ -16,19 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from debiasbench.common.errors import OptionError
-from debiasbench.common.randomness import Randomness, derive
-from debiasbench.core.inputs import mapped, tensors
+from debiasbench.common.randomness import Randomness, derive, generator
 from debiasbench.core.modes import normalises
+from debiasbench.core.moment import Moment
 from debiasbench.sparsity import Flops, count_flops
-from debiasbench.training.optimizers import Schedule, make_optimizer
+from debiasbench.training.feed import Feed
+from debiasbench.training.optimizers import Schedule, carry_over, laid_out_as, make_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from debiasbench.core.component import Component
     from debiasbench.core.data import Batch
-    from debiasbench.core.inputs import Inputs
-    from debiasbench.core.stage import Stage
+    from debiasbench.core.stage import Stage, Stream
     from debiasbench.training.execution import Execution
     from debiasbench.training.precision import Numerics
 
@@ -61,57 +61,86 @@ class Step:
         purpose = ["modules"] if rank == 0 else ["modules", rank]
         self.random = Randomness(derive(stage.seed, *purpose), device)
         self._extra = {name: values.to(device) for name, values in stage.extra.items()}
+        if stage.each_epoch is not None:  # it changes them in place
+            self._extra = {name: values.clone() for name, values in self._extra.items()}
         self._at_least = 1 + normalises(stage.objective)  # samples in a part
         self.optimizer = make_optimizer(
-            stage.objective.parameters(), stage.settings, tensor_lr=numerics.graphs
+            stage.objective.parameters(),
+            stage.settings,
+            groups=stage.objective.parameter_groups(),
+            tensor_lr=numerics.graphs,
         )
+        if stage.optimizer is not None:
+            carry_over(stage.optimizer, self.optimizer, stage.objective)
         self.schedule = Schedule(
-            self.optimizer, stage.settings, steps=stage.steps, steps_per_epoch=len(stage.batches)
+            self.optimizer,
+            stage.settings,
+            steps=stage.steps,
+            steps_per_epoch=len(stage.batches),
         )
         self._scaler = numerics.scaler(device)
         self._augment = torch.Generator(device) if stage.view.prepare.augments else None
         self.loss = torch.zeros((), device=device)  # of the last step
-        self.losses = torch.zeros(len(stage.batches), device=device)
+        # if batches change between epochs, an epoch may become as long as a pass over the split
+        longest = 0 if stage.each_epoch is None else len(stage.view)
+        most = max(len(stage.batches), -(-longest // stage.batches.batch_size))
+        self.losses = torch.zeros(most, device=device)
         self.flops = Flops()  # of the first forward pass, of `counted` samples
         self.counted = 0
         self._number = 0
-        self._batches: Sequence[Tensor] = ()  # of this epoch
-        self._order = torch.zeros(stage.batches.epoch_size, dtype=torch.long, device=device)
-        self._turn = torch.zeros((), dtype=torch.long, device=device)  # the batch that is next
-        self._places = torch.arange(stage.batches.largest, device=device)
-        self._copied: dict[int, Inputs] = {}  # by size: the batch, if samples are not resident
-        self.samples = 0  # of the loaded batch
+        self._turn = torch.zeros(1, dtype=torch.long, device=device)  # the batch that is next
+        self._before = torch.zeros((), dtype=torch.long, device=device)  # steps of earlier epochs
+        self._epoch = torch.zeros((), dtype=torch.long, device=device)
+        self._moment = Moment(self._before, self._turn, self._epoch, stage.steps)
+        self._feed = Feed(
+            stage.view,
+            device,
+            samples=max(stage.batches.epoch_size, longest),
+            batches=most,
+            largest=min(stage.batches.batch_size, max(stage.batches.largest, longest)),
+        )
+        self._beside = None if stage.beside is None else _second_feed(stage.beside, most, stage)
         self._counting = 0
         never = [False] * len(stage.components)
         self._follows = never  # for each component: whether its update follows this step
         self._postponed = never  # for each component: whether fp16 skipped the step of its update
 
-    def begin_epoch(self, batches: Sequence[Tensor], turn: int = 0) -> None:
-        """Begin an epoch of batches of sample indices, or continue with batch `turn`."""
-        self._batches = batches
-        order = torch.cat(list(batches))
-        self._order[: len(order)].copy_(order)
+    @property
+    def samples(self) -> int:
+        """Samples of the loaded batch."""
+        return self._feed.size
+
+    def begin_epoch(
+        self, batches: Sequence[Tensor], turn: int = 0, *, number: int = 0, epoch: int = 0
+    ) -> None:
+        """Begin an epoch of batches of sample indices, or continue with batch `turn`.
+
+        `number`: steps before this epoch. `epoch`: epochs before it.
+        """
         self._turn.fill_(turn)
-        self._stage.view.samples.expect(batches[turn:])
+        self._before.fill_(number)
+        self._epoch.fill_(epoch)
+        self._feed.begin_epoch(batches, turn)
+        if self._beside is not None and self._stage.beside is not None:
+            rng = generator(self._stage.seed, "beside", epoch)
+            self._beside.begin_epoch(self._stage.beside.drawn(len(batches), rng), turn)
+
+    def replace_extra(self, extra: Mapping[str, Tensor]) -> None:
+        """Write new values of the stage's `extra` tensors, in place."""
+        for name, values in extra.items():
+            self._extra[name].copy_(values)
 
     def load(self, number: int, turn: int) -> None:
         """Prepare step `number` (from 0), on batch `turn` of the epoch."""
-        stage, samples, index = self._stage, self._stage.view.samples, self._batches[turn]
-        self._number, self.samples = number, len(index)
+        stage, self._number = self._stage, number
         if self._augment is not None:  # seeded for each step, so it has no state to restore
             self._augment.manual_seed(derive(stage.seed, "augment", number))
-        if not samples.resident:
-            self._copy(samples.take(index))
+        for feed in (self._feed, self._beside):
+            if feed is not None:
+                feed.load(turn)
         due = [component.due(number) for component in stage.components]
         self._follows = [d or late for d, late in zip(due, self._postponed, strict=True)]
         self._postponed = [False] * len(due)
-
-    def _copy(self, batch: Inputs) -> None:
-        """Copy a batch to the place where `compute` reads batches of its size."""
-        place = self._copied.setdefault(self.samples, batch)
-        if place is not batch:
-            for old, new in zip(tensors(place).values(), tensors(batch).values(), strict=True):
-                old.copy_(new)
 
     @property
     def eager(self) -> bool:
@@ -150,7 +179,7 @@ class Step:
         ]
         self.loss.copy_(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
         self._team.add_up(stage.objective, self.loss)
-        self.losses.index_copy_(0, self._turn[None], self.loss[None])
+        self.losses.index_copy_(0, self._turn, self.loss[None])
         scaler.unscale_(self.optimizer)
         self._observe("optimizer")
         if any(self._follows) and self._overflowed():
@@ -186,20 +215,22 @@ class Step:
         return [component for component, follows in pairs if follows]
 
     def _batch(self) -> Batch:
-        view, first = self._stage.view, self._turn * self._stage.batches.batch_size
-        index = self._order.index_select(0, first + self._places[: self.samples])  # (B,)
-        batch = view.batch(self._samples(index), index, self._extra, self._augment)
+        beside = None if self._beside is None else self._fed(self._beside, {})
+        return self._fed(self._feed, self._extra, moment=self._moment, beside=beside)
+
+    def _fed(
+        self,
+        feed: Feed,
+        extra: Mapping[str, Tensor],
+        *,
+        moment: Moment | None = None,
+        beside: Batch | None = None,
+    ) -> Batch:
+        index = feed.index(self._turn)  # (B,)
+        stored = feed.samples(index)
+        batch = feed.view.batch(stored, index, extra, self._augment, moment=moment, beside=beside)
         batch.x = self._numerics.laid_out(batch.x)
         return batch
-
-    def _samples(self, index: Tensor) -> Inputs:
-        samples = self._stage.view.samples
-        if samples.resident:
-            return samples.take(index)
-        # preparation changes real numbers in place, and a step may be computed again
-        return mapped(
-            lambda x: x.clone() if x.is_floating_point() else x, self._copied[self.samples]
-        )
 
     def _backward(self, part: Batch, share: float) -> Tensor:
         """Add the gradients of a part of the batch; return the part's share of the loss."""
@@ -253,12 +284,23 @@ class Step:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             if isinstance(rate, Tensor):  # it stays on its device, where graphs read it
                 group["lr"] = rate.copy_(group["lr"])
-        for p, values in self.optimizer.state.items():  # fused kernels need the layout of p
-            for name, value in values.items():
-                if isinstance(value, Tensor) and value.shape == p.shape:
-                    values[name] = torch.empty_like(p).copy_(value)
+        for p, values in self.optimizer.state.items():
+            self.optimizer.state[p] = laid_out_as(p, values)
         self.schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
+
+
+def _second_feed(stream: Stream, batches: int, stage: Stage) -> Feed:
+    """Return the feed of a stage's second stream, whose batches all have one size."""
+    size = stream.batches.largest
+    return Feed(
+        stream.view,
+        stage.view.samples.device,
+        samples=batches * size,
+        batches=batches,
+        largest=size,
+        ahead=stream.view.samples is not stage.view.samples,
+    )
 
 
 def _checked_loss(loss: object, *, stage: Stage) -> Tensor:

@@ -14,8 +14,6 @@ from debiasbench.training.together import train_together
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from debiasbench.core.objective import Objective
-    from debiasbench.core.settings import Training
     from debiasbench.core.stage import Stage, Trained
     from debiasbench.training.execution import Execution
     from debiasbench.training.predict import Predictor
@@ -66,27 +64,30 @@ class Sequential:
 
 def check_stage(stage: Stage, execution: Execution) -> None:
     """Raise `OptionError` for a stage that `execution` cannot train."""
-    _check_parts(stage.objective, stage.settings, stage.name, execution)
+    _check_parts(stage, execution)
     _check_shares(stage, execution.team.size)
 
 
-def _check_parts(
-    objective: Objective, settings: Training, stage: str, execution: Execution
-) -> None:
+def _check_parts(stage: Stage, execution: Execution) -> None:
     """Raise `OptionError` if batches must be computed in parts, but cannot be."""
-    parts = settings.micro_batch
+    objective, parts = stage.objective, stage.settings.micro_batch
     if execution.team.size == 1 and parts is None:
         return
     if parts == "auto":
         raise OptionError(
-            f"Stage {stage!r} has micro_batch=auto, which must be resolved before training: set a "
-            "number"
+            f"Stage {stage.name!r} has micro_batch=auto, which must be resolved before training: "
+            "set a number"
         )
     option = "train.micro_batch" if execution.team.size == 1 else "torchrun"
+    if stage.beside is not None:
+        raise OptionError(
+            f"{option}: stage {stage.name!r} has a second stream of batches, so its steps cannot "
+            "be computed in parts. Leave the option out, or use a smaller --batch-size"
+        )
     if not objective.additive:
         raise OptionError(
-            f"{option}: the loss of stage {stage!r} ({type(objective).__name__}) depends on the "
-            "whole batch, so it cannot be computed in parts. Leave the option out, or use a "
+            f"{option}: the loss of stage {stage.name!r} ({type(objective).__name__}) depends on "
+            "the whole batch, so it cannot be computed in parts. Leave the option out, or use a "
             "smaller --batch-size"
         )
 

@@ -97,9 +97,11 @@ def test_labels_are_exactly_those_declared(declared: Any, shown: set[str]) -> No
     ("use", "declared", "missing"),
     [
         (lambda lab: lab.labels("val"), "none", "select"),
-        (lambda lab: lab.predict(lab.model(), "val"), "none", "select"),
-        (lambda lab: lab.features(lab.model(), "val"), "none", "select"),
+        (lambda lab: lab.labels("val"), "inputs", "select"),
+        (lambda lab: lab.predict(lab.model(), "val"), "none", "inputs"),
+        (lambda lab: lab.features(lab.model(), "val"), "none", "inputs"),
         (lambda lab: lab.train(lab.model(), data="val", name="x"), "none", "fit"),
+        (lambda lab: lab.train(lab.model(), data="val", name="x"), "inputs", "fit"),
         (lambda lab: lab.train(lab.model(), data="val", name="x"), "select", "fit"),
     ],
 )
@@ -108,6 +110,16 @@ def test_validation_is_out_of_reach_without_the_declaration(
 ) -> None:
     with pytest.raises(SupervisionError, match=rf"add val='{missing}'"):
         run(method(use, Supervision(val=declared)))
+
+
+def test_inputs_of_validation_can_be_used_without_any_label() -> None:
+    def use(lab: Any) -> None:
+        network = lab.model()
+        assert lab.predict(network, "val").shape == (40, 2)
+        assert lab.features(network, "val").shape == (40, 16)
+        assert lab._views["val"].labels == {}
+
+    run(method(use, Supervision(val="inputs")))
 
 
 def test_validation_can_be_read_and_trained_on_as_declared() -> None:
@@ -145,6 +157,51 @@ def test_the_nth_network_of_a_run_starts_alike_in_every_method() -> None:
     assert torch.equal(starts[0][0], starts[1][0])
     assert not torch.equal(starts[0][0], starts[0][1])
     assert not torch.equal(starts[0][0], starts[2][0])
+
+
+def test_a_network_may_have_other_options_than_those_of_the_run() -> None:
+    widths: list[int] = []
+
+    def build(lab: Any) -> Any:
+        wide, plain = lab.model(hidden=(7, 5)), lab.model()
+        widths.extend([lab.head(wide).in_features, lab.head(plain).in_features])
+        return lab.train(wide, name="train")
+
+    trained = run(method(build))
+    assert widths == [5, 16]
+    assert trained.objective.network[1].weight.shape[0] == 7  # type: ignore[index,union-attr]
+
+
+def test_options_do_not_change_the_seed_of_a_network_or_of_the_next_one() -> None:
+    networks: list[list[torch.Tensor]] = []
+
+    def take(*options: dict[str, Any]) -> None:
+        def body(lab: Any) -> None:
+            networks.append([next(lab.model(**o).parameters()).clone() for o in options])
+
+        run(method(body))
+
+    take({"hidden": (16,)}, {"hidden": (9,)}, {})
+    take({}, {"hidden": (9,)}, {})
+    wide, plain = networks
+    assert torch.equal(wide[1], plain[1])
+    assert torch.equal(wide[2], plain[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"hiden": (3,)}, r"lab\.model: model MLP: no option 'hiden'.*'hidden'"),
+        ({"hidden": (0,)}, r"lab\.model: model MLP: hidden\.0=0"),
+        ({"hidden": 3}, r"lab\.model: model MLP: hidden=3"),
+    ],
+)
+def test_an_option_that_the_model_lacks_or_cannot_use_is_named(
+    options: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(OptionError, match=complaint) as error:
+        run(method(lambda lab: lab.model(**options)))
+    assert "debiasbench show" not in str(error.value)
 
 
 def test_equal_first_stages_of_different_methods_are_equal_whatever_their_names() -> None:
@@ -218,6 +275,52 @@ def test_a_method_that_runs_out_of_memory_says_so() -> None:
 
     with pytest.raises(OutOfMemory, match=r"method 'peek' of acme 1\.0 .*Use a smaller network"):
         run(method(allocate))
+
+
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        ({}, "given nothing"),
+        ({"groups": torch.zeros(3, dtype=torch.long)}, r"groups must be \(160,\).*not \(3,\)"),
+        ({"groups": torch.zeros(160)}, "groups must be whole numbers .* not float32"),
+        ({"groups": torch.zeros(160, dtype=torch.bool)}, "groups must be whole .* not bool"),
+        ({"groups": torch.arange(160) - 1}, "groups has the value -1: number"),
+        ({"conflict": torch.zeros(160)}, "conflict must be bool, not float32"),
+        ({"conflict": torch.zeros(160, 1, dtype=torch.bool)}, r"conflict .* not \(160, 1\)"),
+        ({"scores": torch.zeros(160, dtype=torch.long)}, "scores must be floating.* not int64"),
+        ({"scores": torch.full((160,), float("nan"))}, "scores has 160 NaN of 160 values"),
+    ],
+)
+def test_inferences_that_cannot_be_judged_are_refused(call: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(OptionError, match=complaint):
+        run(method(lambda lab: lab.inferred(**call)))
+
+
+def test_inferences_are_kept_as_they_were_when_declared() -> None:
+    groups, scores = torch.arange(160) % 3, torch.linspace(-1, 1, 160).double()
+
+    def infer(lab: Any) -> None:
+        given = groups.clone()
+        lab.inferred(given, scores=scores)
+        given[:] = 7
+
+    kept = fit_whole(toy_task(), method(infer), model=MLP(), training=FAST).inferred
+    assert kept is not None
+    assert kept.conflict is None
+    assert torch.equal(kept.columns["groups"], groups)
+    assert torch.equal(kept.columns["scores"], scores.float())
+    assert set(kept.columns) == {"groups", "scores"}
+    nothing = fit_whole(toy_task(), method(lambda lab: None), model=MLP(), training=FAST)
+    assert nothing.inferred is None
+
+
+def test_inferences_are_declared_once() -> None:
+    def twice(lab: Any) -> None:
+        for _ in range(2):
+            lab.inferred(conflict=torch.zeros(160, dtype=torch.bool))
+
+    with pytest.raises(OptionError, match=r"lab\.inferred was called twice"):
+        run(method(twice))
 
 
 def test_two_stages_of_one_name_are_refused() -> None:

@@ -17,7 +17,7 @@ from scipy import stats
 
 from debiasbench import Supervision
 from debiasbench.common.errors import UnknownNameError
-from debiasbench.leaderboard import FORMATS, boards, distinct, frame, render
+from debiasbench.leaderboard import FORMATS, boards, cells, distinct, frame, render
 from debiasbench.records.record import Record
 from debiasbench.specs.spec import Choice
 from tests.records.test_record import SPEC, make_record
@@ -76,8 +76,21 @@ def test_rows_are_split_by_supervision_and_the_best_is_first_in_its_section() ->
 def test_a_rule_that_reads_group_labels_raises_the_rows_supervision(rule: str, val: str) -> None:
     (board,) = boards(ERM, select=rule)
     assert board.rows[0].val == val
+    unlabelled = [run("adapts", 0, supervision=("none", "inputs"))]
+    row = boards(unlabelled, select=rule)[0].rows[0]
+    assert row.val == (val if val == "select" else "inputs")
     fitted = [run("dfr", 0, supervision=("none", "fit"))]
     assert boards(fitted, select=rule)[0].rows[0].val == "fit"
+
+
+def test_inputs_of_validation_are_a_section_between_nothing_and_labels() -> None:
+    seen = [("a", "select"), ("b", "inputs"), ("c", "none"), ("d", "fit")]
+    runs = [run(name, 0, supervision=("none", val)) for name, val in seen]
+    (board,) = boards(runs, select="last")
+    assert [row.val for row in board.rows] == ["none", "inputs", "select", "fit"]
+    assert cells.section(board.rows[1]) == (
+        "no bias labels in training, validation inputs without labels"
+    )
 
 
 def test_the_metric_and_rule_default_to_the_data_sets_own() -> None:

@@ -38,8 +38,11 @@ def run(body: Callable[[Any], Any], val: Any = "none") -> Trained:
     return fit(toy_task(), Made(), model=MLP(hidden=(8,)), training=FAST, owner="method 'm'")
 
 
-@pytest.mark.parametrize(("val", "seen"), [("none", set()), ("select", set(RULES))])
-def test_a_method_sees_the_checkpoints_of_selection_rules_only_if_it_reads_validation(
+@pytest.mark.parametrize(
+    ("val", "seen"),
+    [("none", set()), ("inputs", set()), ("select", set(RULES)), ("fit", set(RULES))],
+)
+def test_a_method_sees_the_checkpoints_of_selection_rules_only_if_it_reads_validation_labels(
     val: str, seen: set[str]
 ) -> None:
     given: list[Trained] = []

@@ -94,11 +94,12 @@ def test_masks_are_allocated_once_and_change_in_place() -> None:
     assert any(not torch.equal(first[name], mask) for name, mask in masks.items())
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "step", "plateau"])
+@pytest.mark.parametrize("warmup", [0.0, 0.4])
+@pytest.mark.parametrize("schedule", ["cosine", "step", "plateau", "linear", "constant"])
 def test_the_learning_rate_can_live_in_a_tensor_that_schedules_change_in_place(
-    schedule: Any,
+    schedule: Any, warmup: float
 ) -> None:
-    training = Training(epochs=6, lr=1.0, schedule=schedule)
+    training = Training(epochs=6, lr=1.0, schedule=schedule, warmup=warmup)
 
     def rates(tensor: bool) -> list[float]:
         parameter = nn.Parameter(torch.zeros(1))

@@ -282,17 +282,29 @@ def test_gradients_are_clipped_to_the_norm_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "expected"),  # the learning rate of each of 12 steps, 2 steps to an epoch
+    ("settings", "expected"),  # the learning rate of each of 12 steps, 2 steps to an epoch
     [
-        ("constant", [1.0] * 12),
-        ("step", [1.0] * 4 + [0.1] * 4 + [0.01] * 4),
-        ("cosine", [(1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)]),
-        ("plateau", [1.0] * 12),
+        ({"schedule": "constant"}, [1.0] * 12),
+        ({"schedule": "step"}, [1.0] * 4 + [0.1] * 4 + [0.01] * 4),
+        ({"schedule": "step", "decay": 0.5}, [1.0] * 4 + [0.5] * 4 + [0.25] * 4),
+        (
+            {"schedule": "step", "milestones": (0.25, 0.75), "decay": 0.5},
+            [1.0] * 3 + [0.5] * 6 + [0.25] * 3,
+        ),
+        ({"schedule": "cosine"}, [(1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)]),
+        ({"schedule": "linear"}, [1 - step / 12 for step in range(12)]),
+        ({"schedule": "plateau"}, [1.0] * 12),
+        ({"warmup": 1 / 3}, [0.25, 0.5, 0.75] + [1.0] * 9),
+        (
+            {"schedule": "linear", "warmup": 1 / 3},
+            [min(1, (step + 1) / 4) * (1 - step / 12) for step in range(12)],
+        ),
     ],
+    ids=str,
 )
-def test_schedules(schedule: Any, expected: list[float]) -> None:
+def test_schedules(settings: dict[str, Any], expected: list[float]) -> None:
     parameter = nn.Parameter(torch.zeros(1))
-    training = Training(epochs=6, lr=1.0, schedule=schedule)
+    training = Training(epochs=6, lr=1.0, **settings)
     optimizer = make_optimizer([parameter], training)
     plan = Schedule(optimizer, training, steps=12, steps_per_epoch=2)
     rates = []
@@ -304,6 +316,19 @@ def test_schedules(schedule: Any, expected: list[float]) -> None:
         if step % 2:
             plan.after_epoch(val_loss=1.0 - step / 100)
     assert rates == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"milestones": (0.5,)}, "no effect with schedule=constant"),
+        ({"decay": 0.5, "schedule": "cosine"}, "decay=0.5 has no effect"),
+        ({"milestones": (0.5, 0.2), "schedule": "step"}, "must increase"),
+    ],
+)
+def test_settings_of_another_schedule_are_refused(settings: Any, complaint: str) -> None:
+    with pytest.raises(OptionError, match=complaint):
+        Training(**settings)
 
 
 def test_plateau_divides_by_ten_after_five_epochs_without_a_lower_loss() -> None:
