@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from debiasbench.common.options import option as option
     from debiasbench.core.batches import Batches as Batches
     from debiasbench.core.component import Component as Component
+    from debiasbench.core.component import ComponentLike as ComponentLike
     from debiasbench.core.data import Batch as Batch
     from debiasbench.core.data import Dataset as Dataset
     from debiasbench.core.data import Split as Split
     from debiasbench.core.data import Task as Task
     from debiasbench.core.download import Download as Download
+    from debiasbench.core.features import FeaturesOf as FeaturesOf
     from debiasbench.core.hooks import Register as Register
     from debiasbench.core.hooks import hookimpl as hookimpl
     from debiasbench.core.inputs import Inputs as Inputs
@@ -60,9 +62,10 @@ if TYPE_CHECKING:
 _NAMES = {
     "common.options": ["option"],
     "core.batches": ["Batches"],
-    "core.component": ["Component"],
+    "core.component": ["Component", "ComponentLike"],
     "core.data": ["Batch", "Dataset", "Split", "Task"],
     "core.download": ["Download"],
+    "core.features": ["FeaturesOf"],
     "core.hooks": ["Register", "hookimpl"],
     "core.inputs": ["Inputs"],
     "core.lab": ["Lab"],

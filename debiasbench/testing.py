@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from debiasbench.core.component import Component
+    from debiasbench.core.component import ComponentLike
     from debiasbench.core.data import Augment
     from debiasbench.core.method import Method
     from debiasbench.core.stage import Stage, Trained, Trainer
@@ -138,8 +138,8 @@ def check_method(
 ) -> None:
     """Check a method by training it eight times on toy tasks, which takes a few seconds.
 
-    The method must learn. Equal seeds must give equal weights, also with other states of the
-    global generators. Labels that the method does not declare must not change the result. It must
+    The method must learn. Equal seeds must give equal weights and inferences, also with other
+    states of the global generators. Labels that it does not declare must not change them. It must
     work with batches of one sample (two with BatchNorm), with an absent group, and with a sparse
     component.
 
@@ -150,9 +150,9 @@ def check_method(
     """
     training, model = training or TRAINING, model or MODEL
     task, watching = toy_task(), _Watching()
-    fit_ = partial(_fit, method, model=model, training=training)
+    fit_ = partial(_fitted, method, model=model, training=training)
     first = fit_(task, watching=watching)
-    _check_learns(first, task)
+    _check_learns(first.trained, task)
     _check_same(
         first,
         fit_(task, global_seed=1),
@@ -168,14 +168,14 @@ def check_method(
     )
     size = 1 + _normalises(model, task)
     _check_finite(
-        fit_(toy_task(samples=12), training=replace(training, epochs=1, batch_size=size)),
+        fit_(toy_task(samples=12), training=replace(training, epochs=1, batch_size=size)).trained,
         "batches of one sample" if size == 1 else "batches of two samples",
     )
-    _check_finite(fit_(toy_task(absent=(1, 0))), "a group without training samples")
-    if not first.densities:  # a method that makes networks sparse cannot have a second mask
-        sparse = fit_(task, components=lambda: [Sparsify(RigL(density=0.1))])
+    _check_finite(fit_(toy_task(absent=(1, 0))).trained, "a group without training samples")
+    if not first.trained.densities:  # a method that makes networks sparse cannot have a second mask
+        sparse = fit_(task, components=lambda: [Sparsify(RigL(density=0.1))]).trained
         _check_finite(sparse, "a sparse component")
-        assert _active(sparse) < _active(first), (
+        assert _active(sparse) < _active(first.trained), (
             "The network that the method returned was trained without the sparse component: "
             "train it with lab.train, which adds components"
         )
@@ -363,10 +363,6 @@ def _sparse_run(
     return sparse
 
 
-def _fit(method: Method, task: Task, **more: Any) -> Trained:
-    return _fitted(method, task, **more).trained
-
-
 def _fitted(
     method: Method,
     task: Task,
@@ -374,7 +370,7 @@ def _fitted(
     model: Model,
     training: Training,
     global_seed: int = 0,
-    components: Callable[[], Sequence[Component]] = tuple,
+    components: Callable[[], Sequence[ComponentLike]] = tuple,
     graph: Callable[[], Graph] | None = None,
     watching: _Watching | None = None,
 ) -> Fitted:
@@ -474,9 +470,15 @@ def _check_learns(trained: Trained, task: Task) -> None:
     )
 
 
-def _check_same(first: Trained, second: Trained, message: str) -> None:
-    for name, value in _weights(first).items():
-        assert torch.equal(value, _weights(second)[name]), f"{message} (first difference: {name})"
+def _check_same(first: Fitted, second: Fitted, message: str) -> None:
+    """Compare the weights, and what was given to `lab.inferred`."""
+    for name, value in _weights(first.trained).items():
+        other = _weights(second.trained)[name]
+        assert torch.equal(value, other), f"{message} (first difference: {name})"
+    mine, others = ({} if f.inferred is None else f.inferred.columns for f in (first, second))
+    for name in sorted(mine.keys() | others.keys()):
+        same = name in mine and name in others and torch.equal(mine[name], others[name])
+        assert same, f"{message} (first difference: {name} of lab.inferred)"
 
 
 def _check_finite(trained: Trained, condition: str) -> None:

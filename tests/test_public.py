@@ -15,8 +15,17 @@ import debiasbench
 
 PACKAGE = Path(debiasbench.__file__).parent
 
-# what a lab and a view are made of: plugins are given these and do not name them
-INTERNAL = {"Backend", "Inferred", "Samples"}
+# what a lab, a view and an encoder are made of: plugins are given these and do not name them
+INTERNAL = {
+    "Backend",
+    "FeaturesOf",
+    "Inferred",
+    "Moment",
+    "NoHead",
+    "OptimizerState",
+    "Samples",
+    "Stream",
+}
 
 
 def classes_of_core() -> set[str]:

@@ -108,6 +108,15 @@ class Peeks(Method):
 
 
 @dataclass(frozen=True)
+class InfersNoise(Method):
+    """Infers something else each time."""
+
+    def fit(self, lab: Any) -> Any:
+        lab.inferred(scores=torch.from_numpy(np.random.default_rng().random(len(lab.labels()))))
+        return lab.train(lab.model(), name="train")
+
+
+@dataclass(frozen=True)
 class PeeksAtClasses(Peeks):
     """Finds classes of the validation split, of which it declares to see the inputs."""
 
@@ -173,6 +182,7 @@ class Normalising(Model):
 @pytest.mark.parametrize(
     ("method", "complaint"),
     [
+        (InfersNoise(), r"lab\.generator.*first difference: scores of lab\.inferred"),
         (Untrained(), "accuracy on aligned toy samples"),
         (Unseeded(), r"draw random numbers from lab\.generator"),
         (OwnLoop(), "was trained without the sparse component"),

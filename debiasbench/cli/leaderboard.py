@@ -27,15 +27,22 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     help="Make one table with a column for each value of an option, such as dataset.ratio.",
 )
 @click.option(
+    "--panel",
+    metavar="groups",
+    help="Compare what methods inferred of the training samples, such as groups, with the truth.",
+)
+@click.option(
     "--columns",
     metavar="NAME,...",
     help="Show these columns: method, accuracy, interval, seeds, difference, a metric, density, "
-    "parameters, inference_flops, training_flops or seconds.",
+    "parameters, inference_flops, training_flops or seconds. With --panel: method, seeds, "
+    "conflict_recall, conflict_precision, worst_group_recall, auc, infer_flops, infer_seconds, "
+    "training_flops or seconds.",
 )
 @click.option(
     "--sort",
     metavar="COLUMN",
-    help="Order the rows of each section by this column.  [default: accuracy]",
+    help="Order the rows of each section by this column.  [default: accuracy, with --panel auc]",
 )
 @format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
@@ -55,6 +62,7 @@ def leaderboard(
     select: str | None,
     baseline: str | None,
     pivot: str | None,
+    panel: str | None,
     columns: str | None,
     sort: str | None,
     form: str | None,
@@ -85,6 +93,7 @@ def leaderboard(
         select=select,
         baseline=baseline,
         pivot=pivot,
+        panel=panel,
         columns=columns,
         sort=sort,
         styled=styled,

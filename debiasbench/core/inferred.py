@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from debiasbench.common.errors import OptionError
+
+MOST_GROUPS = 4096  # a record has a row for each of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,11 @@ def checked(
     if pseudo is not None and int(pseudo.min()) < 0:
         raise OptionError(
             f"groups has the value {int(pseudo.min())}: number the pseudo-groups from 0"
+        )
+    if pseudo is not None and (different := len(np.unique(pseudo.numpy()))) > MOST_GROUPS:
+        raise OptionError(
+            f"groups has {different:,} different pseudo-groups, at most {MOST_GROUPS:,} are "
+            "compared with the truth: give small ones a number in common"
         )
     flags = _column("conflict", conflict, samples)
     if flags is not None and flags.dtype != torch.bool:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from debiasbench.core.batches import BatchFunction
-    from debiasbench.core.component import Component
+    from debiasbench.core.component import ComponentLike
     from debiasbench.core.head import Head
     from debiasbench.core.inferred import Inferred
     from debiasbench.core.model import Model, Shape
@@ -83,7 +83,7 @@ class Lab:
         supervision: Supervision,
         training: Training,
         seed: int,
-        components: Callable[[], Sequence[Component]] = tuple,
+        components: Callable[[], Sequence[ComponentLike]] = tuple,
     ) -> None:
         self.shape, self.num_biases, self.training, self.seed = shape, num_biases, training, seed
         self.num_groups = shape.classes * num_biases
@@ -139,7 +139,7 @@ class Lab:
         batches: BatchFunction | None = None,
         beside: Beside | None = None,
         extra: Mapping[str, Tensor] | None = None,
-        components: Sequence[Component] = (),
+        components: Sequence[ComponentLike] = (),
         data: str = "train",
         select: bool = True,
         each_epoch: EachEpoch | None = None,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from debiasbench.core.batches import Batches
-    from debiasbench.core.component import Component
+    from debiasbench.core.component import ComponentLike
     from debiasbench.core.objective import Objective
     from debiasbench.core.settings import Training
     from debiasbench.core.view import HeldOut, View
@@ -101,7 +101,7 @@ class Stage:
     steps: int
     seed: int
     extra: Mapping[str, Tensor] = field(default_factory=dict)
-    components: Sequence[Component] = ()
+    components: Sequence[ComponentLike] = ()
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     select: bool = True
     validation: HeldOut | None = None

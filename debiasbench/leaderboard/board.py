@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from debiasbench.records.record import Record
 
+REPEATED = "The same options gave other data elsewhere: see the other table of this name."
+
 
 @dataclass(frozen=True)
 class Board:
@@ -59,14 +61,8 @@ def boards(
     for kind, name, known in (("metric", metric, METRICS), ("selection rule", select, RULES)):
         if name is not None and name not in known:
             raise UnknownNameError(kind, name, known)
-    names = {r.spec.dataset.name for r in records}
     if dataset is not None:
-        # an imported data set has the name imported:NAME, and people write NAME
-        wanted = dataset if dataset in names else f"{IMPORTED}{dataset}"
-        if wanted not in names:
-            short = {name.removeprefix(IMPORTED) for name in names}
-            raise UnknownNameError("data set", dataset, short)
-        records = [r for r in records if r.spec.dataset.name == wanted]
+        records = of_dataset(records, dataset)
     if not records:
         return []
     groups: dict[tuple[str, str, str], list[Record]] = {}
@@ -90,10 +86,23 @@ def boards(
         rows = {row.name for board in made for row in board.rows}
         raise UnknownNameError("baseline", baseline, rows)
     repeated = Counter((b.dataset, b.model) for b in made)
-    other = "The same options gave other data elsewhere: see the other table of this name."
     return [
-        replace(b, notes=[*b.notes, other]) if repeated[b.dataset, b.model] > 1 else b for b in made
+        replace(b, notes=[*b.notes, REPEATED]) if repeated[b.dataset, b.model] > 1 else b
+        for b in made
     ]
+
+
+def of_dataset(records: Sequence[Record], dataset: str) -> list[Record]:
+    """Return the records of a data set; raises `UnknownNameError` if there are none.
+
+    The name of an imported one needs no "imported:".
+    """
+    names = {r.spec.dataset.name for r in records}
+    wanted = dataset if dataset in names else f"{IMPORTED}{dataset}"
+    if wanted not in names:
+        short = {name.removeprefix(IMPORTED) for name in names}
+        raise UnknownNameError("data set", dataset, short)
+    return [r for r in records if r.spec.dataset.name == wanted]
 
 
 def _board(

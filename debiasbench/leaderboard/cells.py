@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from debiasbench.leaderboard.frame import plain
 from debiasbench.leaderboard.notes import MARK
+from debiasbench.leaderboard.row import deviation
+from debiasbench.leaderboard.row import mean as average
 from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from debiasbench.leaderboard.row import Row
 
@@ -43,9 +45,13 @@ STRONG = (
 
 def mean(row: Row) -> str:
     """Write the mean over seeds, with the standard deviation if there is one."""
-    if len(row.values) < 2:
-        return percent(row.mean)
-    return f"{percent(row.mean)} ± {percent(row.deviation)}"
+    return summary(row.values)
+
+
+def summary(values: Mapping[int, float]) -> str:
+    """Write the mean of fractions over seeds, with the standard deviation if there is one."""
+    middle = percent(average(values))
+    return middle if len(values) < 2 else f"{middle} ± {percent(deviation(values))}"
 
 
 def flagged(text: str, metric: str, incomplete: Collection[str]) -> str:
@@ -71,6 +77,12 @@ def difference(row: Row) -> str:
     """Write the mean difference to the baseline in points, with its 95 % interval."""
     value, low, high = (100 * number for number in row.difference)
     return "—" if math.isnan(value) else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def measured(values: Mapping[int, float], heading: str) -> str:
+    """Write the mean of a cost over seeds, as the cost of that heading is written."""
+    _, unit, form = COSTS[heading]
+    return form.format(average(values) / unit) if values else "—"
 
 
 def cost(heading: str, rows: Sequence[Row]) -> str:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, UnknownNameError
 from debiasbench.leaderboard import cells
-from debiasbench.leaderboard.row import SIDE_METRICS
+from debiasbench.leaderboard.row import SIDE_METRICS, mean
 from debiasbench.records.metrics import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.row import Row
@@ -109,20 +109,58 @@ COLUMNS: dict[str, Column] = {
 }
 """Name, as for --columns and --sort -> column."""
 
+
+def _inferred(name: str, heading: str) -> Column:
+    return Column(
+        name,
+        _constant(heading),
+        lambda row, _board: cells.summary(row.inferred[name]),
+        lambda row, _board: -mean(row.inferred[name]),
+    )
+
+
+def _inferring(name: str, heading: str, like: str) -> Column:
+    return Column(
+        name,
+        _constant(heading),
+        lambda row, _board: cells.measured(row.inferred[name], like),
+        lambda row, _board: mean(row.inferred[name]),
+    )
+
+
+PANEL: dict[str, Column] = {
+    column.name: column
+    for column in (
+        COLUMNS["method"],
+        COLUMNS["seeds"],
+        _inferred("conflict_recall", "conflict recall %"),
+        _inferred("conflict_precision", "conflict precision %"),
+        _inferred("worst_group_recall", "worst group recall %"),
+        _inferred("auc", "AUC %"),
+        _inferring("infer_flops", "TFLOPs to infer", "TFLOPs to train"),
+        _inferring("infer_seconds", "seconds to infer", "seconds"),
+        COLUMNS["training_flops"],
+        COLUMNS["seconds"],
+    )
+}
+"""The columns of the panel of groups: name -> column."""
+
 _SIDE = ("interval", "seeds", "difference")
 _COSTS = ("density", "parameters", "inference_flops", "training_flops", "seconds")
 WIDE = ("method", "accuracy", *_SIDE, *SIDE_METRICS, *_COSTS)
 NARROW = ("method", "accuracy", "seeds", "difference", *SIDE_METRICS, "density")  # fit a page
 
 
-def chosen(words: str) -> tuple[str, ...]:
+def chosen(words: str, known: Mapping[str, Column] = COLUMNS) -> tuple[str, ...]:
     """Read the names of columns, separated by commas; method is always the first.
+
+    `known`: the columns that there are.
 
     Raises `UnknownNameError` for a name that is no column, and `OptionError` for one given twice.
     """
     names = [name.strip() for name in words.split(",")]
     for name in names:
-        if names.count(_column(name).name) > 1:
+        if names.count(_column(name, known).name) > 1:
             raise OptionError(f"--columns {words} names the column {name} twice")
     return "method", *(name for name in names if name != "method")
 
@@ -135,12 +173,12 @@ def shown(names: Sequence[str] | None, board: Board, default: Sequence[str]) -> 
     return [COLUMNS[name] for name in names or default if name not in useless]
 
 
-def ordered(board: Board, name: str) -> Board:
+def ordered(board: Board, name: str, known: Mapping[str, Column] = COLUMNS) -> Board:
     """Sort the rows of each section by a column, best first; NaN is last.
 
     Raises `UnknownNameError` for a name that is no column.
     """
-    column = _column(name)
+    column = _column(name, known)
 
     def place(row: Row) -> tuple[object, ...]:
         rank = column.rank(row, board)
@@ -149,7 +187,7 @@ def ordered(board: Board, name: str) -> Board:
     return replace(board, rows=sorted(board.rows, key=place))
 
 
-def _column(name: str) -> Column:
-    if name not in COLUMNS:
-        raise UnknownNameError("column", name, COLUMNS)
-    return COLUMNS[name]
+def _column(name: str, known: Mapping[str, Column]) -> Column:
+    if name not in known:
+        raise UnknownNameError("column", name, known)
+    return known[name]

@@ -14,7 +14,7 @@ from debiasbench.leaderboard.frame import COSTS
 from debiasbench.records.metrics import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.row import Row
@@ -25,8 +25,12 @@ _NUMBERS = re.compile(r"(-?\d+ ?)+")  # seeds may be negative
 
 def as_csv(boards: Sequence[Board]) -> str:
     """Write a line for each row; every board has the same columns."""
+    return lines([_flat(board, row) for board in boards for row in board.rows])
+
+
+def lines(rows: Sequence[Mapping[str, object]]) -> str:
+    """Write rows of the same columns as CSV."""
     out = io.StringIO()
-    rows = [_flat(board, row) for board in boards for row in board.rows]
     writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
@@ -56,6 +60,11 @@ def as_json(boards: Sequence[Board]) -> str:
         }
         for board in boards
     ]
+    return text(data)
+
+
+def text(data: object) -> str:
+    """Write data as JSON."""
     # JSON escapes all other control characters
     return json.dumps(data, indent=1, allow_nan=False).replace("\x7f", "\\u007f") + "\n"
 
@@ -82,26 +91,27 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
         "val_use": row.val,
         "method": row.method,
         "setting": row.setting,
-        "mean": _blank(row.mean),
-        "deviation": _blank(row.deviation),
-        "low": _blank(row.interval[0]),
-        "high": _blank(row.interval[1]),
+        "mean": blank(row.mean),
+        "deviation": blank(row.deviation),
+        "low": blank(row.interval[0]),
+        "high": blank(row.interval[1]),
         "baseline": board.baseline,
-        "difference": _blank(row.difference[0]),
-        "difference_low": _blank(row.difference[1]),
-        "difference_high": _blank(row.difference[2]),
+        "difference": blank(row.difference[0]),
+        "difference_low": blank(row.difference[1]),
+        "difference_high": blank(row.difference[2]),
         "seeds": " ".join(map(str, row.values)),
         "failed_seeds": " ".join(map(str, row.failed)),
         "missing_seeds": " ".join(map(str, row.missing)),
         "marked": row.marked,
         "incomplete": " ".join(board.incomplete),
-        **{metric: _blank(side.get(metric, math.nan)) for metric in METRICS},
-        **{name: _blank(row.costs[name]) for name in COSTS},
+        **{metric: blank(side.get(metric, math.nan)) for metric in METRICS},
+        **{name: blank(row.costs[name]) for name in COSTS},
         "options": json.dumps(row.options, sort_keys=True),
         "training": json.dumps(row.training, sort_keys=True),
         "records": " ".join(row.records),
     }
 
 
-def _blank(value: float) -> float | None:
+def blank(value: float) -> float | None:
+    """Return None for NaN and infinities, which JSON does not have."""
     return value if math.isfinite(value) else None

@@ -78,6 +78,13 @@ def notes(
     return [*sentences, *_differences(records), *_not_verified(records, unverified)]
 
 
+def of_runs(
+    rows: Sequence[Row], records: Sequence[Record], unverified: Collection[str]
+) -> list[str]:
+    """Name those limits that do not depend on the test split: seeds, versions, verification."""
+    return [*_seeds(rows), *_differences(records), *_not_verified(records, unverified)]
+
+
 def _untested_groups(task: TaskFacts) -> list[str]:
     """Name the groups without test samples, which metrics cannot judge."""
     groups = [f"{c} with {b}" for c in task.classes for b in task.biases]

@@ -7,7 +7,7 @@ A page holds blocks of the form
     <!-- /debiasbench -->
 
 RECORDS are relative to the page's folder; OPTIONS are --dataset, --metric, --select, --baseline,
---pivot, --columns and --sort.
+--pivot, --panel, --columns and --sort.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def _table(page: Path, words: str) -> str:
         "--select",
         "--baseline",
         "--pivot",
+        "--panel",
         "--columns",
         "--sort",
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.leaderboard.frame import COSTS, plain
@@ -12,7 +12,7 @@ from debiasbench.leaderboard.statistics import interval
 from debiasbench.records.metrics import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SIDE_METRICS = ("conflict", "aligned", "worst_group")  # those that tables show
 ONE_ROW = (  # what runs must share to be averaged over seeds
@@ -49,6 +49,8 @@ class Row:
     marked: bool = False  # best of its section, or not distinguishable from the best
     # to the board's baseline over common seeds: mean and 95 % interval
     difference: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+    # number of the panel of groups -> seed -> value; see `debiasbench.leaderboard.panel`
+    inferred: dict[str, dict[int, float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -63,15 +65,25 @@ class Row:
     @property
     def mean(self) -> float:
         """Mean over seeds, NaN without any."""
-        return math.fsum(self.values.values()) / len(self.values) if self.values else math.nan
+        return mean(self.values)
 
     @property
     def deviation(self) -> float:
         """Standard deviation over seeds (n - 1), NaN for fewer than two."""
-        n = len(self.values)
-        if n < 2:
-            return math.nan
-        return math.sqrt(math.fsum((v - self.mean) ** 2 for v in self.values.values()) / (n - 1))
+        return deviation(self.values)
+
+
+def mean(values: Mapping[int, float]) -> float:
+    """Return the mean over seeds, NaN without any."""
+    return math.fsum(values.values()) / len(values) if values else math.nan
+
+
+def deviation(values: Mapping[int, float]) -> float:
+    """Return the standard deviation over seeds (n - 1), NaN for fewer than two."""
+    n, middle = len(values), mean(values)
+    if n < 2:
+        return math.nan
+    return math.sqrt(math.fsum((v - middle) ** 2 for v in values.values()) / (n - 1))
 
 
 def rows_of(runs: Sequence[dict[str, Any]], metric: str) -> list[Row]:

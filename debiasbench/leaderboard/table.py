@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from debiasbench.common.errors import OptionError
+from debiasbench.common.errors import OptionError, UnknownNameError
+from debiasbench.leaderboard import panel as panelled
 from debiasbench.leaderboard import pivot as pivoted
 from debiasbench.leaderboard.board import boards
-from debiasbench.leaderboard.columns import chosen, ordered
+from debiasbench.leaderboard.columns import COLUMNS, PANEL, chosen, ordered
 from debiasbench.leaderboard.gather import gather
 from debiasbench.leaderboard.render import FORMATS, WRITERS, grid
 from debiasbench.leaderboard.terminal import terminal
@@ -27,6 +28,7 @@ def table(
     select: str | None = None,
     baseline: str | None = None,
     pivot: str | None = None,
+    panel: str | None = None,
     columns: str | None = None,
     sort: str | None = None,
     styled: bool = False,
@@ -34,8 +36,10 @@ def table(
     """Compare all records in files and folders; return the text and a message for each bad record.
 
     Records that contradict themselves are left out. `form` is one of `FORMATS`. `pivot` is an
-    option whose values become columns, see `pivots`. `columns`: names of `COLUMNS`, separated by
-    commas. `sort`: the column that orders the rows of each section, instead of the accuracy.
+    option whose values become columns, see `pivots`. `panel`: "groups" compares what methods
+    inferred of the training samples with the truth, see `panels`. `columns`: names of `COLUMNS`, or
+    of `PANEL`, separated by commas. `sort`: the column that orders the rows of each section,
+    instead of the accuracy, or of the AUC in a panel.
     `styled`: whether the text goes to a terminal, where strong rows are bold. The other arguments
     are those of `boards`.
 
@@ -43,11 +47,21 @@ def table(
     go together.
     """
     _check(form, pivot=pivot, columns=columns, baseline=baseline, sort=sort)
-    names = None if columns is None else chosen(columns)
-    gathered = gather(places, select)
+    if panel is not None:
+        _check_panel(panel, metric=metric, select=select, baseline=baseline, pivot=pivot)
+    known = COLUMNS if panel is None else PANEL
+    names = None if columns is None else chosen(columns, known)
+    gathered = gather(places, select if panel is None else panelled.RULE)
     shared = {"dataset": dataset, "metric": metric, "select": select}
     write = partial(terminal, styled=styled) if form == "text" else WRITERS.get(form)
-    if pivot is not None:
+    if panel is not None:
+        made = panelled.panels(gathered.records, dataset=dataset, unverified=gathered.unverified)
+        if sort is not None:
+            made = [ordered(board, sort, known) for board in made]
+        if write is None:
+            return panelled.FLAT[form](made), gathered.problems
+        grids = [panelled.grid(board, form, names) for board in made]
+    elif pivot is not None:
         tables = pivoted.pivots(gathered.records, pivot, unverified=gathered.unverified, **shared)
         grids = [pivoted.grid(one) for one in tables]
     else:
@@ -83,3 +97,12 @@ def _check(form: str, **given: str | None) -> None:
         )
     if baseline is None and (sort == "difference" or "difference" in (columns or "").split(",")):
         raise OptionError("The column difference needs --baseline NAME")
+
+
+def _check_panel(panel: str, **given: str | None) -> None:
+    """Raise `OptionError` for a panel that there is not, and for options without meaning for it."""
+    if panel not in panelled.PANELS:
+        raise UnknownNameError("panel", panel, panelled.PANELS)
+    for name, value in given.items():
+        if value is not None:
+            raise OptionError(f"--panel {panel} cannot be combined with --{name}")

@@ -23,3 +23,6 @@ def debiasbench_register_methods(register: Register) -> None:
     register("mixup", "debiasbench.methods.mixup:Mixup")
     register("cnc", "debiasbench.methods.cnc:CnC")
     register("dcwp", "debiasbench.methods.dcwp:DCWP")
+    register("spare", "debiasbench.methods.spare:SPARE")
+    register("eiil", "debiasbench.methods.eiil:EIIL")
+    register("george", "debiasbench.methods.george:GEORGE")

@@ -1,23 +1,23 @@
-"""The files beside a record: predicted classes and weights, each known by its SHA-256."""
+"""The files beside a record: predictions and weights, each known by its SHA-256."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
+from debiasbench.records.inference import INFERRED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from debiasbench.records.record import Record
 
-    Predictions = Mapping[str, NDArray[np.integer]]
+    Predictions = Mapping[str, NDArray[Any]]
 
 PREDICTIONS = ".predictions.safetensors"
 WEIGHTS = ".weights.safetensors"
@@ -47,17 +47,30 @@ def read_predictions(path: Path, record: Record, rule: str, split: str) -> Predi
     `path` is the file that `record` was read from. Raises `RecordError` if there are no
     predictions, or if they are not those that the record was written with.
     """
-    from safetensors.numpy import load
-
     if record.predictions is None or rule not in record.outcomes:
         raise RecordError(f"{path} has no predictions for {rule}")
-    stored = load(content(path, record.predictions, most_bytes(record)))
+    stored = _stored(path, record, record.predictions)
     predicted = f"{split}.{prediction_key(record.outcomes[rule].epoch)}"
     return {
         "y": stored[f"{split}.y"],
         "group": stored[f"{split}.group"],
         "predicted": stored[predicted],
     }
+
+
+def read_inferred(path: Path, record: Record) -> Predictions:
+    """Return y and group of the training samples, each (N,), and what the method inferred of them.
+
+    The latter are those of "groups", "conflict" and "scores" that it gave to `lab.inferred`.
+    `path` is the file that `record` was read from. Raises `RecordError` as `read_predictions`.
+    """
+    if record.predictions is None or record.inference is None:
+        raise RecordError(f"{path} has nothing that its method inferred of the training samples")
+    stored = _stored(path, record, record.predictions)
+    inferred = {
+        key.removeprefix(INFERRED): v for key, v in stored.items() if key.startswith(INFERRED)
+    }
+    return {"y": stored["train.y"], "group": stored["train.group"], **inferred}
 
 
 def read_weights(path: Path, record: Record) -> bytes:
@@ -81,8 +94,18 @@ def location(path: Path, entry: Mapping[str, str]) -> Path:
 def most_bytes(record: Record) -> int:
     """Return the largest size that the predictions file of a record can have."""
     epochs = len({outcome.epoch for outcome in record.outcomes.values()})
-    samples = sum(sum(record.task.group_counts[split]) for split in ("val", "test"))
-    return 8 * samples * (epochs + 2) + HEADER
+    counts = record.task.group_counts
+    numbers = sum(sum(counts[split]) for split in ("val", "test")) * (epochs + 2)
+    if record.inference is not None:
+        numbers += sum(counts["train"]) * 5  # y, group, and at most three that were inferred
+    return 8 * numbers + HEADER
+
+
+def _stored(path: Path, record: Record, entry: Mapping[str, str]) -> Predictions:
+    from safetensors.numpy import load
+
+    stored: Predictions = load(content(path, entry, most_bytes(record)))
+    return stored
 
 
 def content(path: Path, entry: Mapping[str, str], most: int | None = None) -> bytes:

@@ -15,6 +15,7 @@ from debiasbench.common.canonical import Strict
 from debiasbench.common.errors import RecordError
 from debiasbench.common.wording import shortened
 from debiasbench.core.supervision import Supervision
+from debiasbench.records.inference import Inference
 from debiasbench.records.metrics import METRICS, GroupCounts
 from debiasbench.records.plain import fault
 from debiasbench.records.selection import RULES
@@ -143,7 +144,8 @@ class Record(Strict):
     `predictions`: name and SHA-256 of the file of predicted classes, None if training failed; see
     `read_predictions`. `weights`: name and SHA-256 of the file of the network's weights, and the
     selection rule that chose them; None if they were not kept. `curves`: empty in records of
-    versions that did not keep them.
+    versions that did not keep them. `inference`: None if the method inferred nothing of the
+    training samples, and in records of versions that did not keep it.
     """
 
     id: str
@@ -158,6 +160,7 @@ class Record(Strict):
     predictions: dict[str, str] | None = None
     weights: dict[str, str] | None = None
     curves: list[Curves] = field(default_factory=list)  # of each stage
+    inference: Inference | None = None
     schema: int = SCHEMA
 
 
@@ -263,6 +266,8 @@ def _contradictions(record: Record) -> Iterator[str]:
     if not isinstance(record.provenance.arithmetic.get("precision", ""), str):
         yield "the precision in the provenance is not a name"
     yield from _impossible_costs(record.cost)
+    if record.inference is not None:
+        yield from _impossible_inference(record, record.inference)
     checked: dict[str, list[int]] = {}
     for rule, outcome in record.outcomes.items():
         if rule not in RULES:
@@ -297,6 +302,25 @@ def _impossible_costs(cost: Cost | None) -> Iterator[str]:
         value = getattr(cost, name)
         if value < 0 or value == math.inf:
             yield f"{name} is {value}"
+
+
+def _impossible_inference(record: Record, inference: Inference) -> Iterator[str]:
+    train = record.task.group_counts.get("train", [])
+    stages = 0 if record.cost is None else len(record.cost.stages)
+    if not 0 <= inference.stages <= stages:
+        yield f"the inference was made after {inference.stages} of {stages} stages"
+    if (inference.conflict, inference.groups, inference.auc) == (None, None, None):
+        yield "the inference is empty"
+    conflict, groups = inference.conflict, inference.groups
+    if conflict is not None and (len(conflict) != len(train) or not _fits(conflict, train)):
+        yield "the samples taken for conflicting do not fit the group counts of train"
+    if groups is not None and (
+        any(len(row) != len(train) or min(row) < 0 for row in groups)
+        or [sum(column) for column in zip(*groups, strict=True)] != train
+    ):
+        yield "the pseudo-groups do not add up to the group counts of train"
+    if inference.auc is not None and (inference.auc < 0 or inference.auc > 1):
+        yield f"the AUC is {inference.auc}"
 
 
 @cache

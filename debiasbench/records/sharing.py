@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from debiasbench.records.record import SplitResult
 
@@ -44,7 +44,7 @@ class Sharing:
             supervision=self._supervisions.setdefault(record.supervision, record.supervision),
             provenance=self._provenance(record.provenance),
             outcomes={} if outcome is None else {rule: replace(outcome, val=NOTHING)},
-            cost=None if record.cost is None else replace(record.cost, stages=[]),
+            cost=None if record.cost is None else replace(record.cost, stages=_stages(record)),
             predictions=None,
             weights=None,
         )
@@ -57,3 +57,11 @@ class Sharing:
     def _provenance(self, made: Provenance) -> Provenance:
         timeless = replace(made, started="")
         return self._provenances.setdefault(repr(timeless), timeless)
+
+
+def _stages(record: Record) -> list[dict[str, Any]]:
+    """Return what an inference cost, in each stage before it; nothing without an inference."""
+    if record.cost is None or record.inference is None:
+        return []
+    before = record.cost.stages[: record.inference.stages]
+    return [{name: stage.get(name) for name in ("seconds", "flops")} for stage in before]

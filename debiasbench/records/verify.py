@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from debiasbench.common.errors import RecordError
 from debiasbench.records.beside import content, location, most_bytes, prediction_key
+from debiasbench.records.inference import INFERRED, Inference, count
 from debiasbench.records.metrics import accuracies_of
 from debiasbench.records.selection import RULES
 
@@ -110,6 +111,8 @@ def _status(record: Record) -> Iterator[str]:
         yield "the status is ok, but there is no cost"
     if not ok and record.predictions is not None:
         yield "the status is failed, but there are predictions"
+    if not ok and record.inference is not None:
+        yield "the status is failed, but there is an inference"
 
 
 def _accuracies(record: Record) -> Computed:
@@ -244,6 +247,52 @@ def _predictions(path: Path, record: Record) -> Iterator[str]:
             hits = getattr(outcome, split).hits
             if different := _different(record, hits, found):
                 yield f"hits of {rule} in {split}: {different}, by the predictions"
+
+    yield from _inference(record, stored)
+
+
+def _inference(record: Record, stored: Mapping[str, NDArray[Any]]) -> Iterator[str]:
+    """Compare what was counted of a method's inferences with what is stored beside the record."""
+    found = {k.removeprefix(INFERRED): v for k, v in stored.items() if k.startswith(INFERRED)}
+    if record.inference is None:
+        if found:
+            yield "the predictions hold what the method inferred, but the record does not"
+        return
+    counts, stated = record.task.group_counts["train"], record.inference
+    y, group = (_labels(stored, f"train.{name}", sum(counts)) for name in ("y", "group"))
+    if y is None or group is None or group.max() >= len(counts):
+        yield f"the predictions lack the labels of the {sum(counts)} samples of train"
+        return
+    if (y != group // np.int64(len(record.task.biases))).any():
+        yield "the classes and the groups in the predictions of train do not agree"
+    if different := _different(record, counts, _counted(group, len(counts))):
+        yield f"group counts of train: {different}, by the labels in the predictions"
+    for name, values in found.items():
+        if not _is_inferred(name, values, sum(counts)):
+            yield f"{INFERRED}{name} in the predictions is nothing that a method can infer"
+            return
+    if "groups" in found and len(np.unique(found["groups"])) != len(stated.groups or ()):
+        yield "the counts of pseudo-groups are not those in the predictions"
+        return
+    counted = count(found, group, record.task.splits["train"].aligned, stated.stages)
+    if counted.conflict != stated.conflict:
+        yield "the samples taken for conflicting are not those in the predictions"
+    if counted.groups != stated.groups:
+        yield "the counts of pseudo-groups are not those in the predictions"
+    if not _same_area(counted, stated):
+        yield f"the AUC is {stated.auc}, but the scores in the predictions give {counted.auc}"
+
+
+def _is_inferred(name: str, values: NDArray[Any], number: int) -> bool:
+    kinds = {"groups": "ui", "conflict": "b", "scores": "f"}
+    fits = values.shape == (number,) and values.dtype.kind in kinds.get(name, "")
+    return fits and not (name == "scores" and bool(np.isnan(values).any()))
+
+
+def _same_area(counted: Inference, stated: Inference) -> bool:
+    if counted.auc is None or stated.auc is None:
+        return counted.auc is stated.auc
+    return _close(stated.auc, counted.auc, ROUNDING)
 
 
 def _labels(

@@ -1,4 +1,4 @@
-"""Evaluate a trained network on validation and test data, for every selection rule."""
+"""Evaluate what a run gave: its network for every selection rule, and what its method inferred."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from debiasbench.records.inference import INFERRED, Inference, count
 from debiasbench.records.metrics import accuracies
 from debiasbench.records.record import Outcome, SplitResult
 from debiasbench.records.selection import RULES
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from debiasbench.core.data import Task
+    from debiasbench.core.inferred import Inferred
     from debiasbench.core.stage import Trained
     from debiasbench.core.view import HeldOut
+    from debiasbench.records.beside import Predictions
     from debiasbench.training.predict import Predictor
 
 
@@ -71,6 +74,23 @@ def evaluate(trained: Trained, splits: Mapping[str, HeldOut], predictor: Predict
             **results[weights],
         )
     return Evaluation(outcomes, predictions)
+
+
+def judged(inferred: Inferred, stages: int, task: Task) -> tuple[Inference, Predictions]:
+    """Count what a method inferred of the training samples; return it with what it follows from.
+
+    `stages`: number of training stages that had ended when the method declared it.
+    """
+    columns = {
+        name: _compact(values) if name == "groups" else values.numpy()
+        for name, values in inferred.columns.items()
+    }
+    labels = {"y": _compact(task.train.y), "group": _compact(task.train.group)}
+    inference = count(columns, labels["group"], task.aligned.numpy(), stages)
+    return inference, {
+        **{f"train.{name}": values for name, values in labels.items()},
+        **{INFERRED + name: values for name, values in columns.items()},
+    }
 
 
 def serialised_weights(trained: Trained, task: Task) -> bytes:

@@ -35,7 +35,7 @@ from debiasbench.training.predict import check_logits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from debiasbench.core.component import Component
+    from debiasbench.core.component import ComponentLike
     from debiasbench.core.head import Head, NoHead
     from debiasbench.core.inferred import Inferred
     from debiasbench.core.method import Method
@@ -54,6 +54,7 @@ class Fitted:
     """What a method returned, all its stages in order, and its name for errors.
 
     `inferred`: what the method inferred of the training samples, if it declared anything.
+    `inferred_after`: number of stages that had ended then.
     """
 
     trained: Trained
@@ -61,6 +62,7 @@ class Fitted:
     owner: str = "the method"
     module: str = ""  # of the method's class
     inferred: Inferred | None = None
+    inferred_after: int = 0
 
     @property
     def costs(self) -> list[StageCost]:
@@ -77,7 +79,7 @@ def fit(
     seed: int,
     trainer: Trainer,
     predictor: Predictor,
-    components: Callable[[], Sequence[Component]] = tuple,
+    components: Callable[[], Sequence[ComponentLike]] = tuple,
     owner: str = "the method",
 ) -> Fitted:
     """Let a method train on a task.
@@ -109,7 +111,9 @@ def fit(
     module = type(method).__module__
     with blamed(owner, module), seeded(derive(seed, "fit")), contained(owner, signals=False):
         trained = _as_trained(method.fit(lab), ledger, owner)
-    return Fitted(trained, tuple(ledger.stages), owner, module, ledger.inferred)
+    return Fitted(
+        trained, tuple(ledger.stages), owner, module, ledger.inferred, ledger.inferred_after
+    )
 
 
 @contextmanager
@@ -190,7 +194,7 @@ def _backend(
         return predictor.features(objective, head, view)
 
     def keep(inferred: Inferred) -> None:
-        ledger.inferred = inferred
+        ledger.inferred, ledger.inferred_after = inferred, len(ledger.costs)
 
     return _Backend(placed.device, train, predict, features, keep)
 

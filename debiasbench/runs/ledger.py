@@ -29,6 +29,7 @@ class Ledger:
         self._with_checkpoints = with_checkpoints
         self.stages: list[Trained] = []
         self.inferred: Inferred | None = None  # of the training samples
+        self.inferred_after = 0  # stages
         self._given: list[Trained] = []
         self._versions: list[list[int]] = []
 

@@ -17,7 +17,7 @@ from debiasbench.records.selection import RULES
 from debiasbench.records.store import PREDICTIONS, WEIGHTS, Run, digest, sha256
 from debiasbench.runs import provenance
 from debiasbench.runs.cost import cost_of
-from debiasbench.runs.evaluate import evaluate, serialised_weights
+from debiasbench.runs.evaluate import evaluate, judged, serialised_weights
 from debiasbench.runs.fit import Fitted, blamed, fit_spec, located
 from debiasbench.runs.ledger import last_step
 from debiasbench.specs.resolve import instance, parts, training_of
@@ -30,12 +30,10 @@ from debiasbench.training.stage_training import Surroundings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from debiasbench.common.progress import Progress
     from debiasbench.core.data import Task
     from debiasbench.core.stage import Trained, Trainer
+    from debiasbench.records.beside import Predictions
     from debiasbench.records.store import Overwrite, Store
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Choice, Spec
@@ -98,7 +96,7 @@ class _CurrentRun:
     def __init__(self, workplace: Workplace, spec: Spec, overwrite: Overwrite, stop: Stop) -> None:
         self._begun, self._started = time.perf_counter(), datetime.now(UTC)
         self._workplace, self._spec, self._stop = workplace, spec, stop
-        self.predictions: dict[str, NDArray[np.integer]] | None = None
+        self.predictions: Predictions | None = None
         self.weights: bytes | None = None
         self._waited = 0.0  # seconds in which other runs were computed
         reset_peak_memory(workplace.execution.device)
@@ -152,7 +150,10 @@ class _CurrentRun:
         validation = self._placed.held_out("val")
         splits = {"val": validation, "test": self._placed.held_out("test")}
         evaluation = evaluate(fitted.trained, splits, self._predictor)
-        self.predictions = evaluation.predictions
+        self.predictions, inference = evaluation.predictions, None
+        if fitted.inferred is not None:
+            inference, beside = judged(fitted.inferred, fitted.inferred_after, task)
+            self.predictions = {**evaluation.predictions, **beside}
         weights = None
         if keep_weights:
             self.weights = serialised_weights(fitted.trained, task)
@@ -173,10 +174,11 @@ class _CurrentRun:
             ),
             predictions={
                 "file": spec.stem + PREDICTIONS,
-                "sha256": digest(evaluation.predictions),
+                "sha256": digest(self.predictions),
             },
             weights=weights,
             curves=[_curves(stage) for stage in fitted.stages],
+            inference=inference,
         )
 
     def _stage_store(self, overwrite: Overwrite) -> StageStore:

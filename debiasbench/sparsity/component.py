@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import torch
+
 from debiasbench.sparsity.attach import SparseTraining
-from debiasbench.sparsity.errors import SparsityError
-from debiasbench.sparsity.params import select
+from debiasbench.sparsity.errors import SparsityError, unknown
+from debiasbench.sparsity.guards import check_pattern
+from debiasbench.sparsity.masks import digest
+from debiasbench.sparsity.params import layouts, select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +24,16 @@ if TYPE_CHECKING:
 
 
 class Sparsify:
-    """Makes the module of a stage sparse by an updater; see `debiasbench.Component`."""
+    """Makes the module of a stage sparse by an updater; see `debiasbench.Component`.
 
-    def __init__(self, updater: Updater) -> None:
+    `masks`: bool masks to begin with, by parameter name of the objective, such as
+    "network.1.weight". They replace the updater's density and the masks of an earlier stage. Layers
+    without a mask begin dense. `Sparsify(Static(), masks)` trains a fixed part of a network.
+    """
+
+    def __init__(self, updater: Updater, masks: Mapping[str, Tensor] | None = None) -> None:
         self.updater = updater
+        self.given = None if masks is None else _checked(masks)
         self.training: SparseTraining | None = None
 
     @property
@@ -34,7 +45,8 @@ class Sparsify:
         cls = type(self.updater)
         if cls.__module__.partition(".")[0] != "debiasbench":
             return None
-        return f"{cls.__module__}.{cls.__qualname__}: {self.updater}"
+        masks = "" if self.given is None else f", masks {digest(self.given)}"
+        return f"{cls.__module__}.{cls.__qualname__}: {self.updater}{masks}"
 
     def on_start(
         self,
@@ -48,10 +60,16 @@ class Sparsify:
     ) -> None:
         """Make `module` sparse for a stage, from the masks of an earlier stage if they cover it.
 
-        A stage that trains more layers than the one before starts from new masks.
+        A stage that trains more layers than the one before starts from new masks. Raises
+        `SparsityError` for given masks that do not fit the module or the updater.
         """
         weights = select(module, include=self.updater.include, exclude=self.updater.exclude)
-        covered = bool(masks) and weights.keys() <= masks.keys()
+        first = None
+        if self.given is not None:
+            first = self._completed(self.given, weights)
+            check_pattern(self.updater, first, layouts(module))
+        elif masks and weights.keys() <= masks.keys():
+            first = {name: masks[name] for name in weights}
         self.training = SparseTraining(
             self.updater,
             module,
@@ -59,9 +77,36 @@ class Sparsify:
             total_steps=steps,
             steps_per_epoch=steps_per_epoch,
             seed=seed,
-            masks={name: masks[name] for name in weights} if covered else None,
+            masks=first,
             hooks=False,
         )
+
+    def _completed(
+        self, given: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter]
+    ) -> dict[str, Tensor]:
+        """Return the given masks, and masks of ones for layers that have none."""
+        for name in given:
+            if name not in weights:
+                raise unknown("layer with a mask", name, weights)
+        updater, kind = self.updater, type(self.updater).__name__
+        masks = {
+            name: given.get(name, torch.ones_like(p, dtype=torch.bool, requires_grad=False))
+            for name, p in weights.items()
+        }
+        active = {name: int(mask.sum()) for name, mask in masks.items()}
+        if updater.changes and (empty := [name for name, count in active.items() if not count]):
+            raise SparsityError(
+                f"The mask of {empty[0]} keeps no weight, so {kind} has none to exchange: keep one "
+                "at least, or use Static"
+            )
+        density = sum(active.values()) / sum(p.numel() for p in weights.values())
+        begins = updater.first_density()
+        if updater.prunes and not math.isclose(density, begins, rel_tol=0.05):
+            raise SparsityError(
+                f"The masks keep {density:.4g} of all weights, but {kind} begins with "
+                f"{begins:.4g}: set initial_density={density:.4g}, and a density that is not larger"
+            )
+        return masks
 
     def due(self, step: int) -> bool:
         """Return whether the topology changes after this step (from 0)."""
@@ -118,3 +163,14 @@ class Sparsify:
         if self.training is None:
             raise SparsityError("This component has not started a stage: call on_start first")
         return self.training
+
+
+def _checked(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of masks, which the caller may change; raises `SparsityError`."""
+    if not masks:
+        raise SparsityError("masks has no mask: give one for a layer at least, or None")
+    for name, mask in masks.items():
+        if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
+            kind = mask.dtype if isinstance(mask, torch.Tensor) else type(mask).__name__
+            raise SparsityError(f"The mask of {name} must be a bool tensor, not {kind}")
+    return {name: mask.detach().clone() for name, mask in masks.items()}

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from debiasbench.sparsity.criteria import MaskSettings
     from debiasbench.sparsity.layer import Layer
+    from debiasbench.sparsity.layout import Layout
 
 
 def check_holds(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> None:
@@ -56,6 +58,30 @@ def check_mask(name: str, weight: Tensor, mask: Tensor) -> None:
         raise SparsityError(
             f"{name} has weights off its mask that are not 0: multiply it by the mask first"
         )
+
+
+def check_pattern(
+    updater: MaskSettings, masks: Mapping[str, Tensor], layouts: Mapping[str, Layout]
+) -> None:
+    """Raise unless masks keep to the updater's pattern; full masks do, as those of dense layers."""
+    pattern = updater.rows()
+    if pattern is None:
+        return
+    for name, mask in masks.items():
+        if bool(mask.all()):
+            continue
+        by_output = layouts[name].by_output(mask)
+        pattern.per_row(
+            name, by_output.shape, int(mask.sum())
+        )  # raises for a shape that never fits
+        counts = set(pattern.rows(by_output).sum(1).tolist())
+        # SRigL removes neurons, which have no weights then
+        fits = len(counts - {0}) == 1 if pattern.n is None else counts == {pattern.n}
+        if not fits:
+            raise SparsityError(
+                f"The mask of {name} does not keep to the pattern {updater.pattern}: its rows have "
+                f"{', '.join(map(str, sorted(counts)))} weights. Use pattern=unstructured"
+            )
 
 
 def check_reported(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from debiasbench.core.component import Component
+    from debiasbench.core.component import ComponentLike
     from debiasbench.core.stage import Stage
 
 KNOWN = {"torch", "torchvision", "timm", "debiasbench"}
@@ -116,7 +116,7 @@ def _check_known(components: Any) -> None:
             raise _Unknown
 
 
-def _component(component: Component) -> str:
+def _component(component: ComponentLike) -> str:
     return getattr(component, "identity", None) or type(component).__qualname__
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-    from debiasbench.core.component import Component
+    from debiasbench.core.component import ComponentLike
     from debiasbench.core.stage import OptimizerState, Stage
     from debiasbench.training.execution import Execution
     from debiasbench.training.graph import Graph, Replays
@@ -345,7 +345,7 @@ class StageRun:
 @contextmanager
 def _components(stage: Stage, optimizer: Optimizer) -> Iterator[None]:
     """Start the components of a stage, and end them when the context ends, also by an error."""
-    started: list[Component] = []
+    started: list[ComponentLike] = []
     try:
         for component in stage.components:
             component.on_start(
@@ -364,7 +364,7 @@ def _components(stage: Stage, optimizer: Optimizer) -> Iterator[None]:
             component.on_end()
 
 
-def _check_disjoint(components: Sequence[Component]) -> None:
+def _check_disjoint(components: Sequence[ComponentLike]) -> None:
     """Raise `OptionError` if two components make the same weights sparse."""
     sparse: set[str] = set()
     for component in components:

@@ -26,7 +26,7 @@ from debiasbench.training.optimizers import Schedule, carry_over, laid_out_as, m
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from debiasbench.core.component import Component
+    from debiasbench.core.component import ComponentLike
     from debiasbench.core.data import Batch
     from debiasbench.core.stage import Stage, Stream
     from debiasbench.training.execution import Execution
@@ -209,7 +209,7 @@ class Step:
         self.schedule.after_step()
         self._observe("optimizer")
 
-    def _updating(self) -> list[Component]:
+    def _updating(self) -> list[ComponentLike]:
         """Return the components whose update follows this step."""
         pairs = zip(self._stage.components, self._follows, strict=True)
         return [component for component, follows in pairs if follows]

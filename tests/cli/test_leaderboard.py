@@ -65,3 +65,26 @@ def test_leaderboard_check_fails_until_the_page_is_updated(debiasbench: Cli) -> 
     assert debiasbench("leaderboard", "--check", page).stdout == "page.md matches its records\n"
     page.write_text(page.read_text().replace("| erm", "| ern"))
     assert debiasbench("leaderboard", "--check", page).exit_code == 9
+
+
+def test_a_page_can_hold_the_panel_of_groups(debiasbench: Cli) -> None:
+    debiasbench(*RUN)
+    assert "No record here holds anything" in only(
+        debiasbench("leaderboard", "--panel", "groups"), 9
+    )
+    debiasbench(*RUN[:2], "jtt", *RUN[3:])
+    assert "cannot be combined with --metric" in only(
+        debiasbench("leaderboard", "--panel", "groups", "--metric", "average"), 2
+    )
+    page = Path("page.md")
+    page.write_text(
+        "<!-- debiasbench leaderboard results --panel groups --sort conflict_recall -->\n"
+        "<!-- /debiasbench -->\n"
+    )
+    debiasbench("leaderboard", "--update", page)
+    printed = debiasbench("leaderboard", "--panel", "groups", "--sort", "conflict_recall").stdout
+    assert printed in page.read_text()
+    assert "| jtt" in printed
+    assert "| erm" not in printed
+    assert debiasbench("leaderboard", "--check", page).stdout == "page.md matches its records\n"
+    assert debiasbench("verify", "results").exit_code == 0

@@ -285,6 +285,7 @@ def test_a_method_that_runs_out_of_memory_says_so() -> None:
         ({"groups": torch.zeros(160)}, "groups must be whole numbers .* not float32"),
         ({"groups": torch.zeros(160, dtype=torch.bool)}, "groups must be whole .* not bool"),
         ({"groups": torch.arange(160) - 1}, "groups has the value -1: number"),
+        ({"groups": torch.arange(160) * 10**15, "scores": torch.ones(1)}, r"scores .* not \(1,\)"),
         ({"conflict": torch.zeros(160)}, "conflict must be bool, not float32"),
         ({"conflict": torch.zeros(160, 1, dtype=torch.bool)}, r"conflict .* not \(160, 1\)"),
         ({"scores": torch.zeros(160, dtype=torch.long)}, "scores must be floating.* not int64"),
@@ -294,6 +295,16 @@ def test_a_method_that_runs_out_of_memory_says_so() -> None:
 def test_inferences_that_cannot_be_judged_are_refused(call: dict[str, Any], complaint: str) -> None:
     with pytest.raises(OptionError, match=complaint):
         run(method(lambda lab: lab.inferred(**call)))
+
+
+def test_more_pseudo_groups_than_a_record_holds_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("debiasbench.core.inferred.MOST_GROUPS", 3)
+    kept = method(lambda lab: lab.inferred(torch.arange(160) % 3))
+    assert fit_whole(toy_task(), kept, model=MLP(), training=FAST).inferred is not None
+    with pytest.raises(OptionError, match="groups has 4 different pseudo-groups, at most 3"):
+        run(method(lambda lab: lab.inferred(torch.arange(160) % 4)))
 
 
 def test_inferences_are_kept_as_they_were_when_declared() -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from torch import nn
 
-from debiasbench import Method
+from debiasbench import Component, Method
 from debiasbench.common.progress import Progress
 from debiasbench.measure import bench as module
 from debiasbench.measure.bench import Bench, bench
@@ -89,12 +88,8 @@ def test_what_a_component_does_counts_as_sparsity() -> None:
     assert found.notes[0].startswith("An update interval such as every=5%")
 
 
-class Sleeps:
+class Sleeps(Component):
     """A component that waits wherever it may act."""
-
-    update_replaces_step = False
-
-    def on_start(self, module: nn.Module, optimizer: Any, **more: Any) -> None: ...
 
     def due(self, step: int) -> bool:
         return True
@@ -107,21 +102,6 @@ class Sleeps:
 
     def update(self, step: int) -> None:
         time.sleep(0.01)
-
-    def on_epoch_end(self, epoch: int) -> None: ...
-    def on_end(self) -> None: ...
-
-    def settled(self) -> bool:
-        return True
-
-    def masks(self) -> dict[str, Any]:
-        return {}
-
-    def densities(self) -> dict[str, float]:
-        return {}
-
-    def saved_flops(self, forward: Any) -> float:
-        return 0.0
 
 
 @dataclass(frozen=True)

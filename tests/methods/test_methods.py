@@ -23,8 +23,10 @@ from debiasbench.core.weights import published_weight
 from debiasbench.methods import dfr
 from debiasbench.methods.balanced_softmax import BalancedSoftmax
 from debiasbench.methods.dfr import DFR
+from debiasbench.methods.eiil import EIIL
 from debiasbench.methods.erm import ERM
 from debiasbench.methods.focal import Focal
+from debiasbench.methods.george import GEORGE
 from debiasbench.methods.groupdro import GroupDRO
 from debiasbench.methods.jtt import JTT, RunningMistakes
 from debiasbench.methods.lff import LfF, LfFLoss
@@ -33,6 +35,7 @@ from debiasbench.methods.rest import REST
 from debiasbench.methods.reweight import Reweight
 from debiasbench.methods.rwg import RWG
 from debiasbench.methods.rwy import RWY
+from debiasbench.methods.spare import SPARE
 from debiasbench.methods.subg import SUBG
 from debiasbench.methods.suby import SUBY
 from debiasbench.methods.upweight import Upweight
@@ -69,6 +72,15 @@ VARIANTS = {
     "focal": Focal(),
     "balanced-softmax": BalancedSoftmax(),
     "mixup": Mixup(),
+    "spare": SPARE(max_clusters=4),
+    "spare untrained": SPARE(infer_num_epochs=0, num_clusters=2),
+    "eiil": EIIL(inference_steps=200),
+    "eiil by class": EIIL(inference_steps=200, groups="class-environment"),
+    "george": GEORGE(max_k=3),
+    "george of components": GEORGE(reduction="pca", clustering="kmeans", k=2, center=True),
+    "george overclustered": GEORGE(
+        reduction="none", clustering="kmeans", max_k=3, overcluster=True, min_val=1
+    ),
     "rest": REST(density=0.3),
     "rest random": REST(density=0.3, grow="random", distribution="uniform"),
     "rest released": REST(density=0.3, compat="released", update_every=10),
@@ -104,6 +116,11 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (Reweight(by="class"), ("none", "none")),
         (Mixup(), ("none", "none")),
         (LfF(), ("none", "none")),
+        (SPARE(), ("none", "none")),
+        (EIIL(), ("none", "none")),
+        (GEORGE(), ("none", "none")),
+        (GEORGE(overcluster=True), ("none", "inputs")),
+        (GEORGE(overcluster=True, min_val=0), ("none", "none")),
         (DFR(), ("none", "fit")),
         (REST(), ("conflict", "none")),
         (REST(reweight=False), ("none", "none")),

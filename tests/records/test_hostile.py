@@ -20,8 +20,11 @@ from hypothesis import strategies as st
 
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard import FORMATS, boards, distinct, render
+from debiasbench.leaderboard.panel import as_json, panels
+from debiasbench.leaderboard.panel import grid as panel_grid
 from debiasbench.records import reading
 from debiasbench.records.beside import PREDICTIONS, digest
+from debiasbench.records.inference import Inference
 from debiasbench.records.reading import read, read_all
 from debiasbench.records.record import from_json, to_json
 from debiasbench.records.store import Store
@@ -36,6 +39,12 @@ GOOD = replace(SPEC, seed=7)
 
 def deep(levels: int) -> str:
     return "[" * levels + "]" * levels
+
+
+def inferred(stages: int = 1, **changes: Any) -> str:
+    """Return a record with an inference, as it may have been changed by hand."""
+    data = json.loads(to_json(make_record()))
+    return json.dumps({**data, "inference": {"stages": stages, **changes}})
 
 
 BAD = {
@@ -80,6 +89,38 @@ BAD = {
     "infinite cost": (
         altered("cost", training_flops=5.5).replace("5.5", "1e999"),
         "training_flops is inf",
+    ),
+    "more samples taken for conflicting than there are": (
+        inferred(conflict=[0, 6, 0, 0]),
+        "taken for conflicting do not fit the group counts",
+    ),
+    "a negative number of samples taken for conflicting": (
+        inferred(conflict=[0, -1, 0, 0]),
+        "taken for conflicting do not fit the group counts",
+    ),
+    "conflict of another number of groups": (
+        inferred(conflict=[0, 0]),
+        "taken for conflicting do not fit the group counts",
+    ),
+    "pseudo-groups of another number of groups": (
+        inferred(groups=[[95, 5, 5, 95], []]),
+        "pseudo-groups do not add up to the group counts",
+    ),
+    "pseudo-groups that do not add up": (
+        inferred(groups=[[95, 5, 5, 94]]),
+        "pseudo-groups do not add up to the group counts",
+    ),
+    "a negative pseudo-group": (
+        inferred(groups=[[95, 5, 6, 95], [0, 0, -1, 0]]),
+        "pseudo-groups do not add up to the group counts",
+    ),
+    "no pseudo-groups": (inferred(groups=[]), "pseudo-groups do not add up"),
+    "an impossible AUC": (inferred(auc=1.5), r"the AUC is 1\.5"),
+    "an infinite AUC": (inferred(auc=5.5).replace("5.5", "1e999"), "the AUC is inf"),
+    "an empty inference": (inferred(), "the inference is empty"),
+    "an inference after more stages than there are": (
+        inferred(stages=2, auc=0.5),
+        "after 2 of 1 stages",
     ),
     "a file name with a null byte": (
         json.dumps(
@@ -202,7 +243,8 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(item, (*path, i))
 
 
-GOOD_DATA = json.loads(to_json(make_record(GOOD)))
+INFERENCE = Inference(1, conflict=[3, 4, 4, 3], groups=[[90, 1, 1, 0], [5, 4, 4, 95]], auc=0.75)
+GOOD_DATA = json.loads(to_json(make_record(GOOD, inference=INFERENCE)))
 PLACES = list(places(GOOD_DATA))
 SCALARS = st.one_of(
     st.none(),
@@ -252,3 +294,7 @@ def test_a_changed_record_is_read_or_named_and_never_ends_a_table(
             text = render(boards(compared), form)
             text.encode()
             assert "\x1b" not in text
+        with suppress(RecordError):  # nothing was inferred
+            for board in panels(compared):
+                panel_grid(board, "text")
+                as_json([board]).encode()

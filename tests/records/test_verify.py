@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from debiasbench.common.errors import RecordError
-from debiasbench.records.beside import PREDICTIONS, digest, sha256
+from debiasbench.records.beside import PREDICTIONS, digest, read_inferred, read_predictions, sha256
+from debiasbench.records.inference import INFERRED, Inference, count
 from debiasbench.records.metrics import GroupCounts, accuracies
 from debiasbench.records.reading import read, read_all
 from debiasbench.records.record import SplitResult
@@ -40,6 +42,29 @@ def honest(folder: Path, spec: Spec = SPEC, hits: tuple[int, ...] = HITS, **chan
     predicted = predictions(hits)
     entry = {"file": spec.stem + PREDICTIONS, "sha256": digest(predicted)}
     return Store(folder).save(make_record(spec, hits, predictions=entry, **changes), predicted)
+
+
+def inferring(folder: Path, spec: Spec = SPEC, **changes: Any) -> Path:
+    """Save a record of a method that inferred pseudo-groups, conflict and scores."""
+    values, stated = inferences()
+    predicted = predictions() | values
+    entry = {"file": spec.stem + PREDICTIONS, "sha256": digest(predicted)}
+    record = make_record(spec, HITS, predictions=entry, inference=stated, **changes)
+    return Store(folder).save(record, predicted)
+
+
+def inferences() -> tuple[dict[str, Any], Inference]:
+    """What a method inferred of 95, 5, 5 and 95 samples in four groups, and the counts of it."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(4, dtype=np.uint8), (95, 5, 5, 95))
+    columns = {
+        "groups": rng.integers(3, size=200).astype(np.uint8),
+        "conflict": rng.random(200) < 0.2,
+        "scores": rng.random(200).astype(np.float32),
+    }
+    values = {"train.y": group // 2, "train.group": group}
+    values |= {INFERRED + name: column for name, column in columns.items()}
+    return values, count(columns, group, np.eye(2, dtype=bool), 1)
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -177,6 +202,100 @@ def test_a_forged_record_is_named_with_the_place(kind: str, tmp_path: Path) -> N
     forge(path)
     messages = verify(path, read(path))
     assert any(complaint in message for message in messages), messages
+
+
+def test_an_inference_agrees_with_what_is_stored(tmp_path: Path) -> None:
+    path = inferring(tmp_path)
+    record = read(path)
+    assert verify(path, record) == []
+    values, stated = inferences()
+    assert record.inference == stated
+    inferred = read_inferred(path, record)
+    assert set(inferred) == {"y", "group", "groups", "conflict", "scores"}
+    assert all(np.array_equal(inferred[k.split(".")[-1]], v) for k, v in values.items())
+    assert set(read_predictions(path, record, "last", "test")) == {"y", "group", "predicted"}
+
+
+def test_a_record_without_an_inference_has_none_to_read(tmp_path: Path) -> None:
+    path = honest(tmp_path)
+    with pytest.raises(RecordError, match="nothing that its method inferred"):
+        read_inferred(path, read(path))
+
+
+FORGED_INFERENCES: dict[str, tuple[Any, str]] = {
+    "conflict": (
+        set_at("inference", "conflict", value=[0, 5, 5, 0]),
+        "the samples taken for conflicting are not those in the predictions",
+    ),
+    "groups": (
+        set_at("inference", "groups", value=[[95, 0, 0, 0], [0, 5, 5, 0], [0, 0, 0, 95]]),
+        "the counts of pseudo-groups are not those in the predictions",
+    ),
+    "fewer groups": (
+        set_at("inference", "groups", value=[[95, 5, 5, 95]]),
+        "the counts of pseudo-groups are not those in the predictions",
+    ),
+    "no groups": (
+        set_at("inference", "groups", value=None),
+        "the counts of pseudo-groups are not those in the predictions",
+    ),
+    "the AUC": (
+        set_at("inference", "auc", value=1.0),
+        "the AUC is 1.0, but the scores in the predictions give 0.",
+    ),
+    "no AUC": (
+        set_at("inference", "auc", value=None),
+        "the AUC is None, but the scores in the predictions give 0.",
+    ),
+    "no inference": (
+        set_at("inference", value=None),
+        "the predictions hold what the method inferred, but the record does not",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED_INFERENCES)
+def test_a_forged_inference_is_named(kind: str, tmp_path: Path) -> None:
+    change, complaint = FORGED_INFERENCES[kind]
+    path = inferring(tmp_path)
+    edit(path, change)
+    messages = verify(path, read(path))
+    assert any(complaint in message for message in messages), messages
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"train.y": None}, "the predictions lack the labels of the 200 samples of train"),
+        ({"train.group": np.zeros(3, dtype=np.uint8)}, "lack the labels of the 200 samples"),
+        ({"train.group": np.full(200, 4, dtype=np.uint8)}, "lack the labels of the 200 samples"),
+        ({"train.y": np.zeros(200, dtype=np.uint8)}, "predictions of train do not agree"),
+        ({"train.group": np.repeat([0, 1, 2, 3], 50)}, "group counts of train: 95 instead of 50"),
+        ({INFERRED + "scores": np.full(200, np.nan)}, "inferred.scores .* nothing that a method"),
+        ({INFERRED + "scores": np.ones(200, dtype=int)}, "inferred.scores .* nothing that a"),
+        ({INFERRED + "conflict": np.ones(199, dtype=bool)}, "inferred.conflict .* nothing that a"),
+        ({INFERRED + "truth": np.ones(200)}, "inferred.truth .* nothing that a method"),
+        ({INFERRED + "conflict": None}, "taken for conflicting are not those"),
+        ({INFERRED + "groups": None}, "counts of pseudo-groups are not those"),
+        ({INFERRED + "groups": np.arange(200)}, "counts of pseudo-groups are not those"),
+        ({INFERRED + "scores": None}, "the scores in the predictions give None"),
+    ],
+)
+def test_a_file_in_which_inferences_do_not_follow_is_named(
+    change: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    values, stated = inferences()
+    stored = {k: v for k, v in (predictions() | values | change).items() if v is not None}
+    entry = {"file": SPEC.stem + PREDICTIONS, "sha256": digest(stored)}
+    record = make_record(SPEC, HITS, predictions=entry, inference=stated)
+    path = Store(tmp_path).save(record, stored)
+    assert re.search(complaint, "\n".join(verify(path, read(path))))
+
+
+def test_a_failed_run_has_no_inference(tmp_path: Path) -> None:
+    stated = Inference(0, conflict=[0, 0, 0, 0])
+    path = Store(tmp_path).save(make_record(failed=True, inference=stated), None)
+    assert verify(path, read(path)) == ["the status is failed, but there is an inference"]
 
 
 @pytest.mark.parametrize("forge_id", [False, True])

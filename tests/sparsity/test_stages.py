@@ -12,6 +12,7 @@ from torch import nn
 
 from debiasbench import Method, Model, Shape
 from debiasbench.common.errors import PluginError
+from debiasbench.core.component import Component
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Trained
 from debiasbench.models.mlp import MLP
@@ -66,37 +67,13 @@ def test_a_stage_whose_density_is_not_real_says_what_disagrees(
         fit(toy_task(), Trains(component), model=MLP(hidden=(8,)), training=FAST)
 
 
-class Noise:
+class Noise(Component):
     """Adds noise to gradients, after those of inactive weights were set to 0."""
-
-    update_replaces_step = False
-
-    def on_start(self, module: nn.Module, optimizer: Any, **stage: Any) -> None:
-        self.module = module
 
     def constrain_gradients(self, *, update_follows: bool) -> None:
         for p in self.module.parameters():
             if p.grad is not None:
                 p.grad.add_(0.1)
-
-    def due(self, step: int) -> bool:
-        return False
-
-    def constrain_weights(self) -> None: ...
-    def update(self, step: int) -> None: ...
-    def on_epoch_end(self, epoch: int) -> None: ...
-    def on_end(self) -> None: ...
-    def settled(self) -> bool:
-        return True
-
-    def masks(self) -> dict[str, torch.Tensor]:
-        return {}
-
-    def densities(self) -> dict[str, float]:
-        return {}
-
-    def saved_flops(self, forward: Any) -> float:
-        return 0.0
 
 
 def test_a_component_that_changes_gradients_later_changes_no_inactive_weight() -> None:
