@@ -87,9 +87,7 @@ class CnC(Method):
         slices = self._slices(lab, first, y)
         lab.inferred(conflict=torch.from_numpy(np.any([s != y for s in slices], axis=0)))
 
-        sizes = Sizes(
-            self.num_anchor, self.num_positive, self.num_negative, self.num_negative_easy
-        )
+        sizes = Sizes(self.num_anchor, self.num_positive, self.num_negative, self.num_negative_easy)
         sets = ContrastiveSets(y, slices, sizes, self.target_sample_ratio, self.batch_factor)
         network = lab.model()
         loss = CnCLoss(
@@ -170,16 +168,17 @@ class CnCLoss(Objective):
         """Return the mean loss of the sets, which follow each other in the batch."""
         logits, features = self.features_of(self.network, batch.x)  # (B, C), (B, D)
         length = sum(self.sizes)
-        parts = features.unflatten(0, (-1, length)).split(self.sizes, 1)
+        sets = features.reshape(-1, length, features.shape[1])
+        parts = torch.split(sets, list(self.sizes), dim=1)
         anchors, positives, negatives, easy = parts  # each (sets, size, D)
         contrast = anchor_contrast(anchors[:, 0], positives, negatives, self.temperature)
         if self.sizes.easy:
-            contrast = contrast + anchor_contrast(
-                positives[:, 0], anchors, easy, self.temperature
-            )
+            contrast = contrast + anchor_contrast(positives[:, 0], anchors, easy, self.temperature)
         shortest = min(size for size in self.sizes if size)
-        losses = F.cross_entropy(logits, batch.y, reduction="none").unflatten(0, (-1, length))
-        kept = torch.cat([part[:, :shortest] for part in losses.split(self.sizes, 1)], dim=1)
+        losses = F.cross_entropy(logits, batch.y, reduction="none").view(-1, length)
+        kept = torch.cat(
+            [part[:, :shortest] for part in torch.split(losses, list(self.sizes), dim=1)], dim=1
+        )
         return self.weight * contrast.mean() + (1 - self.weight) * kept.mean()
 
 
@@ -217,9 +216,7 @@ class ContrastiveSets:
             [np.stack([np.flatnonzero(s != y), s[s != y]], axis=1) for s in slices]
         )
         wrong = np.unique(wrong, axis=0)  # (W, 2): sample, slice
-        self.negatives = {
-            c: _or(wrong[wrong[:, 1] == c, 0], self._others[c]) for c in self.anchors
-        }
+        self.negatives = {c: _or(wrong[wrong[:, 1] == c, 0], self._others[c]) for c in self.anchors}
         # without a wrong sample, all samples of a class are in the slice of this class
         self.positives: Mapping[int, Ints] = {
             c: _or(wrong[y[wrong[:, 0]] == c], np.stack([right[c], y[right[c]]], axis=1))
@@ -237,7 +234,7 @@ class ContrastiveSets:
         firsts = {c: rng.choice(a, sets, replace=False) for c, a in self.anchors.items()}
         drawn = [self._set(c, firsts[c][i], rng) for i in range(sets) for c in self.anchors]
         indices = torch.from_numpy(np.stack(drawn))  # (sets * slices, length)
-        return [part.flatten() for part in indices.split(self._factor)]
+        return [part.flatten() for part in torch.split(indices, self._factor)]
 
     def _set(self, c: int, first: int, rng: np.random.Generator) -> Ints:
         """Return a set that begins with an anchor of slice `c`, (length,)."""

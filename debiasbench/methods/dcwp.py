@@ -54,11 +54,14 @@ class DCWP(Method):
     )
     q: float = option(0.7, "q of the generalised cross-entropy", gt=0, le=1)
     eta: float = option(
-        0.05, "mining=ensemble learns from samples with a larger probability of the class", ge=0, lt=1
+        0.05,
+        "mining=ensemble learns from samples with a larger probability of the class",
+        ge=0,
+        lt=1,
     )
     tau: float = option(
         0.8,
-        "mining=ensemble takes samples for conflicting whose mean of 1 - p over the epochs is larger",
+        "mining=ensemble takes samples whose mean of 1 - p over the epochs is larger",
         ge=0,
         le=1,
     )
@@ -258,8 +261,11 @@ class GatedContrast(Contrast):
         gates = [sampled_gate(pi) for pi in self.pi]
         model = _Calling(self.network, self.features_of)
         weights = {f"network.{name}": w for name, w in self._gated(gates).items()}
-        loss = self.loss(*functional_call(model, weights, (batch.x,)), batch)
-        return loss + self.lambda_sparse * torch.stack([pi.sum() for pi in self.pi]).sum()
+        logits, features = functional_call(model, weights, (batch.x,))
+        return (
+            self.loss(logits, features, batch)
+            + self.lambda_sparse * torch.stack([pi.sum() for pi in self.pi]).sum()
+        )
 
     def predict(self, x: Inputs) -> Tensor:
         """Return logits (B, C) under the fixed mask."""

@@ -27,9 +27,9 @@ def anchor_contrast(
 def batch_contrast(features: Tensor, y: Tensor, positive: Tensor, temperature: float) -> Tensor:
     """Return the supervised contrast of a batch, a scalar, whose positives are restricted.
 
-    `features`: (B, D). `y`: (B,) int64 classes. `positive`: (B,) bool, samples that may be positives
-    of others of their class. `temperature`: T > 0. With s = cosine similarity / T, it is the mean
-    over the samples i that have positives, and over these j, of
+    `features`: (B, D). `y`: (B,) int64 classes. `positive`: (B,) bool, samples that may be the
+    positives of others of their class. `temperature`: T > 0. With s = cosine similarity / T, it is
+    the mean over the samples i that have positives, and over these j, of
     -s_ij + log(sum of exp s_ik over all k except i). It is 0 if no sample has a positive.
 
     Park, Lee, Lee, Ye. Training Debiased Subnetworks with Contrastive Weight Pruning. CVPR 2023.

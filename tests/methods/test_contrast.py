@@ -13,13 +13,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from debiasbench import Batch
+from debiasbench import Batch, Method
 from debiasbench.common.errors import DataError
 from debiasbench.core.objective import ParameterGroup
-from debiasbench.methods.cnc import CnCLoss, ContrastiveSets, Sizes, clusters, named_by_class
-from debiasbench.methods.dcwp import GatedContrast, Mining, sampled_gate
+from debiasbench.methods.cnc import (
+    CnC,
+    CnCLoss,
+    ContrastiveSets,
+    Sizes,
+    clusters,
+    named_by_class,
+)
+from debiasbench.methods.dcwp import DCWP, GatedContrast, Mining, sampled_gate
+from debiasbench.models.mlp import MLP
 from debiasbench.parts.contrast import anchor_contrast, batch_contrast
+from debiasbench.runs.fit import Fitted
 from debiasbench.sparsity import count_flops
+from debiasbench.testing import TRAINING, toy_task
+from debiasbench.training.placed import PlacedTask
+from tests.running import fit_whole
+from tests.training.stages import CPU
 
 
 def close(value: Any) -> Any:
@@ -172,7 +185,7 @@ def test_a_slice_without_anchors_begins_no_set_and_gives_no_easy_negatives() -> 
 
 
 def test_a_first_network_that_is_wrong_on_everything_is_an_error_that_says_so() -> None:
-    with pytest.raises(DataError, match="wrong on all training samples.*max_epoch_s"):
+    with pytest.raises(DataError, match=r"wrong on all training samples.*max_epoch_s"):
         sets_of(1 - Y, sizes=Sizes(1, 1, 1, 1))
 
 
@@ -288,7 +301,11 @@ def test_the_gradient_of_a_gate_is_that_of_the_smooth_gate() -> None:
 def network_of(features: int = 6) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, features), nn.Linear(6, 2)
+        nn.Conv2d(1, 3, 3),
+        nn.BatchNorm2d(3),
+        nn.Flatten(),
+        nn.Linear(12, features),
+        nn.Linear(6, 2),
     )
 
 
@@ -399,3 +416,67 @@ def test_mining_trains_both_networks_and_does_not_mix_their_gradients() -> None:
     biased = loss.biased.factor.grad  # type: ignore[union-attr]
     assert biased is not None
     assert biased != loss.network.factor.grad  # type: ignore[union-attr]
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+
+def fitted(method: Method) -> Fitted:
+    return fit_whole(toy_task(), method, model=MLP(hidden=(8,)), training=TRAINING)
+
+
+def mask_of(stages: Fitted) -> dict[str, Tensor]:
+    gates = stages.stages[1].objective
+    assert isinstance(gates, GatedContrast)
+    return {f"network.{name}": mask for name, mask in gates.masks().items()}
+
+
+def test_dcwp_learns_gates_of_trained_weights_and_trains_those_that_are_left() -> None:
+    run = fitted(DCWP(pruning_iter=40, lr_prune=0.1, retrain_iter=1, lr_main=1e-9))
+    mined, gates, last = (stage.objective.network.state_dict() for stage in run.stages)
+    masks = mask_of(run)
+    assert any(not mask.all() for mask in masks.values())
+    for name, mask in masks.items():
+        weight = name.removeprefix("network.")
+        assert gates[weight].equal(mined[weight])
+        assert last[weight].allclose(mined[weight] * mask, atol=1e-6)
+    densities = {name: mask.double().mean().item() for name, mask in masks.items()}
+    assert run.trained.densities == pytest.approx(densities)
+    steps = [(cost.name, cost.steps) for cost in run.costs]
+    assert steps == [("mine", 60), ("prune", 40), ("train", 1)]
+    assert run.costs[2].flops / run.costs[2].samples < run.costs[1].flops / run.costs[1].samples
+
+
+def test_dcwp_can_begin_again_from_the_initial_weights() -> None:
+    options = {"pruning_iter": 40, "lr_prune": 0.1, "retrain_iter": 1, "lr_main": 1e-9}
+    run = fitted(DCWP(reinitialize=True, **options))  # type: ignore[arg-type]
+    mined, _, last = (stage.objective.network.state_dict() for stage in run.stages)
+    for name, mask in mask_of(run).items():
+        weight = name.removeprefix("network.")
+        assert not last[weight].allclose(mined[weight] * mask, atol=1e-3)
+
+
+@pytest.mark.parametrize("mining", ["wrong", "ensemble"])
+def test_dcwp_infers_the_conflicting_samples_and_scores_in_0_to_1(mining: Any) -> None:
+    task = toy_task()
+    run = fitted(DCWP(mining=mining, tau=0.5, pruning_iter=1, retrain_iter=1))
+    assert run.inferred is not None
+    assert run.inferred.conflict is not None
+    assert run.inferred.scores is not None
+    assert run.inferred.scores.min() >= 0
+    assert run.inferred.scores.max() <= 1
+    if mining == "ensemble":
+        assert run.inferred.conflict.equal(run.inferred.scores > 0.5)
+        true = task.conflict(task.train)
+        scores = run.inferred.scores
+        assert scores[true].mean() > scores[~true].mean()
+
+
+def test_cnc_infers_the_samples_that_are_in_the_slice_of_another_class() -> None:
+    run = fitted(CnC(max_epoch_s=2, max_epoch=1, num_negative_easy=4))
+    assert run.inferred is not None
+    assert run.inferred.conflict is not None
+    first = run.stages[0].objective
+    predicted = first.predict(PlacedTask(toy_task(), CPU).view("train", "none").inputs(slice(None)))
+    assert run.inferred.conflict.equal(predicted.argmax(1) != toy_task().train.y)
+    assert [(cost.name, cost.epochs) for cost in run.costs] == [("identify", 2), ("train", 1)]
