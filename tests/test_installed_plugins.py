@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, warm.group]
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = ROOT / "plugins"
-PACKAGES = ["debiasbench-cvar", "debiasbench-signed-set", "debiasbench-tabular"]
+PACKAGES = ["debiasbench-halfway", "debiasbench-signed-set", "debiasbench-tabular"]
 
 
 def environment(site: Path) -> dict[str, str]:
@@ -104,22 +104,22 @@ def test_list_shows_installed_plugins_with_distribution_and_version(
 ) -> None:
     lines = succeed("debiasbench list", tmp_path, site).splitlines()
     of = {line.split()[0]: line for line in lines if line}
-    assert "debiasbench-cvar 0.1.0" in of["cvar"]
+    assert "debiasbench-halfway 0.1.0" in of["halfway"]
     assert "debiasbench-tabular 0.1.0" in of["breast-cancer"]
     assert "debiasbench-tabular 0.1.0" in of["tabular-resnet"]
     assert "debiasbench-signed-set 0.1.0" in of["signed-set"]
-    assert "CVaR-DRO: minimise the mean of the worst fraction" in of["cvar"]
+    assert "Halfway: learn all groups alike" in of["halfway"]
 
 
 def test_an_installed_method_data_set_and_model_run_and_reach_the_leaderboard(
     site: Path, tmp_path: Path
 ) -> None:
-    run = "debiasbench run --dataset breast-cancer --epochs 3 --method cvar --set alpha=0.5"
+    run = "debiasbench run --dataset breast-cancer --epochs 3 --method halfway --set switch=0.4"
     shown = succeed_warm(f"{run} --sparse signed-set:density=0.5", tmp_path, site)
     assert "with tabular-resnet" in shown
     table = succeed("debiasbench leaderboard", tmp_path, site)
     assert "### breast-cancer" in table
-    assert re.search(r"^\| cvar \+ signed-set ", table, re.MULTILINE)
+    assert re.search(r"^\| halfway \+ signed-set ", table, re.MULTILINE)
 
 
 def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(
@@ -139,7 +139,7 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(
 
 def test_without_plugins_there_are_only_builtins(site: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        ["debiasbench", "run", "--method", "cvar"],
+        ["debiasbench", "run", "--method", "halfway"],
         cwd=tmp_path,
         env=environment(site) | {"DEBIASBENCH_PLUGINS": "0"},
         capture_output=True,
@@ -147,7 +147,7 @@ def test_without_plugins_there_are_only_builtins(site: Path, tmp_path: Path) -> 
         check=False,
     )
     assert done.returncode == 2
-    assert "Unknown method 'cvar'" in done.stderr
+    assert "Unknown method 'halfway'" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ INTERNAL = {
     "Moment",
     "NoHead",
     "OptimizerState",
+    "OwnBatches",
     "Samples",
     "Stream",
 }

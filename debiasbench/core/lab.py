@@ -25,6 +25,7 @@ from debiasbench.core.data import NEEDED, undeclared
 from debiasbench.core.features import FeaturesOf, find_head
 from debiasbench.core.head import NoHead, check_head, fresh, put
 from debiasbench.core.inferred import checked as checked_inferences
+from debiasbench.core.inputs import single
 from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.settings import Training
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from debiasbench.core.component import ComponentLike
     from debiasbench.core.head import Head
     from debiasbench.core.inferred import Inferred
+    from debiasbench.core.inputs import Inputs
     from debiasbench.core.model import Model, Shape
     from debiasbench.core.stage import Beside, EachEpoch, OptimizerState
     from debiasbench.core.supervision import Supervision
@@ -59,6 +61,11 @@ class Backend(Protocol):
 
     def features(self, objective: Objective, head: Head | NoHead, view: View) -> Tensor:
         """Return the head's inputs (N, D) for a view."""
+
+    def map(
+        self, objective: Objective, view: View, function: Callable[[nn.Module, Inputs], Tensor]
+    ) -> Tensor:
+        """Return (N, ...) values of a function of the network and of prepared inputs."""
 
     def keep(self, inferred: Inferred) -> None:
         """Keep what the method inferred of the training samples, beside the predictions."""
@@ -139,6 +146,7 @@ class Lab:
         batches: BatchFunction | None = None,
         beside: Beside | None = None,
         extra: Mapping[str, Tensor] | None = None,
+        visible: Tensor | None = None,
         components: Sequence[ComponentLike] = (),
         data: str = "train",
         select: bool = True,
@@ -161,6 +169,8 @@ class Lab:
         else, because it is called again when a run is resumed.
         `beside`: a second stream of batches, which are `batch.beside`.
         `extra`: (N, ...) tensors of the split; batches have them as attributes by name.
+        `visible`: (N, 1, H, W) bool; all other pixels of the images are black, that is 0 before
+        augmentation and normalisation.
         `components`: constrain gradients and weights, in addition to `--sparse`.
         `data`: "train", or "val" with `Supervision(val="fit")`.
         `select`: whether selection rules are followed on the validation split after each epoch;
@@ -202,7 +212,7 @@ class Lab:
             settings=training,
             steps=steps or divided.steps(training.epochs),
             seed=seed,
-            extra=_checked_extra(extra, view),
+            extra=_checked_extra(extra, view) | _checked_visible(visible, view),
             components=[*components, *self._components()],
             masks=masks,
             select=select,
@@ -256,6 +266,19 @@ class Lab:
         if not isinstance(head, NoHead):
             head = self._head(objective.network, linear=False)
         return self._backend.features(objective, head, self._view(split)).cpu()
+
+    def map(
+        self,
+        model: nn.Module | Trained,
+        split: str,
+        function: Callable[[nn.Module, Inputs], Tensor],
+    ) -> Tensor:
+        """Return what `function(network, x)` returns for a split, (N, ...), on the CPU.
+
+        `function`: gets the network in evaluation mode and prepared inputs x (B, ...) without
+        augmentation, and returns (B, ...). Gradients are enabled, so it may compute saliency.
+        """
+        return self._backend.map(_objective_of(model), self._view(split), function).cpu()
 
     def head(self, network: nn.Module) -> Head:
         """Return the network's last linear layer, whose input `features` returns.
@@ -521,10 +544,22 @@ def _optimizer_of(earlier: Trained | None, training: Training) -> OptimizerState
 
 
 def _checked_extra(extra: Mapping[str, Tensor] | None, view: View) -> dict[str, Tensor]:
-    reserved = {"x", "y", "index", *NEEDED}
+    reserved = {"x", "y", "index", "visible", *NEEDED}
     for name, values in (extra or {}).items():
         if name in reserved:
             raise OptionError(f"extra {name!r}: a batch already has {name!r}, so use another name")
         if len(values) != len(view):
             raise OptionError(f"extra {name!r} has {len(values)} rows for {len(view)} samples")
     return dict(extra or {})
+
+
+def _checked_visible(visible: Tensor | None, view: View) -> dict[str, Tensor]:
+    if visible is None:
+        return {}
+    size = (len(view), 1, *single(view.samples.take(slice(1)), "visible").shape[2:])
+    if visible.shape != size or visible.dtype != torch.bool:
+        kind = str(visible.dtype).removeprefix("torch.")
+        raise OptionError(
+            f"visible is {tuple(visible.shape)} {kind}, must be {size} bool, a value for each pixel"
+        )
+    return {"visible": visible}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from debiasbench.core.data import Batch
+from debiasbench.core.inputs import single
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,12 +70,14 @@ class View:
         """Return the training batch of the samples at `index` (B,).
 
         `stored`: these samples before preparation. `extra`: (N, ...) tensors by name; their rows
-        at `index` become attributes of the batch. `augment`: see `Prepare`. `moment`, `beside`: see
-        `Batch`.
+        at `index` become attributes of the batch. Pixels that are not in `extra["visible"]`, if it
+        exists, are 0 before preparation. `augment`: see `Prepare`. `moment`, `beside`: see `Batch`.
         """
         columns: dict[str, Any] = {
             name: values[index] for name, values in {**self.labels, **extra}.items()
         }
+        if "visible" in extra:
+            stored = single(stored, "visible") * columns["visible"]
         prepared = self.prepare(stored, augment)
         return Batch(prepared, index=index, moment=moment, beside=beside, **columns)
 

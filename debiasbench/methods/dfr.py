@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from debiasbench.common.errors import DataError, OptionError
 from debiasbench.common.options import option
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
+from debiasbench.parts.heads import set_head
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from debiasbench.core.head import Head
     from debiasbench.core.lab import Lab
@@ -153,10 +153,6 @@ def _score(head: tuple[Floats, Floats], x: Floats, y: Ints, group: Ints) -> tupl
     return min(correct[group == g].mean() for g in np.unique(group)), correct.mean()
 
 
-@torch.no_grad()
 def _set_head(head: Head, weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -> None:
     """Replace the weights of `head` by those of a head for standardised features."""
-    head.weight.copy_((weight / scale).view_as(head.weight))
-    if head.bias is None:
-        head.bias = nn.Parameter(head.weight.new_zeros(len(weight)))
-    head.bias.copy_(bias - (weight / scale) @ mean)
+    set_head(head, weight / scale, bias - (weight / scale) @ mean)

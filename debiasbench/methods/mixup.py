@@ -9,10 +9,10 @@ import torch
 from torch.distributions import Beta
 from torch.nn import functional as F
 
-from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
+from debiasbench.parts.mixing import check_mixable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,9 +57,5 @@ class Mixup(Method):
 
     def fit(self, lab: Lab) -> Trained:
         """Train once on mixed batches; raises `OptionError` for inputs that cannot be mixed."""
-        if lab.shape.inputs:
-            raise OptionError(
-                "method mixup mixes inputs that are real numbers, such as images, but these are "
-                f"named tensors: {', '.join(lab.shape.inputs)}. Use another method"
-            )
+        check_mixable(lab.shape, "mixup")
         return lab.train(MixupLoss(lab.model(), self.alpha), name="train")

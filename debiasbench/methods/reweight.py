@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,6 +12,7 @@ from debiasbench.common.options import option
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.core.supervision import Supervision
+from debiasbench.parts.balancing import Scheme, group_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from debiasbench.core.data import Batch
     from debiasbench.core.lab import Lab
     from debiasbench.core.stage import Trained
-
-Scheme = Literal["inverse", "sqrt", "effective"]
 
 
 class WeightedCrossEntropy(Objective):
@@ -40,23 +37,6 @@ class WeightedCrossEntropy(Objective):
         """Return the weighted loss, divided by the number of samples."""
         losses = F.cross_entropy(self.network(batch.x), batch.y, reduction="none")  # (B,)
         return (self.weights[batch.index] * losses).mean()
-
-
-def group_weights(counts: Tensor, scheme: Scheme, beta: float = 0.9999) -> Tensor:
-    """Return (G,) weights of groups with `counts` samples; their mean over groups is 1.
-
-    "inverse": 1 / n. "sqrt": 1 / sqrt(n). "effective": (1 - beta) / (1 - beta^n), the inverse of
-    the effective number of samples (Cui et al., 2019, eq. 2). Groups without samples have weight 0
-    and do not count in the mean.
-    """
-    present, n = counts > 0, counts.double()
-    if scheme == "effective":
-        # the numerator is left out, since the weights are divided by their mean
-        raw = -1 / torch.expm1(n * math.log(beta))
-    else:
-        raw = 1 / (n.sqrt() if scheme == "sqrt" else n)
-    raw = torch.where(present, raw, 0.0)
-    return raw / raw.sum() * present.sum()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CNN(Model):
-    """Three 4x4 convolutions of stride 2 with BatchNorm, global pooling, one linear layer."""
+    """4x4 convolutions of stride 2 with BatchNorm (three), global pooling, one linear layer."""
 
     citation: ClassVar[str] = (
         "Park et al. Training Debiased Subnetworks with Contrastive Weight Pruning. CVPR 2023."
@@ -24,6 +24,9 @@ class CNN(Model):
 
     width: int = option(
         64, "channels of the first convolution; the others have 2 and 4 times as many", ge=1
+    )
+    depth: int = option(
+        3, "number of convolutions; from the fourth on 3x3, of stride 1", ge=1, absent=3
     )
 
     def build(self, shape: Shape) -> nn.Module:
@@ -38,11 +41,12 @@ class CNN(Model):
                 f"cnn takes images (C, H, W) of at least 8x8, not samples of shape {shape.input}. "
                 "Try --model mlp"
             )
-        sizes = [shape.input[0], self.width, 2 * self.width, 4 * self.width]
+        sizes = [shape.input[0], *(self.width * 2 ** min(i, 2) for i in range(self.depth))]
         layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(sizes):
+        for i, (inputs, outputs) in enumerate(pairwise(sizes)):
+            kernel, stride = (4, 2) if i < 3 else (3, 1)
             layers += [
-                nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False),
+                nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=1, bias=False),
                 nn.BatchNorm2d(outputs),
                 nn.ReLU(inplace=True),
             ]

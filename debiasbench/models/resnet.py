@@ -21,6 +21,7 @@ _STEM = (
     "imagenet: 7x7 convolution of stride 2 and pooling; small: 3x3 of stride 1, for 32x32 images"
 )
 _PRETRAINED = "start from ImageNet weights, downloaded by torchvision"
+_DEPTH = "number of stages that are used: the first ones; the linear layer follows the last of them"
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,12 @@ class ResNet18(Model):
     width: int = option(64, _WIDTH, ge=1)
     stem: Stem = option("imagenet", _STEM)
     pretrained: bool = option(False, _PRETRAINED)
+    depth: int = option(4, _DEPTH, ge=1, le=4, absent=4)
 
     def build(self, shape: Shape) -> nn.Module:
         """Build 4 stages of 2 basic blocks each."""
         weights = resnet.ResNet18_Weights.DEFAULT if self.pretrained else None
-        return _resnet(resnet.BasicBlock, (2, 2, 2, 2), shape, self.width, self.stem, weights)
+        return _resnet(resnet.BasicBlock, (2, 2, 2, 2), shape, self, weights)
 
     def skeleton(self, shape: Shape) -> nn.Module:
         """Build the same network without pretrained weights."""
@@ -52,11 +54,12 @@ class ResNet50(Model):
     width: int = option(64, _WIDTH, ge=1)
     stem: Stem = option("imagenet", _STEM)
     pretrained: bool = option(False, _PRETRAINED)
+    depth: int = option(4, _DEPTH, ge=1, le=4, absent=4)
 
     def build(self, shape: Shape) -> nn.Module:
         """Build stages of 3, 4, 6 and 3 bottleneck blocks."""
         weights = resnet.ResNet50_Weights.DEFAULT if self.pretrained else None
-        return _resnet(resnet.Bottleneck, (3, 4, 6, 3), shape, self.width, self.stem, weights)
+        return _resnet(resnet.Bottleneck, (3, 4, 6, 3), shape, self, weights)
 
     def skeleton(self, shape: Shape) -> nn.Module:
         """Build the same network without pretrained weights."""
@@ -67,10 +70,10 @@ def _resnet(
     block: Any,
     layers: tuple[int, int, int, int],
     shape: Shape,
-    width: int,
-    stem: Stem,
+    options: ResNet18 | ResNet50,
     weights: Any,
 ) -> nn.Module:
+    width, stem = options.width, options.stem
     if len(shape.input) != 3:
         raise OptionError(
             f"resnet takes images (C, H, W), not samples of shape {shape.input}. Try --model mlp"
@@ -97,7 +100,9 @@ def _resnet(
         net.conv1 = _initialised(stem_conv)
         if stem == "small":
             net.maxpool = nn.Identity()
-    net.fc = nn.Linear(width * 8 * block.expansion, shape.classes)
+    for i in range(options.depth, 4):
+        setattr(net, f"layer{i + 1}", nn.Identity())
+    net.fc = nn.Linear(width * 2 ** (options.depth - 1) * block.expansion, shape.classes)
     network: nn.Module = net
     return network
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from debiasbench.core.component import ComponentLike
     from debiasbench.core.head import Head, NoHead
     from debiasbench.core.inferred import Inferred
+    from debiasbench.core.inputs import Inputs
     from debiasbench.core.method import Method
     from debiasbench.core.model import Model
     from debiasbench.core.settings import Training
@@ -172,6 +173,7 @@ class _Backend:
     train: Callable[[Stage], Trained]
     predict: Callable[[Objective, View], Tensor]
     features: Callable[[Objective, Head | NoHead, View], Tensor]
+    map: Callable[[Objective, View, Callable[[nn.Module, Inputs], Tensor]], Tensor]
     keep: Callable[[Inferred], None]
 
 
@@ -193,10 +195,15 @@ def _backend(
     def features(objective: Objective, head: Head | NoHead, view: View) -> Tensor:
         return predictor.features(objective, head, view)
 
+    def mapped(
+        objective: Objective, view: View, function: Callable[[nn.Module, Inputs], Tensor]
+    ) -> Tensor:
+        return predictor.map(objective, view, function)
+
     def keep(inferred: Inferred) -> None:
         ledger.inferred, ledger.inferred_after = inferred, len(ledger.costs)
 
-    return _Backend(placed.device, train, predict, features, keep)
+    return _Backend(placed.device, train, predict, features, mapped, keep)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from debiasbench.common.errors import OutOfMemory, PredictionFailed
 from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.signals import Stop
 from debiasbench.core.head import recorded
+from debiasbench.core.inputs import length
 from debiasbench.core.modes import evaluating
 from debiasbench.sparsity import count_flops
 from debiasbench.training.device import capturing
@@ -18,6 +19,8 @@ from debiasbench.training.memory import clear, describe_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from torch import nn
 
     from debiasbench.core.head import Head, NoHead
     from debiasbench.core.inputs import Inputs
@@ -50,13 +53,33 @@ class Predictor:
     @torch.no_grad()
     def predict(self, objective: Objective, view: View) -> Tensor:
         """Return (N, C) float32 logits for a view, on the device."""
-        return self._over(objective, view, objective.predict)
+        return self._over(objective, view, lambda x: objective.predict(x).float())
 
     @torch.no_grad()
     def features(self, objective: Objective, head: Head | NoHead, view: View) -> Tensor:
         """Return (N, D) float32 features, the inputs of the network's head, on the device."""
         with recorded(head) as features:
-            return self._over(objective, view, lambda x: (objective.network(x), features.pop())[1])
+            return self._over(
+                objective, view, lambda x: (objective.network(x), features.pop())[1].float()
+            )
+
+    @torch.enable_grad()
+    def map(
+        self, objective: Objective, view: View, function: Callable[[nn.Module, Inputs], Tensor]
+    ) -> Tensor:
+        """Return (N, ...) values of `function(network, x)` for a view, with gradients enabled."""
+
+        def compute(x: Inputs) -> Tensor:
+            values = function(objective.network, x).detach()
+            if values.shape[:1] != (length(x),):
+                raise ValueError(
+                    f"the function returned shape {tuple(values.shape)} for {length(x)} samples, "
+                    f"must be ({length(x)}, ...)"
+                )
+            return values
+
+        # smaller batches, since gradients need the activations of all layers
+        return self._over(objective, view, compute, fraction=8)
 
     def flops(self, objective: Objective, view: View) -> tuple[float, dict[str, float]]:
         """Return the dense FLOPs of predicting one sample: the total, and by parameter name."""
@@ -67,17 +90,22 @@ class Predictor:
         return counted.total, counted.by_parameter
 
     def _over(
-        self, objective: Objective, view: View, compute: Callable[[Inputs], Tensor]
+        self,
+        objective: Objective,
+        view: View,
+        compute: Callable[[Inputs], Tensor],
+        fraction: int = 1,
     ) -> Tensor:
-        """Return (N, ...) float32 outputs of `compute` for a view.
+        """Return (N, ...) outputs of `compute` for a view.
 
-        If memory runs out, smaller batches are tried.
+        `fraction`: batches have so many times fewer samples than usual. If memory runs out, smaller
+        ones are tried.
         """
         device = self._execution.device
         self.numerics.lay_out(objective.to(device))
         while True:
             try:
-                return self._by_parts(objective, view, compute)
+                return self._by_parts(objective, view, compute, max(1, self._batch // fraction))
             except (MemoryError, RuntimeError) as error:
                 # memory cannot be released while a graph is captured
                 if not is_out_of_memory(error) or self._execution.team.size > 1 or capturing():
@@ -91,7 +119,7 @@ class Predictor:
             self._batch //= 2
 
     def _by_parts(
-        self, objective: Objective, view: View, compute: Callable[[Inputs], Tensor]
+        self, objective: Objective, view: View, compute: Callable[[Inputs], Tensor], batch: int
     ) -> Tensor:
         numerics, team = self.numerics, self._execution.team
         parts: list[Tensor] = []
@@ -100,18 +128,21 @@ class Predictor:
             numerics.applied(tune=False),
             numerics.autocast(self._execution.device),
         ):
-            for turn, part in enumerate(_slices(len(view), self._batch)):
+            for turn, part in enumerate(_slices(len(view), batch)):
                 if team.size == 1:  # several processes must stop at the same place
                     self._stop.check(" while predicting")
                 if turn % team.size == team.rank or not parts:  # the first part gives the shape
-                    values = compute(numerics.laid_out(view.inputs(part))).float()
+                    values = compute(numerics.laid_out(view.inputs(part)))
                     if turn % team.size != team.rank:
                         values = torch.zeros_like(values)
                 else:
                     size = len(range(*part.indices(len(view))))
                     values = parts[0].new_zeros(size, *parts[0].shape[1:])
                 parts.append(values)
-        return team.sum(torch.cat(parts))
+        whole = torch.cat(parts)
+        if team.size > 1 and whole.dtype == torch.bool:  # processes cannot add up bools
+            return team.sum(whole.byte()).bool()
+        return team.sum(whole)
 
 
 def check_logits(logits: Tensor, samples: int, classes: int) -> None:

@@ -192,7 +192,7 @@ def test_an_imported_data_set_is_shown_listed_and_suggested(
     for words in (("show", "shape"), ("data", "show", "shape"), (*RUN[:2], "shape", *RUN[3:])):
         misspelt = debiasbench(*words)
         assert misspelt.exit_code == 2, misspelt.output
-        assert "Did you mean 'shapes'?" in misspelt.stderr
+        assert "Did you mean 'shapes'" in misspelt.stderr
     gone = debiasbench("show", "imported:shape")
     assert gone.exit_code == 4
     assert "Did you mean 'shapes'?" in gone.stderr

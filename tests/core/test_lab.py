@@ -100,6 +100,7 @@ def test_labels_are_exactly_those_declared(declared: Any, shown: set[str]) -> No
         (lambda lab: lab.labels("val"), "inputs", "select"),
         (lambda lab: lab.predict(lab.model(), "val"), "none", "inputs"),
         (lambda lab: lab.features(lab.model(), "val"), "none", "inputs"),
+        (lambda lab: lab.map(lab.model(), "val", lambda n, x: n(x)), "none", "inputs"),
         (lambda lab: lab.train(lab.model(), data="val", name="x"), "none", "fit"),
         (lambda lab: lab.train(lab.model(), data="val", name="x"), "inputs", "fit"),
         (lambda lab: lab.train(lab.model(), data="val", name="x"), "select", "fit"),
@@ -117,6 +118,7 @@ def test_inputs_of_validation_can_be_used_without_any_label() -> None:
         network = lab.model()
         assert lab.predict(network, "val").shape == (40, 2)
         assert lab.features(network, "val").shape == (40, 16)
+        assert lab.map(network, "val", lambda n, x: n(x)).shape == (40, 2)
         assert lab._views["val"].labels == {}
 
     run(method(use, Supervision(val="inputs")))
@@ -137,6 +139,7 @@ def test_validation_can_be_read_and_trained_on_as_declared() -> None:
         lambda lab: lab.labels("test"),
         lambda lab: lab.predict(lab.model(), "test"),
         lambda lab: lab.features(lab.model(), "test"),
+        lambda lab: lab.map(lab.model(), "test", lambda n, x: n(x)),
         lambda lab: lab.train(lab.model(), data="test", name="x"),
     ],
 )
@@ -235,6 +238,41 @@ def test_features_are_the_inputs_of_the_head() -> None:
     run(method(compare))
 
 
+def test_map_computes_gradients_in_evaluation_mode_and_leaves_none_behind() -> None:
+    def slopes(network: torch.nn.Module, x: Any) -> torch.Tensor:
+        assert not network.training
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad(network(x)[:, 0].sum(), x)
+        return gradient.flatten(1)
+
+    def check(lab: Any) -> None:
+        network = lab.model()
+        found = lab.map(network, "train", slopes)
+        assert network.training
+        assert all(p.grad is None for p in network.parameters())
+        x: Any = toy_task().train.x
+        assert found.shape == (160, 192)
+        assert not found.requires_grad
+        torch.testing.assert_close(found[:3], slopes(network.eval(), x[:3].float() / 255))
+
+    run(method(check))
+
+
+def test_map_keeps_the_type_of_what_the_function_returns() -> None:
+    def check(lab: Any) -> None:
+        network = lab.model()
+        assert lab.map(network, "train", lambda n, x: x[:, 0] > 0.5).dtype == torch.bool
+        found = lab.map(network, "train", lambda n, x: n(x).argmax(1))
+        assert found.equal(lab.predict(network, "train").argmax(1))
+
+    run(method(check))
+
+
+def test_map_says_so_if_the_function_does_not_return_a_row_per_sample() -> None:
+    with pytest.raises(PluginError, match=r"shape \(\) for .* samples, must be"):
+        run(method(lambda lab: lab.map(lab.model(), "train", lambda n, x: n(x).sum())))
+
+
 def test_settings_of_a_stage_override_those_of_the_run() -> None:
     made = method(lambda lab: lab.train(lab.model(), name="x", epochs=3, batch_size=80))
     (cost,) = fit_whole(toy_task(), made, model=MLP(), training=FAST).costs
@@ -252,6 +290,9 @@ def test_settings_of_a_stage_override_those_of_the_run() -> None:
         ({"subset": torch.tensor([])}, "non-empty"),
         ({"extra": {"y": torch.ones(160)}}, "a batch already has"),
         ({"extra": {"t": torch.ones(3)}}, "3 rows for 160"),
+        ({"extra": {"visible": torch.ones(160)}}, "a batch already has"),
+        ({"visible": torch.ones(160, 1, 8, 8)}, r"float32, must be \(160, 1, 8, 8\) bool"),
+        ({"visible": torch.ones(160, 8, 8).bool()}, r"visible is \(160, 8, 8\)"),
         ({"lerning_rate": 1}, "no option 'lerning_rate'"),
         ({"lr": -1}, "lr=-1"),
         ({"data": "valid"}, "Unknown split 'valid'"),

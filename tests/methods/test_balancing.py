@@ -5,17 +5,42 @@ The numbers of losses and weights were computed with the authors' own functions.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from debiasbench import Batch, Objective, equal_subset
+from debiasbench import (
+    Batch,
+    Method,
+    Model,
+    Objective,
+    Shape,
+    Stage,
+    Trained,
+    equal_groups,
+    equal_subset,
+)
+from debiasbench.common.errors import OptionError
 from debiasbench.methods.balanced_softmax import BalancedSoftmaxLoss
+from debiasbench.methods.crt import CRT
+from debiasbench.methods.cvar import CVaRLoss, soft_weights
 from debiasbench.methods.focal import FocalLoss
+from debiasbench.methods.ldam import LDAM, CosineHead, LDAMLoss
 from debiasbench.methods.mixup import MixupLoss
-from debiasbench.methods.reweight import WeightedCrossEntropy, group_weights
+from debiasbench.methods.reweight import WeightedCrossEntropy
+from debiasbench.models.cnn import CNN
+from debiasbench.models.mlp import MLP
+from debiasbench.parts.balancing import group_weights
+from debiasbench.runs import fit as fitting
+from debiasbench.testing import TRAINING, toy_task
+from debiasbench.training.placed import PlacedTask
+from debiasbench.training.predict import Predictor
+from debiasbench.training.trainer import Sequential
+from tests.training.stages import CPU, ON_CPU
 
 Z = torch.tensor([[2.0, 0, 0], [0, 1, 0]])
 Y = torch.tensor([0, 2])
@@ -166,3 +191,175 @@ def test_losses_that_are_means_over_samples_can_be_computed_in_parts() -> None:
         parts = [loss(batch().part(slice(i, i + 1))) for i in range(2)]
         assert loss(batch()).item() == close(torch.stack(parts).mean().item())
     assert not MixupLoss(Given(), 0.2).additive
+
+
+def at(progress: float, z: Tensor = Z, y: Tensor = Y) -> Batch:
+    return Batch(z, y, torch.arange(len(y)), progress=torch.tensor(progress))
+
+
+def test_ldam_has_the_margins_and_the_loss_of_the_authors() -> None:
+    loss = LDAMLoss(Given(), COUNTS)
+    assert loss.margins.tolist() == close([0.158114, 0.281171, 0.5])
+    assert loss(at(0.0, 30 * Z)).item() == close(22.5)
+    assert loss.predict(Z).equal(Z)
+
+
+def test_ldam_weighs_classes_by_their_effective_numbers_only_at_the_end() -> None:
+    z, y = torch.tensor([[0.1, 0.0, 0.2], [0.3, 0.0, 0.2]]), torch.tensor([0, 2])
+    loss = LDAMLoss(Given(), COUNTS, defer=0.8)
+    margin = torch.tensor([[0.158114, 0, 0], [0, 0, 0.5]])
+    each = nn.functional.cross_entropy(30 * (z - margin), y, reduction="none")
+    w = group_weights(COUNTS, "effective")[y].float()
+    assert loss(at(0.79, 30 * z, y)).item() == close(each.mean().item())
+    weighted = (w * each).sum() / w.sum()
+    assert loss(at(0.8, 30 * z, y)).item() == pytest.approx(weighted.item(), rel=1e-5)
+
+
+def test_ldam_without_a_deferred_part_never_weighs() -> None:
+    loss = LDAMLoss(Given(), COUNTS, defer=1.0)
+    assert loss(at(0.999, 30 * Z)).item() == close(22.5)
+
+
+def test_ldam_gives_a_class_without_samples_no_margin_and_no_weight() -> None:
+    loss = LDAMLoss(Given(), torch.tensor([1000, 0, 10]))
+    assert loss.margins.tolist() == close([0.158114, 0, 0.5])
+    assert loss(at(0.9)).isfinite()
+
+
+def test_the_head_of_ldam_returns_scaled_cosines() -> None:
+    head = CosineHead(4, 3, 30.0)
+    x = torch.randn(5, 4)
+    cosines = nn.functional.cosine_similarity(x[:, None], head.weight[None], dim=2)
+    torch.testing.assert_close(head(x), 30 * cosines)
+    torch.testing.assert_close(head(7 * x), 30 * cosines)
+
+
+def test_the_head_of_ldam_has_a_moderate_gradient_where_a_mask_empties_a_row() -> None:
+    head = CosineHead(4, 3, 30.0)
+    with torch.no_grad():
+        head.weight[1] = 0
+    nn.functional.cross_entropy(head(torch.ones(2, 4)), torch.tensor([0, 1])).backward()
+    assert head.weight.grad is not None
+    assert head.weight.grad.abs().max() < 1e5
+
+
+# four losses: 4, 3, 2, 1
+@pytest.mark.parametrize(
+    ("alpha", "value"),
+    [(1.0, 2.5), (0.5, 3.5), (0.25, 4.0), (0.375, 3.666667), (0.01, 4.0)],
+)
+def test_cvar_is_the_mean_of_the_worst_fraction(alpha: float, value: float) -> None:
+    assert CVaRLoss(Given(), alpha)(losing(1.0, 2.0, 3.0, 4.0)).item() == close(value)
+
+
+def losing(*losses: float) -> Batch:
+    """Logits with these cross-entropies for class 0."""
+    p = torch.exp(-torch.tensor(losses))
+    return batch(torch.stack([p, 1 - p], 1).log(), torch.zeros(len(losses), dtype=torch.long))
+
+
+def by_bisection(v: Tensor, alpha: float, reg: float) -> Tensor:
+    """The weights of CVaR with a KL penalty, found as the authors find them."""
+    low, high = v.min() - 50, v.max() + 50
+    for _ in range(100):
+        eta = (low + high) / 2
+        p = ((v - eta) / reg).exp().clamp(max=1 / alpha) / len(v)
+        low, high = (eta, high) if p.sum() > 1 else (low, eta)
+    return p
+
+
+@pytest.mark.parametrize("reg", [0.05, 0.5, 5.0, 100.0])
+@pytest.mark.parametrize("alpha", [0.25, 0.375, 0.6, 1.0])
+def test_cvar_with_a_penalty_has_the_weights_that_bisection_finds(alpha: float, reg: float) -> None:
+    v = torch.tensor([4.0, 3, 2, 1, 0.5, 0.5, 0.1], dtype=torch.double)
+    weights = soft_weights(v, alpha, reg)
+    assert weights.tolist() == close(by_bisection(v, alpha, reg).tolist())
+    assert weights.sum().item() == close(1)
+
+
+def test_cvar_subtracts_the_divergence_of_its_weights_and_does_not_differentiate_them() -> None:
+    inputs = losing(1.0, 2.0, 3.0, 4.0)
+    z = inputs.x.clone().requires_grad_()  # type: ignore[union-attr,operator]
+    value = CVaRLoss(Given(), 0.5, reg=1.0)(batch(z, inputs.y))
+    v = torch.tensor([4.0, 3, 2, 1], dtype=torch.double)
+    p = by_bisection(v, 0.5, 1.0)
+    assert value.item() == close(((p * v).sum() - (p * (4 * p).log()).sum()).item())
+    value.backward()
+    same = z.detach().requires_grad_()
+    losses = nn.functional.cross_entropy(same, inputs.y, reduction="none")
+    (p.flip(0).float() * losses).sum().backward()
+    torch.testing.assert_close(z.grad, same.grad)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.5])
+def test_cvar_of_one_sample_is_its_loss(reg: float) -> None:
+    assert CVaRLoss(Given(), 0.1, reg)(losing(3.0)).item() == close(3)
+
+
+class Kept(Sequential):
+    """Trains as usual, and keeps each stage with the weights that it began from."""
+
+    def __init__(self) -> None:
+        super().__init__(ON_CPU, Predictor(ON_CPU))
+        self.stages: list[tuple[Stage, dict[str, Tensor], Trained]] = []
+
+    def train(self, stages: Sequence[Stage]) -> list[Trained]:
+        (stage,) = stages
+        start = copy.deepcopy(stage.objective.network.state_dict())
+        (trained,) = super().train(stages)
+        self.stages.append((stage, start, trained))
+        return [trained]
+
+
+def kept(method: Method, network: Model) -> list[tuple[Stage, dict[str, Tensor], Trained]]:
+    trainer = Kept()
+    fitting.fit(
+        PlacedTask(toy_task(), CPU),
+        method,
+        model=network,
+        training=TRAINING,
+        seed=0,
+        trainer=trainer,
+        predictor=Predictor(ON_CPU),
+    )
+    return trainer.stages
+
+
+def test_crt_trains_a_new_last_layer_on_balanced_groups_and_nothing_else() -> None:
+    (_, _, first), (stage, start, second) = kept(CRT(retrain_epochs=2), CNN())
+    before, after = (t.objective.network.state_dict() for t in (first, second))
+    assert any("running_mean" in name for name in before)  # BatchNorm must keep its statistics
+    changed = {name for name, value in before.items() if not value.equal(after[name])}
+    head = [name for name in before if start[name].shape[:1] == (2,)]
+    assert changed == {name for name in start if not start[name].equal(before[name])} == set(head)
+    assert not start[head[0]].equal(after[head[0]])
+    assert stage.settings.epochs == 2
+    group = toy_task().train.group
+    assert stage.batches.weights is not None
+    assert stage.batches.weights.tolist() == equal_groups(group).tolist()
+
+
+def test_crt_by_class_draws_classes_equally_often_for_as_many_epochs_as_before() -> None:
+    (_, _, _), (stage, _, _) = kept(CRT(by="class"), MLP(hidden=(8,)))
+    assert stage.settings.epochs == TRAINING.epochs
+    assert stage.batches.weights is not None
+    assert stage.batches.weights.tolist() == equal_groups(toy_task().train.y).tolist()
+
+
+def test_ldam_begins_from_unit_vectors_that_depend_on_the_seed() -> None:
+    ((stage, start, _),) = kept(LDAM(), MLP(hidden=(8,)))
+    head = stage.objective.network[-1]  # type: ignore[index]
+    assert isinstance(head, CosineHead)
+    (weight,) = (value for value in start.values() if value.shape == (2, 8))
+    assert weight.norm(dim=1).tolist() == close([1, 1])
+
+
+def test_ldam_refuses_a_last_layer_that_it_cannot_replace() -> None:
+    class Convolutional(Model):
+        """Classifies by a 1x1 convolution."""
+
+        def build(self, shape: Shape) -> nn.Module:
+            return nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    with pytest.raises(OptionError, match=r"method ldam .* this is an? Conv2d\. Use another"):
+        kept(LDAM(), Convolutional())

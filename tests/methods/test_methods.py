@@ -21,23 +21,39 @@ from debiasbench.core.model import Shape
 from debiasbench.core.stage import Stage, Trained
 from debiasbench.core.weights import published_weight
 from debiasbench.methods import dfr
+from debiasbench.methods.afr import AFR
 from debiasbench.methods.balanced_softmax import BalancedSoftmax
 from debiasbench.methods.cnc import CnC
 from debiasbench.methods.dcwp import DCWP
+from debiasbench.methods.bpa import BPA
+from debiasbench.methods.coral import CORAL
+from debiasbench.methods.crt import CRT
+from debiasbench.methods.cvar import CVaRDRO
+from debiasbench.methods.denetdm import DeNetDM
 from debiasbench.methods.dfr import DFR
+from debiasbench.methods.disent import DisEnt
+from debiasbench.methods.divdis import DivDis
 from debiasbench.methods.eiil import EIIL
 from debiasbench.methods.erm import ERM
 from debiasbench.methods.focal import Focal
 from debiasbench.methods.george import GEORGE
 from debiasbench.methods.groupdro import GroupDRO
+from debiasbench.methods.irm import IRM
 from debiasbench.methods.jtt import JTT, RunningMistakes
+from debiasbench.methods.lc import LC
+from debiasbench.methods.ldam import LDAM
 from debiasbench.methods.lff import LfF, LfFLoss
+from debiasbench.methods.lisa import LISA
+from debiasbench.methods.masktune import MaskTune
 from debiasbench.methods.mixup import Mixup
+from debiasbench.methods.mmd import MMD
+from debiasbench.methods.pde import PDE
 from debiasbench.methods.rest import REST
 from debiasbench.methods.reweight import Reweight
 from debiasbench.methods.rwg import RWG
 from debiasbench.methods.rwy import RWY
 from debiasbench.methods.spare import SPARE
+from debiasbench.methods.ssa import SSA
 from debiasbench.methods.subg import SUBG
 from debiasbench.methods.suby import SUBY
 from debiasbench.methods.upweight import Upweight
@@ -76,6 +92,21 @@ VARIANTS = {
     "focal": Focal(),
     "balanced-softmax": BalancedSoftmax(),
     "mixup": Mixup(),
+    "ldam": LDAM(),
+    "crt": CRT(),
+    "crt by class": CRT(by="class", retrain_epochs=2),
+    "cvar": CVaRDRO(alpha=0.5),
+    "cvar with a penalty": CVaRDRO(alpha=0.5, reg=0.5),
+    "irm": IRM(penalty_weight=1.0),
+    "irm halves": IRM(penalty_weight=1.0, penalty="halves", sampling="uniform"),
+    "coral": CORAL(),
+    "mmd": MMD(gamma=0.1),
+    "bpa": BPA(),
+    "bpa released": BPA(k=2, compat="released"),
+    "masktune": MaskTune(),
+    "masktune best": MaskTune(masks="best"),
+    "afr": AFR(steps=50),
+    "afr without validation": AFR(gamma=(4.0,), reg_coeff=(0.1,), early_stopping=False),
     "spare": SPARE(max_clusters=4),
     "spare untrained": SPARE(infer_num_epochs=0, num_clusters=2),
     "eiil": EIIL(inference_steps=200),
@@ -91,6 +122,19 @@ VARIANTS = {
     "dcwp of an ensemble": DCWP(
         mining="ensemble", pruning_iter=40, lr_prune=0.1, retrain_iter=30, reinitialize=True
     ),
+    "lisa": LISA(),
+    "lisa with boxes": LISA(cut_mix=True),
+    "lisa as released": LISA(epoch="smallest"),
+    "pde": PDE(warmup_epochs=2, expansion_interval=1, gamma=0.5),
+    # with the weights of 10, a toy task of 60 steps is not learned
+    "divdis": DivDis(diversity_weight=1.0, reg_weight=1.0),
+    "divdis with queries": DivDis(diversity_weight=1.0, reg_weight=1.0, select="active"),
+    "ssa": SSA(),
+    "disent": DisEnt(gce="released"),
+    "lc": LC(tau=1.0),
+    "lc mv": LC(tau=1.0, avg_type="mv", gce="released"),
+    "lc epoch": LC(tau=1.0, avg_type="epoch", biased_lr=1.0),
+    "denetdm": DeNetDM(),
     "rest": REST(density=0.3),
     "rest random": REST(density=0.3, grow="random", distribution="uniform"),
     "rest released": REST(density=0.3, compat="released", update_every=10),
@@ -125,7 +169,23 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (Reweight(), ("groups", "none")),
         (Reweight(by="class"), ("none", "none")),
         (Mixup(), ("none", "none")),
+        (LISA(), ("groups", "none")),
+        (PDE(), ("groups", "none")),
+        (DivDis(), ("none", "inputs")),
+        (DivDis(select="active"), ("none", "select")),
+        (DivDis(select="random"), ("none", "select")),
+        (SSA(), ("none", "fit")),
+        (LDAM(), ("none", "none")),
+        (CRT(), ("groups", "none")),
+        (CRT(by="class"), ("none", "none")),
+        (CVaRDRO(), ("none", "none")),
+        (IRM(), ("groups", "none")),
+        (CORAL(), ("groups", "none")),
+        (MMD(), ("groups", "none")),
         (LfF(), ("none", "none")),
+        (DisEnt(), ("none", "none")),
+        (LC(), ("none", "none")),
+        (DeNetDM(), ("none", "none")),
         (SPARE(), ("none", "none")),
         (EIIL(), ("none", "none")),
         (GEORGE(), ("none", "none")),
@@ -134,6 +194,11 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (DFR(), ("none", "fit")),
         (CnC(), ("none", "none")),
         (DCWP(), ("none", "none")),
+        (BPA(), ("none", "none")),
+        (MaskTune(), ("none", "none")),
+        (MaskTune(masks="best"), ("none", "select")),
+        (AFR(), ("none", "select")),
+        (AFR(gamma=(4.0,), reg_coeff=(0.1,), early_stopping=False), ("none", "none")),
         (REST(), ("conflict", "none")),
         (REST(reweight=False), ("none", "none")),
     ],

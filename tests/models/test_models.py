@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from debiasbench.common.errors import DataError, OptionError, UnknownNameError
-from debiasbench.core.model import Shape
+from debiasbench.common.options import as_dict
+from debiasbench.core.model import Model, Shape
 from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
 from debiasbench.models.resnet import ResNet18, ResNet50
@@ -23,9 +25,13 @@ SMALL = Shape(input=(3, 32, 32), classes=5)
     [
         CNN(),
         CNN(width=8),
+        CNN(width=8, depth=1),
+        CNN(width=8, depth=5),
         MLP(),
         MLP(hidden=()),
+        MLP(depth=5),
         ResNet18(width=8),
+        ResNet18(width=8, depth=2),
         ResNet18(width=8, stem="small"),
         ResNet50(width=4),
         Torchvision("mobilenet_v2"),
@@ -56,6 +62,45 @@ def test_resnet_width_scales_every_stage() -> None:
     widths = [narrow.get_submodule(f"layer{i}")[0].conv2.out_channels for i in range(1, 5)]  # type: ignore[index]
     assert widths == [16, 32, 64, 128]
     assert narrow.get_submodule("fc").in_features == 128
+
+
+@pytest.mark.parametrize(
+    ("model", "features"),
+    [
+        (ResNet18(width=16, depth=1), 16),
+        (ResNet18(width=16, depth=3), 64),
+        (ResNet50(width=4, depth=2), 32),
+        (CNN(width=8, depth=1), 8),
+        (CNN(width=8, depth=2), 16),
+        (CNN(width=8, depth=5), 32),
+        (MLP(depth=2), 100),
+        (MLP(depth=5), 16),
+    ],
+    ids=str,
+)
+def test_a_network_of_another_depth_has_the_features_of_its_last_stage(
+    model: Model, features: int
+) -> None:
+    assert model.head(model.build(SMALL)).weight.shape == (SMALL.classes, features)
+
+
+def test_the_depth_of_a_network_is_the_number_of_its_layers_or_stages() -> None:
+    def layers(model: Model, kind: type[nn.Module]) -> int:
+        return sum(isinstance(module, kind) for module in model.build(SMALL).modules())
+
+    assert [layers(CNN(width=8, depth=d), nn.Conv2d) for d in (1, 3, 5)] == [1, 3, 5]
+    assert [layers(MLP(depth=d), nn.Linear) for d in (1, 5)] == [2, 6]
+    assert [layers(ResNet18(width=8, depth=d), BasicBlock) for d in (1, 2, 4)] == [2, 4, 8]
+
+
+@pytest.mark.parametrize("model", [CNN(), MLP(), ResNet18(), ResNet50()], ids=str)
+def test_the_usual_depth_is_not_part_of_a_spec(model: Model) -> None:
+    assert "depth" not in as_dict(model)  # records from before the option stay valid
+
+
+def test_a_deeper_mlp_without_hidden_layers_is_refused() -> None:
+    with pytest.raises(OptionError, match="depth=2 needs"):
+        MLP(hidden=(), depth=2).build(SMALL)
 
 
 def test_the_small_stem_keeps_the_resolution() -> None:

@@ -1,0 +1,34 @@
+"""MMD: features whose distribution is the same for all values of the bias attribute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from debiasbench.common.options import option
+from debiasbench.core.method import Method
+from debiasbench.core.supervision import Supervision
+from debiasbench.parts.alignment import AlignedFeatures, mmd
+
+if TYPE_CHECKING:
+    from debiasbench.core.lab import Lab
+    from debiasbench.core.stage import Trained
+
+
+@dataclass(frozen=True)
+class MMD(Method):
+    """MMD: align the distributions of the features of all values of the bias attribute."""
+
+    citation: ClassVar[str] = (
+        "Li et al. Domain Generalization with Adversarial Feature Learning. CVPR 2018. MMD as in "
+        "Gulrajani, Lopez-Paz. In Search of Lost Domain Generalization. ICLR 2021. "
+        "arXiv:2007.01434."
+    )
+    supervision = Supervision(train="groups")
+
+    gamma: float = option(1.0, "weight of the distance between features", ge=0)
+
+    def fit(self, lab: Lab) -> Trained:
+        """Train once with the penalised loss."""
+        loss = AlignedFeatures(lab.model(), lab.features_of, mmd, lab.num_biases, self.gamma)
+        return lab.train(loss, name="train")
