@@ -21,6 +21,8 @@ def debiasbench_register_methods(register: Register) -> None:
     register("focal", "debiasbench.methods.focal:Focal")
     register("balanced-softmax", "debiasbench.methods.balanced_softmax:BalancedSoftmax")
     register("mixup", "debiasbench.methods.mixup:Mixup")
+    register("cnc", "debiasbench.methods.cnc:CnC")
+    register("dcwp", "debiasbench.methods.dcwp:DCWP")
     register("ldam", "debiasbench.methods.ldam:LDAM")
     register("crt", "debiasbench.methods.crt:CRT")
     register("cvar", "debiasbench.methods.cvar:CVaRDRO")

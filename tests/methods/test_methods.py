@@ -23,6 +23,8 @@ from debiasbench.core.weights import published_weight
 from debiasbench.methods import dfr
 from debiasbench.methods.afr import AFR
 from debiasbench.methods.balanced_softmax import BalancedSoftmax
+from debiasbench.methods.cnc import CnC
+from debiasbench.methods.dcwp import DCWP
 from debiasbench.methods.bpa import BPA
 from debiasbench.methods.coral import CORAL
 from debiasbench.methods.crt import CRT
@@ -70,6 +72,8 @@ from debiasbench.training.trainer import Sequential
 from tests.running import fit_whole
 from tests.training.stages import CPU, ON_CPU
 
+FEW = {"num_anchor": 4, "num_positive": 4, "num_negative": 4, "num_negative_easy": 4}
+
 VARIANTS = {
     "erm": ERM(),
     "upweight": Upweight(),
@@ -111,6 +115,12 @@ VARIANTS = {
     "george of components": GEORGE(reduction="pca", clustering="kmeans", k=2, center=True),
     "george overclustered": GEORGE(
         reduction="none", clustering="kmeans", max_k=3, overcluster=True, min_val=1
+    ),
+    "cnc": CnC(batch_factor=4, **FEW),
+    "cnc by features": CnC(slice_with="pred_and_rep", max_epoch=1, batch_factor=4, **FEW),
+    "dcwp": DCWP(pruning_iter=40, lr_prune=0.1),
+    "dcwp of an ensemble": DCWP(
+        mining="ensemble", pruning_iter=40, lr_prune=0.1, retrain_iter=30, reinitialize=True
     ),
     "lisa": LISA(),
     "lisa with boxes": LISA(cut_mix=True),
@@ -182,6 +192,8 @@ def test_every_builtin_method_has_a_citation(name: str) -> None:
         (GEORGE(overcluster=True), ("none", "inputs")),
         (GEORGE(overcluster=True, min_val=0), ("none", "none")),
         (DFR(), ("none", "fit")),
+        (CnC(), ("none", "none")),
+        (DCWP(), ("none", "none")),
         (BPA(), ("none", "none")),
         (MaskTune(), ("none", "none")),
         (MaskTune(masks="best"), ("none", "select")),
