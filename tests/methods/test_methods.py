@@ -23,12 +23,12 @@ from debiasbench.core.weights import published_weight
 from debiasbench.methods import dfr
 from debiasbench.methods.afr import AFR
 from debiasbench.methods.balanced_softmax import BalancedSoftmax
-from debiasbench.methods.cnc import CnC
-from debiasbench.methods.dcwp import DCWP
 from debiasbench.methods.bpa import BPA
+from debiasbench.methods.cnc import CnC
 from debiasbench.methods.coral import CORAL
 from debiasbench.methods.crt import CRT
 from debiasbench.methods.cvar import CVaRDRO
+from debiasbench.methods.dcwp import DCWP
 from debiasbench.methods.denetdm import DeNetDM
 from debiasbench.methods.dfr import DFR
 from debiasbench.methods.disent import DisEnt
