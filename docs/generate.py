@@ -98,11 +98,14 @@ def components() -> str:
 def _facts(cls: type[Any]) -> dict[str, str]:
     from debiasbench.core.data import Dataset
     from debiasbench.core.method import Method
+    from debiasbench.specs.words import label
 
     facts = {}
     if issubclass(cls, Method):
         seen = cls().supervision
         facts["Sees"] = f"`train={seen.train}`, `val={seen.val}`"
+        for name, settings in cls.presets.items():
+            facts[f"`--preset {name}`"] = f"`{label(settings)}`"
     if issubclass(cls, Dataset):
         settings = ", ".join(f"`{name}={value}`" for name, value in cls.training.items())
         facts |= {"Source": _prose(cls.source), "Licence": _prose(cls.licence)}

@@ -19,6 +19,13 @@ from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.trainer import Sequential
 
+# options with which a method takes few steps of its own, and settles on a small network
+QUICK: dict[str, dict[str, Any]] = {
+    "dcwp": {"pruning_iter": 20, "lr_prune": 0.1},
+    "eiil": {"inference_steps": 20},
+    "rest": {"density": 0.2},
+}
+
 
 def run(
     spec: Spec,

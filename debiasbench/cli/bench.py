@@ -65,6 +65,7 @@ RATIO = ["ratio", "min to max"]
 @interruptible
 def bench(
     method: str | None,
+    preset: str | None,
     dataset: str | None,
     model: str | None,
     settings: tuple[str, ...],
@@ -98,7 +99,7 @@ def bench(
         raise click.UsageError("bench measures a single process: start it without torchrun")
     settings = with_short_options(settings, batch_size=batch_size, precision=precision)
     method = method or next(iter(plugins.methods))
-    spec = spec_of(plugins, options, method, dataset, model, 0, settings, sparse)
+    spec = spec_of(plugins, options, method, dataset, model, 0, settings, sparse, preset)
     with (
         display("measurements", quiet=quiet) as progress,
         options.open(plugins, progress=progress) as session,

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 @interruptible
 def run(
     method: str | None,
+    preset: str | None,
     dataset: str | None,
     model: str | None,
     seed: int | None,
@@ -77,7 +78,7 @@ def run(
         settings, epochs=epochs, batch_size=batch_size, precision=precision
     )
     if spec_file is not None:
-        spec_values = (method, dataset, model, seed, sparse, *settings)
+        spec_values = (method, preset, dataset, model, seed, sparse, *settings)
         if any(value is not None for value in spec_values):
             raise click.UsageError(
                 "--spec cannot be combined with --method, --set or other spec options"
@@ -89,7 +90,9 @@ def run(
     elif method is None:
         raise click.UsageError("Missing option '--method', for example --method rest")
     else:
-        spec = spec_of(plugins, options, method, dataset, model, seed or 0, settings, sparse)
+        spec = spec_of(
+            plugins, options, method, dataset, model, seed or 0, settings, sparse, preset
+        )
     result = _done(spec, options, overwrite, keep_weights) or _trained(
         spec, plugins, options, overwrite, keep_weights, quiet
     )

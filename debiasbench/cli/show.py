@@ -93,6 +93,7 @@ def _imported(name: str, folder: Path) -> str:
 def _entry(entry: Entry[object]) -> str:
     from debiasbench.core.data import Dataset
     from debiasbench.core.method import Method
+    from debiasbench.specs.words import label
 
     cls = entry.load()
     parts = [f"{entry.kind} {entry.name}  ({entry.origin})", inspect.getdoc(cls) or ""]
@@ -100,6 +101,7 @@ def _entry(entry: Entry[object]) -> str:
     if issubclass(cls, Method):
         supervision = cls().supervision
         facts.append(f"Supervision: train={supervision.train}, val={supervision.val}")
+        facts += [f"--preset {name}: {label(words)}" for name, words in cls.presets.items()]
     if issubclass(cls, Dataset):
         settings = ", ".join(f"{k}={v}" for k, v in cls.training.items())
         facts += [

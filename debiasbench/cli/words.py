@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
 
 _METHOD = click.option("--method", help="Method; see `debiasbench list methods`.")
+_PRESET = click.option(
+    "--preset",
+    help="Settings of the method's authors for a data set, such as waterbirds; `debiasbench show "
+    "METHOD` lists them. Other options of the command replace them.",
+)
 _OPTIONS = [
     click.option("--dataset", help="Data set; see `debiasbench list datasets`.  [default: digits]"),
     click.option(
@@ -52,7 +57,7 @@ _OPTIONS = [
 
 def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that define a run."""
-    return _METHOD(comparison_options(command))
+    return _METHOD(_PRESET(comparison_options(command)))
 
 
 def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,6 +102,7 @@ def spec_of(
     seed: int,
     settings: tuple[str, ...],
     sparse: str | None,
+    preset: str | None = None,
 ) -> Spec:
     """Return the spec that names and settings define, with the precision of the device."""
     from debiasbench.specs.resolve import find_dataset, make_spec
@@ -104,8 +110,9 @@ def spec_of(
 
     dataset = "digits" if dataset is None else dataset
     names = {"method": method, "dataset": dataset, "seed": seed}
-    if model is not None:
-        names["model"] = model
+    for name, value in (("model", model), ("preset", preset)):
+        if value is not None:
+            names[name] = value
     words = combined([names, read_sparse(sparse), read_settings(settings)])
     keywords = arguments(
         words, plugins, lambda name: find_dataset(plugins, name, options.data_root)

@@ -39,8 +39,9 @@ class FeaturesOf:
 
 
 def find_head(model: Model, network: nn.Module) -> Head | NoHead:
-    """Return the head of a network, or what stands in its place."""
-    for module in network.modules():
-        if isinstance(module, NoHead):
-            return module
-    return model.head(network)
+    """Return the head of a network, or what stands in its place.
+
+    A network of several encoders without heads has a head of its own, its last linear layer.
+    """
+    removed = [module for module in network.modules() if isinstance(module, NoHead)]
+    return removed[0] if len(removed) == 1 else model.head(network)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 from debiasbench.core.supervision import Supervision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from debiasbench.core.lab import Lab
@@ -20,9 +22,12 @@ class Method(ABC):
     """A debiasing method: a frozen dataclass whose fields are its options, with a method `fit`.
 
     `debiasbench list` shows the first line of the docstring. `citation`: the paper to cite.
+    `presets`: the authors' settings by data set, with names as for `--set`, such as
+    `{"waterbirds": {"q": 0.8, "train.lr": 1e-3}}`; `--preset waterbirds` uses them.
     """
 
     citation: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
 
     @property
     def supervision(self) -> Supervision:

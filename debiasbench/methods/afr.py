@@ -17,7 +17,7 @@ from debiasbench.core.supervision import Supervision
 from debiasbench.parts.heads import set_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from debiasbench.core.head import Head
     from debiasbench.core.lab import Lab
@@ -38,6 +38,29 @@ class AFR(Method):
         "Qiu et al. Simple and Fast Group Robustness by Automatic Feature Reweighting. ICML 2023. "
         "arXiv:2306.11074."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "waterbirds": {
+            "gamma": [4.0, 8.0, 12.0, 16.0, 20.0],
+            "reg_coeff": [0.0, 0.1, 0.2, 0.3],
+            "lr": 0.01,
+            "steps": 500,
+            "train.lr": 0.003,
+            "train.weight_decay": 0.0001,
+            "train.batch_size": 32,
+            "train.epochs": 50,
+        },
+        "celeba": {
+            "gamma": [1.0, 1.5, 2.0, 2.5, 3.0],
+            "reg_coeff": [0.001, 0.01, 0.1],
+            "lr": 0.02,
+            "steps": 1000,
+            "train.lr": 0.003,
+            "train.weight_decay": 0.0001,
+            "train.batch_size": 100,
+            "train.epochs": 20,
+            "train.schedule": "cosine",
+        },
+    }
 
     train_prop: float = option(
         0.8, "fraction of the training split for ERM; the rest is for the last layer", gt=0, lt=1

@@ -16,6 +16,8 @@ from debiasbench.core.objective import Objective
 from debiasbench.parts.clusters import cluster
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from debiasbench.core.data import Batch
@@ -102,6 +104,16 @@ class BPA(Method):
         "Seo, Lee, Han. Unsupervised Learning of Debiased Representations with Pseudo-Attributes. "
         "CVPR 2022. arXiv:2108.02943."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "celeba": {
+            "train.optimizer": "adam",
+            "train.lr": 0.0001,
+            "train.weight_decay": 0.01,
+            "train.batch_size": 256,
+            "train.epochs": 50,
+            "train.schedule": "cosine",
+        },
+    }
 
     k: int = option(8, "clusters of each class", ge=1)
     exp_step: float = option(0.05, "step size of the exponential update of weights", ge=0)

@@ -42,6 +42,29 @@ class CnC(Method):
         "Zhang, Sohoni, Zhang, Finn, Ré. Correct-N-Contrast: A Contrastive Approach for Improving "
         "Robustness to Spurious Correlations. ICML 2022. arXiv:2203.01517."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "waterbirds": {
+            "num_anchor": 17,
+            "num_positive": 17,
+            "num_negative": 17,
+            "num_negative_easy": 17,
+            "temperature": 0.1,
+            "max_epoch": 5,
+            "train.lr": 0.0001,
+            "train.weight_decay": 0.001,
+        },
+        "celeba": {
+            "num_anchor": 64,
+            "num_positive": 64,
+            "num_negative": 64,
+            "num_negative_easy": 64,
+            "temperature": 0.05,
+            "max_epoch": 15,
+            "target_sample_ratio": 0.1,
+            "train.lr": 1e-05,
+            "train.weight_decay": 0.1,
+        },
+    }
 
     max_epoch_s: int | None = option(
         None, "epochs of the first network; none: those of the run", ge=1

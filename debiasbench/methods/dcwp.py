@@ -19,7 +19,7 @@ from debiasbench.parts.contrast import batch_contrast
 from debiasbench.parts.losses import gce
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from debiasbench.core.data import Batch
     from debiasbench.core.inputs import Inputs
@@ -41,6 +41,49 @@ class DCWP(Method):
         "Park, Lee, Lee, Ye. Training Debiased Subnetworks with Contrastive Weight Pruning. CVPR "
         "2023. arXiv:2210.05247. Code: github.com/ParkGeonYeong/DCWP."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "cmnist": {
+            "retrain_iter": 1000,
+            "lr_main": 0.001,
+            "train.optimizer": "adam",
+            "train.lr": 0.01,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 256,
+            "train.epochs": 47,
+        },
+        "cifar10c": {
+            "mining": "ensemble",
+            "lambda_sparse": 1e-09,
+            "retrain_iter": 1000,
+            "lr_main": 0.0005,
+            "train.optimizer": "adam",
+            "train.lr": 0.001,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 256,
+            "train.epochs": 57,
+        },
+        "bffhq": {
+            "lambda_sparse": 1e-09,
+            "retrain_iter": 1000,
+            "lr_main": 0.0005,
+            "train.optimizer": "adam",
+            "train.lr": 0.001,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 64,
+            "train.epochs": 34,
+        },
+        "celeba": {
+            "lambda_sparse": 5e-06,
+            "lambda_up": 20.0,
+            "retrain_iter": 1000,
+            "lr_main": 0.0005,
+            "train.optimizer": "adam",
+            "train.lr": 0.0001,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 128,
+            "train.epochs": 8,
+        },
+    }
 
     mining: Literal["wrong", "ensemble"] = option(
         "wrong",

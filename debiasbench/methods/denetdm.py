@@ -16,6 +16,8 @@ from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from debiasbench.core.data import Batch
     from debiasbench.core.features import FeaturesOf
     from debiasbench.core.inputs import Inputs
@@ -83,6 +85,26 @@ class DeNetDM(Method):
         "Sreelatha et al. DeNetDM: Debiasing by Network Depth Modulation. NeurIPS 2024. "
         "arXiv:2403.19863."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "cmnist": {
+            "model": "mlp",
+            "model.hidden": [100, 100, 100, 100],
+            "train.optimizer": "adam",
+            "train.lr": 0.001,
+            "train.weight_decay": 0.001,
+            "train.batch_size": 64,
+            "train.epochs": 100,
+        },
+        "bffhq": {
+            "stage1_epochs": 10,
+            "dist_weight": 0.0,
+            "train.optimizer": "adam",
+            "train.lr": 0.0001,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 64,
+            "train.epochs": 100,
+        },
+    }
 
     shallow: int = option(2, "depth of the shallow branch, see the option `depth` of models", ge=1)
     deep: int = option(4, "depth of the deep branch", ge=2)

@@ -17,6 +17,8 @@ from debiasbench.core.supervision import Supervision
 from debiasbench.parts.heads import set_head
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
     from debiasbench.core.head import Head
@@ -40,6 +42,20 @@ class DFR(Method):
         "Kirichenko et al. Last Layer Re-Training is Sufficient for Robustness to Spurious "
         "Correlations. ICLR 2023. arXiv:2204.02937. DFR (val)."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "waterbirds": {
+            "train.lr": 0.001,
+            "train.weight_decay": 0.001,
+            "train.batch_size": 32,
+            "train.epochs": 100,
+        },
+        "celeba": {
+            "train.lr": 0.001,
+            "train.weight_decay": 0.0001,
+            "train.batch_size": 128,
+            "train.epochs": 50,
+        },
+    }
     supervision = Supervision(val="fit")
 
     retrains: int = option(

@@ -15,6 +15,8 @@ from debiasbench.core.objective import Objective
 from debiasbench.parts.losses import SampleAverages, gce, relative_difficulty
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from debiasbench.core.data import Batch
     from debiasbench.core.inputs import Inputs
     from debiasbench.core.lab import Lab
@@ -98,6 +100,68 @@ class DisEnt(Method):
         "Lee et al. Learning Debiased Representation via Disentangled Feature Augmentation. "
         "NeurIPS 2021. arXiv:2107.01372."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "cmnist": {
+            "model": "mlp",
+            "train.optimizer": "adam",
+            "train.lr": 0.01,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 256,
+            "train.epochs": 233,
+            "train.schedule": "step",
+            "train.milestones": [0.4, 0.6, 0.8],
+            "train.decay": 0.5,
+        },
+        "cifar10c": {
+            "lambda_dis": 5.0,
+            "lambda_swap_b": 5.0,
+            "train.optimizer": "adam",
+            "train.lr": 0.001,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 256,
+            "train.epochs": 283,
+            "train.schedule": "step",
+            "train.milestones": [0.4, 0.6, 0.8],
+            "train.decay": 0.5,
+        },
+        "cifar10c-0.5": {
+            "lambda_dis": 1.0,
+            "lambda_swap_b": 1.0,
+            "train.optimizer": "adam",
+            "train.lr": 0.0005,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 256,
+            "train.epochs": 283,
+            "train.schedule": "step",
+            "train.milestones": [0.4, 0.6, 0.8],
+            "train.decay": 0.5,
+        },
+        "cifar10c-5": {
+            "lambda_dis": 1.0,
+            "lambda_swap_b": 1.0,
+            "train.optimizer": "adam",
+            "train.lr": 0.001,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 256,
+            "train.epochs": 283,
+            "train.schedule": "step",
+            "train.milestones": [0.4, 0.6, 0.8],
+            "train.decay": 0.5,
+        },
+        "bffhq": {
+            "lambda_dis": 2.0,
+            "lambda_swap": 0.1,
+            "lambda_swap_b": 2.0,
+            "train.optimizer": "adam",
+            "train.lr": 0.0001,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 64,
+            "train.epochs": 167,
+            "train.schedule": "step",
+            "train.milestones": [0.4, 0.6, 0.8],
+            "train.decay": 0.1,
+        },
+    }
 
     lambda_dis: float = option(10.0, "weight of the GCE of the biased head", ge=0)
     lambda_swap: float = option(1.0, "weight of the loss of swapped features", ge=0)

@@ -19,7 +19,7 @@ from debiasbench.parts.branches import linear_beside, logits_of
 from debiasbench.parts.heads import set_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from debiasbench.core.data import Batch
     from debiasbench.core.inputs import Inputs
@@ -102,6 +102,14 @@ class DivDis(Method):
         "Lee et al. Diversify and Disambiguate: Learning From Underspecified Data. ICLR 2023. "
         "arXiv:2202.03418."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "waterbirds": {
+            "train.lr": 0.001,
+            "train.weight_decay": 0.0001,
+            "train.batch_size": 16,
+            "train.epochs": 100,
+        },
+    }
 
     heads: int = option(4, "linear heads on one body", ge=2)
     diversity_weight: float = option(

@@ -15,6 +15,8 @@ from debiasbench.parts.groups import GroupDROLoss
 from debiasbench.parts.slopes import slopes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from debiasbench.core.lab import Lab
     from debiasbench.core.stage import Trained
 
@@ -26,6 +28,24 @@ class EIIL(Method):
     citation: ClassVar[str] = (
         "Creager et al. Environment Inference for Invariant Learning. ICML 2021. arXiv:2010.07249."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "waterbirds": {
+            "inference_lr": 0.01,
+            "inference_steps": 20000,
+            "train.lr": 0.001,
+            "train.weight_decay": 1.0,
+            "train.batch_size": 128,
+            "train.epochs": 100,
+        },
+        "celeba": {
+            "inference_lr": 0.01,
+            "inference_steps": 20000,
+            "train.lr": 0.001,
+            "train.weight_decay": 1.0,
+            "train.batch_size": 128,
+            "train.epochs": 100,
+        },
+    }
 
     reference_epochs: int = option(1, "epochs of the reference network", ge=1)
     inference_lr: float = option(0.001, "learning rate of the soft environments, by Adam", gt=0)

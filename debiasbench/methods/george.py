@@ -16,7 +16,7 @@ from debiasbench.parts.clusters import cluster, overclustered, search
 from debiasbench.parts.groups import GroupDROLoss
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -35,6 +35,21 @@ class GEORGE(Method):
         "Sohoni et al. No Subclass Left Behind: Fine-Grained Robustness in Coarse-Grained "
         "Classification Problems. NeurIPS 2020. arXiv:2011.12945."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "waterbirds": {
+            "train.lr": 1e-05,
+            "train.weight_decay": 1.0,
+            "train.batch_size": 128,
+            "train.epochs": 300,
+        },
+        "celeba": {
+            "adjustment": 3.0,
+            "train.lr": 1e-05,
+            "train.weight_decay": 0.1,
+            "train.batch_size": 128,
+            "train.epochs": 50,
+        },
+    }
 
     reduction: Literal["hardness", "pca", "none"] = option(
         "hardness",

@@ -15,6 +15,8 @@ from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from debiasbench.core.data import Batch
@@ -35,6 +37,26 @@ class JTT(Method):
         "Liu et al. Just Train Twice: Improving Group Robustness without Training Group "
         "Information. ICML 2021. arXiv:2107.09044."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "waterbirds": {
+            "compat": "released",
+            "identification_epochs": 61,
+            "upweight": 100.0,
+            "train.lr": 1e-05,
+            "train.weight_decay": 1.0,
+            "train.batch_size": 64,
+            "train.epochs": 300,
+        },
+        "celeba": {
+            "compat": "released",
+            "identification_epochs": 2,
+            "upweight": 50.0,
+            "train.lr": 1e-05,
+            "train.weight_decay": 0.1,
+            "train.batch_size": 64,
+            "train.epochs": 50,
+        },
+    }
 
     identification_epochs: int = option(1, "epochs of the first network (T)", ge=1)
     upweight: float = option(

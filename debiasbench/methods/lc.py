@@ -16,7 +16,7 @@ from debiasbench.core.objective import Objective, ParameterGroup
 from debiasbench.parts.losses import gce
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from debiasbench.core.data import Batch
     from debiasbench.core.lab import Lab
@@ -143,6 +143,18 @@ class LC(Method):
         "Liu et al. Avoiding Spurious Correlations via Logit Correction. ICLR 2023. "
         "arXiv:2212.01433."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "waterbirds": {
+            "train.momentum": 0.0,
+            "train.lr": 0.001,
+            "train.weight_decay": 0.0001,
+            "train.batch_size": 32,
+            "train.epochs": 300,
+            "train.schedule": "step",
+            "train.milestones": [0.16667, 0.33333, 0.5, 0.66667, 0.83333],
+            "train.decay": 0.1,
+        },
+    }
 
     lambda_dis: float = option(2.0, "weight of the GCE of the biased network", ge=0)
     q: float = option(0.8, "bias amplification q of the generalised cross-entropy", gt=0, le=1)

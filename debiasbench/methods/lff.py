@@ -15,6 +15,8 @@ from debiasbench.core.objective import Objective
 from debiasbench.parts.losses import SampleAverages, gce, relative_difficulty
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from debiasbench.core.data import Batch
@@ -73,6 +75,32 @@ class LfF(Method):
         "Nam et al. Learning from Failure: Training Debiased Classifier from Biased Classifier. "
         "NeurIPS 2020. arXiv:2007.02561."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "cmnist": {
+            "gce": "released",
+            "train.optimizer": "adam",
+            "train.lr": 0.001,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 256,
+            "train.epochs": 100,
+        },
+        "cifar10c": {
+            "gce": "released",
+            "train.optimizer": "adam",
+            "train.lr": 0.001,
+            "train.weight_decay": 0.0,
+            "train.batch_size": 256,
+            "train.epochs": 200,
+        },
+        "celeba": {
+            "gce": "released",
+            "train.optimizer": "adam",
+            "train.lr": 0.0001,
+            "train.weight_decay": 0.0001,
+            "train.batch_size": 256,
+            "train.epochs": 200,
+        },
+    }
 
     q: float = option(0.7, "bias amplification q of the generalised cross-entropy", gt=0, le=1)
     decay: float = option(0.7, "decay of the moving averages of per-sample losses", ge=0, lt=1)

@@ -18,6 +18,8 @@ from debiasbench.core.supervision import Supervision
 from debiasbench.parts.mixing import check_mixable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from debiasbench.core.data import Batch
@@ -155,6 +157,23 @@ class LISA(Method):
         "Yao et al. Improving Out-of-Distribution Robustness via Selective Augmentation. ICML "
         "2022. arXiv:2201.00299."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "waterbirds": {
+            "epoch": "smallest",
+            "train.lr": 0.001,
+            "train.weight_decay": 0.0001,
+            "train.batch_size": 64,
+            "train.epochs": 300,
+        },
+        "celeba": {
+            "cut_mix": True,
+            "epoch": "smallest",
+            "train.lr": 0.0001,
+            "train.weight_decay": 0.0001,
+            "train.batch_size": 64,
+            "train.epochs": 50,
+        },
+    }
     supervision = Supervision(train="groups")
 
     mix_alpha: float = option(

@@ -15,6 +15,8 @@ from debiasbench.core.supervision import Supervision
 from debiasbench.parts.saliency import saliency, unsalient
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
     from debiasbench.core.inputs import Inputs
@@ -35,6 +37,18 @@ class MaskTune(Method):
         "Asgari et al. MaskTune: Mitigating Spurious Correlations by Forcing to Explore. NeurIPS "
         "2022. arXiv:2210.00055."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "waterbirds": {
+            "train.lr": 0.0001,
+            "train.batch_size": 128,
+            "train.epochs": 100,
+        },
+        "celeba": {
+            "train.lr": 0.0001,
+            "train.batch_size": 512,
+            "train.epochs": 20,
+        },
+    }
 
     deviations: float = option(
         2.0, "pixels are covered if their heat is so many standard deviations above the mean", ge=0

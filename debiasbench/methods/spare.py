@@ -13,6 +13,8 @@ from debiasbench.core.method import Method
 from debiasbench.parts.clusters import cluster, search, silhouette
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from debiasbench.core.lab import Lab
     from debiasbench.core.stage import Trained
     from debiasbench.parts.clusters import Floats
@@ -28,6 +30,16 @@ class SPARE(Method):
         "Yang et al. Identifying Spurious Biases Early in Training through the Lens of Simplicity "
         "Bias. AISTATS 2024. arXiv:2305.18761."
     )
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "waterbirds": {
+            "infer_num_epochs": 1,
+            "num_clusters": 4,
+            "train.lr": 0.0001,
+            "train.weight_decay": 0.1,
+            "train.batch_size": 128,
+            "train.epochs": 100,
+        },
+    }
 
     infer_num_epochs: int = option(
         1, "epochs of the network whose predictions are clustered; 0: an untrained one", ge=0

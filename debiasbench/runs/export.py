@@ -149,6 +149,7 @@ def load_network(
             network = model.skeleton(shape)
         state = load(content)
         _add_bias(model, network, state)
+        _check_structure(network, state, record.spec.method.name)
         network.load_state_dict(state)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
@@ -156,6 +157,15 @@ def load_network(
             f"The weights beside {record_path} do not fit {model}: {reason}"
         ) from error
     return network.eval(), shape, content
+
+
+def _check_structure(network: nn.Module, state: Mapping[str, Tensor], method: str) -> None:
+    """Raise `ValueError` if a method has returned a network of another structure."""
+    if other := sorted(state.keys() ^ network.state_dict().keys()):
+        raise ValueError(
+            f"method {method} predicts with a network of its own structure, whose weights differ "
+            f"({other[0]}{' and more' if len(other) > 1 else ''}). It cannot be exported"
+        )
 
 
 def _add_bias(model: Model, network: nn.Module, state: Mapping[str, Tensor]) -> None:

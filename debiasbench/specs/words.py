@@ -30,7 +30,7 @@ SCOPES = {  # scope -> the argument of `make_spec` that takes its options
     "train": "training",
     "sparse": "sparse_options",
 }
-BARE = ("method", "dataset", "model", "sparse", "seed")
+BARE = ("method", "dataset", "model", "sparse", "seed", "preset")
 
 Words = Mapping[str, object]
 """Full names -> values: "dataset" -> "cmnist", "train.lr" -> 0.01, "method.density" -> 0.05."""
@@ -198,11 +198,13 @@ def arguments(words: Words, plugins: Plugins, find: Find | None = None) -> dict[
     """Return the keyword arguments of `make_spec` that words stand for; "method" is required.
 
     `find` resolves the name of the data set; None takes it as it is. Values of options become
-    text, so that a number in a suite means the same as after `--set`.
+    text, so that a number in a suite means the same as after `--set`. A preset of the method stands
+    for words of its own, which other words replace.
 
-    Raises `UnknownNameError`, and `OptionError` for an option that the method does not have and
-    for options of a sparsifier without a sparsifier.
+    Raises `UnknownNameError`, and `OptionError` for an option or preset that the method does not
+    have and for options of a sparsifier without a sparsifier.
     """
+    words = _with_preset(words, plugins)
     keywords: dict[str, Any] = {argument: {} for argument in SCOPES.values()}
     for name, value in words.items():
         scope, dot, option = name.partition(".")
@@ -228,6 +230,21 @@ def arguments(words: Words, plugins: Plugins, find: Find | None = None) -> dict[
             f'sparse.{first} needs a sparsifier: --sparse NAME, or sparse = "NAME" in a suite'
         )
     return keywords
+
+
+def _with_preset(words: Words, plugins: Plugins) -> Words:
+    """Return words in which those of the preset stand for its name."""
+    if "preset" not in words:
+        return words
+    method, preset = str(words["method"]), str(words["preset"])
+    presets = plugins.methods.find(method)[0].load().presets
+    if preset not in presets:
+        has = f"Presets: {listed(list(presets))}" if presets else "It has none"
+        raise OptionError(
+            f"method {method}: no preset {shown(preset)}.{suggestion(preset, presets)} {has}"
+        )
+    settings = {full_name(name, bare=BARE): v for name, v in presets[preset].items()}
+    return {**settings, **{name: value for name, value in words.items() if name != "preset"}}
 
 
 def option_names(registry: Registry[Any], name: str) -> list[str]:

@@ -65,6 +65,8 @@ from debiasbench.runs import fit as fitting
 from debiasbench.runs.fit import Fitted
 from debiasbench.sparsity import maskable
 from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.resolve import make_spec
+from debiasbench.specs.words import arguments
 from debiasbench.testing import TRAINING, check_method, toy_task
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
@@ -154,6 +156,42 @@ def test_every_registered_method_is_among_those_checked() -> None:
 @pytest.mark.parametrize("name", sorted(Plugins().methods))
 def test_every_builtin_method_has_a_citation(name: str) -> None:
     assert len(Plugins().methods[name].load().citation) > 20
+
+
+PRESETS = [
+    (name, preset)
+    for name in Plugins([]).methods
+    for preset in Plugins([]).methods[name].load().presets
+]
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_every_preset_is_of_a_known_data_set_and_makes_a_run(name: str, preset: str) -> None:
+    plugins = Plugins([])
+    dataset = preset.partition("-")[0]
+    spec = make_spec(
+        plugins,
+        **arguments({"method": name, "dataset": dataset, "preset": preset}, plugins),
+    )
+    usual = make_spec(plugins, method=name, dataset=dataset)
+    assert (spec.method, spec.training) != (usual.method, usual.training)
+
+
+def test_what_is_given_replaces_what_a_preset_says() -> None:
+    words = {"method": "disent", "dataset": "bffhq", "preset": "bffhq"}
+    more = {"method.lambda_dis": 3.0, "train.epochs": 2}
+    spec = make_spec(Plugins([]), **arguments({**words, **more}, Plugins([])))
+    assert spec.method.options["lambda_dis"] == 3.0
+    assert spec.method.options["lambda_swap"] == 0.1
+    assert spec.training["epochs"] == 2
+    assert spec.training["lr"] == 1e-4
+
+
+def test_a_preset_that_a_method_lacks_is_an_error_with_those_that_it_has() -> None:
+    with pytest.raises(OptionError, match=r"no preset 'bfhq'\. Did you mean 'bffhq'"):
+        arguments({"method": "disent", "preset": "bfhq"}, Plugins([]))
+    with pytest.raises(OptionError, match=r"method erm: no preset 'bffhq'\. It has none"):
+        arguments({"method": "erm", "preset": "bffhq"}, Plugins([]))
 
 
 @pytest.mark.parametrize(

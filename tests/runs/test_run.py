@@ -26,7 +26,7 @@ from debiasbench.specs.resolve import make_spec
 from debiasbench.testing import toy_task
 from tests.conftest import ACME, Toy, ToyPlugin, offering
 from tests.failing import Diverges, Raises
-from tests.running import run
+from tests.running import QUICK, run
 
 
 def go(plugins: Plugins, results: Path, **more: Any) -> Run:
@@ -52,7 +52,7 @@ def facts(record: Record) -> dict[str, Any]:
 def test_every_method_runs_to_a_record_and_again_to_the_same(
     method: str, plugins: Plugins, tmp_path: Path
 ) -> None:
-    options = {"density": 0.2} if method == "rest" else {}
+    options = QUICK.get(method, {})
     first = go(plugins, tmp_path / "a", method=method, method_options=options)
     with torch.random.fork_rng():
         torch.manual_seed(123)

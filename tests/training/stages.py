@@ -21,6 +21,7 @@ from debiasbench.training.execution import Execution
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.trainer import Sequential
+from tests.running import QUICK
 
 CPU = torch.device("cpu")
 FAST = Training(epochs=2, batch_size=16, lr=0.05)
@@ -91,6 +92,7 @@ def fit_toy(
     spec = make_spec(
         plugins,
         method=method,
+        method_options=QUICK.get(method, {}),
         model="mlp",
         model_options={"hidden": [16, 16]},
         sparse=sparse,

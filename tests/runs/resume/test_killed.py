@@ -10,11 +10,14 @@ import pytest
 from debiasbench.records.store import Store
 from debiasbench.specs.plugins import Plugins
 from tests import warm
+from tests.running import QUICK
 from tests.runs.resume.stopping import checkpoints, essence, run, spec_of
 
 pytestmark = [pytest.mark.slow, warm.group]
 
-METHODS = ["rest", "jtt"]
+# sparse; two stages; two networks and a switch; own batches; a second stream; an optimizer that
+# goes on; gates, then fixed masks
+METHODS = ["rest", "jtt", "disent", "lisa", "divdis", "masktune", "dcwp"]
 
 KILLS = """
 import json, os, random, signal, sys
@@ -23,6 +26,7 @@ import torch
 torch.set_num_threads(1)
 from debiasbench.training import stage_store
 from debiasbench.specs.plugins import Plugins
+from tests.running import QUICK
 from tests.runs.resume.stopping import PLUGINS, run, spec_of
 
 stage_store.SHARE = 1e9  # a checkpoint after every step
@@ -47,7 +51,8 @@ def dies_at(moment, root):
 
 
 def train(method, root):
-    run(spec_of(plugins, method), plugins, results=Path(root), data_root=Path("."), device="cpu",
+    run(spec_of(plugins, method, method_options=QUICK.get(method, {})), plugins,
+        results=Path(root), data_root=Path("."), device="cpu",
         checkpoint_every=0.0)
 
 
@@ -87,7 +92,7 @@ def test_killed_at_ten_moments_it_ends_in_the_record_of_one_that_was_not(
     number = kills[method]
     assert number is not None, "it never ended: nothing was resumed"
     assert number >= 10
-    spec = spec_of(plugins, method)
+    spec = spec_of(plugins, method, method_options=QUICK.get(method, {}))
     whole = run(spec, plugins, results=tmp_path / "whole", data_root=tmp_path, device="cpu")
     record = Store(folder).load(spec)
     assert record is not None
