@@ -102,6 +102,7 @@ class DisEnt(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "cmnist": {
+            "gce": "released",
             "model": "mlp",
             "train.optimizer": "adam",
             "train.lr": 0.01,
@@ -113,6 +114,7 @@ class DisEnt(Method):
             "train.decay": 0.5,
         },
         "cifar10c": {
+            "gce": "released",
             "lambda_dis": 5.0,
             "lambda_swap_b": 5.0,
             "train.optimizer": "adam",
@@ -125,6 +127,7 @@ class DisEnt(Method):
             "train.decay": 0.5,
         },
         "cifar10c-0.5": {
+            "gce": "released",
             "lambda_dis": 1.0,
             "lambda_swap_b": 1.0,
             "train.optimizer": "adam",
@@ -137,6 +140,7 @@ class DisEnt(Method):
             "train.decay": 0.5,
         },
         "cifar10c-5": {
+            "gce": "released",
             "lambda_dis": 1.0,
             "lambda_swap_b": 1.0,
             "train.optimizer": "adam",
@@ -149,6 +153,7 @@ class DisEnt(Method):
             "train.decay": 0.5,
         },
         "bffhq": {
+            "gce": "released",
             "lambda_dis": 2.0,
             "lambda_swap": 0.1,
             "lambda_swap_b": 2.0,

@@ -145,6 +145,7 @@ class LC(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "waterbirds": {
+            "gce": "released",
             "train.momentum": 0.0,
             "train.lr": 0.001,
             "train.weight_decay": 0.0001,
