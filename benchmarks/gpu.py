@@ -1,13 +1,15 @@
-"""What a machine with a GPU can do, in two parts with a time limit each.
+"""What a machine with a GPU can do, in three parts with a time limit each.
 
     python benchmarks/gpu.py runs --data-root DATA --out OUT [--seconds 330] [--small]
     python benchmarks/gpu.py grid --data-root DATA --out OUT [--seconds 330] [--small]
+    python benchmarks/gpu.py methods --out OUT [--seconds 330] [--small]
 
 `runs` trains REST and ERM on coloured MNIST, alone and eight at once, and compares accuracies and
 bits with steps that are not replayed; then it times steps of several networks beside a graph that
 is written by hand, topology updates, and ways to share a device. `grid` trains the suite
 rest-cmnist several runs at once until the time is over; its records can be published, and the same
-command continues.
+command continues. `methods` trains every method briefly on digits, with and without graphs, and
+says which of them fail, are not replayed, or end in other predictions.
 
 The figures wanted most come first, and each is written to OUT as soon as it is there: tables to
 OUT/gpu.md, raw values to OUT/gpu.json, records to folders of OUT. If DATA has no MNIST (see
@@ -50,6 +52,11 @@ from debiasbench.specs.suites import read
 SMALL = {"train": 300, "test": 64}
 TOGETHER = 8
 SEEDS = (41, 42, 43)
+BRIEF: dict[str, dict[str, Any]] = {  # methods that take many steps whatever the run is
+    "cnc": {"max_epoch": 1, "target_sample_ratio": 0.05},
+    "dcwp": {"pruning_iter": 100, "lr_prune": 0.1},
+    "eiil": {"inference_steps": 200},
+}
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,37 @@ class Measurements:
             run = session.run(self.specs(session, method, SEEDS[:1])[0], overwrite="always")
             whole = time.perf_counter() - begun
         return self._told([run], whole)
+
+    def method(self, name: str) -> dict[str, object]:
+        """Train a method on digits, replayed and computed; return what differs."""
+        digests, found = [], dict[str, object](method=name)
+        for graphs in (True, False):
+            how = "replayed" if graphs else "computed"
+            try:
+                with self.session(f"methods-{how}", graphs=graphs, deterministic=True) as session:
+                    spec = session.spec(
+                        name,
+                        "digits",
+                        method_options=BRIEF.get(name),
+                        training={"epochs": 1 if self.small else 3},
+                    )
+                    record = session.run(spec, overwrite="always").record
+            except DebiasbenchError as error:
+                found[how] = f"{type(error).__name__}: {error}"
+                continue
+            stages = [] if record.cost is None else record.cost.stages
+            digests.append(record.predictions["sha256"] if record.predictions else "")
+            seconds = sum(stage["seconds"] for stage in stages)
+            found[how] = f"{record.status}, {seconds:.1f} s"
+            if graphs:
+                found["not replayed"] = "; ".join({s["eager"] for s in stages if s["eager"]})
+        found["equal predictions"] = len(digests) == 2 and digests[0] == digests[1]
+        return found
+
+    def methods(self) -> tuple[str, Any]:
+        """Train every method."""
+        rows = [self.method(name) for name in Plugins([]).methods]
+        return tabulate(rows, headers="keys", tablefmt="github"), rows
 
     def begun(self) -> tuple[str, Any]:
         """Let torch start the device and select kernels, which is done once in a process."""
@@ -488,7 +526,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["runs", "grid"])
+    parser.add_argument("part", choices=["runs", "grid", "methods"])
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="data sets")
     parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder to write")
     parser.add_argument("--seconds", type=float, default=330.0, help="time limit")
@@ -506,6 +544,8 @@ def main() -> None:
     report.add("Machine", lambda: (machine, {}), 0)
     if args.part == "runs":
         measure_runs(report, m)
+    elif args.part == "methods":
+        report.add("Methods", m.methods, 30)
     else:
         sweep_grid(report, m, args.data_root, args.out / args.part)
 
