@@ -177,6 +177,26 @@ def test_every_preset_is_of_a_known_data_set_and_makes_a_run(name: str, preset: 
     assert (spec.method, spec.training) != (usual.method, usual.training)
 
 
+@pytest.mark.parametrize(
+    ("method", "preset", "options"),
+    [
+        ("bpa", "celeba", {"compat": "released"}),
+        ("disent", "cmnist", {"gce": "released"}),
+        ("jtt", "celeba", {"compat": "released"}),
+        ("lc", "waterbirds", {"gce": "released"}),
+        ("lff", "cmnist", {"gce": "released"}),
+        # boxes are drawn with the option `alpha` of group DRO, not with `mix_alpha`
+        ("lisa", "celeba", {"cut_mix": True, "mix_alpha": 0.2, "epoch": "smallest"}),
+    ],
+)
+def test_presets_follow_the_released_code(
+    method: str, preset: str, options: dict[str, object]
+) -> None:
+    words = {"method": method, "dataset": preset, "preset": preset}
+    spec = make_spec(Plugins([]), **arguments(words, Plugins([])))
+    assert {name: spec.method.options[name] for name in options} == options
+
+
 def test_what_is_given_replaces_what_a_preset_says() -> None:
     words = {"method": "disent", "dataset": "bffhq", "preset": "bffhq"}
     more = {"method.lambda_dis": 3.0, "train.epochs": 2}
