@@ -87,8 +87,6 @@ class MaskTune(Method):
             optimizer_of=base,
             lr=self.lr or last_rate(lab.training),
             schedule="constant",
-            milestones=(),
-            decay=0.1,
             warmup=0.0,
         )
 

@@ -700,6 +700,33 @@ class Draws(Sequential):
         return super().train(stages)
 
 
+@pytest.mark.parametrize(
+    ("method", "own"),
+    [
+        (DCWP(pruning_iter=2, retrain_iter=2), {"prune"}),
+        (SSA(num_splits=2), {"attribute 1", "attribute 2"}),
+    ],
+    ids=["dcwp", "ssa"],
+)
+def test_a_stage_with_a_constant_rate_leaves_the_milestones_of_the_run(
+    method: Any, own: set[str]
+) -> None:
+    trainer = Draws()
+    fitting.fit(
+        PlacedTask(toy_task(), CPU),
+        method,
+        model=MLP(hidden=(8,)),
+        training=replace(TRAINING, epochs=2, schedule="step", milestones=(0.5,), decay=0.5),
+        seed=0,
+        trainer=trainer,
+        predictor=Predictor(ON_CPU),
+    )
+    for stage in trainer.stages:
+        found = stage.settings.schedule, stage.settings.milestones, stage.settings.decay
+        assert found == (("constant", (), 0.1) if stage.name in own else ("step", (0.5,), 0.5))
+    assert own < {stage.name for stage in trainer.stages}
+
+
 def test_jtt_as_released_trains_on_all_samples_and_on_copies_of_running_mistakes() -> None:
     trainer = Draws()
     method = JTT(identification_epochs=2, upweight=3.0, compat="released")
