@@ -658,14 +658,14 @@ GROUP_LOSSES, GROUP_COUNTS = (0.2, 1.0, 2.0, 0.5), (100, 25, 4, 64)
 
 
 @pytest.mark.parametrize(
-    ("adjustment", "q", "value"),
+    ("adjustment", "q", "value", "released"),
     [
-        (0.0, (0.248188, 0.250182, 0.252696, 0.248934), 0.929679),
-        (2.0, (0.247531, 0.250019, 0.254051, 0.248399), 0.931827),  # without the constant
+        (0.0, (0.248188, 0.250182, 0.252696, 0.248934), 0.929679, 0.929679),
+        (2.0, (0.247531, 0.250019, 0.254051, 0.248399), 0.931827, 1.397492),
     ],
 )
 def test_group_dro_has_the_weights_and_the_loss_of_the_authors_functions(
-    adjustment: float, q: tuple[float, ...], value: float
+    adjustment: float, q: tuple[float, ...], value: float, released: float
 ) -> None:
     # two logits (z, 0) have the cross-entropy log(1 + exp(-z)) for class 0
     z = [[-math.log(math.expm1(loss)), 0.0] for loss in GROUP_LOSSES]
@@ -673,6 +673,8 @@ def test_group_dro_has_the_weights_and_the_loss_of_the_authors_functions(
     result = loss(batch([0, 0, 0, 0], group=[0, 1, 2, 3]))
     assert loss.q.tolist() == pytest.approx(q, abs=1e-5)
     assert result.item() == pytest.approx(value, abs=1e-5)
+    with_constant = result + (loss.q * loss.margin).sum()  # what the released code returns
+    assert with_constant.item() == pytest.approx(released, abs=1e-5)
 
 
 @pytest.mark.parametrize(("released", "grows"), [(True, True), (False, False)])
