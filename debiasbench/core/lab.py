@@ -182,6 +182,7 @@ class Lab:
         `optimizer_of`: an earlier stage with `keep_optimizer=True`, whose optimizer state, such as
         momentum, is used further. Parameters are matched by name.
         `settings`: fields of `Training` to change for this stage, such as `epochs=1` or `lr=1e-4`.
+        With another `schedule` than "step", milestones and decay of the run do not apply.
 
         Raises `TrainingFailed` if the loss becomes NaN or infinite, or if predictions become NaN.
         """
@@ -192,7 +193,10 @@ class Lab:
         if self._busy:
             raise OptionError("lab.train cannot be called in each_epoch, while a stage is trained")
         view = self._view(data, fit=True)
-        training = parse(Training, dataclasses.asdict(self.training) | settings, owner="training")
+        of_run = dataclasses.asdict(self.training)
+        if settings.get("schedule", "step") != "step":  # those of the run belong to its schedule
+            of_run |= {"milestones": (), "decay": 0.1}
+        training = parse(Training, of_run | settings, owner="training")
         # the number, not the name, so that equal first stages of two methods are shared
         seed = derive(self.seed, "stage", len(self._stages))
         divided = _divided(view, training, seed, weights, subset, batches, steps)

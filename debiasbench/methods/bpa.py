@@ -106,6 +106,7 @@ class BPA(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "celeba": {
+            "compat": "released",
             "train.optimizer": "adam",
             "train.lr": 0.0001,
             "train.weight_decay": 0.01,

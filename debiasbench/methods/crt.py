@@ -26,7 +26,7 @@ class CRT(Method):
     )
 
     by: Literal["group", "class"] = option(
-        "group", "what is drawn equally often for the last layer; class: as in the paper"
+        "group", "what is drawn equally often for the last layer; class: as the authors do"
     )
     retrain_epochs: int | None = option(
         None, "epochs of the last layer; none: as many as before", ge=1

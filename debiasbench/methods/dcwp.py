@@ -161,6 +161,7 @@ class DCWP(Method):
             lr=self.lr_prune,
             weight_decay=0.0,
             schedule="constant",
+            warmup=0.0,
             name="prune",
             select=False,
         ).objective

@@ -119,7 +119,8 @@ class DeNetDM(Method):
         """Raise `OptionError` if the shallow branch is not the shallower one."""
         if self.shallow >= self.deep:
             raise OptionError(
-                f"method denetdm: shallow={self.shallow} must be less than deep={self.deep}"
+                f"method denetdm: shallow={self.shallow} must be less than deep={self.deep}: give "
+                "a smaller shallow or a larger deep"
             )
 
     def fit(self, lab: Lab) -> Trained:

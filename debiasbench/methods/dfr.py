@@ -109,7 +109,8 @@ def _check_classes(y: Ints) -> None:
     if len(np.unique(y)) < 2 or len(y) < 4:
         raise DataError(
             "method dfr refits the last layer on the validation split, so this needs at least 4 "
-            f"samples of two classes: it has {len(y)}, and the classes {np.unique(y).tolist()}"
+            f"samples of two classes: it has {len(y)}, and the classes {np.unique(y).tolist()}. "
+            "Use another method"
         )
 
 

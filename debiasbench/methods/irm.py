@@ -14,6 +14,7 @@ from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.core.supervision import Supervision
 from debiasbench.core.weights import equal_groups
+from debiasbench.parts.slopes import slopes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,14 +71,6 @@ class IRMLoss(Objective):
         """Return the mean of values (E,) over the environments in a batch."""
         present = torch.zeros_like(values).index_fill(0, batch.bias, 1.0)
         return (present * values).sum() / present.sum()
-
-
-def slopes(z: Tensor, y: Tensor) -> Tensor:
-    """Return (B,) derivatives of the cross-entropy of s * z with respect to s, at s = 1.
-
-    `z`: (B, C) logits. `y`: (B,) int64 classes.
-    """
-    return (z.softmax(1) * z).sum(1) - z.gather(1, y[:, None])[:, 0]
 
 
 def _means(values: Tensor, group: Tensor, groups: int) -> Tensor:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class JTT(Method):
     """Just Train Twice: upweight samples that a briefly trained network misclassifies.
 
-    Read from the paper: the mistakes are those of the network after T epochs, in evaluation mode.
-    An epoch has as many samples as the training split, drawn with replacement, a mistake lambda_up
-    times as often as another sample. `compat=released` differs in all three: see `compat`.
+    The mistakes are those of the network after T epochs, in evaluation mode. An epoch has as many
+    samples as the training split, drawn with replacement, a mistake lambda_up times as often as
+    another sample. The released code differs in all three: see `compat`.
     """
 
     citation: ClassVar[str] = (

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective, ParameterGroup
 from debiasbench.parts.losses import gce
+from debiasbench.parts.mixing import check_mixable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -177,11 +177,7 @@ class LC(Method):
 
     def fit(self, lab: Lab) -> Trained:
         """Train both networks; raises `OptionError` for inputs that cannot be mixed."""
-        if lab.shape.inputs:
-            raise OptionError(
-                "method lc mixes inputs that are real numbers, such as images, but these are "
-                f"named tensors: {', '.join(lab.shape.inputs)}. Use another method"
-            )
+        check_mixable(lab.shape, "lc")
         biased, network = lab.model(), lab.model()
         loss = LCLoss(network, biased, lab.shape.classes, self)
         trained = lab.train(loss, name="train")

@@ -167,6 +167,7 @@ class LISA(Method):
         },
         "celeba": {
             "cut_mix": True,
+            "mix_alpha": 0.2,
             "epoch": "smallest",
             "train.lr": 0.0001,
             "train.weight_decay": 0.0001,

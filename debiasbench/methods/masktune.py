@@ -70,7 +70,10 @@ class MaskTune(Method):
     def fit(self, lab: Lab) -> Trained:
         """Train ERM, cover what it looks at, and go on for one epoch."""
         if len(lab.shape.input) != 3:
-            raise OptionError("method masktune covers pixels, so it needs a data set of images")
+            raise OptionError(
+                "method masktune covers pixels, so it needs a data set of images (C, H, W), not of "
+                f"samples of shape {lab.shape.input}. Use another method"
+            )
         best = self.masks == "best"
         base = lab.train(lab.model(), name="train", select=best, keep_optimizer=True)
 
@@ -87,8 +90,6 @@ class MaskTune(Method):
             optimizer_of=base,
             lr=self.lr or last_rate(lab.training),
             schedule="constant",
-            milestones=(),
-            decay=0.1,
             warmup=0.0,
         )
 

@@ -140,7 +140,7 @@ class SSA(Method):
         if held >= labelled:
             raise DataError(
                 "method ssa needs 2 or more samples with bias labels, in the validation split: it "
-                f"has {labelled}"
+                f"has {labelled}. Use another method"
             )
         order = torch.randperm(labelled, generator=lab.generator("labelled"))
         check, learn = order[:held], order[held:]

@@ -340,7 +340,7 @@ def test_denetdm_trains_beside_the_deep_branch_and_taught_by_the_shallow_one() -
 
 
 def test_a_branch_that_is_not_the_shallower_one_is_refused() -> None:
-    with pytest.raises(OptionError, match="shallow=4 must be less than deep=4"):
+    with pytest.raises(OptionError, match="shallow=4 must be less than deep=4: give a smaller"):
         DeNetDM(shallow=4)
 
 

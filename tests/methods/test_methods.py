@@ -177,6 +177,26 @@ def test_every_preset_is_of_a_known_data_set_and_makes_a_run(name: str, preset: 
     assert (spec.method, spec.training) != (usual.method, usual.training)
 
 
+@pytest.mark.parametrize(
+    ("method", "preset", "options"),
+    [
+        ("bpa", "celeba", {"compat": "released"}),
+        ("disent", "cmnist", {"gce": "released"}),
+        ("jtt", "celeba", {"compat": "released"}),
+        ("lc", "waterbirds", {"gce": "released"}),
+        ("lff", "cmnist", {"gce": "released"}),
+        # boxes are drawn with the option `alpha` of group DRO, not with `mix_alpha`
+        ("lisa", "celeba", {"cut_mix": True, "mix_alpha": 0.2, "epoch": "smallest"}),
+    ],
+)
+def test_presets_follow_the_released_code(
+    method: str, preset: str, options: dict[str, object]
+) -> None:
+    words = {"method": method, "dataset": preset, "preset": preset}
+    spec = make_spec(Plugins([]), **arguments(words, Plugins([])))
+    assert {name: spec.method.options[name] for name in options} == options
+
+
 def test_what_is_given_replaces_what_a_preset_says() -> None:
     words = {"method": "disent", "dataset": "bffhq", "preset": "bffhq"}
     more = {"method.lambda_dis": 3.0, "train.epochs": 2}
@@ -638,14 +658,14 @@ GROUP_LOSSES, GROUP_COUNTS = (0.2, 1.0, 2.0, 0.5), (100, 25, 4, 64)
 
 
 @pytest.mark.parametrize(
-    ("adjustment", "q", "value"),
+    ("adjustment", "q", "value", "released"),
     [
-        (0.0, (0.248188, 0.250182, 0.252696, 0.248934), 0.929679),
-        (2.0, (0.247531, 0.250019, 0.254051, 0.248399), 0.931827),  # without the constant
+        (0.0, (0.248188, 0.250182, 0.252696, 0.248934), 0.929679, 0.929679),
+        (2.0, (0.247531, 0.250019, 0.254051, 0.248399), 0.931827, 1.397492),
     ],
 )
 def test_group_dro_has_the_weights_and_the_loss_of_the_authors_functions(
-    adjustment: float, q: tuple[float, ...], value: float
+    adjustment: float, q: tuple[float, ...], value: float, released: float
 ) -> None:
     # two logits (z, 0) have the cross-entropy log(1 + exp(-z)) for class 0
     z = [[-math.log(math.expm1(loss)), 0.0] for loss in GROUP_LOSSES]
@@ -653,6 +673,8 @@ def test_group_dro_has_the_weights_and_the_loss_of_the_authors_functions(
     result = loss(batch([0, 0, 0, 0], group=[0, 1, 2, 3]))
     assert loss.q.tolist() == pytest.approx(q, abs=1e-5)
     assert result.item() == pytest.approx(value, abs=1e-5)
+    with_constant = result + (loss.q * loss.margin).sum()  # what the released code returns
+    assert with_constant.item() == pytest.approx(released, abs=1e-5)
 
 
 @pytest.mark.parametrize(("released", "grows"), [(True, True), (False, False)])
@@ -678,6 +700,33 @@ class Draws(Sequential):
     def train(self, stages: Sequence[Stage]) -> list[Trained]:
         self.stages += stages
         return super().train(stages)
+
+
+@pytest.mark.parametrize(
+    ("method", "own"),
+    [
+        (DCWP(pruning_iter=2, retrain_iter=2), {"prune"}),
+        (SSA(num_splits=2), {"attribute 1", "attribute 2"}),
+    ],
+    ids=["dcwp", "ssa"],
+)
+def test_a_stage_with_a_constant_rate_leaves_the_milestones_of_the_run(
+    method: Any, own: set[str]
+) -> None:
+    trainer = Draws()
+    fitting.fit(
+        PlacedTask(toy_task(), CPU),
+        method,
+        model=MLP(hidden=(8,)),
+        training=replace(TRAINING, epochs=2, schedule="step", milestones=(0.5,), decay=0.5),
+        seed=0,
+        trainer=trainer,
+        predictor=Predictor(ON_CPU),
+    )
+    for stage in trainer.stages:
+        found = stage.settings.schedule, stage.settings.milestones, stage.settings.decay
+        assert found == (("constant", (), 0.1) if stage.name in own else ("step", (0.5,), 0.5))
+    assert own < {stage.name for stage in trainer.stages}
 
 
 def test_jtt_as_released_trains_on_all_samples_and_on_copies_of_running_mistakes() -> None:

@@ -148,5 +148,5 @@ def test_a_schedule_that_follows_the_class_labels_is_not_used_for_the_bias() -> 
 def test_a_single_labelled_sample_is_refused() -> None:
     task = toy_task()
     one = replace(task.val, x=task.val.x[:1], y=task.val.y[:1], bias=task.val.bias[:1])  # type: ignore[index]
-    with pytest.raises(DataError, match=r"needs 2 or more samples .* it has 1"):
+    with pytest.raises(DataError, match=r"needs 2 or more samples .* it has 1\. Use another"):
         fitted(SSA(), replace(task, val=one))

@@ -30,6 +30,21 @@ def test_erk_budgets_of_the_cnn_of_rest() -> None:
     assert (full["conv1"], full["fc"]) == (3072, 2560)  # both dense, as in the released code
 
 
+@pytest.mark.parametrize(
+    ("density", "expected"),
+    [
+        (0.05, (17.792, 31.397, 27.211)),
+        (0.2, (71.167, 125.589, 108.844)),
+        (0.5, (216, 388, 160)),  # the first and the last are dense
+    ],
+)
+def test_erk_budgets_are_the_expected_counts_of_the_authors_of_rest(
+    density: float, expected: tuple[float, ...]
+) -> None:
+    shapes = {"conv1": (8, 3, 3, 3), "conv2": (16, 8, 3, 3), "fc": (10, 16)}
+    assert list(allocate(shapes, density).values()) == pytest.approx(expected, abs=0.7)
+
+
 def test_uniform_budgets_share_one_density() -> None:
     assert allocate({"a": (10, 10), "b": (20, 10)}, 0.1, "uniform") == {"a": 10, "b": 20}
 

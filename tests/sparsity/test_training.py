@@ -193,6 +193,31 @@ def test_an_update_drops_the_smallest_weights_and_grows_the_largest_gradients() 
     assert sorted(after) == sorted([*kept.tolist(), *free])
 
 
+@pytest.mark.parametrize(
+    ("rate", "active", "weights"),
+    [  # weights 5 and 6 are dropped and grown again, and keep their values
+        (0.5, [0, 2, 3, 5, 6], [0.5, 0, 0.3, 0, 0, -0.05, 0.2, 0]),
+        (0.25, [0, 2, 3, 5, 6], [0.5, 0, 0.3, 0, 0, -0.05, 0.2, 0]),
+        (0.1, [0, 1, 2, 3, 6], [0.5, -0.1, 0.3, 0, 0, 0, 0.2, 0]),
+    ],
+)
+def test_an_update_of_rest_exchanges_the_weights_of_the_authors_code(
+    rate: float, active: list[int], weights: list[float]
+) -> None:
+    net = nn.Linear(8, 1, bias=False)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[0.5, -0.1, 0.3, 0, 0, -0.05, 0.2, 0]]))
+    mask = torch.zeros(1, 8, dtype=torch.bool)
+    mask[0, [0, 1, 2, 5, 6]] = True
+    opt = torch.optim.SGD(net.parameters(), lr=0.0)
+    updater = RESTReleased(0.625, every="1", drop_fraction=rate, final_drop_fraction=rate)
+    sparse = updater.attach(net, opt, total_steps=10, masks={"weight": mask})
+    net.weight.grad = torch.tensor([[0.1, 0.01, 0.2, -0.3, 0.02, 0.25, 0.4, -0.05]])
+    opt.step()
+    assert sparse.masks["weight"][0].nonzero()[:, 0].tolist() == active
+    assert net.weight[0].tolist() == pytest.approx(weights)
+
+
 def test_an_update_that_replaces_the_step_moves_nothing_else() -> None:
     net, opt, sparse = begin(RigL(0.1, every="1"), "adamw")
     start = {name: p.detach().clone() for name, p in net.named_parameters()}
