@@ -282,9 +282,9 @@ class Batch:
         parts: dict[str, Any] = {
             name: mapped(lambda values: values[samples], x)
             for name, x in vars(self).items()
-            if name not in {"_moment", "beside", *_MOMENT}
+            if name not in {"_moment", "beside", *MOMENT}
         }
-        same = {name: value for name, value in vars(self).items() if name in _MOMENT}
+        same = {name: value for name, value in vars(self).items() if name in MOMENT}
         return Batch(**parts, **same, moment=self._moment)
 
     def parts(self, size: int | None, at_least: int = 1) -> Iterator[Batch]:
@@ -302,7 +302,7 @@ class Batch:
             yield self.part(slice(n * i // count, n * (i + 1) // count))
 
     def __getattr__(self, name: str) -> Any:
-        if name in _MOMENT:  # computed when it is used, so that other losses do not pay for it
+        if name in MOMENT:  # computed when it is used, so that other losses do not pay for it
             from debiasbench.core.moment import Moment
 
             return getattr(self._moment or Moment.begin(self.index.device), name)
@@ -323,7 +323,7 @@ class Batch:
         )
 
 
-_MOMENT = ("step", "epoch", "progress")
+MOMENT = ("step", "epoch", "progress")
 """Attributes of a batch that all of its samples share."""
 
 

@@ -19,17 +19,25 @@ from debiasbench.common.errors import (
 from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.options import parse
 from debiasbench.common.randomness import derive, generator, seeded
-from debiasbench.core.batches import Batches, OwnBatches
+from debiasbench.core.batches import Batches
 from debiasbench.core.coverage import check_reads_whole
 from debiasbench.core.data import NEEDED, undeclared
 from debiasbench.core.features import FeaturesOf, find_head
 from debiasbench.core.head import NoHead, check_head, fresh, put
 from debiasbench.core.inferred import checked as checked_inferences
-from debiasbench.core.inputs import single
 from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.settings import Training
-from debiasbench.core.stage import EpochChange, Stage, Stream, Trained
+from debiasbench.core.stage import Stage, Stream, Trained
+from debiasbench.core.stage_checks import (
+    checked_each_epoch,
+    checked_extra,
+    checked_subset,
+    checked_visible,
+    checked_weights,
+    divided,
+    optimizer_state_of,
+)
 from debiasbench.core.supervision import ValUse
 
 if TYPE_CHECKING:
@@ -41,7 +49,7 @@ if TYPE_CHECKING:
     from debiasbench.core.inferred import Inferred
     from debiasbench.core.inputs import Inputs
     from debiasbench.core.model import Model, Shape
-    from debiasbench.core.stage import Beside, EachEpoch, OptimizerState
+    from debiasbench.core.stage import Beside, EachEpoch
     from debiasbench.core.supervision import Supervision
     from debiasbench.core.view import View
 
@@ -199,10 +207,10 @@ class Lab:
         training = parse(Training, of_run | settings, owner="training")
         # the number, not the name, so that equal first stages of two methods are shared
         seed = derive(self.seed, "stage", len(self._stages))
-        divided = _divided(view, training, seed, weights, subset, batches, steps)
+        division = divided(view, training, seed, weights, subset, batches, steps)
         if each_epoch is not None:
-            each_epoch = _checked_each_epoch(each_epoch, view, divided, extra or {})
-        state = _optimizer_of(optimizer_of, training)
+            each_epoch = checked_each_epoch(each_epoch, view, division, extra or {})
+        state = optimizer_state_of(optimizer_of, training)
         self._stages.append(name)
         if isinstance(start, Trained):
             objective, masks = copy.deepcopy(start.objective), start.masks
@@ -212,11 +220,11 @@ class Lab:
             name=name,
             objective=objective,
             view=view,
-            batches=divided,
+            batches=division,
             settings=training,
-            steps=steps or divided.steps(training.epochs),
+            steps=steps or division.steps(training.epochs),
             seed=seed,
-            extra=_checked_extra(extra, view) | _checked_visible(visible, view),
+            extra=checked_extra(extra, view) | checked_visible(visible, view),
             components=[*components, *self._components()],
             masks=masks,
             select=select,
@@ -245,8 +253,8 @@ class Lab:
             Batches(
                 len(view),
                 size,
-                _checked_weights(beside.weights, len(view)),
-                _checked_subset(beside.subset, len(view)),
+                checked_weights(beside.weights, len(view)),
+                checked_subset(beside.subset, len(view)),
             ),
         )
 
@@ -439,131 +447,3 @@ def _check_fits(network: nn.Module, shape: Shape, view: View) -> None:
 
 def _objective_of(model: nn.Module | Trained) -> Objective:
     return model.objective if isinstance(model, Trained) else as_objective(model)
-
-
-def _checked_weights(weights: Tensor | None, n: int) -> Tensor | None:
-    if weights is None:
-        return None
-    values = torch.as_tensor(weights, dtype=torch.double).cpu()
-    if values.shape != (n,):
-        raise OptionError(f"weights must be ({n},), one per sample, not {tuple(values.shape)}")
-    if not (values.isfinite().all() and (values >= 0).all() and values.sum() > 0):
-        raise OptionError("weights must be finite, not negative, and not all 0")
-    return values
-
-
-def _checked_subset(subset: Tensor | None, n: int) -> Tensor | None:
-    if subset is None:
-        return None
-    index = torch.as_tensor(subset).cpu()
-    if index.dim() != 1 or index.dtype != torch.long or len(index) == 0:
-        raise OptionError("subset must be a non-empty (M,) int64 tensor of sample indices")
-    if int(index.min()) < 0 or int(index.max()) >= n:
-        raise OptionError(f"subset indices must be in 0 to {n - 1}")
-    return index
-
-
-def _divided(
-    view: View,
-    training: Training,
-    seed: int,
-    weights: Tensor | None,
-    subset: Tensor | None,
-    batches: BatchFunction | None,
-    steps: int | None,
-) -> Batches:
-    """Return the batches of a stage."""
-    n = len(view)
-    if batches is None:
-        checked = _checked_weights(weights, n), _checked_subset(subset, n)
-        return Batches(n, training.batch_size, *checked)
-    if weights is not None or subset is not None:
-        raise OptionError(
-            "lab.train got batches together with weights or subset: batches alone decide which "
-            "samples are used"
-        )
-    return OwnBatches(
-        n,
-        batches,
-        lambda epoch: generator(seed, "order", epoch),
-        epochs=training.epochs,
-        steps=steps,
-    )
-
-
-def _checked_each_epoch(
-    each_epoch: EachEpoch, view: View, batches: Batches, extra: Mapping[str, Tensor]
-) -> EachEpoch:
-    """Return `each_epoch` with checks of what it returns."""
-    longest = max(batches.epoch_size, len(view))
-
-    def checked(epoch: int, objective: Objective) -> EpochChange | None:
-        change = each_epoch(epoch, objective)
-        if change is None:
-            return None
-        if not isinstance(change, EpochChange):
-            raise OptionError(
-                f"each_epoch returned {type(change).__name__}, must be an EpochChange or None"
-            )
-        own = change.weights is not None or change.subset is not None
-        if own and isinstance(batches, OwnBatches):
-            raise OptionError(
-                "each_epoch returned weights or a subset, but the stage has batches of its own, "
-                "which decide which samples are used"
-            )
-        subset = _checked_subset(change.subset, len(view))
-        if subset is not None and len(subset) > longest:
-            raise OptionError(
-                f"each_epoch returned a subset of {len(subset)} samples: at most {longest} are "
-                "possible, as many as the split or the first epoch has"
-            )
-        new = _checked_extra(change.extra, view)
-        for name, values in new.items():
-            old = extra.get(name)
-            if old is None or (old.shape, old.dtype) != (values.shape, values.dtype):
-                raise OptionError(
-                    f"each_epoch returned extra {name!r} of shape {tuple(values.shape)} and type "
-                    f"{values.dtype}, but the stage began "
-                    + ("without it" if old is None else f"with {tuple(old.shape)} and {old.dtype}")
-                )
-        return EpochChange(_checked_weights(change.weights, len(view)), subset, new)
-
-    return checked
-
-
-def _optimizer_of(earlier: Trained | None, training: Training) -> OptimizerState | None:
-    if earlier is None:
-        return None
-    if earlier.optimizer is None:
-        raise OptionError(
-            "optimizer_of: the earlier stage has no optimizer state: train it with "
-            "keep_optimizer=True"
-        )
-    if earlier.optimizer.kind != training.optimizer:
-        raise OptionError(
-            f"optimizer_of: the earlier stage was trained with {earlier.optimizer.kind}, this one "
-            f"with {training.optimizer}: a stage can only use the state of the same optimizer"
-        )
-    return earlier.optimizer
-
-
-def _checked_extra(extra: Mapping[str, Tensor] | None, view: View) -> dict[str, Tensor]:
-    reserved = {"x", "y", "index", "visible", *NEEDED}
-    for name, values in (extra or {}).items():
-        if name in reserved:
-            raise OptionError(f"extra {name!r}: a batch already has {name!r}, so use another name")
-        if len(values) != len(view):
-            raise OptionError(f"extra {name!r} has {len(values)} rows for {len(view)} samples")
-    return dict(extra or {})
-
-
-def _checked_visible(visible: Tensor | None, view: View) -> dict[str, Tensor]:
-    if visible is None:
-        return {}
-    size = (len(view), 1, *single(view.samples.take(slice(1)), "visible").shape[2:])
-    if visible.shape != size or visible.dtype != torch.bool:
-        kind = str(visible.dtype).removeprefix("torch.")
-        raise OptionError(
-            f"visible is {tuple(visible.shape)} {kind}, must be {size} bool, a value for each pixel"
-        )
-    return {"visible": visible}

@@ -78,6 +78,7 @@ class LfF(Method):
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "cmnist": {
             "gce": "released",
+            "model": "mlp",
             "train.optimizer": "adam",
             "train.lr": 0.001,
             "train.weight_decay": 0.0,
