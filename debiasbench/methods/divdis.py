@@ -34,9 +34,11 @@ def mutual_information(p: Tensor) -> Tensor:
     `p`: (B, H, C) probabilities of H >= 2 heads for the same samples.
     """
     heads = p.shape[1]
-    joint = torch.einsum("bhd,bge->hgde", p, p) / len(p)
     marginal = p.mean(0)  # (H, C)
-    product = torch.einsum("hd,ge->hgde", marginal, marginal)
+    # the information is a small difference of logarithms, for which bf16 has too few digits
+    with torch.autocast(p.device.type, enabled=False):
+        joint = torch.einsum("bhd,bge->hgde", p, p) / len(p)
+        product = torch.einsum("hd,ge->hgde", marginal, marginal)
     # clamped, since 0 * log 0 is NaN for probabilities that are saturated
     logarithm = joint.clamp(min=TINY).log() - product.clamp(min=TINY).log()
     information = (joint * logarithm).sum((2, 3))  # (H, H)

@@ -35,7 +35,9 @@ def batch_contrast(features: Tensor, y: Tensor, positive: Tensor, temperature: f
     Park, Lee, Lee, Ye. Training Debiased Subnetworks with Contrastive Weight Pruning. CVPR 2023.
     """
     unit = F.normalize(features.float(), dim=1)
-    similar = unit @ unit.T / temperature  # (B, B)
+    # a small temperature enlarges the rounding errors of products in bf16
+    with torch.autocast(features.device.type, enabled=False):
+        similar = unit @ unit.T / temperature  # (B, B)
     own = torch.eye(len(y), dtype=torch.bool, device=y.device)
     # a finite value, so that a batch of one sample has no NaN
     others = similar.masked_fill(own, -1e9).logsumexp(1, keepdim=True)  # (B, 1)

@@ -111,13 +111,17 @@ def carry_over(state: OptimizerState, optimizer: Optimizer, module: nn.Module) -
 
 
 def laid_out_as(p: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state of a parameter in its layout in memory, which fused kernels need."""
-    return {
-        name: torch.empty_like(p, requires_grad=False).copy_(value)
-        if isinstance(value, Tensor) and value.shape == p.shape
-        else value
-        for name, value in values.items()
-    }
+    """Return the state of a parameter on its device and in its layout in memory.
+
+    Fused kernels need both, also for the count of steps, and a stored stage is loaded on the CPU.
+    """
+    return {name: _laid_out(p, v) if isinstance(v, Tensor) else v for name, v in values.items()}
+
+
+def _laid_out(p: Tensor, value: Tensor) -> Tensor:
+    if value.shape == p.shape:
+        return torch.empty_like(p, requires_grad=False).copy_(value)
+    return value.to(p.device)
 
 
 def _quiet(optimizer: Optimizer) -> Optimizer:

@@ -88,6 +88,14 @@ def test_the_contrast_of_a_batch_without_positives_is_0_and_has_no_nan(samples: 
     assert features.grad.eq(0).all()
 
 
+def test_the_contrast_of_a_batch_is_not_computed_in_half_precision() -> None:
+    features = torch.randn(16, 32, generator=seeded(0))
+    mined, y = torch.ones(16, dtype=torch.bool), torch.arange(16) % 2
+    with torch.autocast("cpu", torch.bfloat16):
+        contrast = batch_contrast(features, y, mined, 0.05)
+    assert contrast == batch_contrast(features, y, mined, 0.05)
+
+
 def test_a_mined_sample_is_no_positive_of_itself_nor_of_another_class() -> None:
     only = torch.tensor([1, 0, 0, 0, 0]).bool()
     unit = F.normalize(FEATURES, dim=1)

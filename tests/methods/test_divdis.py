@@ -68,6 +68,13 @@ def test_mutual_information_of_one_sample_is_0_and_has_a_gradient() -> None:
     assert z.grad.isfinite().all()
 
 
+def test_mutual_information_is_not_computed_in_half_precision() -> None:
+    p = (torch.randn(64, 4, 2, generator=torch.Generator().manual_seed(0)) / 3).softmax(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        information = mutual_information(p)
+    assert information == mutual_information(p)
+
+
 def test_divergence_is_that_of_the_mean_predictions_of_each_head_from_those_in_training() -> None:
     source = torch.tensor([[[0.8, 0.2], [0.6, 0.4]], [[0.4, 0.6], [0.2, 0.8]]], requires_grad=True)
     q = torch.tensor([0.5, 0.5])  # over samples and heads

@@ -31,7 +31,7 @@ from debiasbench.testing import MODEL, toy_task
 from debiasbench.training.checkpoint import dumps, loads
 from debiasbench.training.execution import Execution
 from debiasbench.training.identity import identity
-from debiasbench.training.optimizers import make_optimizer
+from debiasbench.training.optimizers import laid_out_as, make_optimizer
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.stage_run import StageRun
@@ -384,6 +384,16 @@ def test_groups_that_make_no_sense_are_refused(groups: Any, complaint: str) -> N
     p = nn.Parameter(torch.zeros(1))
     with pytest.raises(ValueError, match=complaint):
         make_optimizer([p], Training(), groups=groups(p))
+
+
+def test_the_whole_state_of_an_optimizer_moves_to_the_device_of_its_parameter() -> None:
+    stored = {"step": torch.tensor(3.0), "exp_avg": torch.ones(2, 2), "other": None}
+    p = nn.Parameter(torch.zeros(2, 2, device="meta"))
+    placed = laid_out_as(p, stored)
+    assert {n: v.device.type for n, v in placed.items() if v is not None} == {
+        "step": "meta",
+        "exp_avg": "meta",
+    }
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
