@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ from debiasbench.training.tape import Recomputed, Tape
 from debiasbench.training.trainer import Sequential
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -140,8 +141,8 @@ def check_method(
 
     The method must learn. Equal seeds must give equal weights and inferences, also with other
     states of the global generators. Labels that it does not declare must not change them. It must
-    work with batches of one sample (two with BatchNorm), with an absent group, and with a sparse
-    component.
+    work with 12 training samples in batches of one (two with BatchNorm), with an absent group, and
+    with a sparse component.
 
     `training`: other settings than 6 epochs of SGD with batches of 16 samples and learning rate
     0.05, for a method that learns more slowly. `model`: another one than a small `mlp`.
@@ -167,19 +168,31 @@ def check_method(
         f"{method.supervision}",
     )
     size = 1 + _normalises(model, task)
-    _check_finite(
-        fit_(toy_task(samples=12), training=replace(training, epochs=1, batch_size=size)).trained,
-        "batches of one sample" if size == 1 else "batches of two samples",
-    )
-    _check_finite(fit_(toy_task(absent=(1, 0))).trained, "a group without training samples")
+    few = f"12 training samples in batches of {size}"
+    with _explained(few):
+        small = replace(training, epochs=1, batch_size=size)
+        _check_finite(fit_(toy_task(samples=12), training=small).trained, few)
+    with _explained("a group without training samples") as absent:
+        _check_finite(fit_(toy_task(absent=(1, 0))).trained, absent)
     if not first.trained.densities:  # a method that makes networks sparse cannot have a second mask
-        sparse = fit_(task, components=lambda: [Sparsify(RigL(density=0.1))]).trained
-        _check_finite(sparse, "a sparse component")
+        with _explained("a sparse component") as component:
+            sparse = fit_(task, components=lambda: [Sparsify(RigL(density=0.1))]).trained
+            _check_finite(sparse, component)
         assert _active(sparse) < _active(first.trained), (
             "The network that the method returned was trained without the sparse component: "
             "train it with lab.train, which adds components"
         )
     _warn_if_not_replayed(method, task, model, training)
+
+
+@contextmanager
+def _explained(condition: str) -> Iterator[str]:
+    """Add to an error with which condition the method was trained."""
+    try:
+        yield condition
+    except Exception as error:
+        error.add_note(f"check_method trained it with {condition}")
+        raise
 
 
 def check_model(model: Model, shape: Shape = SHAPE) -> None:

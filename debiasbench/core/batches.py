@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -91,9 +92,12 @@ class OwnBatches(Batches):
     ) -> None:
         self._size, self._function = size, function
         self._sizes: list[list[int]] = []  # of the batches of each epoch
+        self._digests: list[str] = []  # of the same batches
         while len(self._sizes) < epochs if steps is None else sum(map(len, self._sizes)) < steps:
             number = len(self._sizes)
-            self._sizes.append([len(batch) for batch in self.epoch(generator(number), number)])
+            made = self.epoch(generator(number), number)
+            self._sizes.append([len(batch) for batch in made])
+            self._digests.append(_digest(made))
         super().__init__(size, max(map(max, self._sizes)))
         self.epoch_size = max(map(sum, self._sizes))
 
@@ -138,9 +142,18 @@ class OwnBatches(Batches):
                     f"batches returned index {int(batch.max())} for epoch {number}: indices must "
                     f"be in 0 to {self._size - 1}"
                 )
-        if number < len(self._sizes) and self._sizes[number] != [len(batch) for batch in made]:
+        if number < len(self._digests) and self._digests[number] != _digest(made):
             raise OptionError(
-                f"batches returned other batch sizes when it was called again for epoch {number}: "
-                "it may depend only on its arguments"
+                f"batches returned other samples when it was called again for epoch {number}, so a "
+                "resumed run would differ: it may depend only on its arguments. To choose samples "
+                "by their losses, return candidates and choose among them in the loss, or use "
+                "each_epoch"
             )
         return made
+
+
+def _digest(batches: Sequence[Tensor]) -> str:
+    """Return a digest of the sizes and indices of batches."""
+    sizes = torch.tensor([len(batch) for batch in batches])
+    whole = torch.cat([sizes, *batches]).contiguous()
+    return hashlib.blake2b(whole.numpy().data, digest_size=16).hexdigest()

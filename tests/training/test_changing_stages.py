@@ -172,12 +172,28 @@ def test_batches_that_cannot_be_used_are_refused_before_training(own: Any, compl
 
 def test_batches_that_depend_on_more_than_their_arguments_are_refused() -> None:
     sizes = iter(range(1, 100))
-    with pytest.raises(OptionError, match="other batch sizes"):
+    with pytest.raises(OptionError, match="other samples when it was called again for epoch 0"):
         run(
             lambda lab: lab.train(
                 lab.model(), batches=lambda e, g: [torch.arange(next(sizes))], name="train"
             )
         )
+
+
+def test_batches_that_depend_on_what_was_learned_are_refused() -> None:
+    def body(lab: Any) -> Any:
+        loss = Weighted(lab.model())
+
+        def hardest(epoch: int, rng: torch.Generator) -> list[Tensor]:
+            return [torch.arange(16) + int(loss.weight_sum) % 100]
+
+        extra = {"weight": torch.ones(SAMPLES)}
+        return lab.train(loss, batches=hardest, extra=extra, name="train")
+
+    with pytest.raises(
+        OptionError, match=r"called again for epoch 1.*choose among them in the loss"
+    ):
+        run(body)
 
 
 def test_batches_exclude_weights_and_subsets() -> None:
