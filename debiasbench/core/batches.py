@@ -92,12 +92,13 @@ class OwnBatches(Batches):
     ) -> None:
         self._size, self._function = size, function
         self._sizes: list[list[int]] = []  # of the batches of each epoch
-        self._digests: list[str] = []  # of the same batches
+        self._planned: list[tuple[int, str]] = []  # seed of the generator, digest of the batches
         while len(self._sizes) < epochs if steps is None else sum(map(len, self._sizes)) < steps:
             number = len(self._sizes)
-            made = self.epoch(generator(number), number)
+            rng = generator(number)
+            made = self.epoch(rng, number)
             self._sizes.append([len(batch) for batch in made])
-            self._digests.append(_digest(made))
+            self._planned.append((rng.initial_seed(), _digest(made)))
         super().__init__(size, max(map(max, self._sizes)))
         self.epoch_size = max(map(sum, self._sizes))
 
@@ -142,7 +143,8 @@ class OwnBatches(Batches):
                     f"batches returned index {int(batch.max())} for epoch {number}: indices must "
                     f"be in 0 to {self._size - 1}"
                 )
-        if number < len(self._digests) and self._digests[number] != _digest(made):
+        seed, digest = self._planned[number] if number < len(self._planned) else (None, "")
+        if seed == rng.initial_seed() and digest != _digest(made):
             raise OptionError(
                 f"batches returned other samples when it was called again for epoch {number}, so a "
                 "resumed run would differ: it may depend only on its arguments. To choose samples "

@@ -21,7 +21,8 @@ Cli = Callable[..., Result]
 def test_suite_list_names_the_suites_and_what_they_are(debiasbench: Cli) -> None:
     lines = debiasbench("suite", "list").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["suite", *names()]
-    assert lines[2].endswith("REST on BFFHQ: 14 densities, three seeds")
+    (bffhq,) = [line for line in lines if line.startswith("rest-bffhq ")]
+    assert bffhq.endswith("REST on BFFHQ: 14 densities, three seeds")
 
 
 def test_suite_show_says_what_it_is_how_much_is_done_and_what_the_rest_takes(

@@ -79,7 +79,9 @@ def test_a_name_with_an_unknown_scope_is_refused(name: str, complaint: str) -> N
 
 
 def test_valid_names_are_listed_with_the_bare_ones_only_where_they_are_allowed() -> None:
-    with pytest.raises(OptionError, match="of the method, method, dataset, model, sparse, seed, d"):
+    with pytest.raises(
+        OptionError, match="of the method, method, dataset, model, sparse, seed, preset, d"
+    ):
         full_name("x.y", bare=BARE)
     with pytest.raises(OptionError, match=r"Valid names are the options of the dataset$"):
         full_name("x.y", "dataset")
