@@ -8,7 +8,7 @@ from typing import Any
 
 from debiasbench import Method, Model, Task
 from debiasbench.core.settings import Training
-from debiasbench.core.stage import Trained
+from debiasbench.core.stage import Trained, Trainer
 from debiasbench.records.store import Run
 from debiasbench.runs import fit as fitting
 from debiasbench.runs.session import Session
@@ -49,9 +49,11 @@ def fit_whole(
     model: Model,
     training: Training,
     seed: int = 0,
+    trainer: Trainer | None = None,
     components: Callable[[], Sequence[Any]] = tuple,
     owner: str = "the method",
 ) -> fitting.Fitted:
+    """Let a method train on the CPU; by default with `Sequential`."""
     execution = Execution.on("cpu")
     predictor = Predictor(execution, training.precision)
     return fitting.fit(
@@ -60,7 +62,7 @@ def fit_whole(
         model=model,
         training=training,
         seed=seed,
-        trainer=Sequential(execution, predictor),
+        trainer=trainer or Sequential(execution, predictor),
         predictor=predictor,
         components=components,
         owner=owner,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -99,6 +101,7 @@ class OwnBatches(Batches):
             made = self.epoch(rng, number)
             self._sizes.append([len(batch) for batch in made])
             self._planned.append((rng.initial_seed(), _digest(made)))
+        self._steps = list(accumulate(map(len, self._sizes), initial=0))  # after each epoch
         super().__init__(size, max(map(max, self._sizes)))
         self.epoch_size = max(map(sum, self._sizes))
 
@@ -118,14 +121,11 @@ class OwnBatches(Batches):
 
     def steps(self, epochs: int) -> int:
         """Return the number of batches of the first `epochs` epochs."""
-        return sum(map(len, self._sizes[:epochs]))
+        return self._steps[min(epochs, len(self._sizes))]
 
     def epochs(self, steps: int) -> int:
         """Return the number of epochs that `steps` batches take, the last one perhaps in part."""
-        epochs = 1
-        while self.steps(epochs) < min(steps, self.steps(len(self._sizes))):
-            epochs += 1
-        return epochs
+        return min(bisect_left(self._steps, steps), len(self._sizes))
 
     def epoch(self, rng: torch.Generator, number: int = 0) -> list[Tensor]:
         """Return the batches of epoch `number` (from 0), each (B,) int64 indices on the host."""

@@ -19,7 +19,6 @@ from debiasbench.common.errors import (
 from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.options import parse
 from debiasbench.common.randomness import derive, generator, seeded
-from debiasbench.core.batches import Batches
 from debiasbench.core.coverage import check_reads_whole
 from debiasbench.core.data import NEEDED, undeclared
 from debiasbench.core.features import FeaturesOf, find_head
@@ -27,15 +26,14 @@ from debiasbench.core.head import NoHead, check_head, fresh, put
 from debiasbench.core.inferred import checked as checked_inferences
 from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
-from debiasbench.core.settings import Training
+from debiasbench.core.settings import STEP_ONLY, Training
 from debiasbench.core.stage import Stage, Stream, Trained
 from debiasbench.core.stage_checks import (
     checked_each_epoch,
     checked_extra,
-    checked_subset,
     checked_visible,
-    checked_weights,
     divided,
+    drawn,
     optimizer_state_of,
 )
 from debiasbench.core.supervision import ValUse
@@ -203,7 +201,7 @@ class Lab:
         view = self._view(data, fit=True)
         of_run = dataclasses.asdict(self.training)
         if settings.get("schedule", "step") != "step":  # those of the run belong to its schedule
-            of_run |= {"milestones": (), "decay": 0.1}
+            of_run |= STEP_ONLY
         training = parse(Training, of_run | settings, owner="training")
         # the number, not the name, so that equal first stages of two methods are shared
         seed = derive(self.seed, "stage", len(self._stages))
@@ -248,15 +246,7 @@ class Lab:
         size = training.batch_size if beside.batch_size is None else beside.batch_size
         if size < 1:
             raise OptionError(f"Beside(batch_size={size}): must be at least 1")
-        return Stream(
-            view,
-            Batches(
-                len(view),
-                size,
-                checked_weights(beside.weights, len(view)),
-                checked_subset(beside.subset, len(view)),
-            ),
-        )
+        return Stream(view, drawn(view, size, beside.weights, beside.subset))
 
     def predict(self, model: nn.Module | Trained, split: str) -> Tensor:
         """Return (N, C) logits for a split, on the CPU.

@@ -11,6 +11,9 @@ from debiasbench.common.options import option
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 AnyPrecision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
+STEP_ONLY: dict[str, object] = {"milestones": (), "decay": 0.1}
+"""Settings that have an effect with schedule step only, and their defaults."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -78,13 +81,13 @@ class Training:
 
     def __post_init__(self) -> None:
         """Raise `OptionError` for settings that would have no effect."""
+        for name, default in STEP_ONLY.items() if self.schedule != "step" else ():
+            if (value := getattr(self, name)) != default:
+                shown = list(value) if isinstance(value, tuple) else value
+                raise OptionError(
+                    f"training: {name}={shown} has no effect with schedule={self.schedule}: remove "
+                    "it, or use schedule=step"
+                )
         milestones = list(self.milestones)
-        if self.schedule != "step":
-            for name, value in (("milestones", milestones), ("decay", self.decay)):
-                if value not in ([], 0.1):
-                    raise OptionError(
-                        f"training: {name}={value} has no effect with schedule={self.schedule}: "
-                        "remove it, or use schedule=step"
-                    )
         if milestones != sorted(set(milestones)):
             raise OptionError(f"training: milestones={milestones} must increase")

@@ -48,6 +48,12 @@ def checked_subset(subset: Tensor | None, n: int) -> Tensor | None:
     return index
 
 
+def drawn(view: View, batch_size: int, weights: Tensor | None, subset: Tensor | None) -> Batches:
+    """Return batches of a split, drawn by weight or in random order."""
+    n = len(view)
+    return Batches(n, batch_size, checked_weights(weights, n), checked_subset(subset, n))
+
+
 def divided(
     view: View,
     training: Training,
@@ -58,17 +64,15 @@ def divided(
     steps: int | None,
 ) -> Batches:
     """Return the batches of a stage."""
-    n = len(view)
     if batches is None:
-        checked = checked_weights(weights, n), checked_subset(subset, n)
-        return Batches(n, training.batch_size, *checked)
+        return drawn(view, training.batch_size, weights, subset)
     if weights is not None or subset is not None:
         raise OptionError(
             "lab.train got batches together with weights or subset: batches alone decide which "
             "samples are used"
         )
     return OwnBatches(
-        n,
+        len(view),
         batches,
         lambda epoch: generator(seed, "order", epoch),
         epochs=training.epochs,

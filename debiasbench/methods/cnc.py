@@ -16,6 +16,7 @@ from debiasbench.common.errors import DataError
 from debiasbench.common.options import option
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective, ParameterGroup
+from debiasbench.parts.clusters import cluster
 from debiasbench.parts.contrast import anchor_contrast
 
 if TYPE_CHECKING:
@@ -289,15 +290,11 @@ def clusters(
     features: NDArray[np.float64], count: int, method: Literal["gmm", "kmeans"], seed: int
 ) -> Ints:
     """Return (N,) clusters, in [0, count), of the first two principal components of (N, D)."""
-    from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
-    from sklearn.mixture import GaussianMixture
 
     seed %= 2**32
     x = PCA(min(2, *features.shape), random_state=seed).fit_transform(features)
-    cluster = GaussianMixture if method == "gmm" else KMeans
-    found: Ints = cluster(count, n_init=10, random_state=seed).fit_predict(x).astype(np.int64)
-    return found
+    return cluster(x, count, kind=method, restarts=10, seed=seed).of
 
 
 def named_by_class(cluster: Ints, y: Ints, classes: int) -> Ints:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     FeaturesOf = Callable[[nn.Module, Inputs], tuple[Tensor, Tensor]]
 
 
+_AUTHORS = {"retrain_iter": 1000, "train.optimizer": "adam", "train.weight_decay": 0.0}
+
+
 @dataclass(frozen=True)
 class DCWP(Method):
     """Debiased contrastive weight pruning: learn a mask that keeps what does not rely on the bias.
@@ -43,43 +46,35 @@ class DCWP(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "cmnist": {
-            "retrain_iter": 1000,
+            **_AUTHORS,
             "lr_main": 0.001,
-            "train.optimizer": "adam",
             "train.lr": 0.01,
-            "train.weight_decay": 0.0,
             "train.batch_size": 256,
             "train.epochs": 47,
         },
         "cifar10c": {
+            **_AUTHORS,
             "mining": "ensemble",
             "lambda_sparse": 1e-09,
-            "retrain_iter": 1000,
             "lr_main": 0.0005,
-            "train.optimizer": "adam",
             "train.lr": 0.001,
-            "train.weight_decay": 0.0,
             "train.batch_size": 256,
             "train.epochs": 57,
         },
         "bffhq": {
+            **_AUTHORS,
             "lambda_sparse": 1e-09,
-            "retrain_iter": 1000,
             "lr_main": 0.0005,
-            "train.optimizer": "adam",
             "train.lr": 0.001,
-            "train.weight_decay": 0.0,
             "train.batch_size": 64,
             "train.epochs": 34,
         },
         "celeba": {
+            **_AUTHORS,
             "lambda_sparse": 5e-06,
             "lambda_up": 20.0,
-            "retrain_iter": 1000,
             "lr_main": 0.0005,
-            "train.optimizer": "adam",
             "train.lr": 0.0001,
-            "train.weight_decay": 0.0,
             "train.batch_size": 128,
             "train.epochs": 8,
         },

@@ -92,6 +92,16 @@ class DisEntLoss(Objective):
         return gce(logits, y, self.options.q, released=self.options.gce == "released").mean()
 
 
+_AUTHORS = {
+    "gce": "released",
+    "train.optimizer": "adam",
+    "train.weight_decay": 0.0,
+    "train.schedule": "step",
+    "train.milestones": [0.4, 0.6, 0.8],
+}
+_CIFAR10C = {**_AUTHORS, "train.batch_size": 256, "train.epochs": 283, "train.decay": 0.5}
+
+
 @dataclass(frozen=True)
 class DisEnt(Method):
     """DisEnt: disentangle intrinsic and biased features, and swap the biased ones."""
@@ -102,68 +112,24 @@ class DisEnt(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "cmnist": {
-            "gce": "released",
+            **_AUTHORS,
             "model": "mlp",
-            "train.optimizer": "adam",
             "train.lr": 0.01,
-            "train.weight_decay": 0.0,
             "train.batch_size": 256,
             "train.epochs": 233,
-            "train.schedule": "step",
-            "train.milestones": [0.4, 0.6, 0.8],
             "train.decay": 0.5,
         },
-        "cifar10c": {
-            "gce": "released",
-            "lambda_dis": 5.0,
-            "lambda_swap_b": 5.0,
-            "train.optimizer": "adam",
-            "train.lr": 0.001,
-            "train.weight_decay": 0.0,
-            "train.batch_size": 256,
-            "train.epochs": 283,
-            "train.schedule": "step",
-            "train.milestones": [0.4, 0.6, 0.8],
-            "train.decay": 0.5,
-        },
-        "cifar10c-0.5": {
-            "gce": "released",
-            "lambda_dis": 1.0,
-            "lambda_swap_b": 1.0,
-            "train.optimizer": "adam",
-            "train.lr": 0.0005,
-            "train.weight_decay": 0.0,
-            "train.batch_size": 256,
-            "train.epochs": 283,
-            "train.schedule": "step",
-            "train.milestones": [0.4, 0.6, 0.8],
-            "train.decay": 0.5,
-        },
-        "cifar10c-5": {
-            "gce": "released",
-            "lambda_dis": 1.0,
-            "lambda_swap_b": 1.0,
-            "train.optimizer": "adam",
-            "train.lr": 0.001,
-            "train.weight_decay": 0.0,
-            "train.batch_size": 256,
-            "train.epochs": 283,
-            "train.schedule": "step",
-            "train.milestones": [0.4, 0.6, 0.8],
-            "train.decay": 0.5,
-        },
+        "cifar10c": {**_CIFAR10C, "lambda_dis": 5.0, "lambda_swap_b": 5.0, "train.lr": 0.001},
+        "cifar10c-0.5": {**_CIFAR10C, "lambda_dis": 1.0, "lambda_swap_b": 1.0, "train.lr": 0.0005},
+        "cifar10c-5": {**_CIFAR10C, "lambda_dis": 1.0, "lambda_swap_b": 1.0, "train.lr": 0.001},
         "bffhq": {
-            "gce": "released",
+            **_AUTHORS,
             "lambda_dis": 2.0,
             "lambda_swap": 0.1,
             "lambda_swap_b": 2.0,
-            "train.optimizer": "adam",
             "train.lr": 0.0001,
-            "train.weight_decay": 0.0,
             "train.batch_size": 64,
             "train.epochs": 167,
-            "train.schedule": "step",
-            "train.milestones": [0.4, 0.6, 0.8],
             "train.decay": 0.1,
         },
     }

@@ -51,7 +51,10 @@ class MaskTune(Method):
     }
 
     deviations: float = option(
-        2.0, "pixels are covered if their heat is so many standard deviations above the mean", ge=0
+        2.0,
+        "pixels are covered whose heat is more than this number of standard deviations above the "
+        "mean",
+        ge=0,
     )
     masks: Literal["last", "best"] = option(
         "last",

@@ -43,8 +43,8 @@ class Clusters:
 def cluster(x: Floats, k: int, *, kind: Kind, restarts: int, seed: int) -> Clusters:
     """Divide samples `x` (N, D) into k clusters, or fewer if there are fewer different samples.
 
-    `kind`: "kmeans", or "gmm", a mixture of Gaussians with full covariances. `restarts`: the best
-    of so many random beginnings is taken. `seed`: in [0, 2^32).
+    `kind`: "kmeans", or "gmm", a mixture of Gaussians with full covariances. `restarts`: the
+    number of random beginnings, of which the best is taken. `seed`: in [0, 2^32).
     """
     from sklearn.cluster import KMeans
     from sklearn.mixture import GaussianMixture
@@ -77,8 +77,9 @@ def cluster(x: Floats, k: int, *, kind: Kind, restarts: int, seed: int) -> Clust
 def silhouettes(x: Floats, clusters: Ints, *, seed: int, limit: int = SAMPLES) -> Floats:
     """Return (N,) silhouettes in [-1, 1] of samples `x` (N, D); NaN for those left out.
 
-    Of more than `limit` samples, so many are drawn by `seed`, which are the same ones for other
-    `clusters` (N,). A sample that is alone in its cluster has 0, and with one cluster all have 0.
+    If there are more than `limit` samples, `limit` of them are drawn by `seed`, the same ones for
+    any `clusters` (N,). A sample that is alone in its cluster has 0, and with one cluster all have
+    0.
 
     Rousseeuw. Silhouettes. Journal of Computational and Applied Mathematics 20, 1987.
     """

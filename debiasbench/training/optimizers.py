@@ -195,6 +195,11 @@ class Schedule:
             self._on_plateau.step(val_loss)
             self._write()
 
+    @property
+    def _all(self) -> list[Any]:
+        """All schedules of torch, of steps and of epochs."""
+        return [*self._each_step, *([self._on_plateau] if self._on_plateau else [])]
+
     def _current(self) -> list[float]:
         return [group["lr"] for group in self._optimizer.param_groups]
 
@@ -207,9 +212,8 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that resuming needs."""
-        schedules = [*self._each_step, *([self._on_plateau] if self._on_plateau else [])]
         rates = self._current() if self._tensors else []
-        return {"rates": rates, "schedules": [schedule.state_dict() for schedule in schedules]}
+        return {"rates": rates, "schedules": [schedule.state_dict() for schedule in self._all]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state, after the optimizer's state was restored."""
@@ -217,6 +221,5 @@ class Schedule:
             for group, rate in zip(self._optimizer.param_groups, state["rates"], strict=True):
                 group["lr"] = rate
             self._write()
-        schedules = [*self._each_step, *([self._on_plateau] if self._on_plateau else [])]
-        for schedule, own in zip(schedules, state["schedules"], strict=True):
+        for schedule, own in zip(self._all, state["schedules"], strict=True):
             schedule.load_state_dict(own)

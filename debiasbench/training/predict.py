@@ -98,8 +98,8 @@ class Predictor:
     ) -> Tensor:
         """Return (N, ...) outputs of `compute` for a view.
 
-        `fraction`: batches have so many times fewer samples than usual. If memory runs out, smaller
-        ones are tried.
+        `fraction`: the usual batch size is divided by it. If memory runs out, smaller batches are
+        tried.
         """
         device = self._execution.device
         self.numerics.lay_out(objective.to(device))

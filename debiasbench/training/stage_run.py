@@ -103,6 +103,7 @@ class StageRun:
         """
         stage, at, step = self.stage, self.at, self.step
         self._begun = time.perf_counter()
+        epochs = stage.batches.epochs(stage.steps)  # more, if `each_epoch` makes them shorter
         batches = self._batches(at.epoch)
         while True:
             before = at.step - at.batch
@@ -124,7 +125,7 @@ class StageRun:
             if not over and stage.each_epoch is None:
                 batches = self._batches(at.epoch + 1)  # while the device is still busy
             with self.random.active():
-                self._end_epoch(at.epoch, max(stage.batches.epochs(stage.steps), at.epoch + 1))
+                self._end_epoch(at.epoch, max(epochs, at.epoch + 1))
             if over:
                 return
             at.epoch += 1

@@ -35,12 +35,11 @@ from debiasbench.methods.reweight import WeightedCrossEntropy
 from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
 from debiasbench.parts.balancing import group_weights
-from debiasbench.runs import fit as fitting
 from debiasbench.testing import TRAINING, toy_task
-from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.trainer import Sequential
-from tests.training.stages import CPU, ON_CPU
+from tests.running import fit_whole
+from tests.training.stages import ON_CPU
 
 Z = torch.tensor([[2.0, 0, 0], [0, 1, 0]])
 Y = torch.tensor([0, 2])
@@ -313,14 +312,12 @@ class Kept(Sequential):
 
 def kept(method: Method, network: Model) -> list[tuple[Stage, dict[str, Tensor], Trained]]:
     trainer = Kept()
-    fitting.fit(
-        PlacedTask(toy_task(), CPU),
+    fit_whole(
+        toy_task(),
         method,
         model=network,
         training=TRAINING,
-        seed=0,
         trainer=trainer,
-        predictor=Predictor(ON_CPU),
     )
     return trainer.stages
 

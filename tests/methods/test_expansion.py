@@ -11,12 +11,9 @@ import torch
 
 from debiasbench.methods.pde import PDE, expansion_order
 from debiasbench.models.mlp import MLP
-from debiasbench.runs import fit as fitting
 from debiasbench.testing import TRAINING, toy_task
-from debiasbench.training.placed import PlacedTask
-from debiasbench.training.predict import Predictor
 from tests.methods.test_methods import Draws
-from tests.training.stages import CPU, ON_CPU
+from tests.running import fit_whole
 
 GROUP = torch.tensor([0] * 50 + [1] * 7 + [3] * 20)
 
@@ -66,14 +63,12 @@ def test_samples_are_added_at_the_end_of_the_warm_up_and_then_in_intervals() -> 
 
 def stage_of(method: PDE, **settings: Any) -> Any:
     trainer = Draws()
-    fitting.fit(
-        PlacedTask(toy_task(), CPU),
+    fit_whole(
+        toy_task(),
         method,
         model=MLP(hidden=(16,)),
         training=replace(TRAINING, **settings),
-        seed=0,
         trainer=trainer,
-        predictor=Predictor(ON_CPU),
     )
     (stage,) = trainer.stages
     return stage

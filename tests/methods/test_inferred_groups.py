@@ -20,12 +20,11 @@ from debiasbench.models.mlp import MLP
 from debiasbench.parts.clusters import cluster, overclustered, search, silhouette, silhouettes
 from debiasbench.parts.groups import GroupDROLoss
 from debiasbench.parts.slopes import slopes
-from debiasbench.runs import fit as fitting
 from debiasbench.testing import TRAINING, toy_task
-from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.trainer import Sequential
-from tests.training.stages import CPU, ON_CPU
+from tests.running import fit_whole
+from tests.training.stages import ON_CPU
 
 
 def close(value: Any) -> Any:
@@ -137,14 +136,12 @@ class Draws(Sequential):
 
 def stages_of(method: Method, task: Task | None = None) -> list[Stage]:
     trainer = Draws()
-    fitting.fit(
-        PlacedTask(task or toy_task(), CPU),
+    fit_whole(
+        task or toy_task(),
         method,
         model=MLP(hidden=(16,)),
         training=replace(TRAINING, epochs=2),
-        seed=0,
         trainer=trainer,
-        predictor=Predictor(ON_CPU),
     )
     return trainer.stages
 

@@ -61,18 +61,16 @@ from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
 from debiasbench.parts.groups import GroupDROLoss
 from debiasbench.parts.losses import gce
-from debiasbench.runs import fit as fitting
 from debiasbench.runs.fit import Fitted
 from debiasbench.sparsity import maskable
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.specs.words import arguments
 from debiasbench.testing import TRAINING, check_method, toy_task
-from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.trainer import Sequential
 from tests.running import fit_whole
-from tests.training.stages import CPU, ON_CPU
+from tests.training.stages import ON_CPU
 
 FEW = {"num_anchor": 4, "num_positive": 4, "num_negative": 4, "num_negative_easy": 4}
 
@@ -454,14 +452,12 @@ def watched(
     method: Any, task: Any = None, trainer: Watched | None = None
 ) -> list[tuple[Stage, dict[str, torch.Tensor], Trained]]:
     trainer = trainer or Watched()
-    fitting.fit(
-        PlacedTask(task or toy_task(), CPU),
+    fit_whole(
+        task or toy_task(),
         method,
         model=MLP(),
         training=TRAINING,
-        seed=0,
         trainer=trainer,
-        predictor=Predictor(ON_CPU),
     )
     return trainer.stages
 
@@ -714,14 +710,12 @@ def test_a_stage_with_a_constant_rate_leaves_the_milestones_of_the_run(
     method: Any, own: set[str]
 ) -> None:
     trainer = Draws()
-    fitting.fit(
-        PlacedTask(toy_task(), CPU),
+    fit_whole(
+        toy_task(),
         method,
         model=MLP(hidden=(8,)),
         training=replace(TRAINING, epochs=2, schedule="step", milestones=(0.5,), decay=0.5),
-        seed=0,
         trainer=trainer,
-        predictor=Predictor(ON_CPU),
     )
     for stage in trainer.stages:
         found = stage.settings.schedule, stage.settings.milestones, stage.settings.decay
@@ -733,14 +727,12 @@ def test_jtt_as_released_trains_on_all_samples_and_on_copies_of_running_mistakes
     trainer = Draws()
     method = JTT(identification_epochs=2, upweight=3.0, compat="released")
     task = toy_task()
-    fitting.fit(
-        PlacedTask(task, CPU),
+    fit_whole(
+        task,
         method,
         model=MLP(hidden=(16,)),
         training=TRAINING,
-        seed=0,
         trainer=trainer,
-        predictor=Predictor(ON_CPU),
     )
     identify, train = trainer.stages
     wrong: Any = identify.objective.wrong

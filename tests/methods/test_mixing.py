@@ -15,13 +15,9 @@ from debiasbench.core.model import Shape
 from debiasbench.methods.lisa import LISA, LISALoss, PairedBatches, random_box
 from debiasbench.models.mlp import MLP
 from debiasbench.parts.mixing import check_mixable
-from debiasbench.runs import fit as fitting
 from debiasbench.testing import TRAINING, toy_task
-from debiasbench.training.placed import PlacedTask
-from debiasbench.training.predict import Predictor
 from tests.methods.test_methods import Draws
 from tests.running import fit_whole
-from tests.training.stages import CPU, ON_CPU
 
 
 class Seeing(nn.Module):
@@ -204,14 +200,12 @@ def test_an_epoch_reads_as_many_samples_as_the_split_has_or_the_smallest_group_o
     counts = task.train.group.bincount()
     assert (len(task.train), -(-int(counts.min()) // 4)) == (160, 3)  # 16 a batch, 4 of each group
     trainer = Draws()
-    fitting.fit(
-        PlacedTask(task, CPU),
+    fit_whole(
+        task,
         method,
         model=MLP(hidden=(16,)),
         training=TRAINING,
-        seed=0,
         trainer=trainer,
-        predictor=Predictor(ON_CPU),
     )
     (stage,) = trainer.stages
     assert stage.steps == TRAINING.epochs * steps

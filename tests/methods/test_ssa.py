@@ -14,12 +14,9 @@ from debiasbench import Batch
 from debiasbench.common.errors import DataError
 from debiasbench.methods.ssa import SSA, AttributeLoss, accuracies, balanced_thresholds
 from debiasbench.models.mlp import MLP
-from debiasbench.runs import fit as fitting
 from debiasbench.testing import TRAINING, toy_task
-from debiasbench.training.placed import PlacedTask
-from debiasbench.training.predict import Predictor
 from tests.methods.test_methods import Draws
-from tests.training.stages import CPU, ON_CPU
+from tests.running import fit_whole
 
 GROUP = torch.tensor([0, 0, 0, 0, 1, 1, 1, 3, 3])
 CONFIDENCE = torch.tensor([0.9, 0.99, 0.7, 0.8, 0.96, 0.97, 0.6, 0.99, 0.9])
@@ -100,14 +97,12 @@ def test_accuracies_are_those_of_the_worst_group_with_samples_and_of_all() -> No
 
 def fitted(method: SSA, task: Any = None, **settings: Any) -> list[Any]:
     trainer = Draws()
-    fitting.fit(
-        PlacedTask(task or toy_task(), CPU),
+    fit_whole(
+        task or toy_task(),
         method,
         model=MLP(hidden=(16,)),
         training=replace(TRAINING, **settings),
-        seed=0,
         trainer=trainer,
-        predictor=Predictor(ON_CPU),
     )
     return trainer.stages
 
