@@ -86,7 +86,7 @@ def run(
         options.check_device()
         if not spec_file.exists():
             raise click.UsageError(f"--spec: the file '{spec_file}' does not exist")
-        spec = _read_spec(spec_file)
+        spec = _read_spec(spec_file, plugins)
     elif method is None:
         raise click.UsageError("Missing option '--method', for example --method rest")
     else:
@@ -134,7 +134,18 @@ def _trained(
         return session.run(spec, overwrite=overwrite, keep_weights=keep_weights)
 
 
-def _read_spec(path: Path) -> Spec:
+def _read_spec(path: Path, plugins: Plugins) -> Spec:
+    """Return the spec of a record, with the revisions of the code that will run it."""
     from debiasbench.records.store import read
+    from debiasbench.specs.revisions import changed as revised
+    from debiasbench.specs.revisions import renewed
 
-    return read(path).spec
+    stored = read(path).spec
+    spec = renewed(plugins, stored)
+    if changes := revised(stored, spec):
+        say(
+            f"Warning: {path.name} was made with another revision of the code "
+            f"({'; '.join(changes)}), so this run has another id, and results may differ",
+            err=True,
+        )
+    return spec

@@ -211,7 +211,8 @@ class Dataset(ABC):
     downloads: ClassVar[Sequence[Download]] = ()
     """Files for `debiasbench data prepare`; empty if data must be downloaded manually."""
     revision: ClassVar[int] = 1
-    """Increase it when `load` returns different data, so that old caches are ignored."""
+    """Increase it when `load` returns other data than before, so that old caches are ignored. It is
+    part of the spec, so that runs get another id, and tables mark the older records."""
 
     @abstractmethod
     def load(self, root: Path) -> Task:

@@ -23,11 +23,14 @@ class Method(ABC):
 
     `debiasbench list` shows the first line of the docstring. `citation`: the paper to cite.
     `presets`: the authors' settings by data set, with names as for `--set`, such as
-    `{"waterbirds": {"q": 0.8, "train.lr": 1e-3}}`; `--preset waterbirds` uses them.
+    `{"waterbirds": {"q": 0.8, "train.lr": 1e-3}}`; `--preset waterbirds` uses them. `revision`:
+    increase it when the same options give other results than before; it is part of the spec, so
+    that runs get another id, and tables mark the older records.
     """
 
     citation: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    revision: ClassVar[int] = 1
 
     @property
     def supervision(self) -> Supervision:

@@ -36,9 +36,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Model(ABC):
-    """A kind of network: a frozen dataclass whose fields are its options, with `build`."""
+    """A kind of network: a frozen dataclass whose fields are its options, with `build`.
+
+    `revision`: increase it when the same options give another network; see `Method`.
+    """
 
     citation: ClassVar[str] = ""
+    revision: ClassVar[int] = 1
 
     @abstractmethod
     def build(self, shape: Shape) -> nn.Module:

@@ -1,4 +1,7 @@
-"""Selection rules: which epoch to keep. Every rule is followed in the same training."""
+"""Selection rules: which epoch to keep. Every rule is followed in the same training.
+
+Whoever changes which epoch a rule keeps increases `debiasbench.specs.revisions.RULES`.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,14 @@ USES_GROUPS = frozenset(r for r, metric in RULES.items() if metric not in {None,
 class Tracker:
     """Follow every rule over the epochs of one stage.
 
-    `best`: rule -> (epoch, value) of the epoch that it keeps so far, the earliest of equal ones. A
-    rule is absent as long as its metric has been NaN at every epoch.
+    `best`: rule -> (epoch, value) of the epoch that it keeps so far. Of epochs with the same value
+    it keeps the one with the best unbiased accuracy, and of these the last: a small group is often
+    wrong throughout, so that `val_worst_group` would keep the first and most biased epoch. A rule
+    is absent as long as its metric has been NaN at every epoch.
     """
 
     best: dict[str, tuple[int, float]] = field(default_factory=dict)
+    unbiased: dict[str, float] = field(default_factory=dict)  # rule -> of the epoch that it keeps
 
     def update(self, epoch: int, metrics: Mapping[str, float]) -> list[str]:
         """Add the validation metrics after an epoch; return the rules that now keep it.
@@ -38,10 +44,18 @@ class Tracker:
         A metric that is absent counts as NaN.
         """
         improved = []
+        unbiased = metrics.get("unbiased", math.nan)
         for rule, metric in RULES.items():
             value = math.nan if metric is None else metrics.get(metric, math.nan)
-            better = not math.isnan(value) and value > self.best.get(rule, (0, -math.inf))[1]
-            if metric is None or better:
+            if metric is None or self._is_kept(rule, value, unbiased):
                 self.best[rule] = (epoch, value)
+                self.unbiased[rule] = unbiased
                 improved.append(rule)
         return improved
+
+    def _is_kept(self, rule: str, value: float, unbiased: float) -> bool:
+        if math.isnan(value):
+            return False
+        if rule not in self.best or value != self.best[rule][1]:
+            return value > self.best.get(rule, (0, -math.inf))[1]
+        return not unbiased < self.unbiased[rule]

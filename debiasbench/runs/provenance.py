@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import PluginError, UnknownNameError
+from debiasbench.specs.parts import parts
 from debiasbench.specs.plugins import version
-from debiasbench.specs.resolve import parts
 
 if TYPE_CHECKING:
     from debiasbench.records.record import Record

@@ -20,7 +20,8 @@ from debiasbench.runs.cost import cost_of
 from debiasbench.runs.evaluate import evaluate, judged, serialised_weights
 from debiasbench.runs.fit import Fitted, blamed, fit_spec, located
 from debiasbench.runs.ledger import last_step
-from debiasbench.specs.resolve import instance, parts, training_of
+from debiasbench.specs.parts import parts
+from debiasbench.specs.resolve import instance, training_of
 from debiasbench.training import stage_store
 from debiasbench.training.device import computing_threads, peak_memory, reset_peak_memory
 from debiasbench.training.predict import Predictor

@@ -30,6 +30,7 @@ from debiasbench.runs.run import run_spec
 from debiasbench.runs.together import run_together
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import find_dataset, instance, make_spec, training_of
+from debiasbench.specs.revisions import renewed
 from debiasbench.training.batch_size import Sizing
 from debiasbench.training.device import computing_threads
 from debiasbench.training.distributed import joined
@@ -148,8 +149,9 @@ class Session:
 
         `precision="auto"` becomes the precision of this device. `micro_batch="auto"` becomes the
         number of samples that fit into the memory of this device, found by one step of each stage,
-        or None if whole batches fit.
+        or None if whole batches fit. Revisions become those of the installed code.
         """
+        spec = renewed(self.plugins, spec)
         if not spec.unresolved:
             return spec
         settings = training_of(spec)

@@ -24,6 +24,7 @@ PARTS = {  # part of a spec -> the words that decide it: a name, or the beginnin
     "method": ("method", "method."),
     "training": ("train.", "dataset"),
     "sparse": ("sparse", "sparse."),
+    "revisions": ("dataset", "model", "method", "sparse"),
 }
 
 

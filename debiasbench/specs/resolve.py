@@ -10,6 +10,7 @@ from debiasbench.common.names import IMPORTED
 from debiasbench.common.options import as_dict, from_dict, parse
 from debiasbench.common.wording import shown
 from debiasbench.core.settings import Training
+from debiasbench.specs.revisions import renewed
 from debiasbench.specs.spec import Choice, Spec
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def make_spec(
     settings = parse(Training, {**data.training, **(training or {})}, owner="training")
     if settings.precision == "auto":
         settings = replace(settings, precision=precision)
-    return Spec(
+    spec = Spec(
         dataset=_choice(plugins.datasets, dataset, dataset_options),
         model=_choice(
             plugins.models,
@@ -70,6 +71,7 @@ def make_spec(
         seed=seed,
         sparse=None if sparse is None else _choice(plugins.sparsifiers, sparse, sparse_options),
     )
+    return renewed(plugins, spec)
 
 
 def check_seed(seed: object) -> None:
@@ -108,20 +110,6 @@ def instance(registry: Registry[Any], choice: Choice) -> Any:
     entry, fixed = registry.find_in_spec(choice.name)
     owner = f"{registry.kind} {choice.name}"
     return from_dict(entry.load(), {**choice.options, **fixed}, owner=owner)
-
-
-def parts(plugins: Plugins, spec: Spec) -> dict[str, tuple[Registry[Any], Choice]]:
-    """Return for each part of a spec its registry and the choice from it.
-
-    The parts are dataset, model, method, and sparse if there is a sparsifier.
-    """
-    every: dict[str, tuple[Registry[Any], Choice | None]] = {
-        "dataset": (plugins.datasets, spec.dataset),
-        "model": (plugins.models, spec.model),
-        "method": (plugins.methods, spec.method),
-        "sparse": (plugins.sparsifiers, spec.sparse),
-    }
-    return {kind: (r, choice) for kind, (r, choice) in every.items() if choice is not None}
 
 
 def training_of(spec: Spec) -> Training:

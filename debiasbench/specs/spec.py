@@ -28,6 +28,8 @@ class Spec(Strict):
     training: dict[str, Any]
     seed: int
     sparse: Choice | None = None  # the sparsifier of every stage of the method
+    # "rules" or part of the spec -> revision of its code, only those above 1
+    revisions: dict[str, int] | None = None
 
     @property
     def unresolved(self) -> list[str]:

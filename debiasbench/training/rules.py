@@ -88,11 +88,12 @@ class FollowedRules:
 
     def state_dict(self) -> dict[str, object]:
         """Return everything that resuming needs."""
-        return {"best": self._tracker.best, "states": self._states}
+        tracker = self._tracker
+        return {"best": tracker.best, "unbiased": tracker.unbiased, "states": self._states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state."""
-        self._tracker.best = dict(state["best"])
+        self._tracker.best, self._tracker.unbiased = dict(state["best"]), dict(state["unbiased"])
         device = self._validation.view.samples.device
         self._states = {
             rule: {name: value.to(device) for name, value in kept.items()}

@@ -208,8 +208,16 @@ def test_a_loss_that_becomes_nan_names_the_first_bad_step_and_the_last_good_loss
     assert "train.lr" in str(error.value)
 
 
+class Unlearns(CrossEntropy):
+    """After two epochs of ten steps, the loss is maximised."""
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        loss = super().forward(batch)
+        return loss if batch.step < 20 else -1000 * loss
+
+
 def test_every_rule_keeps_the_weights_of_its_epoch() -> None:
-    trained = train(training=replace(FAST, epochs=4, lr=0.3))
+    trained = train(Unlearns(Flat()), training=replace(FAST, epochs=4, lr=0.3))
     assert set(trained.checkpoints) == {
         "last",
         "val_average",
