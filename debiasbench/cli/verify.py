@@ -41,11 +41,11 @@ def verify(results: tuple[Path, ...], rewrite: bool) -> None:
     records = 0
     for path, record in stream(places, problems):
         records += 1
-        messages, reason = examine(path, record)
-        if messages:
-            contradictions.append((path, messages))
-        elif reason:
-            unverified.append((path, reason))
+        found = examine(path, record)
+        if found.messages:
+            contradictions.append((path, found.messages))
+        elif found.unverified:
+            unverified.append((path, found.unverified))
     for problem in problems:
         say(problem)
     for path, messages in contradictions:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import UnknownNameError
 from debiasbench.common.names import IMPORTED
+from debiasbench.leaderboard.comparison import Comparison
 from debiasbench.leaderboard.frame import Texts, run_of
 from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
-from debiasbench.leaderboard.row import Row, rows_of
-from debiasbench.leaderboard.statistics import indistinguishable, paired_difference
+from debiasbench.leaderboard.row import Row, outdated, rows_of
+from debiasbench.leaderboard.samples import Samples
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
+    from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
 
 REPEATED = "The same options gave other data elsewhere: see the other table of this name."
@@ -37,6 +39,7 @@ class Board:
     rows: list[Row]  # by supervision, then best first
     notes: list[str]
     incomplete: tuple[str, ...] = ()  # metrics that leave out groups without test samples
+    comparison: Comparison | None = field(default=None, compare=False, repr=False)
 
 
 def boards(
@@ -46,15 +49,17 @@ def boards(
     metric: str | None = None,
     select: str | None = None,
     baseline: str | None = None,
+    correct: Mapping[str, Correct] | None = None,
     unverified: Collection[str] = (),
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
     `dataset`: only this data set; the name of an imported one needs no "imported:". `metric`,
     `select`: instead of the data set's own. `baseline`: the name of a row that the others are
-    compared with, seed by seed; a board without this row has a note. `unverified`: ids of records
-    whose hits could not be compared with predictions, for a note. Each spec must occur once: see
-    `distinct`.
+    compared with, seed by seed; a board without this row has a note. `correct`: id -> the test
+    samples that the run classified correctly under the board's selection rule; intervals and tests
+    of rows without it are over seeds alone. `unverified`: ids of records whose hits could not be
+    compared with predictions, for a note. Each spec must occur once: see `distinct`.
 
     Raises `UnknownNameError`, also for a baseline that no board has.
     """
@@ -78,6 +83,7 @@ def boards(
             metric=metric or groups[key][0].task.metric,
             rule=select or groups[key][0].task.select,
             baseline=baseline,
+            correct=correct or {},
             unverified=unverified,
         )
         for key in sorted(groups)
@@ -114,15 +120,23 @@ def _board(
     metric: str,
     rule: str,
     baseline: str | None,
+    correct: Mapping[str, Correct],
     unverified: Collection[str],
 ) -> Board:
-    rows = rows_of([run_of(record, rule, texts) for record in records], metric)
+    task = records[0].task
+    own = {record.id: correct[record.id] for record in records if record.id in correct}
+    samples = Samples.common(own, task.splits["test"])
+    runs = [run_of(record, rule, texts) for record in records]
+    if samples is not None:
+        runs = [run | {"table": samples.table(own.get(run["id"]))} for run in runs]
+    comparison = Comparison(metric, samples, task.splits["test"])
+    rows = [comparison.summarised(row) for row in outdated(rows_of(runs, metric))]
     rows.sort(key=lambda r: (r.level, -r.mean if r.values else math.inf, r.name))
-    rows = _with_marks(rows)
-    limits = notes(rows, records, rule, unverified)
+    rows = _compared(rows, comparison)
+    limits = notes(rows, records, rule, unverified, comparison)
     named = {row.name: row for row in rows}
     if baseline is not None and baseline in named:
-        rows = _with_differences(rows, named[baseline])
+        rows = _with_differences(rows, named[baseline], comparison)
     elif baseline is not None:
         limits.append(f"There is no row {baseline} here, so there are no differences to it.")
         baseline = None
@@ -135,30 +149,21 @@ def _board(
         conditions=conditions(rows, records),
         rows=rows,
         notes=limits,
-        incomplete=tuple(incomplete_metrics(records[0].task)),
+        incomplete=tuple(incomplete_metrics(task)),
+        comparison=comparison,
     )
 
 
-def _with_marks(rows: list[Row]) -> list[Row]:
-    """Mark the best row of each section and those that a test cannot distinguish from it.
-
-    A row that is the only one of its section with two seeds or more is not marked, because it was
-    compared with nothing.
-    """
-    marked = []
-    for level in sorted({row.level for row in rows}):
-        section = [row for row in rows if row.level == level]
-        marks = indistinguishable([row.values for row in section])
-        if sum(len(row.values) >= 2 for row in section) < 2:
-            marks = [False] * len(section)
-        marked += [replace(row, marked=mark) for row, mark in zip(section, marks, strict=True)]
-    return marked
+def _compared(rows: list[Row], comparison: Comparison) -> list[Row]:
+    """Give rows, sorted by section, their marks and ranks."""
+    made = []
+    for level in dict.fromkeys(row.level for row in rows):
+        made += comparison.compared([row for row in rows if row.level == level])
+    return made
 
 
-def _with_differences(rows: list[Row], baseline: Row) -> list[Row]:
+def _with_differences(rows: list[Row], baseline: Row, comparison: Comparison) -> list[Row]:
     return [
-        row
-        if row is baseline
-        else replace(row, difference=paired_difference(row.values, baseline.values))
+        row if row is baseline else replace(row, difference=comparison.difference(row, baseline))
         for row in rows
     ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from debiasbench.leaderboard.comparison import is_noise
 from debiasbench.leaderboard.frame import plain
-from debiasbench.leaderboard.notes import MARK
+from debiasbench.leaderboard.notes import MARK, NOISE
 from debiasbench.leaderboard.row import deviation
 from debiasbench.leaderboard.row import mean as average
 from debiasbench.records.selection import RULES
@@ -37,10 +38,12 @@ SEEN = {
     },
 }
 
+INTERVAL = "95 % interval: over seeds and test samples together."
 STRONG = (
-    "Strong: the best of its section, and those that a paired t-test over common seeds (Holm, "
-    "5 %) cannot distinguish from it."
+    "Strong: the best of its section, and those that a paired test over seeds and test samples "
+    "(Holm, 5 %) cannot distinguish from it."
 )
+RANK = "Rank: within its section; the ranges hold together at 95 %."
 
 
 def mean(row: Row) -> str:
@@ -54,17 +57,27 @@ def summary(values: Mapping[int, float]) -> str:
     return middle if len(values) < 2 else f"{middle} ± {percent(deviation(values))}"
 
 
-def flagged(text: str, metric: str, incomplete: Collection[str]) -> str:
-    """Mark a number of a metric that leaves out groups without test samples."""
-    return f"{text} {MARK}" if metric in incomplete and text != "—" else text
+def flagged(text: str, metric: str, incomplete: Collection[str], row: Row) -> str:
+    """Mark a number that leaves out groups without test samples, or says little of any group."""
+    marks = MARK if metric in incomplete else ""
+    marks += NOISE if metric == "worst_group" and is_noise(row) else ""
+    return f"{text} {marks}" if marks and text != "—" else text
 
 
 def bounds(row: Row) -> str:
-    """Write the 95 % interval of the mean over seeds."""
-    if len(row.values) < 2:
+    """Write the 95 % interval of the mean."""
+    low, high = row.interval.low, row.interval.high
+    if math.isnan(low):
         return "—"
-    low, high = row.interval
     return f"{percent(max(low, 0.0))} – {percent(min(high, 1.0))}"
+
+
+def rank(row: Row) -> str:
+    """Write the ranks that a row may have in its section, such as "2–4 of 7"."""
+    if row.rank is None:
+        return "—"
+    low, high, of = row.rank
+    return f"{low} of {of}" if low == high else f"{low}–{high} of {of}"
 
 
 def seeds(row: Row) -> str:
@@ -75,7 +88,8 @@ def seeds(row: Row) -> str:
 
 def difference(row: Row) -> str:
     """Write the mean difference to the baseline in points, with its 95 % interval."""
-    value, low, high = (100 * number for number in row.difference)
+    of = row.difference
+    value, low, high = (100 * number for number in (of.mean, of.low, of.high))
     return "—" if math.isnan(value) else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 

@@ -43,7 +43,7 @@ def _metric(name: str) -> Column:
         name,
         _constant(f"{cells.words(name)} %"),
         lambda row, board: cells.flagged(
-            cells.percent(accuracy(row, board, name)), name, board.incomplete
+            cells.percent(accuracy(row, board, name)), name, board.incomplete, row
         ),
         lambda row, board: -accuracy(row, board, name),
     )
@@ -77,7 +77,7 @@ COLUMNS: dict[str, Column] = {
         Column(
             "accuracy",
             lambda board: f"{cells.words(board.metric)} %",
-            lambda row, board: cells.flagged(cells.mean(row), board.metric, board.incomplete),
+            lambda row, board: cells.flagged(cells.mean(row), board.metric, board.incomplete, row),
             lambda row, _board: -row.mean,
             strong=True,
         ),
@@ -85,7 +85,13 @@ COLUMNS: dict[str, Column] = {
             "interval",
             _constant("95 % interval"),
             lambda row, _board: cells.bounds(row),
-            lambda row, _board: -row.interval[0],
+            lambda row, _board: -row.interval.low,
+        ),
+        Column(
+            "rank",
+            _constant("rank"),
+            lambda row, _board: cells.rank(row),
+            lambda row, _board: math.nan if row.rank is None else sum(row.rank[:2]),
         ),
         Column(
             "seeds",
@@ -97,7 +103,7 @@ COLUMNS: dict[str, Column] = {
             "difference",
             lambda board: f"minus {board.baseline}, points",
             lambda row, _board: cells.difference(row),
-            lambda row, _board: -row.difference[0],
+            lambda row, _board: -row.difference.mean,
         ),
         *(_metric(name) for name in METRICS),
         _cost("density", "density"),
@@ -145,10 +151,11 @@ PANEL: dict[str, Column] = {
 }
 """The columns of the panel of groups: name -> column."""
 
-_SIDE = ("interval", "seeds", "difference")
+_SIDE = ("interval", "rank", "seeds", "difference")
 _COSTS = ("density", "parameters", "inference_flops", "training_flops", "seconds")
 WIDE = ("method", "accuracy", *_SIDE, *SIDE_METRICS, *_COSTS)
-NARROW = ("method", "accuracy", "seeds", "difference", *SIDE_METRICS, "density")  # fit a page
+# those that fit a page
+NARROW = ("method", "accuracy", "interval", "seeds", "difference", *SIDE_METRICS, "density")
 
 
 def chosen(words: str, known: Mapping[str, Column] = COLUMNS) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from debiasbench.records.record import Record
-    from debiasbench.specs.spec import Choice
+    from debiasbench.specs.spec import Choice, Spec
 
 COSTS = (
     "density",
@@ -83,6 +83,7 @@ def run_of(record: Record, rule: str, texts: Texts) -> dict[str, Any]:
         ),
         "options": texts.canonical(spec.method.options),
         "training": texts.canonical(spec.training),
+        "revisions": texts.canonical(_revisions(spec, rule)),
         "seed": spec.seed,
         "rule": rule,
         "train": record.supervision.train,
@@ -114,6 +115,13 @@ def plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else " ".join(str(value).split())
+
+
+def _revisions(spec: Spec, rule: str) -> dict[str, int]:
+    """Return the revisions that decide an outcome; no revision of the rules has changed `last`."""
+    revisions = spec.revisions or {}
+    kept = ("rules",) if rule == "last" else ()
+    return {part: number for part, number in revisions.items() if part not in kept}
 
 
 def _val_use(declared: str, rule: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
+from debiasbench.records.correct import Splits
 from debiasbench.records.reading import stream
 from debiasbench.records.sharing import Sharing
 from debiasbench.records.verify import examine
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
 
 LISTED = 5  # problems that one message names
@@ -23,11 +25,13 @@ LISTED = 5  # problems that one message names
 class Gathered:
     """Records of different specs that do not contradict themselves.
 
-    `unverified`: ids of those without predictions. `problems`: a message for each file that was
-    left out.
+    `correct`: id -> the test samples that the run classified correctly, under the selection rule of
+    the table. `unverified`: ids of those without predictions. `problems`: a message for each file
+    that was left out.
     """
 
     records: list[Record]
+    correct: dict[str, Correct]
     unverified: set[str]
     problems: list[str]
 
@@ -38,13 +42,13 @@ def gather(places: Iterable[Path], select: str | None = None) -> Gathered:
     The records hold only what tables with the selection rule `select` need; None stands for the
     rule of each record's data set. Raises `RecordError` if there is no record to compare.
     """
-    gathered = Gathered([], set(), [])
+    gathered = Gathered([], {}, set(), [])
     repeated: list[str] = []
-    sharing = Sharing()
+    sharing, splits = Sharing(), Splits()
     results: dict[str, int] = {}  # id -> hash of the results
     for path, record in stream(places, gathered.problems):
-        messages, reason = examine(path, record)
-        if messages:
+        found = examine(path, record)
+        if messages := found.messages:
             more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
             gathered.problems.append(f"{path} contradicts itself: {messages[0]}{more}")
             continue
@@ -52,9 +56,12 @@ def gather(places: Iterable[Path], select: str | None = None) -> Gathered:
             repeated.append(_repeated(record, results[record.id] == _results(record)))
             continue
         results[record.id] = _results(record)
-        if reason:
+        rule = select or record.task.select
+        if found.unverified:
             gathered.unverified.add(record.id)
-        gathered.records.append(sharing.for_tables(record, select or record.task.select))
+        if found.stored and (right := splits.correct(record, found.stored, rule)):
+            gathered.correct[record.id] = right
+        gathered.records.append(sharing.for_tables(record, rule))
     if not gathered.records:
         raise RecordError(
             f"There is no record to compare{_hint(gathered.problems)}. `debiasbench run` makes one"

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from debiasbench.leaderboard.comparison import accuracy_of, is_noise
 from debiasbench.leaderboard.frame import plain
 from debiasbench.leaderboard.row import common
 from debiasbench.records.metrics import GroupCounts, incomplete
 from debiasbench.records.selection import USES_GROUPS
+from debiasbench.specs.revisions import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from debiasbench.leaderboard.comparison import Comparison
     from debiasbench.leaderboard.row import Row
     from debiasbench.records.record import Provenance, Record, TaskFacts
 
 
 LISTED = 8  # groups that a note names
 MARK = "†"  # of a number that leaves groups out
+NOISE = "‡"  # of a worst group that says little
+NOISY = f"Worst group ({NOISE})"
+FEW = 20  # samples of a validation group, below which a rule selects by chance
 
 
 def conditions(rows: Sequence[Row], records: Sequence[Record]) -> str:
@@ -57,16 +63,29 @@ def _precision(made: Provenance) -> str:
 
 
 def notes(
-    rows: Sequence[Row], records: Sequence[Record], rule: str, unverified: Collection[str]
+    rows: Sequence[Row],
+    records: Sequence[Record],
+    rule: str,
+    unverified: Collection[str],
+    comparison: Comparison,
 ) -> list[str]:
     """Name what limits a comparison of the rows.
 
-    That is: groups without test samples, seeds without a result, rows of one seed, a validation
-    split that was balanced with bias labels, different versions and machines, and records that
-    were not verified.
+    That is: groups without test samples or with few, small validation groups, seeds without a
+    result, rows of one seed, rows that are not compared, intervals over seeds alone, a validation
+    split that was balanced with bias labels, different versions and machines, and records that were
+    not verified.
     """
     task = records[0].task
-    sentences = [*_untested_groups(task), *_seeds(rows)]
+    sentences = [
+        *_untested_groups(task),
+        *_noise(rows, comparison),
+        *_small_validation_groups(task, rule),
+        *_old_rules(rows, rule),
+        *_seeds(rows),
+        *_not_compared(rows),
+        *_over_seeds_alone(rows),
+    ]
     if rule not in USES_GROUPS | {"last"} and _conflicting(task, "val") > 2 * _conflicting(
         task, "train"
     ):
@@ -74,7 +93,10 @@ def notes(
             f"{rule} reads no bias labels, but the validation split was balanced with them."
         )
     if single := [row.name for row in rows if len(row.values) == 1]:
-        sentences.append(f"One seed each, so no interval and no comparison: {', '.join(single)}.")
+        sentences.append(
+            "One seed each, so the interval is over test samples alone, and there is no "
+            f"comparison: {', '.join(single)}."
+        )
     return [*sentences, *_differences(records), *_not_verified(records, unverified)]
 
 
@@ -83,6 +105,64 @@ def of_runs(
 ) -> list[str]:
     """Name those limits that do not depend on the test split: seeds, versions, verification."""
     return [*_seeds(rows), *_differences(records), *_not_verified(records, unverified)]
+
+
+def _noise(rows: Sequence[Row], comparison: Comparison) -> list[str]:
+    """Name the largest accuracy at which the worst group is mostly chance."""
+    if not (noisy := [row for row in rows if is_noise(row)]):
+        return []
+    row = max(noisy, key=lambda row: row.floor)
+    smallest = min(int(n) for n in comparison.test.totals.ravel() if n)
+    samples = "sample" if smallest == 1 else "samples"
+    return [
+        f"{NOISY}: groups have as few as {smallest} test {samples}. A classifier that "
+        f"is right for {100 * accuracy_of(row):.1f} % of every group would show "
+        f"{100 * row.floor:.1f} % for its worst one by chance, so rows are not ranked by it."
+    ]
+
+
+def _small_validation_groups(task: TaskFacts, rule: str) -> list[str]:
+    smallest = min(n for n in task.group_counts["val"] if n)
+    if rule not in USES_GROUPS or smallest >= FEW:
+        return []
+    samples = "sample" if smallest == 1 else "samples"
+    return [
+        f"The smallest group of the validation split has {smallest} {samples}, so {rule} selects "
+        "epochs by chance in part."
+    ]
+
+
+def _old_rules(rows: Sequence[Row], rule: str) -> list[str]:
+    """Say that epochs were selected by an older revision of the rules."""
+    old = [row.name for row in rows if row.revisions.get("rules", 1) < RULES and row.values]
+    if rule == "last" or not old:
+        return []
+    which = "" if len(old) == len(rows) else f" for {', '.join(old)}"
+    return [
+        f"{rule} is of revision 1{which}: of epochs with equal accuracy it kept the earliest. "
+        "Revision 2 keeps the one with the best unbiased accuracy, and of these the latest."
+    ]
+
+
+def _not_compared(rows: Sequence[Row]) -> list[str]:
+    sentences = []
+    if failed := [row.name for row in rows if row.failed and row.values]:
+        sentences.append(f"Failed runs, so no rank and no mark: {', '.join(failed)}.")
+    sentences += [
+        f"{row.name} is out of date and not compared: {row.stale}." for row in rows if row.stale
+    ]
+    return sentences
+
+
+def _over_seeds_alone(rows: Sequence[Row]) -> list[str]:
+    alone = [row.name for row in rows if row.interval.basis == "seeds" and len(row.values) > 1]
+    if not alone:
+        return []
+    which = "All rows" if len(alone) == len(rows) else ", ".join(alone)
+    return [
+        f"{which}: intervals and tests are over seeds alone, because predictions are missing, so "
+        "they are too narrow."
+    ]
 
 
 def _untested_groups(task: TaskFacts) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,15 @@ from debiasbench.leaderboard import cells
 from debiasbench.leaderboard.board import Board, boards
 from debiasbench.leaderboard.frame import plain
 from debiasbench.leaderboard.grid import Cell, Grid
-from debiasbench.leaderboard.notes import made_on, samples, training
+from debiasbench.leaderboard.notes import NOISY, made_on, samples, training
 from debiasbench.leaderboard.render import heading
 from debiasbench.leaderboard.row import Row, with_settings
 from debiasbench.specs.spec import Choice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
     from debiasbench.specs.spec import Spec
 
@@ -65,6 +67,7 @@ def pivots(
     dataset: str | None = None,
     metric: str | None = None,
     select: str | None = None,
+    correct: Mapping[str, Correct] | None = None,
     unverified: Collection[str] = (),
 ) -> list[Pivot]:
     """Make a pivot for each data set and model; the other arguments are those of `boards`.
@@ -91,6 +94,7 @@ def pivots(
             dataset=dataset,
             metric=metric,
             select=select,
+            correct=correct,
             unverified=unverified,
         ):
             columns = tables.setdefault((board.dataset, board.model), [])
@@ -118,6 +122,8 @@ def _pivot(option: str, columns: list[Column], left_out: list[str]) -> Pivot:
     values_of: dict[str, list[str]] = {}  # note -> the values whose boards have it
     for column in columns:
         for note in column.board.notes:
+            if note.startswith(NOISY) and column.board.metric != "worst_group":
+                continue  # of a column that is not shown
             values_of.setdefault(note, []).append(plain(column.value))
     notes = [
         note if len(values) == len(columns) else f"{option}={', '.join(values)}: {note}"
@@ -149,8 +155,8 @@ def grid(pivot: Pivot) -> Grid:
     records = [record for column in pivot.columns for record in column.records]
     remarks = [
         f"{cells.words(board.metric).capitalize()} accuracy on the test split in percent: mean ± "
-        "standard deviation over seeds (95 % interval of the mean), "
-        f"{cells.epoch(board.rule)}. {cells.STRONG}",
+        f"standard deviation over seeds (95 % interval), {cells.epoch(board.rule)}. "
+        f"{cells.INTERVAL} {cells.STRONG}",
         f"Samples: {samples([column.records[0].task for column in pivot.columns])}. "
         f"{training([line.row for line in pivot.lines])} {made_on(records)}",
         *pivot.notes,
@@ -168,8 +174,8 @@ def grid(pivot: Pivot) -> Grid:
 
 
 def _cell(row: Row, board: Board) -> str:
-    mean = cells.flagged(cells.mean(row), board.metric, board.incomplete)
-    return f"{mean} ({cells.bounds(row)})" if len(row.values) > 1 else mean
+    mean = cells.flagged(cells.mean(row), board.metric, board.incomplete, row)
+    return mean if math.isnan(row.interval.low) else f"{mean} ({cells.bounds(row)})"
 
 
 def _seeds(line: Line) -> str:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.leaderboard.frame import COSTS, plain
-from debiasbench.leaderboard.statistics import interval
 from debiasbench.records.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 SIDE_METRICS = ("conflict", "aligned", "worst_group")  # those that tables show
 ONE_ROW = (  # what runs must share to be averaged over seeds
@@ -24,8 +26,35 @@ ONE_ROW = (  # what runs must share to be averaged over seeds
     "options",
     "sparse_options",
     "training",
+    "revisions",
 )
 LEVELS = ("none", "conflict", "groups", "inputs", "select", "fit")  # from least to most
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval of an accuracy; NaN if there is none.
+
+    `seeds`, `samples`: the half width that seeds alone, and test samples alone, would give.
+    `basis`: what varies in it: "both", "seeds" where predictions are missing, or "samples" for a
+    row of one seed.
+    """
+
+    low: float = math.nan
+    high: float = math.nan
+    seeds: float = math.nan
+    samples: float = math.nan
+    basis: str = "both"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean difference to another row over common seeds, its 95 % interval, and its p."""
+
+    mean: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -38,7 +67,6 @@ class Row:
     train: str
     val: str
     values: dict[int, float]  # seed -> the board's metric
-    interval: tuple[float, float]  # 95 %, of the mean over seeds
     side: dict[str, float]  # means of all other metrics
     costs: dict[str, float]  # means of density, parameters, FLOPs, seconds
     failed: dict[int, str]  # seed -> why its run failed
@@ -46,9 +74,16 @@ class Row:
     options: dict[str, Any]
     training: dict[str, Any]
     records: list[str]  # ids
+    revisions: dict[str, int] = field(default_factory=dict)  # of code, only those above 1
+    stale: str = ""  # why the row is not compared: newer revisions of it are in the board
+    interval: Interval = Interval()  # of the mean
+    worst: Interval = Interval()  # of the accuracy of the worst group
+    floor: float = math.nan  # worst group of a classifier with the same accuracy in every group
     marked: bool = False  # best of its section, or not distinguishable from the best
-    # to the board's baseline over common seeds: mean and 95 % interval
-    difference: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+    rank: tuple[int, int, int] | None = None  # from, to, of so many rows of its section
+    difference: Difference = Difference()  # to the board's baseline
+    # seed -> (N,) which test samples are correct, sorted by group; absent without predictions
+    tables: dict[int, NDArray[np.bool_]] = field(default_factory=dict, compare=False, repr=False)
     # number of the panel of groups -> seed -> value; see `debiasbench.leaderboard.panel`
     inferred: dict[str, dict[int, float]] = field(default_factory=dict)
 
@@ -111,7 +146,6 @@ def _row(runs: list[dict[str, Any]], metric: str) -> Row:
         train=first["train"],
         val=first["val"],
         values=values,
-        interval=interval(list(values.values())),
         side={name: _mean(done, name) for name in METRICS if name != metric},
         costs={name: _mean(done, name) for name in COSTS},
         failed=failed,
@@ -119,6 +153,8 @@ def _row(runs: list[dict[str, Any]], metric: str) -> Row:
         options=_options(first),
         training=json.loads(first["training"]),
         records=[run["id"] for run in runs],
+        revisions=json.loads(first["revisions"]),
+        tables={run["seed"]: run["table"] for run in done if run.get("table") is not None},
     )
 
 
@@ -132,6 +168,28 @@ def _mean(runs: list[dict[str, Any]], column: str) -> float:
     return math.fsum(run.get(column, math.nan) for run in runs) / len(runs) if runs else math.nan
 
 
+def outdated(rows: Sequence[Row]) -> list[Row]:
+    """Say of each row why it is stale: the board has the method with newer revisions of the code.
+
+    Revisions of the selection rules, the data set and the model count for all rows together.
+    """
+    newest: dict[tuple[str, str], int] = {}
+    for row in rows:
+        for part, number in row.revisions.items():
+            of = row.method if part in {"method", "sparse"} else ""
+            newest[part, of] = max(newest.get((part, of), 1), number)
+    return [replace(row, stale=_stale(row, newest)) for row in rows]
+
+
+def _stale(row: Row, newest: Mapping[tuple[str, str], int]) -> str:
+    older = [
+        f"{part} {row.revisions.get(part, 1)} instead of {number}"
+        for (part, of), number in sorted(newest.items())
+        if of in {"", row.method} and row.revisions.get(part, 1) < number
+    ]
+    return f"revision of {', '.join(older)}" if older else ""
+
+
 def with_settings(rows: list[Row]) -> list[Row]:
     """Name the options and training settings in which rows of one method differ."""
     named = []
@@ -141,11 +199,16 @@ def with_settings(rows: list[Row]) -> list[Row]:
         by_method.setdefault(row.method, []).append(row)
     same = {name: common([row.options for row in of]) for name, of in by_method.items()}
     makers = {name: {row.made_by for row in of} for name, of in by_method.items()}
+    same_code = {name: common([row.revisions for row in of]) for name, of in by_method.items()}
     for row in rows:
         differing = {k: v for k, v in row.options.items() if k not in same[row.method]}
         differing |= {f"train.{k}": v for k, v in row.training.items() if k not in shared}
         if len(makers[row.method]) > 1:
             differing["of"] = row.made_by
+        parts = {part for other in by_method[row.method] for part in other.revisions}
+        for part in parts:
+            if part not in same_code[row.method]:
+                differing[f"revision of {part}"] = row.revisions.get(part, 1)
         setting = ", ".join(f"{k}={plain(v)}" for k, v in sorted(differing.items()))
         named.append(replace(row, setting=setting))
     return named

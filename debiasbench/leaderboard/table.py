@@ -62,12 +62,19 @@ def table(
             return panelled.FLAT[form](made), gathered.problems
         grids = [panelled.grid(board, form, names) for board in made]
     elif pivot is not None:
-        tables = pivoted.pivots(gathered.records, pivot, unverified=gathered.unverified, **shared)
+        tables = pivoted.pivots(
+            gathered.records,
+            pivot,
+            correct=gathered.correct,
+            unverified=gathered.unverified,
+            **shared,
+        )
         grids = [pivoted.grid(one) for one in tables]
     else:
         made = boards(
             gathered.records,
             baseline=baseline,
+            correct=gathered.correct,
             unverified=gathered.unverified,
             **shared,
         )

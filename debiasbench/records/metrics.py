@@ -115,6 +115,33 @@ METRICS: dict[str, Callable[[GroupCounts], float]] = {
 """Name -> metric."""
 
 
+def weights(g: GroupCounts, metric: str) -> NDArray[np.float64] | None:
+    """Return the (C, B) weights of the group accuracies whose weighted sum a metric is.
+
+    They are 0 for groups without samples, and their sum is 1. None for `worst_group`, which is no
+    weighted sum, and where the metric is undefined.
+    """
+    present = g.totals > 0
+    samples = g.totals.astype(np.float64)
+    if metric == "average":
+        raw = samples
+    elif metric == "balanced_groups":
+        raw = present.astype(np.float64)
+    elif metric == "unbiased":
+        biases = np.maximum(present.sum(axis=1, keepdims=True), 1)
+        raw = present * samples.sum(axis=1, keepdims=True) / biases
+    elif metric == "conflict":
+        raw = samples * ~g.aligned
+    elif metric == "aligned":
+        raw = samples * g.aligned
+    elif metric == "adjusted_average" and not (g.train[~present] > 0).any():
+        raw = g.train.astype(np.float64)
+    else:
+        return None
+    whole = raw.sum()
+    return raw / whole if whole else None
+
+
 def incomplete(g: GroupCounts) -> list[str]:
     """Name the metrics that leave out groups without samples, which they would have to judge.
 

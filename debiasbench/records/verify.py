@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from debiasbench.records.record import Cost, Outcome, Record
 
     Computed = dict[tuple[str, str], dict[str, float]]  # (rule, split) -> metric -> value
+    Stored = Mapping[str, NDArray[Any]]
 
 ROUNDING = 1e-12  # of a metric that is computed again from the same hits
 SPLITS = ("val", "test")
@@ -47,13 +48,13 @@ def check(records: Iterable[tuple[Path, Record]]) -> Checked:
     """Verify records that were read from the paths beside them."""
     checked = Checked([], [], [])
     for path, record in records:
-        messages, reason = examine(path, record)
-        if messages:
-            checked.contradictions.append((path, messages))
+        found = examine(path, record)
+        if found.messages:
+            checked.contradictions.append((path, found.messages))
             continue
         checked.sound.append((path, record))
-        if reason:
-            checked.unverified.append((path, record, reason))
+        if found.unverified:
+            checked.unverified.append((path, record, found.unverified))
     return checked
 
 
@@ -63,22 +64,38 @@ def verify(path: Path, record: Record) -> list[str]:
     `path` is the file that `record` was read from; its predictions are in the same folder. A
     record whose predictions are missing is checked as far as possible: see `why_unverified`.
     """
-    return examine(path, record)[0]
+    return examine(path, record).messages
 
 
-def examine(path: Path, record: Record) -> tuple[list[str], str | None]:
-    """Return what `verify` and `why_unverified` do, and look at the files once."""
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What `examine` found.
+
+    `messages`: one for each contradiction. `unverified`: see `why_unverified`. `stored`: the
+    content of the predictions file, None if there is none or it contradicts the record.
+    """
+
+    messages: list[str]
+    unverified: str | None
+    stored: Stored | None
+
+
+def examine(path: Path, record: Record) -> Examined:
+    """Return what `verify` and `why_unverified` do, and what the predictions file holds."""
     computed = _accuracies(record)
     reason = why_unverified(path, record)
+    stored, trouble = (None, None) if reason else _stored(path, record)
     contradictions = chain(
         _spec(record),
         _status(record),
-        () if reason else _predictions(path, record),
+        [trouble] if trouble else (),
+        () if stored is None else _predictions(record, stored),
         _metrics(record, computed),
         _selection(record, computed),
         () if record.cost is None else _cost(record.cost),
     )
-    return list(contradictions), reason
+    messages = list(contradictions)
+    return Examined(messages, reason, None if messages else stored)
 
 
 def why_unverified(path: Path, record: Record) -> str | None:
@@ -209,20 +226,23 @@ def _cost(cost: Cost) -> Iterator[str]:
             yield f"{total} is {stated}, but the stages add up to {sum(parts)}"
 
 
-def _predictions(path: Path, record: Record) -> Iterator[str]:
-    """Compare group counts with the labels beside a record, and hits with its predictions."""
+def _stored(path: Path, record: Record) -> tuple[Stored | None, str | None]:
+    """Return the content of the predictions file, or what is wrong with the file."""
     if record.predictions is None:
-        return
+        return None, None
     from safetensors.numpy import load
 
     try:
-        stored = load(content(path, record.predictions, most_bytes(record)))
+        return load(content(path, record.predictions, most_bytes(record))), None
     except RecordError as error:
-        yield str(error)
-        return
+        return None, str(error)
     except Exception as error:  # whatever the reader raises for a file that somebody made
-        yield f"{location(path, record.predictions).name} is not a predictions file ({error})"
-        return
+        file = location(path, record.predictions).name
+        return None, f"{file} is not a predictions file ({error})"
+
+
+def _predictions(record: Record, stored: Stored) -> Iterator[str]:
+    """Compare group counts with the labels beside a record, and hits with its predictions."""
     for split in SPLITS:
         counts = record.task.group_counts[split]
         y, group = (_labels(stored, f"{split}.{name}", sum(counts)) for name in ("y", "group"))
@@ -251,7 +271,7 @@ def _predictions(path: Path, record: Record) -> Iterator[str]:
     yield from _inference(record, stored)
 
 
-def _inference(record: Record, stored: Mapping[str, NDArray[Any]]) -> Iterator[str]:
+def _inference(record: Record, stored: Stored) -> Iterator[str]:
     """Compare what was counted of a method's inferences with what is stored beside the record."""
     found = {k.removeprefix(INFERRED): v for k, v in stored.items() if k.startswith(INFERRED)}
     if record.inference is None:

@@ -1,0 +1,219 @@
+"""How the rows of a board are summarised and compared: intervals, tests, marks and ranks.
+
+Where predictions are at hand, seeds and test samples count together (`crossed`). Otherwise only the
+seeds do, with Student's t, which covers the true accuracy too rarely.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from debiasbench.leaderboard.crossed import p_values, parts
+from debiasbench.leaderboard.groups import noise_floor, wilson, worst_group
+from debiasbench.leaderboard.ranks import rank_intervals
+from debiasbench.leaderboard.row import Difference, Interval
+from debiasbench.leaderboard.samples import crossed
+from debiasbench.leaderboard.statistics import holm, interval, paired_difference, paired_p
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from debiasbench.leaderboard.crossed import Groups
+    from debiasbench.leaderboard.row import Row
+    from debiasbench.leaderboard.samples import Samples
+    from debiasbench.records.metrics import GroupCounts
+
+LEVEL = 0.05
+RANKED = 80  # rows of a section that all pairwise tests are made for
+SHORTFALL = 0.10  # of the noise floor, from which on the worst group says too little to rank by
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The statistics of one metric.
+
+    `samples`: the test samples that rows share; None if no row has predictions. `test`: the counts
+    of the test split.
+    """
+
+    metric: str
+    samples: Samples | None
+    test: GroupCounts
+
+    @property
+    def groups(self) -> Groups | None:
+        """How the accuracies of the groups make the metric; None if they do not."""
+        return None if self.samples is None else self.samples.groups(self.metric)
+
+    def summarised(self, row: Row) -> Row:
+        """Return a row with the interval of its mean, that of its worst group, and its floor."""
+        equal = accuracy_of(row)
+        sizes = [int(n) for n in self.test.totals.ravel() if n]
+        floor = math.nan if math.isnan(equal) else noise_floor(equal, sizes)
+        return replace(row, interval=self.interval(row), worst=self._worst(row), floor=floor)
+
+    def interval(self, row: Row) -> Interval:
+        """Return the 95 % interval of a row's mean."""
+        table = self._table(row, sorted(row.values))
+        if table is None or (self.groups is None and self.metric != "worst_group"):
+            low, high = interval(list(row.values.values()))
+            return Interval(low, high, (high - low) / 2, math.nan, basis="seeds")
+        basis = "samples" if table.shape[1] == 1 else "both"
+        if self.metric == "worst_group":
+            return replace(self._worst(row), basis=basis)
+        assert self.groups is not None
+        if basis == "samples" or row.mean in {0.0, 1.0}:
+            low, high = _over_samples(table, self.groups)
+            return Interval(low, high, 0.0, (high - low) / 2, basis)
+        found = parts(table, self.groups)
+        low, high = found.interval()
+        return Interval(max(low, 0.0), min(high, 1.0), *found.halves(), basis)
+
+    def _worst(self, row: Row) -> Interval:
+        table = self._table(row, sorted(row.values))
+        if table is None or self.samples is None:
+            return Interval()
+        found = worst_group(table, self.samples.each)
+        return Interval(found.low, found.high)
+
+    def _table(self, row: Row, seeds: Sequence[int]) -> NDArray[np.bool_] | None:
+        return None if self.samples is None or not seeds else crossed(row.tables, seeds)
+
+    def difference(self, row: Row, baseline: Row) -> Difference:
+        """Return the mean difference of two rows over common seeds, with its 95 % interval and p.
+
+        All are NaN for fewer than two common seeds. The interval of two worst groups is that of
+        their intervals, which is wide, and has no p.
+        """
+        seeds = sorted(row.values.keys() & baseline.values.keys())
+        if len(seeds) < 2:
+            return Difference()
+        a, b = self._table(row, seeds), self._table(baseline, seeds)
+        if a is None or b is None:
+            return Difference(
+                *paired_difference(row.values, baseline.values),
+                paired_p(row.values, baseline.values),
+            )
+        mean = float(np.mean([row.values[s] - baseline.values[s] for s in seeds]))
+        if self.metric == "worst_group":
+            assert self.samples is not None
+            own, other = (worst_group(x, self.samples.each, LEVEL / 2) for x in (a, b))
+            return Difference(mean, own.low - other.high, own.high - other.low)
+        if self.groups is None:
+            return Difference()
+        found = parts(a.astype(np.int8) - b, self.groups)
+        return Difference(mean, *found.interval(LEVEL), p_values([found])[0])
+
+    def tests(self, pairs: Sequence[tuple[Row, Row]]) -> list[float]:
+        """Return the p of each pair of rows; NaN for a pair that cannot be tested."""
+        p = [math.nan] * len(pairs)
+        found = {}
+        for i, (one, other) in enumerate(pairs):
+            seeds = sorted(one.values.keys() & other.values.keys())
+            if len(seeds) < 2:
+                continue
+            a, b = self._table(one, seeds), self._table(other, seeds)
+            if a is None or b is None:
+                p[i] = paired_p(one.values, other.values)
+            elif self.groups is not None:
+                found[i] = parts(a.astype(np.int8) - b, self.groups)
+        for i, value in zip(found, p_values(list(found.values())), strict=True):
+            p[i] = value
+        return p
+
+    def compared(self, section: Sequence[Row]) -> list[Row]:
+        """Return the rows of a section with marks and ranks.
+
+        Marked are the best row and those that tests with Holm's correction cannot distinguish from
+        it. Ranks follow from the tests of all pairs, with Holm's correction over all of them. A row
+        has neither if it has failed runs or fewer than two seeds, if it is stale, and if no other
+        row of the section can be compared with it.
+        """
+        places = [
+            i
+            for i, row in enumerate(section)
+            if len(row.values) >= 2 and not row.failed and not row.stale
+        ]
+        rows = [section[i] for i in places]
+        result = [replace(row, marked=False, rank=None) for row in section]
+        if len(rows) < 2 or not self.ranks(rows):
+            return result
+        marks = self._marks(rows)
+        ranks: list[Any] = [None] * len(rows)
+        if len(rows) <= RANKED:
+            ranks = list(rank_intervals(len(rows), self._worse(rows)))
+        for i, mark, rank in zip(places, marks, ranks, strict=True):
+            of = None if rank is None else (*rank, len(rows))
+            result[i] = replace(section[i], marked=mark, rank=of)
+        return result
+
+    def ranks(self, rows: Sequence[Row]) -> bool:
+        """Say whether rows may be ranked: not by a worst group that the split cannot judge."""
+        return self.metric != "worst_group" or not any(map(is_noise, rows))
+
+    def _marks(self, rows: Sequence[Row]) -> list[bool]:
+        best = max(range(len(rows)), key=lambda i: rows[i].mean)
+        if self.metric == "worst_group" and self.samples is not None:
+            worse = {i for i, j in self._worse(rows) if j == best}
+            return [i not in worse for i in range(len(rows))]
+        others = [i for i in range(len(rows)) if i != best]
+        p = dict(zip(others, self.tests([(rows[best], rows[i]) for i in others]), strict=True))
+        p = {i: value for i, value in p.items() if not math.isnan(value)}
+        worse_of = dict(zip(p, holm(list(p.values()), LEVEL), strict=True))
+        return [i == best or (i in worse_of and not worse_of[i]) for i in range(len(rows))]
+
+    def _worse(self, rows: Sequence[Row]) -> set[tuple[int, int]]:
+        """Return the pairs (i, j) of which i is significantly worse, at 5 % for all together."""
+        if self.metric == "worst_group" and self.samples is not None:
+            return self._worse_apart(rows)
+        pairs = [(i, j) for i in range(len(rows)) for j in range(i)]
+        p = self.tests([(rows[i], rows[j]) for i, j in pairs])
+        known = [one for one in zip(pairs, p, strict=True) if not math.isnan(one[1])]
+        rejected = holm([value for _, value in known], LEVEL)
+        return {
+            (i, j) if self._ahead(rows[j], rows[i]) else (j, i)
+            for ((i, j), _), worse in zip(known, rejected, strict=True)
+            if worse
+        }
+
+    @staticmethod
+    def _ahead(one: Row, other: Row) -> bool:
+        seeds = one.values.keys() & other.values.keys()
+        return math.fsum(one.values[s] - other.values[s] for s in seeds) > 0
+
+    def _worse_apart(self, rows: Sequence[Row]) -> set[tuple[int, int]]:
+        """Compare worst groups by intervals that hold for all rows at once (Bonferroni)."""
+        assert self.samples is not None
+        bounds = {}
+        for i, row in enumerate(rows):
+            if (table := self._table(row, sorted(row.values))) is not None:
+                bounds[i] = worst_group(table, self.samples.each, LEVEL / len(rows))
+        return {(i, j) for i, a in bounds.items() for j, b in bounds.items() if a.high < b.low}
+
+
+def is_noise(row: Row) -> bool:
+    """Say whether a classifier that is fair to all groups would show a much worse worst group."""
+    return row.floor < accuracy_of(row) - SHORTFALL
+
+
+def accuracy_of(row: Row) -> float:
+    """Return the mean accuracy of a row's groups."""
+    return row.side.get("balanced_groups", row.mean)
+
+
+def _over_samples(table: NDArray[Any], groups: Groups) -> tuple[float, float]:
+    """Return Wilson's interval over samples for one seed, or for tables without variance."""
+    x = np.asarray(table, dtype=np.int64)
+    a = np.add.reduceat(x, groups.starts, axis=0).mean(axis=1) / groups.sizes  # (G,)
+    mean = float(np.clip(groups.weights @ a, 0.0, 1.0))
+    variance = float((groups.weights**2 * a * (1 - a) / groups.sizes).sum())
+    smallest = 1 / float((groups.weights**2 / groups.sizes).sum())
+    effective = mean * (1 - mean) / variance if variance > 0 else smallest
+    low, high = wilson(mean, effective)
+    return max(0.0, float(low)), min(1.0, float(high))

@@ -1,0 +1,62 @@
+"""Which test samples a run classified correctly, from the predictions beside its record."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from debiasbench.records.beside import prediction_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from debiasbench.records.record import Record
+
+
+@dataclass(frozen=True, eq=False)
+class Correct:
+    """The N test samples of a run: their groups, and whether each was classified correctly.
+
+    `group`: (N,) group = y * B + bias, the same object for all runs on the same samples. `bits`:
+    eight samples a byte, so that 100,000 runs fit into memory.
+    """
+
+    group: NDArray[np.integer]
+    bits: bytes
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(N,) whether each sample was classified correctly."""
+        bits = np.unpackbits(np.frombuffer(self.bits, dtype=np.uint8), count=len(self.group))
+        return bits.astype(bool)
+
+
+class Splits:
+    """Remembers the groups of test samples, so that runs on the same samples share them."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, NDArray[np.integer]] = {}
+
+    def correct(
+        self, record: Record, stored: Mapping[str, NDArray[Any]], rule: str
+    ) -> Correct | None:
+        """Return which samples were right under a selection rule; None if it has no outcome.
+
+        `stored`: the content of the predictions file of `record`, which `verify` found to be sound.
+        """
+        if rule not in record.outcomes:
+            return None
+        predicted = stored[f"test.{prediction_key(record.outcomes[rule].epoch)}"]
+        right = predicted == stored["test.y"]
+        return Correct(self.group(stored["test.group"]), np.packbits(right).tobytes())
+
+    def group(self, group: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Return the first array that equals this one."""
+        kind = np.uint16 if group.max(initial=0) < 1 << 16 else np.uint32
+        small: NDArray[np.integer] = group.astype(kind)
+        return self._known.setdefault(hashlib.sha256(small.tobytes()).digest(), small)
