@@ -49,16 +49,16 @@ def boards(
     metric: str | None = None,
     select: str | None = None,
     baseline: str | None = None,
-    correct: Mapping[str, Correct] | None = None,
+    correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
     `dataset`: only this data set; the name of an imported one needs no "imported:". `metric`,
     `select`: instead of the data set's own. `baseline`: the name of a row that the others are
-    compared with, seed by seed; a board without this row has a note. `correct`: id -> the test
-    samples that the run classified correctly under the board's selection rule; intervals and tests
-    of rows without it are over seeds alone. `unverified`: ids of records whose hits could not be
+    compared with, seed by seed; a board without this row has a note. `correct`: selection rule ->
+    id -> the test samples that the run classified correctly, see `gather`; intervals and tests of
+    rows without it are over seeds alone. `unverified`: ids of records whose hits could not be
     compared with predictions, for a note. Each spec must occur once: see `distinct`.
 
     Raises `UnknownNameError`, also for a baseline that no board has.
@@ -83,7 +83,7 @@ def boards(
             metric=metric or groups[key][0].task.metric,
             rule=select or groups[key][0].task.select,
             baseline=baseline,
-            correct=correct or {},
+            correct=(correct or {}).get(select or groups[key][0].task.select, {}),
             unverified=unverified,
         )
         for key in sorted(groups)

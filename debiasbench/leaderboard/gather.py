@@ -25,24 +25,26 @@ LISTED = 5  # problems that one message names
 class Gathered:
     """Records of different specs that do not contradict themselves.
 
-    `correct`: id -> the test samples that the run classified correctly, under the selection rule of
-    the table. `unverified`: ids of those without predictions. `problems`: a message for each file
-    that was left out.
+    `correct`: selection rule -> id -> the test samples that the run classified correctly.
+    `unverified`: ids of those without predictions. `problems`: a message for each file that was
+    left out. `paths`: id -> the file of the record.
     """
 
     records: list[Record]
-    correct: dict[str, Correct]
+    correct: dict[str, dict[str, Correct]]
     unverified: set[str]
     problems: list[str]
+    paths: dict[str, Path]
 
 
-def gather(places: Iterable[Path], select: str | None = None) -> Gathered:
+def gather(places: Iterable[Path], select: str | None = None, *, whole: bool = False) -> Gathered:
     """Read and verify all records in files and folders.
 
     The records hold only what tables with the selection rule `select` need; None stands for the
-    rule of each record's data set. Raises `RecordError` if there is no record to compare.
+    rule of each record's data set. `whole`: they hold everything instead, for all rules. Raises
+    `RecordError` if there is no record to compare.
     """
-    gathered = Gathered([], {}, set(), [])
+    gathered = Gathered([], {}, set(), [], {})
     repeated: list[str] = []
     sharing, splits = Sharing(), Splits()
     results: dict[str, int] = {}  # id -> hash of the results
@@ -59,9 +61,11 @@ def gather(places: Iterable[Path], select: str | None = None) -> Gathered:
         rule = select or record.task.select
         if found.unverified:
             gathered.unverified.add(record.id)
-        if found.stored and (right := splits.correct(record, found.stored, rule)):
-            gathered.correct[record.id] = right
-        gathered.records.append(sharing.for_tables(record, rule))
+        for name in record.outcomes if whole else (rule,):
+            if found.stored and (right := splits.correct(record, found.stored, name)):
+                gathered.correct.setdefault(name, {})[record.id] = right
+        gathered.paths[record.id] = path
+        gathered.records.append(record if whole else sharing.for_tables(record, rule))
     if not gathered.records:
         raise RecordError(
             f"There is no record to compare{_hint(gathered.problems)}. `debiasbench run` makes one"

@@ -67,7 +67,7 @@ def pivots(
     dataset: str | None = None,
     metric: str | None = None,
     select: str | None = None,
-    correct: Mapping[str, Correct] | None = None,
+    correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
 ) -> list[Pivot]:
     """Make a pivot for each data set and model; the other arguments are those of `boards`.
