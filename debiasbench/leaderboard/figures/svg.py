@@ -21,7 +21,7 @@ from debiasbench.leaderboard.figures.figure import (
     Square,
     Steps,
 )
-from debiasbench.leaderboard.figures.layout import BESIDE, cut, layout
+from debiasbench.leaderboard.figures.layout import BESIDE, EDGE, cut, layout
 
 if TYPE_CHECKING:
     from debiasbench.leaderboard.figures.figure import Figure, Key, Point
@@ -118,7 +118,7 @@ def _of_dots(mark: Dots, at: Layout) -> Iterable[str]:
 
 
 def _of_heading(mark: Heading, at: Layout) -> Iterable[str]:
-    return [_written("heading", at.left, at.y(mark.y), mark.text, "start")]
+    return [_written("heading", EDGE, at.y(mark.y), mark.text, "start")]
 
 
 def _of_bar(mark: Bar, at: Layout) -> Iterable[str]:
@@ -208,21 +208,20 @@ def _dot(x: float, y: float, series: int, look: str, said: str) -> str:
 def _label(label: Label) -> str:
     faint = " faint" if label.faint else ""
     text = _written(f"name{faint}", label.x, label.y, label.text, label.anchor)
+    if (ends := leader(label)) is None:
+        return text
+    return _line(f"leader {_series(label.series)}", *ends) + text
+
+
+def leader(label: Label) -> tuple[float, float, float, float] | None:
+    """Return the line from a dot or from the end of a line to its name; None if it is close."""
     if label.leader is None:
-        return text
+        return None
     x, y = label.leader
-    if label.x - x < 12 and abs(label.y - y) < 3:
-        return text
-    return (
-        _line(
-            f"leader {_series(label.series)}",
-            x + (2 if label.x - x < 12 else 6),
-            y,
-            label.x - 3,
-            label.y,
-        )
-        + text
-    )
+    side = 1 if label.anchor == "start" else -1
+    if abs(label.x - x) < 12 and abs(label.y - y) < 3:
+        return None
+    return x + 2 * side, y, label.x - 3 * side, label.y
 
 
 def _key(key: Key, x: float, y: float) -> Iterable[str]:
@@ -305,7 +304,7 @@ def _style() -> str:
         ".chart .square text{fill:#000}",
         ".chart .square .value{font-size:13px}",
         ".chart .square .samples{font-size:10px}",
-        ".chart .hatch{fill:none;stroke:#000;stroke-opacity:.35}",
+        ".chart .hatch{fill:none;stroke:#000;stroke-opacity:.25}",
         f".chart .outline{{fill:none;stroke:light-dark({colours.FAINT},{colours.DARK_FAINT})}}",
         f".chart .square.none rect{{fill:light-dark({colours.RULE},{colours.DARK_RULE})}}",
         f".chart .square.none text{{fill:light-dark({colours.INK},{colours.DARK_INK})}}",
