@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from debiasbench.common.wording import counted
 from debiasbench.leaderboard import cells
-from debiasbench.leaderboard.figures.figure import Axis, Figure, Key, Square, Tick
+from debiasbench.leaderboard.figures.figure import FEW, Axis, Figure, Key, Square, Tick
 from debiasbench.leaderboard.figures.layout import cut, length
 from debiasbench.leaderboard.render import heading
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from debiasbench.records.record import Record
 
-FEW = 20  # test samples of a group, below which its square is hatched
 WIDE, HIGH = 46.0, 32.0  # pixels of a square, at least
 WIDEST = 110.0  # of the name of a bias value
 
@@ -38,11 +38,11 @@ def groups(name: str, records: Sequence[Record], rule: str) -> Figure | None:
         row, column = divmod(place, len(task.biases))
         accuracy = hit / total if total else math.nan
         group = f"{task.classes[row]} with {task.biases[column]}"
-        aligned = "aligned" if task.aligned[row][column] else "conflicting"
+        aligned = task.aligned[row][column]
+        kind = "aligned" if aligned else "conflicting"
         said = f"{cells.percent(accuracy)} %" if total else "no test sample"
-        text = f"{group} ({aligned}, n={total:,}): {said}."
-        squares.append(Square(column, -row, accuracy, total, text))
-    few = [s for s in squares if 0 < s.samples < FEW]
+        text = f"{group} ({kind}, n={total:,}): {said}."
+        squares.append(Square(column, -row, accuracy, total, aligned, text))
     rows, columns = len(task.classes), len(task.biases)
     names = max(length(cut(name, WIDEST)) for name in task.biases)
     wide = max(WIDE, 180.0 / columns, names + 8)
@@ -52,10 +52,12 @@ def groups(name: str, records: Sequence[Record], rule: str) -> Figure | None:
         y=Axis("class", 0.5 - rows, 0.5, _names(task.classes, -1)),
         marks=tuple(squares),
         notes=(
-            f"Percent of the test samples of each group, mean over {len(done)} "
-            f"seed{'s' if len(done) > 1 else ''}, {cells.epoch(rule)}. n: test samples.",
+            f"Percent of the test samples of each group, mean over {counted(len(done), 'seed')}, "
+            f"{cells.epoch(rule)}. n: test samples. Bold: groups that are aligned with the bias.",
         ),
-        keys=(Key(f"fewer than {FEW} samples", None, "hatch"),) if few else (),
+        keys=(Key(f"fewer than {FEW} samples", None, "hatch"),)
+        if any(square.few for square in squares)
+        else (),
         width=wide * columns,
         height=HIGH * rows,
     )

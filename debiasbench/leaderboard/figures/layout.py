@@ -148,6 +148,17 @@ def _start(block: Sequence[float], gap: float) -> float:
     return block[0] / block[1] - gap * (block[1] - 1) / 2
 
 
+def leader(label: Label) -> tuple[float, float, float, float] | None:
+    """Return the line from a dot or from the end of a line to its name; None if it is close."""
+    if label.leader is None:
+        return None
+    x, y = label.leader
+    side = 1 if label.anchor == "start" else -1
+    if abs(label.x - x) < 12 and abs(label.y - y) < 3:
+        return None
+    return x + 2 * side, y, label.x - 3 * side, label.y
+
+
 def _at_ends(at: Layout) -> list[Label]:
     """Place the names of lines and levels to the right of the area."""
     named = [m for m in at.figure.marks if isinstance(m, Line | Level) and m.name]

@@ -157,11 +157,6 @@ def _of_looks(states: Collection[str]) -> list[Key]:
     ]
 
 
-def usable(board: Board) -> list[str]:
-    """Return the costs of `PARETO` that a board has a figure for."""
-    return [cost for cost in PARETO if pareto(board, cost) is not None]
-
-
 def missing(board: Board, cost: str) -> str:
     """Say why a board has no figure of a cost."""
     if cost == "seconds" and len(board.hardware) > 1:
