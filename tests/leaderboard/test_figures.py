@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 
-from debiasbench.common.errors import OptionError, UnknownNameError
+from debiasbench.common.errors import UnknownNameError
 from debiasbench.leaderboard import boards
 from debiasbench.leaderboard.board import Board
 from debiasbench.leaderboard.figures import (
     PARETO,
-    STYLE,
     Figure,
     Ranked,
-    colours,
     density,
     groups,
     of_ranks,
@@ -33,9 +29,8 @@ from debiasbench.leaderboard.figures import (
 from debiasbench.leaderboard.figures.axes import accuracy_axis, density_axis, log_axis
 from debiasbench.leaderboard.figures.figure import Bar, Dots, Level, Line, Square, Steps
 from debiasbench.leaderboard.figures.layout import GAP, layout, spread
-from debiasbench.leaderboard.figures.make import make
-from debiasbench.records.record import Record, to_json
-from tests.leaderboard.test_leaderboard import NASTY, run
+from debiasbench.records.record import Record
+from tests.leaderboard.test_leaderboard import run
 
 Cli = Callable[..., Result]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -52,11 +47,14 @@ def sparse(
 ) -> Record:
     """Return a run at a density, with so many right samples of ten in the conflicting groups."""
     hits = (10, right + seed % 2, right, 10)
-    return costing(run(method, seed, hits, options={option: at, **options}), density=at)
+    record = run(method, seed, hits, options={option: at, **options})
+    return costing(record, density=at, active_parameters=round(1000 * at))
 
 
 def dense(method: str, right: int, seed: int = 0) -> Record:
-    return costing(run(method, seed, (10, right + seed % 2, right, 10)), density=1.0)
+    return costing(
+        run(method, seed, (10, right + seed % 2, right, 10)), density=1.0, active_parameters=1000
+    )
 
 
 SEEDS = range(3)
@@ -310,197 +308,3 @@ def test_each_group_has_its_mean_accuracy_and_its_samples_and_small_ones_are_hat
     assert {"90.0", "60.0", "40.0", "100.0", "n=10"} <= set(texts(picture))
     assert picture.count('class="hatch"') == 4 + 1  # and the key
     assert groups("erm", [run("erm", 0, failed=True)], "last") is None
-
-
-# --- writers ----------------------------------------------------------------------------------
-
-
-def all_figures(board: Board) -> list[Figure]:
-    records = [record for record in CURVE if record.id in board.rows[0].records]
-    made = [density(board), pareto(board, "seconds"), ranks(board), groups("x", records, "last")]
-    return [drawn(figure) for figure in made]
-
-
-def test_svg_has_no_style_no_script_and_no_id_and_says_all_numbers() -> None:
-    for figure in all_figures(board_of(CURVE)):
-        picture = svg(figure)
-        root = ET.fromstring(picture)
-        assert root.get("role") == "img"
-        assert root.get("aria-label") == figure.description
-        for node in root.iter():
-            assert not {"style", "id", "href", "fill", "stroke"} & node.attrib.keys()
-            assert node.tag.removeprefix(SVG) in {
-                *("svg", "g", "path", "line", "rect", "circle", "text", "title")
-            }
-    label = drawn(density(board_of(CURVE))).description
-    row = next(r for r in board_of(CURVE).rows if r.options.get("density") == 0.04)
-    assert f"thin at density 0.04: {100 * row.mean:.1f} % (" in label
-
-
-def test_every_class_of_a_picture_has_a_rule_in_the_style_sheet() -> None:
-    plain = {"chart", "name", "axis", "square", "full"}
-    for figure in all_figures(board_of(CURVE)):
-        for names in re.findall(r'class="([^"]*)"', svg(figure)):
-            for name in set(names.split()) - plain:
-                assert f".{name}" in STYLE, name
-
-
-def nasty() -> Board:
-    board = board_of(CURVE)
-    rows = [replace(row, method=NASTY + "$\\frac{", setting="") for row in board.rows]
-    return replace(board, rows=rows, dataset=NASTY)
-
-
-def test_names_of_strangers_are_text_in_svg_and_not_formulas_in_matplotlib() -> None:
-    pytest.importorskip("matplotlib")
-    from debiasbench.leaderboard.figures.plot import plot
-
-    for figure in all_figures(nasty()):
-        root = ET.fromstring(svg(figure))
-        assert {node.tag for node in root.iter()}.isdisjoint({"i", f"{SVG}i", f"{SVG}script"})
-        plot(figure, "svg")
-    assert any("<i>%$&{}" in text for text in texts(svg(drawn(ranks(nasty())))))
-
-
-@pytest.mark.parametrize(
-    ("form", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")]
-)
-def test_files_of_matplotlib_open_and_are_equal_for_equal_figures(form: str, begins: bytes) -> None:
-    pytest.importorskip("matplotlib")
-    from debiasbench.leaderboard.figures.plot import plot
-
-    for figure in all_figures(board_of(CURVE)):
-        first = plot(figure, form)
-        assert first.startswith(begins)
-        assert first == plot(figure, form)
-        assert b"202" not in re.findall(rb"(?:Date|CreationDate)[^\n]{0,40}", first)
-        if form == "svg":
-            ET.fromstring(first)
-        if form == "pdf":
-            assert b"/FontType 42" in first or b"/CIDFontType2" in first
-            assert b"/Type3" not in first
-            assert b"Date" not in first
-
-
-def test_the_settings_of_the_user_change_nothing_and_are_not_changed() -> None:
-    mpl = pytest.importorskip("matplotlib")
-    from debiasbench.leaderboard.figures.plot import plot
-
-    figure = drawn(density(board_of(CURVE)))
-    usual = plot(figure, "svg")
-    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "none"}):
-        assert plot(figure, "svg") == usual
-        assert mpl.rcParams["font.size"] == 30
-
-
-def test_the_axes_of_matplotlib_have_the_numbers_of_the_data() -> None:
-    pytest.importorskip("matplotlib")
-    from debiasbench.leaderboard.figures.plot import drawn as of_matplotlib
-
-    figure = drawn(density(board_of(CURVE)))
-    (axes,) = of_matplotlib(figure).axes
-    assert axes.get_xscale() == "log"
-    lines = {line.get_label(): line for line in axes.get_lines()}
-    (line,) = of_kind(figure, Line)
-    assert list(lines["thin"].get_xdata()) == [point.x for point in line.points]
-    assert list(lines["thin"].get_ydata()) == [point.y for point in line.points]
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
-def test_colours_have_the_contrast_of_wcag_on_light_and_dark_ground() -> None:
-    assert all(contrast(c, colours.GROUND) >= 3 for c in colours.SERIES)
-    assert all(contrast(c, colours.DARK_GROUND) >= 3 for c in colours.DARK)
-    for text, ground in (
-        (colours.INK, colours.GROUND),
-        (colours.FAINT, colours.GROUND),
-        (colours.DARK_INK, colours.DARK_GROUND),
-        (colours.DARK_FAINT, colours.DARK_GROUND),
-    ):
-        assert contrast(text, ground) >= 4.5
-    for i, shade in enumerate(colours.HEAT):
-        assert contrast(shade, "#ffffff" if i in colours.WHITE_TEXT else "#000000") >= 4.5
-
-
-# --- the command ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    folder = tmp_path / "results"
-    folder.mkdir()
-    for record in CURVE:
-        (folder / f"{record.spec.stem}.json").write_text(to_json(record))
-    return folder
-
-
-def test_leaderboard_plots_into_a_file_and_prints_a_caption(
-    results: Path, tmp_path: Path, cli: Cli
-) -> None:
-    pytest.importorskip("matplotlib")
-    for kind, name in (("density", "a.pdf"), ("pareto", "b.svg"), ("ranks", "c.PNG")):
-        out = tmp_path / name
-        result = cli("leaderboard", results, "--plot", kind, "--out", out)
-        assert result.exit_code == 0, result.output
-        assert out.stat().st_size > 1000
-        assert "toy" in result.output
-    out = tmp_path / "d.png"
-    words = ("leaderboard", results, "--plot", "groups", "--out", out)
-    result = cli(*words, "--method", "full")
-    assert result.exit_code == 0, result.output
-    result = cli(*words)
-    assert result.exit_code == 2
-    assert "Choose it with --method" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["--plot", "density"], "--out FILE"),
-        (["--plot", "density", "--out", "x.txt"], ".pdf, .svg, .png"),
-        (["--plot", "density", "--out", "x.pdf", "--sort", "seeds"], "--sort"),
-        (["--plot", "density", "--out", "x.pdf", "--cost", "seconds"], "it is for pareto"),
-        (["--plot", "ranks", "--out", "x.pdf", "--method", "full"], "all rows are compared"),
-        (["--plot", "pareto", "--out", "x.pdf", "--cost", "second"], "Did you mean 'seconds'"),
-        (["--plot", "groups", "--out", "x.pdf", "--method", "ful"], "Did you mean 'full'"),
-        (["--plot", "density", "--out", "x.pdf", "--method", "full"], "density below 1"),
-        (["--cost", "seconds"], "--plot KIND"),
-    ],
-)
-def test_words_that_give_no_figure_are_refused(
-    words: list[str], says: str, results: Path, cli: Cli
-) -> None:
-    result = cli("leaderboard", results, *words)
-    assert result.exit_code == 2
-    assert says in result.stderr
-
-
-def test_a_figure_of_several_tables_says_how_to_choose(results: Path) -> None:
-    other = run("erm", 0)
-    spec = replace(other.spec, dataset=replace(other.spec.dataset, name="other"))
-    other = replace(other, spec=spec, id=spec.id)
-    (results / f"{spec.stem}.json").write_text(to_json(other))
-    with pytest.raises(OptionError, match="Choose one with --dataset"):
-        make([results], "density")
-    figure, problems = make([results], "density", dataset="toy")
-    assert "toy" in figure.title
-    assert problems == []
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    from debiasbench.leaderboard.figures.plot import plot
-
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(OptionError, match=r'pip install "debiasbench\[plot\]"'):
-        plot(drawn(density(board_of(CURVE))), "pdf")
