@@ -32,6 +32,11 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     help="Compare what methods inferred of the training samples, such as groups, with the truth.",
 )
 @click.option(
+    "--across",
+    is_flag=True,
+    help="Compare methods over all data sets: points, mean ranks, and who is better on how many.",
+)
+@click.option(
     "--columns",
     metavar="NAME,...",
     help="Show these columns: method, accuracy, interval, seeds, difference, a metric, density, "
@@ -63,6 +68,7 @@ def leaderboard(
     baseline: str | None,
     pivot: str | None,
     panel: str | None,
+    across: bool,
     columns: str | None,
     sort: str | None,
     form: str | None,
@@ -94,6 +100,7 @@ def leaderboard(
         baseline=baseline,
         pivot=pivot,
         panel=panel,
+        across=across,
         columns=columns,
         sort=sort,
         styled=styled,

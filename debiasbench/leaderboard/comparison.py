@@ -134,7 +134,7 @@ class Comparison:
         ]
 
     def _p_of_seeds(self, one: Row, other: Row) -> float:
-        """Return the p over seeds alone; NaN where predictions say more, but not for this metric."""
+        """Return the p over seeds alone; NaN if there are predictions, which have no test."""
         seeds = sorted(one.values.keys() & other.values.keys())
         if any(self._table(row, seeds) is None for row in (one, other)):
             return paired_p(one.values, other.values)
@@ -198,12 +198,16 @@ class Comparison:
         worse_of = dict(zip(p, holm(list(p.values()), LEVEL), strict=True))
         return [i == best or (i in worse_of and not worse_of[i]) for i in range(len(rows))]
 
-    def worse(self, rows: Sequence[Row]) -> set[tuple[int, int]]:
-        """Return the pairs (i, j) of which i is significantly worse, at 5 % for all together."""
+    def worse(self, rows: Sequence[Row], p: Sequence[float] | None = None) -> set[tuple[int, int]]:
+        """Return the pairs (i, j) of which i is significantly worse, at 5 % for all together.
+
+        `p`: what `tests` returns for `all_pairs(len(rows))`, if it is known already.
+        """
         if self.metric == "worst_group" and self.samples is not None:
             return self._worse_apart(rows)
-        pairs = [(i, j) for i in range(len(rows)) for j in range(i)]
-        p = self.tests([(rows[i], rows[j]) for i, j in pairs])
+        pairs = all_pairs(len(rows))
+        if p is None:
+            p = self.tests([(rows[i], rows[j]) for i, j in pairs])
         known = [one for one in zip(pairs, p, strict=True) if not math.isnan(one[1])]
         rejected = holm([value for _, value in known], LEVEL)
         return {
@@ -225,6 +229,11 @@ class Comparison:
             if (table := self._table(row, sorted(row.values))) is not None:
                 bounds[i] = worst_group(table, self.samples.each, LEVEL / len(rows))
         return {(i, j) for i, a in bounds.items() for j, b in bounds.items() if a.high < b.low}
+
+
+def all_pairs(number: int) -> list[tuple[int, int]]:
+    """Return the pairs (i, j) of so many rows, j below i."""
+    return [(i, j) for i in range(number) for j in range(i)]
 
 
 def is_comparable(row: Row) -> bool:

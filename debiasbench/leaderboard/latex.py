@@ -38,6 +38,10 @@ _ESCAPES = {
     "×": r"$\times$",
     "…": r"\dots{}",
     "†": r"$\dagger$",
+    "≈": r"$\approx$",
+    "✗": r"$\times$",
+    "τ": r"$\tau$",
+    "²": "\\textsuperscript{2}",
     "‡": r"$\ddagger$",
 }
 _MINUS = re.compile(r"(?<![\w.-])-(?=\d)")  # of a number, not of a name

@@ -6,6 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, UnknownNameError
+from debiasbench.leaderboard import across as over_data_sets
+from debiasbench.leaderboard import across_text
 from debiasbench.leaderboard import panel as panelled
 from debiasbench.leaderboard import pivot as pivoted
 from debiasbench.leaderboard.board import boards
@@ -29,6 +31,7 @@ def table(
     baseline: str | None = None,
     pivot: str | None = None,
     panel: str | None = None,
+    across: bool = False,
     columns: str | None = None,
     sort: str | None = None,
     styled: bool = False,
@@ -39,13 +42,16 @@ def table(
     option whose values become columns, see `pivots`. `panel`: "groups" compares what methods
     inferred of the training samples with the truth, see `panels`. `columns`: names of `COLUMNS`, or
     of `PANEL`, separated by commas. `sort`: the column that orders the rows of each section,
-    instead of the accuracy, or of the AUC in a panel.
+    instead of the accuracy, or of the AUC in a panel. `across`: compare methods over data sets, see
+    `debiasbench.leaderboard.across`.
     `styled`: whether the text goes to a terminal, where strong rows are bold. The other arguments
     are those of `boards`.
 
     Raises `RecordError` if there is no record to compare, and `OptionError` for options that do not
     go together.
     """
+    if across:
+        _check_whole("across", pivot=pivot, panel=panel, columns=columns, sort=sort)
     _check(form, pivot=pivot, columns=columns, baseline=baseline, sort=sort)
     if panel is not None:
         _check_panel(panel, metric=metric, select=select, baseline=baseline, pivot=pivot)
@@ -61,6 +67,17 @@ def table(
         if write is None:
             return panelled.FLAT[form](made), gathered.problems
         grids = [panelled.grid(board, form, names) for board in made]
+    elif across:
+        compared = over_data_sets.across(
+            gathered.records,
+            baseline=baseline,
+            correct=gathered.correct,
+            unverified=gathered.unverified,
+            **shared,
+        )
+        if write is None:
+            return across_text.FLAT[form](compared), gathered.problems
+        grids = across_text.grids(compared)
     elif pivot is not None:
         tables = pivoted.pivots(
             gathered.records,
@@ -113,3 +130,10 @@ def _check_panel(panel: str, **given: str | None) -> None:
     for name, value in given.items():
         if value is not None:
             raise OptionError(f"--panel {panel} cannot be combined with --{name}")
+
+
+def _check_whole(option: str, **given: str | None) -> None:
+    """Raise `OptionError` for options without meaning beside one that makes a table of its own."""
+    for name, value in given.items():
+        if value is not None:
+            raise OptionError(f"--{option} cannot be combined with --{name}")
