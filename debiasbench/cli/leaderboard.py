@@ -37,6 +37,12 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     help="Compare methods over all data sets: points, mean ranks, and who is better on how many.",
 )
 @click.option(
+    "--protocol",
+    is_flag=True,
+    help="Compare the selection rules: points and ranks of the same runs under each of them, and "
+    "what more labels are worth.",
+)
+@click.option(
     "--columns",
     metavar="NAME,...",
     help="Show these columns: method, accuracy, interval, seeds, difference, a metric, density, "
@@ -69,6 +75,7 @@ def leaderboard(
     pivot: str | None,
     panel: str | None,
     across: bool,
+    protocol: bool,
     columns: str | None,
     sort: str | None,
     form: str | None,
@@ -101,6 +108,7 @@ def leaderboard(
         pivot=pivot,
         panel=panel,
         across=across,
+        protocol=protocol,
         columns=columns,
         sort=sort,
         styled=styled,

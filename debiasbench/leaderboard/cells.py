@@ -107,11 +107,19 @@ def difference(row: Row) -> str:
 
 def points(of: Difference) -> str:
     """Write a difference in points with its 95 % interval, and a sign if it is within a point."""
-    value, low, high = (100 * number for number in (of.mean, of.low, of.high))
-    if math.isnan(value):
+    if math.isnan(of.mean):
         return "—"
-    text = f"{value:+.1f}" if math.isnan(low) else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    value, low, high = map(signed, (of.mean, of.low, of.high))
+    if of.mean == of.low == of.high == 0:
+        return value
+    text = value if math.isnan(of.low) else f"{value} ({low} to {high})"
     return f"{text} {WITHIN}" if is_within(of) else text
+
+
+def signed(fraction: float) -> str:
+    """Write a difference of fractions in points; zero has no sign."""
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if text in {"+0.0", "-0.0"} else text
 
 
 def is_within(of: Difference, margin: float = 0.01) -> bool:
