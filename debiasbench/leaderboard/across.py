@@ -64,9 +64,9 @@ def across(
 ) -> Across:
     """Compare methods over the data sets (with networks) of all records.
 
-    The arguments are those of `boards`; `baseline` is the name of a line, and may be missing on
-    some data sets. Rows are matched as `matches` says. Raises `RecordError` if there are fewer than
-    two data sets, and `UnknownNameError`.
+    The arguments are those of `boards`; `baseline` is the name of a line or of a method, and counts
+    where a data set has one row of it. Rows are matched as `matches` says. Raises `RecordError` if
+    there are fewer than two data sets, and `UnknownNameError`.
     """
     made = boards(
         records,
@@ -161,12 +161,14 @@ def _with_differences(
     lines: Sequence[Line], columns: Sequence[Column], baseline: str
 ) -> list[Line]:
     base = [line for line in lines if line.name == baseline]
+    base = base or [line for line in lines if line.match.method == baseline]
     if not base:
         raise UnknownNameError("baseline", baseline, {line.name for line in lines})
     entries: list[list[Entry]] = [[] for _ in lines]
     for c, column in enumerate(columns):
-        # a method may be in another section on another data set
-        row = next((of for line in base if (of := line.entries[c].row) is not None), None)
+        # a method may be in another section on another data set, or have several settings on one
+        rows = [of for line in base if (of := line.entries[c].row) is not None]
+        row = rows[0] if len(rows) == 1 else None
         comparison = column.board.comparison
         for number, line in enumerate(lines):
             entry = line.entries[c]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from debiasbench.leaderboard.crossed import Parts
+from debiasbench.leaderboard.crossed import Parts, parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +30,13 @@ def parts_of_pairs(
 
     `tables`: M of (N, S) with 0 and 1, samples sorted by group, all with the same S >= 2 seeds.
     """
-    if not pairs:
-        return []
+    if len(pairs) < len(tables):  # one by one is faster, such as for all against one
+        return [
+            parts(
+                np.asarray(tables[i], dtype=np.int8) - np.asarray(tables[j], dtype=np.int8), groups
+            )
+            for i, j in pairs
+        ]
     stacked = np.stack([np.asarray(table, dtype=bool) for table in tables])  # (M, N, S)
     seeds = stacked.shape[2]
     first, second = np.array(pairs, dtype=np.int64).T

@@ -118,13 +118,14 @@ def protocols(
             correct=correct,
             unverified=unverified,
         )
-        for rule in [select, *RULES]
+        for rule in dict.fromkeys([*RULES, *([select] if select else [])])
     }
-    tasks = {record.id: record for record in records}
     found = []
-    for number, own in enumerate(made[select]):
+    for number, board in enumerate(made[LAST]):
         by_rule = {rule: made[rule][number] for rule in RULES}
-        task = tasks[own.rows[0].records[0]].task
+        names = {name for row in board.rows for name in row.records}
+        task = next(record.task for record in records if record.id in names)
+        own = by_rule[select or task.select]
         smallest = min((n for n in task.group_counts["val"] if n), default=0)
         if (one := _protocol(own, by_rule, smallest)) is not None:
             found.append(one)

@@ -14,7 +14,9 @@ from debiasbench.leaderboard.crossed import Groups, Parts, p_values, parts
 from debiasbench.leaderboard.pairs import parts_of_pairs
 
 
-def tables(rng: np.random.Generator, rows: int, samples: int, seeds: int) -> list[NDArray[np.bool_]]:
+def tables(
+    rng: np.random.Generator, rows: int, samples: int, seeds: int
+) -> list[NDArray[np.bool_]]:
     hard = 2 * rng.normal(size=(samples, 1))
     return [
         1 + rng.normal(size=(1, seeds)) / 10 - hard + rng.normal(size=(samples, seeds)) > 0
