@@ -20,6 +20,7 @@ def notes(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
         *_alike(columns),
         *_mixed(columns),
         *_unranked(columns, lines),
+        *_without_predictions(columns),
         *_apart(lines),
         *_other_options(columns, lines),
     ]
@@ -65,6 +66,26 @@ def _unranked(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
     if any(number > RANKED for number in sections.values()):
         made.append(f"Sections of more than {RANKED} lines are not compared.")
     return made
+
+
+def _without_predictions(columns: Sequence[Column]) -> list[str]:
+    alone = [
+        column.label
+        for column in columns
+        if any(row.interval.basis == "seeds" and len(row.values) > 1 for row in column.board.rows)
+    ]
+    if not alone or all_over_seeds(columns):
+        return []  # the description of the numbers says it of all rows
+    return [
+        f"Predictions are missing on {', '.join(alone)}: intervals and tests are over seeds alone "
+        "there, at least for some lines, so that they are too narrow."
+    ]
+
+
+def all_over_seeds(columns: Sequence[Column]) -> bool:
+    """Say whether no row has an interval over test samples."""
+    rows = [row for column in columns for row in column.board.rows if len(row.values) > 1]
+    return bool(rows) and all(row.interval.basis == "seeds" for row in rows)
 
 
 def _apart(lines: Sequence[Line]) -> list[str]:

@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 APART = "not on every data set"
 WRITTEN_OUT = 8  # lines of a section whose names are the columns of the table of pairs
-TESTS = (
-    "paired tests over seeds and test samples, with Holm's correction (5 %) over all pairs of the "
-    "section on each data set."
-)
+TESTS = "paired tests with Holm's correction (5 %) over all pairs of the section on each data set."
 ALL = (
     "Better–worse–neither: significantly better, significantly worse, and neither, counted over "
     f"all other lines of the section and all common data sets; {TESTS}"
@@ -90,12 +87,14 @@ def _section(line: Line, across: Across) -> str:
 def _meaning(across: Across) -> str:
     rules = list(dict.fromkeys(column.board.rule for column in across.columns))
     epoch = cells.epoch(rules[0]) if len(rules) == 1 else "at the epoch of each data set's rule"
+    rows = [row for column in across.columns for row in column.board.rows]
+    intervals = cells.interval(rows)
     if across.baseline is None:
-        return f"Accuracy on the test split in percent (95 % interval), {epoch}. {cells.INTERVAL}"
+        return f"Accuracy on the test split in percent (95 % interval), {epoch}. {intervals}"
     return (
         f"Accuracy on the test split, {epoch}: points above {across.baseline}, the mean difference "
-        "over common seeds with its 95 % interval over seeds and test samples together. Numbers "
-        "with % are accuracies: of the baseline, and where nothing can be subtracted."
+        "over common seeds (95 % interval). Numbers with % are accuracies: of the baseline, and "
+        f"where nothing can be subtracted. {intervals}"
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.board import boards
 from debiasbench.leaderboard.comparison import RANKED, is_comparable
-from debiasbench.leaderboard.notes import FEW
+from debiasbench.leaderboard.notes import FEW, over_seeds_alone
 from debiasbench.leaderboard.orders import kendall, places
 from debiasbench.leaderboard.row import Difference
 from debiasbench.records.selection import RULES, USES_GROUPS
@@ -277,6 +277,7 @@ def _notes(lines: Sequence[Line], own: Board, left_out: Sequence[str], smallest:
             f"{which}: epochs were selected by revision 1 of the rules, which kept the earliest of "
             "epochs with equal accuracy, often the first one."
         )
+    made += over_seeds_alone([line.rows[own.rule] for line in lines])
     if left_out:
         made.append(f"Without values, so not shown: {', '.join(left_out)}.")
     if apart := [line.name for line in lines if not line.ranks and len(lines) > 1]:

@@ -93,10 +93,15 @@ def _gaps(protocol: Protocol) -> Grid:
         [seen(line.level) for line in protocol.lines],
         [
             "Selection gap: points at the epoch that the rule selects, minus points after the last "
-            "epoch of the same runs, with the 95 % interval over seeds and test samples together."
+            "epoch of the same runs (95 % interval). "
+            + _intervals(protocol)
             + (f" {cells.WITHIN_MEANS}" if within else "")
         ],
     )
+
+
+def _intervals(protocol: Protocol) -> str:
+    return cells.interval(row for line in protocol.lines for row in line.rows.values())
 
 
 def _agreements(protocol: Protocol) -> Grid:
@@ -150,9 +155,9 @@ def _premiums(protocol: Protocol) -> Grid:
         ],
         [cells.epoch(protocol.own.rule).capitalize()] * len(protocol.premiums),
         [
-            "The best of each section minus the best of all sections that see less, with the 95 % "
-            "interval over seeds and test samples together. Both were chosen by these results, so "
-            "the interval is a little too narrow."
+            "The best of each section minus the best of all sections that see less (95 % "
+            "interval). Both were chosen by these results, so the interval is a little too narrow. "
+            + _intervals(protocol)
         ],
     )
 

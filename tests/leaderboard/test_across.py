@@ -18,7 +18,7 @@ from scipy import stats
 
 from debiasbench import Supervision
 from debiasbench.common.errors import OptionError, RecordError, UnknownNameError
-from debiasbench.leaderboard import boards
+from debiasbench.leaderboard import boards, cells
 from debiasbench.leaderboard.across import across
 from debiasbench.leaderboard.across_text import as_csv, as_json, entry, grids
 from debiasbench.leaderboard.comparison import Comparison
@@ -29,6 +29,7 @@ from debiasbench.leaderboard.markup import HTML, MARKDOWN
 from debiasbench.leaderboard.orders import critical_distance, friedman, places
 from debiasbench.leaderboard.page import regenerated
 from debiasbench.leaderboard.ranks import rank_intervals
+from debiasbench.leaderboard.row import Difference
 from debiasbench.leaderboard.table import table
 from debiasbench.leaderboard.terminal import terminal
 from debiasbench.records.correct import Correct
@@ -374,7 +375,7 @@ def test_points_above_the_baseline_have_the_interval_over_seeds_and_samples() ->
         )
         sign = 1 if made.lines[pair.one].name == "rest" else -1
         assert sign * pair.differences[c].mean == pytest.approx(expected.mean)
-        assert pair.differences[c].p == found.p
+        assert pair.differences[c].p == pytest.approx(found.p)
     by_board = boards(records, baseline="erm", correct={"val_unbiased": stored})
     assert {row.name: row.difference for row in by_board[0].rows}["lff"] == line(
         made, "lff"
@@ -393,14 +394,16 @@ def test_where_there_is_no_baseline_the_accuracy_is_shown_with_its_unit() -> Non
 
 
 def test_a_difference_within_a_point_is_said_to_be_so() -> None:
-    near = on("d0", "a", 20)
-    near += [
-        replace(run, id=f"b{run.id}", spec=replace(run.spec, method=Choice("b"))) for run in near
+    of = [Difference(0.002, -0.004, 0.008), Difference(0.002, -0.004, 0.012), Difference()]
+    assert [cells.points(one) for one in of] == [
+        "+0.2 (-0.4 to +0.8) ≈",
+        "+0.2 (-0.4 to +1.2)",
+        "—",
     ]
-    made = across([*near, *on("d1", "a", 30), *on("d1", "b", 20)], baseline="b")
-    text = MARKDOWN(grids(made)[0])
-    assert "0.0 |" in text.split("| a")[1].splitlines()[0].replace("*", "")
-    assert "+25.0 (+25.0 to +25.0) ≈" not in text
+    assert cells.points(Difference(-0.0001, -0.0002, 0.0)) == "0.0 (0.0 to 0.0) ≈"
+    assert cells.points(Difference(0.0, 0.0, 0.0, 1.0)) == "0.0"
+    records = [run for k in range(2) for m in "ab" for run in on(f"d{k}", m, 20)]
+    assert "≈: within ±1 point" not in MARKDOWN(grids(across(records, baseline="b"))[0])
 
 
 # --- matching ----------------------------------------------------------------------------------
@@ -572,4 +575,32 @@ def test_text_is_exactly_this() -> None:
     assert text == EXPECTED
 
 
-EXPECTED = ""
+EXPECTED = """\
+### 2 data sets: unbiased accuracy
+
+| method   |       mean rank |   better–worse–neither |                         d0 |                  d1 |
+|:---------|----------------:|-----------------------:|---------------------------:|--------------------:|
+| **no bias labels in training, group labels of validation for selection** |||||
+| a        | 1.2 (1.0 – 1.5) |                  2–0–1 | **+25.0 (+25.0 to +25.0)** |             **0.0** |
+| erm      | 1.8 (1.5 – 2.0) |                  1–1–1 |                     50.0 % |          **60.0 %** |
+| **no bias labels in training, group labels of validation for selection: not on every data set** |||||
+| b        |                 |                  0–2–0 |                          — | -5.0 (-5.0 to -5.0) |
+
+- Accuracy on the test split, at the epoch selected by val_unbiased: points above erm, the mean difference over common seeds (95 % interval). Numbers with % are accuracies: of the baseline, and where nothing can be subtracted. 95 % intervals and tests: over seeds alone, because predictions are missing, so that intervals are too narrow.
+- Mean rank: over data sets, among the lines of the section that have all of them; in brackets the means of the lowest and of the highest rank that the tests leave open.
+- Better–worse–neither: significantly better, significantly worse, and neither, counted over all other lines of the section and all common data sets; paired tests with Holm's correction (5 %) over all pairs of the section on each data set.
+- No Friedman test over data sets: with fewer than 12 different ones it can hardly decide anything.
+- Strong: the best of its section, and those that a paired test (Holm, 5 %) cannot distinguish from it.
+- —: not run.
+
+### 2 data sets: unbiased accuracy, pairs: no bias labels in training, group labels of validation for selection
+
+| method   |     a |   erm |
+|:---------|------:|------:|
+| **no bias labels in training, group labels of validation for selection** |||
+| a        |       | 1–0–1 |
+| erm      | 0–1–1 |       |
+
+- On how many common data sets the row is significantly better than the column, significantly worse, and neither: paired tests with Holm's correction (5 %) over all pairs of the section on each data set.
+- Not here, because on one data set only: b.
+"""
