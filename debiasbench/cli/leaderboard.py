@@ -36,6 +36,17 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     help="Compare what methods inferred of the training samples, such as groups, with the truth.",
 )
 @click.option(
+    "--across",
+    is_flag=True,
+    help="Compare methods over all data sets: points, mean ranks, and who is better on how many.",
+)
+@click.option(
+    "--protocol",
+    is_flag=True,
+    help="Compare the selection rules: points and ranks of the same runs under each of them, and "
+    "what more labels are worth.",
+)
+@click.option(
     "--columns",
     metavar="NAME,...",
     help="Show these columns: method, accuracy, interval, seeds, difference, a metric, density, "
@@ -87,6 +98,8 @@ def leaderboard(
     baseline: str | None,
     pivot: str | None,
     panel: str | None,
+    across: bool,
+    protocol: bool,
     columns: str | None,
     sort: str | None,
     plot: str | None,
@@ -127,6 +140,8 @@ def leaderboard(
         **asked,
         pivot=pivot,
         panel=panel,
+        across=across,
+        protocol=protocol,
         columns=columns,
         sort=sort,
         styled=styled,
