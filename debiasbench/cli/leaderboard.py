@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from debiasbench.cli.common import debug_option, format_option, say, table_format
 from debiasbench.cli.parsing import Command
 from debiasbench.common.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 
@@ -55,6 +59,26 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     metavar="COLUMN",
     help="Order the rows of each section by this column.  [default: accuracy, with --panel auc]",
 )
+@click.option(
+    "--plot",
+    type=click.Choice(["density", "pareto", "groups", "ranks"]),
+    help="Draw a figure instead of a table, into the file of --out: accuracy against density or "
+    "against a cost, accuracy of each group, or ranks.",
+)
+@click.option(
+    "--cost",
+    metavar="NAME",
+    help="Cost of --plot pareto: inference_flops, training_flops, parameters or seconds.  "
+    "[default: inference_flops]",
+)
+@click.option(
+    "--method",
+    "methods",
+    metavar="NAME",
+    multiple=True,
+    help="With --plot density or groups: draw only the rows of this method, or of this name. Can "
+    "be used several times.",
+)
 @format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
@@ -78,13 +102,16 @@ def leaderboard(
     protocol: bool,
     columns: str | None,
     sort: str | None,
+    plot: str | None,
+    cost: str | None,
+    methods: tuple[str, ...],
     form: str | None,
     out: Path | None,
     strict: bool,
     check: bool,
     update: bool,
 ) -> None:
-    """Print tables that compare the records in RESULTS.
+    """Print tables that compare the records in RESULTS, or draw a figure of one table.
 
     RESULTS are files or folders; the default is the folder results. Records that are damaged or
     contradict themselves are left out, with a warning on stderr; see `debiasbench verify`.
@@ -93,18 +120,24 @@ def leaderboard(
         _check_pages(results or PAGES, write=update)
         return
 
-    from debiasbench.common.errors import RecordError
+    from debiasbench.common.errors import OptionError, RecordError
     from debiasbench.leaderboard import table
     from debiasbench.records.store import write_text
 
+    places = results or (Path("results"),)
+    asked = {"dataset": dataset, "metric": metric, "select": select, "baseline": baseline}
+    if plot is not None:
+        unused = {"pivot": pivot, "panel": panel, "columns": columns, "sort": sort, "format": form}
+        _only_with_tables(unused)
+        _plot(places, plot, out, strict=strict, cost=cost, methods=methods, **asked)
+        return
+    if cost is not None or methods:
+        raise OptionError("--cost and --method choose what --plot draws: add --plot KIND")
     form, styled = table_format(form, out)
     text, problems = table(
-        results or (Path("results"),),
+        places,
         form,
-        dataset=dataset,
-        metric=metric,
-        select=select,
-        baseline=baseline,
+        **asked,
         pivot=pivot,
         panel=panel,
         across=across,
@@ -113,12 +146,45 @@ def leaderboard(
         sort=sort,
         styled=styled,
     )
-    for problem in problems:
-        say(f"Warning: {problem}", err=True)
+    _warn(problems)
     if out is None:
         click.echo(text, nl=False)
     else:
         write_text(out, text)
+    if strict and problems:
+        raise RecordError(f"{counted(len(problems), 'bad record')}: see above")
+
+
+def _warn(problems: Sequence[str]) -> None:
+    for problem in problems:
+        say(f"Warning: {problem}", err=True)
+
+
+def _only_with_tables(given: Mapping[str, object]) -> None:
+    from debiasbench.common.errors import OptionError
+
+    for name, value in given.items():
+        if value is not None:
+            raise OptionError(f"--plot cannot be combined with --{name}, which is for tables")
+
+
+def _plot(
+    places: tuple[Path, ...], kind: str, out: Path | None, *, strict: bool, **asked: Any
+) -> None:
+    """Draw a figure into a file, and print a caption for it."""
+    from debiasbench.common.errors import OptionError, RecordError
+    from debiasbench.leaderboard.figures.make import make
+    from debiasbench.leaderboard.figures.plot import FORMS, plot
+    from debiasbench.records.store import write_bytes
+
+    form = "" if out is None else out.suffix.lower().removeprefix(".")
+    if out is None or form not in FORMS:
+        ends = ", ".join(f".{form}" for form in FORMS)
+        raise OptionError(f"--plot needs --out FILE with a name that ends with one of {ends}")
+    figure, problems = make(places, kind, **asked)
+    _warn(problems)
+    write_bytes(out, plot(figure, form))
+    say(f"{out}: {figure.caption}")
     if strict and problems:
         raise RecordError(f"{counted(len(problems), 'bad record')}: see above")
 
