@@ -39,6 +39,7 @@ class Board:
     rows: list[Row]  # by supervision, then best first
     notes: list[str]
     incomplete: tuple[str, ...] = ()  # metrics that leave out groups without test samples
+    hardware: tuple[str, ...] = ()  # of all records; seconds on different machines do not compare
     comparison: Comparison | None = field(default=None, compare=False, repr=False)
 
 
@@ -150,6 +151,7 @@ def _board(
         rows=rows,
         notes=limits,
         incomplete=tuple(incomplete_metrics(task)),
+        hardware=tuple(sorted({record.provenance.hardware for record in records})),
         comparison=comparison,
     )
 

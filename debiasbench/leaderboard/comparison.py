@@ -135,11 +135,7 @@ class Comparison:
         has neither if it has failed runs or fewer than two seeds, if it is stale, and if no other
         row of the section can be compared with it.
         """
-        places = [
-            i
-            for i, row in enumerate(section)
-            if len(row.values) >= 2 and not row.failed and not row.stale
-        ]
+        places = [i for i, row in enumerate(section) if is_comparable(row)]
         rows = [section[i] for i in places]
         result = [replace(row, marked=False, rank=None) for row in section]
         if len(rows) < 2 or not self.ranks(rows):
@@ -147,7 +143,7 @@ class Comparison:
         marks = self._marks(rows)
         ranks: list[Any] = [None] * len(rows)
         if len(rows) <= RANKED:
-            ranks = list(rank_intervals(len(rows), self._worse(rows)))
+            ranks = list(rank_intervals(len(rows), self.worse(rows)))
         for i, mark, rank in zip(places, marks, ranks, strict=True):
             of = None if rank is None else (*rank, len(rows))
             result[i] = replace(section[i], marked=mark, rank=of)
@@ -160,7 +156,7 @@ class Comparison:
     def _marks(self, rows: Sequence[Row]) -> list[bool]:
         best = max(range(len(rows)), key=lambda i: rows[i].mean)
         if self.metric == "worst_group" and self.samples is not None:
-            worse = {i for i, j in self._worse(rows) if j == best}
+            worse = {i for i, j in self.worse(rows) if j == best}
             return [i not in worse for i in range(len(rows))]
         others = [i for i in range(len(rows)) if i != best]
         p = dict(zip(others, self.tests([(rows[best], rows[i]) for i in others]), strict=True))
@@ -168,7 +164,7 @@ class Comparison:
         worse_of = dict(zip(p, holm(list(p.values()), LEVEL), strict=True))
         return [i == best or (i in worse_of and not worse_of[i]) for i in range(len(rows))]
 
-    def _worse(self, rows: Sequence[Row]) -> set[tuple[int, int]]:
+    def worse(self, rows: Sequence[Row]) -> set[tuple[int, int]]:
         """Return the pairs (i, j) of which i is significantly worse, at 5 % for all together."""
         if self.metric == "worst_group" and self.samples is not None:
             return self._worse_apart(rows)
@@ -195,6 +191,11 @@ class Comparison:
             if (table := self._table(row, sorted(row.values))) is not None:
                 bounds[i] = worst_group(table, self.samples.each, LEVEL / len(rows))
         return {(i, j) for i, a in bounds.items() for j, b in bounds.items() if a.high < b.low}
+
+
+def is_comparable(row: Row) -> bool:
+    """Say whether a row has marks and ranks: two seeds or more, none failed, and not stale."""
+    return len(row.values) >= 2 and not row.failed and not row.stale
 
 
 def is_noise(row: Row) -> bool:
