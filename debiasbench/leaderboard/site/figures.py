@@ -1,4 +1,4 @@
-"""The figures of a board: drawn elsewhere, and shown with what a reader must know of them."""
+"""The figures of a board, with their captions, for a page."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from debiasbench.leaderboard.figures import density, svg
+
 if TYPE_CHECKING:
     from debiasbench.leaderboard.board import Board
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure: its title, and its picture."""
+    """A figure: its title, what its caption says, and its picture."""
 
     title: str
+    notes: str
     picture: Markup
 
 
 def figures(board: Board) -> list[Shown]:
     """Draw the figures that a board has data for."""
-    del board
-    return []
+    made = [density(board)]
+    return [
+        Shown(one.title, " ".join(one.notes), Markup(svg(one)))  # noqa: S704 - it escapes
+        for one in made
+        if one is not None
+    ]

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from debiasbench.common.wording import printable
+from debiasbench.leaderboard.figures import STYLE, colours
 
 HERE = Path(__file__).parent
 
@@ -37,6 +38,16 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
+def _heat_style() -> str:
+    """Return the colours of heat maps; hatched squares have stripes of their letters' colour."""
+    lines = []
+    for i, shade in enumerate(colours.HEAT):
+        letters = "#fff" if i in colours.WHITE_TEXT else "#000"
+        lines.append(f".heat .h{i}{{background-color:{shade};color:{letters}}}")
+    stripes = "repeating-linear-gradient(135deg,transparent 0 6px,rgb(128 128 128/.35) 6px 7px)"
+    return "\n".join([*lines, f".heat .few{{background-image:{stripes}}}", ""])
+
+
 def _finalized(value: Any) -> Any:
     """Make control characters and marks of direction visible; markup of ours stays."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -53,8 +64,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     style, script = (HERE / name for name in ("style.css", "script.js"))
-    texts = [file.read_text("utf-8") for file in (style, script)]
-    # files of ours, which are not escaped; neither may hold the end of its own element
+    texts = [style.read_text("utf-8") + _heat_style() + STYLE, script.read_text("utf-8")]
+    # text of ours, which is not escaped; it must not hold the end of its own element
     made.globals |= {
         "style": Markup(texts[0]),  # noqa: S704
         "script": Markup(texts[1]),  # noqa: S704
