@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from debiasbench.leaderboard.crossed import Groups
+    from debiasbench.leaderboard.crossed import Groups, Parts
     from debiasbench.leaderboard.row import Row
     from debiasbench.leaderboard.samples import Samples
     from debiasbench.records.metrics import GroupCounts
@@ -91,24 +91,34 @@ class Comparison:
         All are NaN for fewer than two common seeds. The interval of two worst groups is that of
         their intervals, which is wide, and has no p.
         """
-        seeds = sorted(row.values.keys() & baseline.values.keys())
-        if len(seeds) < 2:
-            return Difference()
-        a, b = self._table(row, seeds), self._table(baseline, seeds)
-        if a is None or b is None:
-            return Difference(
-                *paired_difference(row.values, baseline.values),
-                paired_p(row.values, baseline.values),
-            )
-        mean = float(np.mean([row.values[s] - baseline.values[s] for s in seeds]))
-        if self.metric == "worst_group":
-            assert self.samples is not None
-            own, other = (worst_group(x, self.samples.each, LEVEL / 2) for x in (a, b))
-            return Difference(mean, own.low - other.high, own.high - other.low)
-        if self.groups is None:
-            return Difference()
-        found = parts(a.astype(np.int8) - b, self.groups)
-        return Difference(mean, *found.interval(LEVEL), p_values([found])[0])
+        return self.differences([(row, baseline)])[0]
+
+    def differences(self, pairs: Sequence[tuple[Row, Row]]) -> list[Difference]:
+        """Return the `difference` of each pair; all p at once are much faster than one by one."""
+        made = [Difference()] * len(pairs)
+        found: dict[int, Parts] = {}
+        for i, (row, baseline) in enumerate(pairs):
+            seeds = sorted(row.values.keys() & baseline.values.keys())
+            if len(seeds) < 2:
+                continue
+            a, b = self._table(row, seeds), self._table(baseline, seeds)
+            if a is None or b is None:
+                made[i] = Difference(
+                    *paired_difference(row.values, baseline.values),
+                    paired_p(row.values, baseline.values),
+                )
+                continue
+            mean = float(np.mean([row.values[s] - baseline.values[s] for s in seeds]))
+            if self.metric == "worst_group":
+                assert self.samples is not None
+                own, other = (worst_group(x, self.samples.each, LEVEL / 2) for x in (a, b))
+                made[i] = Difference(mean, own.low - other.high, own.high - other.low)
+            elif self.groups is not None:
+                found[i] = parts(a.astype(np.int8) - b, self.groups)
+                made[i] = Difference(mean, *found[i].interval(LEVEL))
+        for i, p in zip(found, p_values(list(found.values())), strict=True):
+            made[i] = replace(made[i], p=p)
+        return made
 
     def tests(self, pairs: Sequence[tuple[Row, Row]]) -> list[float]:
         """Return the p of each pair of rows; NaN for a pair that cannot be tested."""

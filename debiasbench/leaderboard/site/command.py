@@ -12,25 +12,21 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
 
 
-def command(spec: Spec, *, seed: bool = True) -> str:
+def command(spec: Spec) -> str:
     """Write the `debiasbench run` of a spec, with all its options, for a POSIX shell."""
     options = {"method": spec.method, "dataset": spec.dataset, "model": spec.model}
     words = ["debiasbench", "run"]
+    lines = [words]
     for kind, choice in options.items():
         words += [f"--{kind}", choice.name.removeprefix(IMPORTED)]
     if spec.sparse is not None:
         words += ["--sparse", spec.sparse.name]
         options["sparse"] = spec.sparse
-    if seed:
-        words += ["--seed", str(spec.seed)]
-    settings = {
-        short_name(f"{kind}.{name}"): value
-        for kind, choice in options.items()
-        for name, value in sorted(choice.options.items())
-    }
+    words += ["--seed", str(spec.seed)]
     # a spec without a precision means this one, and a GPU would choose another
     training = {"precision": "fp32"} | spec.training
-    settings |= {f"train.{name}": value for name, value in sorted(training.items())}
-    for name, value in settings.items():
-        words += ["--set", f"{name}={as_text(value)}"]
-    return " ".join(map(shlex.quote, words))
+    settings = {kind: choice.options for kind, choice in options.items()} | {"train": training}
+    for scope, values in settings.items():
+        pairs = [f"{short_name(f'{scope}.{n}')}={as_text(v)}" for n, v in sorted(values.items())]
+        lines.append([word for pair in pairs for word in ("--set", pair)])
+    return " \\\n    ".join(" ".join(map(shlex.quote, line)) for line in lines if line)

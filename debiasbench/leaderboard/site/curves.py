@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from debiasbench.records.record import Curves, Record
 
-WIDTH, HEIGHT = 640, 260
-LEFT, RIGHT, TOP, BOTTOM = 48, 128, 12, 36  # room for scales, and for names at the ends of lines
+WIDTH, HEIGHT = 720, 260
+LEFT, RIGHT, TOP, BOTTOM = 48, 208, 12, 36  # room for scales, and for names at the ends of lines
 LINE = 14  # least distance of two names
 # those that rules select by, and what shows the bias; others would hide these
 SHOWN = ("val_average", "val_unbiased", "val_worst_group", "val_conflict", "val_aligned")

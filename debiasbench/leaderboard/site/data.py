@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
 from debiasbench.leaderboard.flat import as_csv, as_json, blank, lines, text
 from debiasbench.records.beside import sha256
-from debiasbench.records.record import SCHEMA, test_counts, to_json
+from debiasbench.records.record import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def files(content: Content) -> Iterator[tuple[str, bytes]]:
     records = sorted(content.records.values(), key=lambda record: record.id)
     for record in records:
         yield f"r/{record.id}.json", original(content, record)
-    each = [json.dumps(json.loads(to_json(record)), sort_keys=True) for record in records]
+    each = [_line(original(content, record)) for record in records]
     # without a time and a name, so that equal records give equal bytes
     yield "data/records.jsonl.gz", gzip.compress("".join(f"{e}\n" for e in each).encode(), mtime=0)
     yield "latest.json", text(_latest(content)).encode()
@@ -57,28 +58,43 @@ def beside(content: Content, record: Record) -> list[tuple[str, str, str, str]]:
     return found
 
 
+def _line(record: bytes) -> str:
+    return json.dumps(json.loads(record), sort_keys=True, separators=(",", ":"))
+
+
 def _groups(place: Place) -> list[dict[str, object]]:
-    """Return a row for each record, selection rule and group of the test split."""
+    """Return a row for each row of the table, selection rule and group of the test split.
+
+    The accuracy is the mean over seeds.
+    """
     task = place.task
     names = [(c, b) for c in task.classes for b in task.biases]
-    return [
-        {
-            "record": record.id,
-            "method": record.spec.method.name,
-            "seed": record.spec.seed,
-            "select": rule,
-            "class": one,
-            "bias": other,
-            "samples": int(n),
-            "hits": hits,
-            "accuracy": blank(hits / n if n else float("nan")),
-        }
-        for record in place.records
-        for rule, outcome in sorted(record.outcomes.items())
-        for (one, other), n, hits in zip(
-            names, test_counts(record, outcome).totals.ravel(), outcome.test.hits, strict=True
-        )
-    ]
+    known = {record.id: record for record in place.records}
+    totals = task.group_counts["test"]
+    made: list[dict[str, object]] = []
+    for rule in sorted({rule for rule, _ in place.boards}):
+        metric = next(metric for of, metric in place.boards if of == rule)
+        for row in place.boards[rule, metric].rows:
+            done = [known[name] for name in row.records]
+            hits = [r.outcomes[rule].test.hits for r in done if rule in r.outcomes]
+            made += [
+                {
+                    "method": row.method,
+                    "setting": row.setting,
+                    "select": rule,
+                    "class": one,
+                    "bias": other,
+                    "samples": n,
+                    "seeds": len(hits),
+                    "accuracy": blank(_mean([h[g] / n for h in hits] if n else [])),
+                }
+                for g, ((one, other), n) in enumerate(zip(names, totals, strict=True))
+            ]
+    return made
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
 
 
 def _latest(content: Content) -> dict[str, object]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from debiasbench.leaderboard.board import Board
-    from debiasbench.leaderboard.row import Row
+    from debiasbench.leaderboard.row import Difference, Row
     from debiasbench.leaderboard.site.content import Content, Place
     from debiasbench.leaderboard.site.links import Links
 
@@ -117,7 +117,13 @@ def pair_tables(rows: Sequence[tuple[Place, Row]], links: Links) -> list[Table]:
         ]
         if row.stale or not others or len(others) >= RANKED:
             continue
-        lines = [line for other in others if (line := _pair(board, row, other, links))]
+        assert board.comparison is not None
+        differences = board.comparison.differences([(row, other) for other in others])
+        lines = [
+            _pair(board, row, other, difference, links)
+            for other, difference in zip(others, differences, strict=True)
+            if not math.isnan(difference.mean)
+        ]
         if lines:
             made.append(_pair_table(len(made), place, row, lines))
     return made
@@ -141,17 +147,12 @@ def _pair_table(number: int, place: Place, row: Row, lines: list[Line]) -> Table
     )
 
 
-def _pair(board: Board, row: Row, other: Row, links: Links) -> Line | None:
-    """Return the line of a pair, None if it has fewer than two common seeds."""
-    assert board.comparison is not None
-    found = board.comparison.difference(row, other)
-    if math.isnan(found.mean):
-        return None
+def _pair(board: Board, row: Row, other: Row, found: Difference, links: Links) -> Line:
     points = [100 * v for v in (found.mean, found.low, found.high)]
     text = "{:+.1f} ({:+.1f} to {:+.1f})".format(*points)
     counts = _discordant(board, row, other)
     return Line(
-        Link(other.name, links.method(other.method)),
+        Link(other.method, links.method(other.method)),
         [
             Cell(text, found.mean, strong=found.low > 0 or found.high < 0),
             Cell("—" if math.isnan(found.p) else _p(found.p), found.p),
@@ -161,6 +162,7 @@ def _pair(board: Board, row: Row, other: Row, links: Links) -> Line | None:
                 else [Cell("—") for _ in range(4)]
             ),
         ],
+        more=other.setting,
     )
 
 

@@ -27,19 +27,21 @@ def place_table(content: Content, links: Links) -> Table:
             Heading("rows", "rows", -1),
             Heading("seeds", "seeds"),
             Heading("records", "records", -1),
-            Heading("best", "best of each section, or not distinguishable from it"),
+            Heading("best", "best of each section, or not distinguishable from it", kind="text"),
         ],
-        sections=[Section("", [_place_line(content, place, links) for place in content.places])],
+        sections=[Section("", [_place_line(place, links) for place in content.places])],
     )
 
 
-def _place_line(content: Content, place: Place, links: Links) -> Line:
+def _place_line(place: Place, links: Links) -> Line:
     board = place.board
     seeds = {seed for row in board.rows for seed in row.values}
     marked = [row for row in board.rows if row.marked]
-    best = [Link(f"{row.name} {cells.percent(row.mean)}", links.method(row.method)) for row in marked]
+    best = [
+        Link(f"{row.method} {cells.percent(row.mean)}", links.method(row.method), row.setting)
+        for row in marked
+    ]
     few = best if len(best) <= 6 else [*best[:6], Link(f"and {len(best) - 6} more")]
-    del content
     return Line(
         Link(place.title, links.board(place), place.full_title),
         [
@@ -48,7 +50,7 @@ def _place_line(content: Content, place: Place, links: Links) -> Line:
             Cell(f"{len(board.rows)}", len(board.rows)),
             Cell(listed(seeds) if seeds else "—"),
             Cell(f"{len(place.records)}", len(place.records)),
-            Cell(links=few) if few else Cell("—"),
+            Cell(links=few) if few else Cell("—", title="no row can be compared with another"),
         ],
     )
 
@@ -77,8 +79,8 @@ def method_table(content: Content, links: Links) -> Table:
             Section(
                 cells.section(next(iter(next(r for k, r in named.items() if k[0] == level).values()))),
                 [
-                    _method_line(content, name, rows, links)
-                    for (of, name), rows in sorted(named.items(), key=lambda item: item[0])
+                    _method_line(content, rows, links)
+                    for (of, _), rows in sorted(named.items(), key=lambda item: item[0])
                     if of == level
                 ],
             )
@@ -87,14 +89,15 @@ def method_table(content: Content, links: Links) -> Table:
     )
 
 
-def _method_line(content: Content, name: str, rows: dict[int, Row], links: Links) -> Line:
+def _method_line(content: Content, rows: dict[int, Row], links: Links) -> Line:
     first = next(iter(rows.values()))
     return Line(
-        Link(name, links.method(first.method), content.known_of(first).summary),
+        Link(first.method, links.method(first.method), content.known_of(first).summary),
         [
             _method_cell(place, rows.get(number))
             for number, place in enumerate(content.places)
         ],
+        more=first.setting,
     )
 
 

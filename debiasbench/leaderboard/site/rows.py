@@ -68,8 +68,8 @@ def _sides(board: Board) -> list[str]:
 def _headings(board: Board, scale: Scale, worst: Scale) -> Iterator[Heading]:
     yield Heading("method", "method", 1)
     yield Heading("accuracy", f"{cells.words(board.metric)} %", -1, "mean ± standard deviation")
-    yield Heading("picture", "and its 95 % interval", 0, kind="plot", picture=scale.axis())
-    yield Heading("interval", "95 % interval", -1, "sorted by its lower end", kind="wide")
+    title = "sorted by its lower end"
+    yield Heading("interval", "95 % interval", -1, title, "plot", scale.axis())
     yield Heading("rank", "rank", 1, "within the section; the ranges hold together at 95 %")
     if board.baseline:
         yield Heading("difference", f"minus {board.baseline}, points", -1, "over common seeds")
@@ -99,11 +99,11 @@ def _line(
             row.mean,
             strong=row.marked,
         ),
-        Cell(picture=scale.dot(row.mean, interval.low, interval.high, label)),
         Cell(
             cells.bounds(row),
             interval.low,
             f"{BASIS[interval.basis]}: {parts}" if parts else "",
+            scale.dot(row.mean, interval.low, interval.high, label),
         ),
         Cell(cells.rank(row), sum(row.rank[:2]) / 2 if row.rank else math.nan),
     ]
@@ -130,10 +130,11 @@ def _line(
     made.append(Cell(value=len(row.values), links=records(content, row, links)))
     about = content.known_of(row).summary
     return Line(
-        Link(row.name, links.method(row.method), about),
+        Link(row.method, links.method(row.method), about),
         made,
         badges(content, row),
         row.marked,
+        row.setting,
     )
 
 

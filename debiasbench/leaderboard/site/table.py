@@ -56,12 +56,16 @@ class Heading:
 
 @dataclass(frozen=True)
 class Line:
-    """A row: its name, what is said of it beside its name, and its cells."""
+    """A row: its name, what is said of it beside its name, and its cells.
+
+    `more`: the rest of the name, which may be long.
+    """
 
     name: Link
     cells: Sequence[Cell]
     badges: Sequence[Link] = ()  # without addresses
     strong: bool = False
+    more: str = ""
 
 
 @dataclass(frozen=True)
