@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from debiasbench.cli.common import debug_option, format_option, say, table_format
 from debiasbench.cli.parsing import Command
 from debiasbench.common.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 
@@ -46,6 +50,19 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 )
 @format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+@click.option(
+    "--site",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write pages for a browser into this folder, with a page for each data set, method and "
+    "record, instead of printing tables.",
+)
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Write one page for a browser, which can be mailed.",
+)
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
 @click.option(
     "--check",
@@ -67,6 +84,8 @@ def leaderboard(
     sort: str | None,
     form: str | None,
     out: Path | None,
+    site: Path | None,
+    page: Path | None,
     strict: bool,
     check: bool,
     update: bool,
@@ -80,9 +99,29 @@ def leaderboard(
         _check_pages(results or PAGES, write=update)
         return
 
-    from debiasbench.common.errors import RecordError
     from debiasbench.leaderboard import table
     from debiasbench.records.store import write_text
+
+    if site is not None or page is not None:
+        from debiasbench.cli.site import write_pages
+
+        problems = write_pages(
+            results or (Path("results"),),
+            site=site,
+            page=page,
+            dataset=dataset,
+            metric=metric,
+            select=select,
+            baseline=baseline,
+            pivot=pivot,
+            panel=panel,
+            columns=columns,
+            sort=sort,
+            format=form,
+            out=None if out is None else str(out),
+        )
+        _warned(problems, strict=strict)
+        return
 
     form, styled = table_format(form, out)
     text, problems = table(
@@ -98,12 +137,18 @@ def leaderboard(
         sort=sort,
         styled=styled,
     )
-    for problem in problems:
-        say(f"Warning: {problem}", err=True)
     if out is None:
         click.echo(text, nl=False)
     else:
         write_text(out, text)
+    _warned(problems, strict=strict)
+
+
+def _warned(problems: Sequence[str], *, strict: bool) -> None:
+    from debiasbench.common.errors import RecordError
+
+    for problem in problems:
+        say(f"Warning: {problem}", err=True)
     if strict and problems:
         raise RecordError(f"{counted(len(problems), 'bad record')}: see above")
 

@@ -2,3 +2,4 @@
 
 from debiasbench.leaderboard.site.build import write_page as write_page
 from debiasbench.leaderboard.site.build import write_site as write_site
+from debiasbench.leaderboard.site.content import About as About
