@@ -73,8 +73,10 @@ def single(content: Content) -> str:
         facts=_facts(content),
         places=overview.place_table(content, links),
         methods=overview.method_table(content, links),
-        boards=[_view(content, place, place.own, links, f"t-{i}")
-                for i, place in enumerate(content.places)],
+        boards=[
+            _view(content, place, place.own, links, f"t-{i}")
+            for i, place in enumerate(content.places)
+        ],
         known=_known(content, links),
     )
 
@@ -140,7 +142,9 @@ def _view(
         "figures": figures(board),
         "heats": [h for row in shown if (h := heat.of_row(content, place, row, board.rule))],
         "hidden": sum(bool(row.values) for row in board.rows) - len(shown),
-        "notes": [note for note in grid(board, "html-table", ()).remarks if note not in _own(board.rows)],
+        "notes": [
+            note for note in grid(board, "html-table", ()).remarks if note not in _own(board.rows)
+        ],
         "options": options(board.rows),
         "epoch": cells.epoch(board.rule),
         "metric": cells.words(board.metric),
@@ -231,4 +235,3 @@ def _record(content: Content, record: Record) -> str:
         stages=runs.stage_table(record),
         files=data.beside(content, record),
     )
-

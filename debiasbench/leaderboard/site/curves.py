@@ -13,7 +13,7 @@ from debiasbench.leaderboard.cells import words
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from debiasbench.records.record import Curves, Record
+    from debiasbench.records.record import Record
 
 WIDTH, HEIGHT = 720, 260
 LEFT, RIGHT, TOP, BOTTOM = 48, 208, 12, 36  # room for scales, and for names at the ends of lines
@@ -82,8 +82,9 @@ def _draw(
     for epoch, rules in selected.items():
         if 1 <= epoch <= epochs:
             parts.append(
-                Markup('<path class="mark" d="M{:.1f} {}V{}"><title>epoch {}: {}</title></path>')
-                .format(x(epoch), TOP, HEIGHT - BOTTOM, epoch, rules)
+                Markup(
+                    '<path class="mark" d="M{:.1f} {}V{}"><title>epoch {}: {}</title></path>'
+                ).format(x(epoch), TOP, HEIGHT - BOTTOM, epoch, rules)
             )
     ends = []
     for i, (name, values) in enumerate(lines.items()):
@@ -101,9 +102,9 @@ def _draw(
         f"{name} from {unit * values[0]:.3g} to {unit * values[-1]:.3g}"
         for name, values in lines.items()
     )
-    return Markup('<svg class="figure" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, f"{title} by epoch: {said}", Markup().join(parts)
-    )
+    return Markup(
+        '<svg class="figure" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(WIDTH, HEIGHT, f"{title} by epoch: {said}", Markup().join(parts))
 
 
 def _scale(values: Sequence[float], *, fixed: bool) -> tuple[float, float, float]:
@@ -122,8 +123,9 @@ def _frame(low: float, high: float, step: float, y: object) -> Markup:
         value = low + i * step
         place = y(value)  # type: ignore[operator]
         parts.append(
-            Markup('<path class="grid" d="M{} {:.1f}H{}"/><text x="{}" y="{:.1f}" class="end">{:g}</text>')
-            .format(LEFT, place, WIDTH - RIGHT, LEFT - 6, place + 4, round(value, 10))
+            Markup(
+                '<path class="grid" d="M{} {:.1f}H{}"/><text x="{}" y="{:.1f}" class="end">{:g}</text>'
+            ).format(LEFT, place, WIDTH - RIGHT, LEFT - 6, place + 4, round(value, 10))
         )
     return Markup().join(parts)
 
@@ -133,12 +135,16 @@ def _epochs(epochs: int, x: object) -> Markup:
     marks = dict.fromkeys([1, *range(step, epochs + 1, step)])
     parts = [
         Markup('<text x="{:.1f}" y="{}" class="mid">{}</text>').format(
-            x(epoch), HEIGHT - BOTTOM + 16, epoch  # type: ignore[operator]
+            x(epoch),
+            HEIGHT - BOTTOM + 16,
+            epoch,  # type: ignore[operator]
         )
         for epoch in marks
     ]
     middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
-    parts.append(Markup('<text x="{:g}" y="{}" class="mid">epoch</text>').format(middle, HEIGHT - 4))
+    parts.append(
+        Markup('<text x="{:g}" y="{}" class="mid">epoch</text>').format(middle, HEIGHT - 4)
+    )
     return Markup().join(parts)
 
 

@@ -84,7 +84,9 @@ def _summed(records: Sequence[Record], rule: str) -> GroupCounts:
     task = records[0].task
     hits: NDArray[np.float64] = np.sum([r.outcomes[rule].test.hits for r in records], axis=0)
     mean = hits / len(records)
-    counts = GroupCounts.of([0] * mean.size, task.group_counts["test"], task.aligned, [0] * mean.size)
+    counts = GroupCounts.of(
+        [0] * mean.size, task.group_counts["test"], task.aligned, [0] * mean.size
+    )
     return GroupCounts(mean.reshape(counts.hits.shape), counts.totals, counts.aligned, counts.train)
 
 

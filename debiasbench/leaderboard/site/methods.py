@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from debiasbench.leaderboard.site.content import Content, Place
     from debiasbench.leaderboard.site.links import Links
 
+
 def method_table(content: Content, rows: Sequence[tuple[Place, Row]], links: Links) -> Table:
     """Lay out all rows of a method, in sections by data set and network."""
     by_place: dict[int, tuple[Place, list[Row]]] = {}
@@ -190,4 +191,3 @@ def _discordant(board: Board, row: Row, other: Row) -> list[int]:
         int(np.sum(better * conflicting)),
         int(np.sum(worse * conflicting)),
     ]
-

@@ -77,7 +77,9 @@ def method_table(content: Content, links: Links) -> Table:
         ],
         sections=[
             Section(
-                cells.section(next(iter(next(r for k, r in named.items() if k[0] == level).values()))),
+                cells.section(
+                    next(iter(next(r for k, r in named.items() if k[0] == level).values()))
+                ),
                 [
                     _method_line(content, rows, links)
                     for (of, _), rows in sorted(named.items(), key=lambda item: item[0])
@@ -93,10 +95,7 @@ def _method_line(content: Content, rows: dict[int, Row], links: Links) -> Line:
     first = next(iter(rows.values()))
     return Line(
         Link(first.method, links.method(first.method), content.known_of(first).summary),
-        [
-            _method_cell(place, rows.get(number))
-            for number, place in enumerate(content.places)
-        ],
+        [_method_cell(place, rows.get(number)) for number, place in enumerate(content.places)],
         more=first.setting,
     )
 
@@ -114,9 +113,10 @@ def _method_cell(place: Place, row: Row | None) -> Cell:
         d = row.difference
         text = "—" if math.isnan(d.mean) else _points(d.mean, d.low, d.high)
         return Cell(f"{text}{failed}", d.mean, own, strong=row.marked)
-    return Cell(f"{cells.percent(row.mean)} ({cells.bounds(row)}){failed}", row.mean, own, strong=row.marked)
+    return Cell(
+        f"{cells.percent(row.mean)} ({cells.bounds(row)}){failed}", row.mean, own, strong=row.marked
+    )
 
 
 def _points(mean: float, low: float, high: float) -> str:
     return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-

@@ -120,9 +120,7 @@ def _line(
         made.append(_worst_cell(row, board, worst))
     for name in _sides(board):
         made.append(Cell(COLUMNS[name].text(row, board), accuracy(row, board, name)))
-    machines = "; ".join(
-        sorted({content.records[one].provenance.hardware for one in row.records})
-    )
+    machines = "; ".join(sorted({content.records[one].provenance.hardware for one in row.records}))
     for name in COSTS:
         text = COLUMNS[name].text(row, board)
         value = COLUMNS[name].rank(row, board)

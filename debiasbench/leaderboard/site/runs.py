@@ -43,8 +43,7 @@ def outcome_table(record: Record) -> Table:
                             *(
                                 Cell(cells.percent(value), value)
                                 for value in (
-                                    outcome.test.metrics.get(name, float("nan"))
-                                    for name in METRICS
+                                    outcome.test.metrics.get(name, float("nan")) for name in METRICS
                                 )
                             ),
                         ],
