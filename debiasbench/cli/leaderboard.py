@@ -141,7 +141,7 @@ def leaderboard(
 
     places = results or (Path("results"),)
     asked = {"dataset": dataset, "metric": metric, "select": select, "baseline": baseline}
-    tables = {"pivot": pivot, "panel": panel, "columns": columns, "sort": sort}
+    tables: dict[str, Any] = {"pivot": pivot, "panel": panel, "columns": columns, "sort": sort}
     tables |= {"across": across, "protocol": protocol}
     if plot is not None:
         _only_with_tables("--plot", **tables, format=form, site=site, page=page)

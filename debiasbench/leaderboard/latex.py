@@ -59,7 +59,6 @@ _ESCAPES = {
     "μ": r"$\mu$",
     "ρ": r"$\rho$",
     "σ": r"$\sigma$",
-    "τ": r"$\tau$",
     "φ": r"$\varphi$",
     "ω": r"$\omega$",
 }
