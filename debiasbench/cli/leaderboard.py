@@ -140,7 +140,12 @@ def leaderboard(
     from debiasbench.records.store import write_text
 
     places = results or (Path("results"),)
-    asked = {"dataset": dataset, "metric": metric, "select": select, "baseline": baseline}
+    asked: dict[str, Any] = {
+        "dataset": dataset,
+        "metric": metric,
+        "select": select,
+        "baseline": baseline,
+    }
     tables: dict[str, Any] = {"pivot": pivot, "panel": panel, "columns": columns, "sort": sort}
     tables |= {"across": across, "protocol": protocol}
     if plot is not None:
