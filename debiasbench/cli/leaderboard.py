@@ -12,7 +12,7 @@ from debiasbench.cli.parsing import Command
 from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 
@@ -81,6 +81,19 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 )
 @format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+@click.option(
+    "--site",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write pages for a browser into this folder, with a page for each data set, method and "
+    "record, instead of printing tables.",
+)
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Write one page for a browser, which can be mailed.",
+)
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
 @click.option(
     "--check",
@@ -107,6 +120,8 @@ def leaderboard(
     methods: tuple[str, ...],
     form: str | None,
     out: Path | None,
+    site: Path | None,
+    page: Path | None,
     strict: bool,
     check: bool,
     update: bool,
@@ -120,59 +135,70 @@ def leaderboard(
         _check_pages(results or PAGES, write=update)
         return
 
-    from debiasbench.common.errors import OptionError, RecordError
+    from debiasbench.common.errors import OptionError
     from debiasbench.leaderboard import table
     from debiasbench.records.store import write_text
 
     places = results or (Path("results"),)
-    asked = {"dataset": dataset, "metric": metric, "select": select, "baseline": baseline}
+    asked: dict[str, Any] = {
+        "dataset": dataset,
+        "metric": metric,
+        "select": select,
+        "baseline": baseline,
+    }
+    tables: dict[str, Any] = {"pivot": pivot, "panel": panel, "columns": columns, "sort": sort}
+    tables |= {"across": across, "protocol": protocol}
     if plot is not None:
-        unused = {"pivot": pivot, "panel": panel, "columns": columns, "sort": sort, "format": form}
-        _only_with_tables(unused)
+        _only_with_tables("--plot", **tables, format=form, site=site, page=page)
         _plot(places, plot, out, strict=strict, cost=cost, methods=methods, **asked)
         return
     if cost is not None or methods:
         raise OptionError("--cost and --method choose what --plot draws: add --plot KIND")
+    if site is not None or page is not None:
+        from debiasbench.cli.site import write_pages
+
+        given = "--site" if site is not None else "--page"
+        _only_with_tables(given, **tables, format=form, out=out)
+        _warned(write_pages(places, site=site, page=page, **asked), strict=strict)
+        return
     form, styled = table_format(form, out)
     text, problems = table(
         places,
         form,
         **asked,
-        pivot=pivot,
-        panel=panel,
-        across=across,
-        protocol=protocol,
-        columns=columns,
-        sort=sort,
+        **tables,
         styled=styled,
     )
-    _warn(problems)
     if out is None:
         click.echo(text, nl=False)
     else:
         write_text(out, text)
+    _warned(problems, strict=strict)
+
+
+def _warned(problems: Sequence[str], *, strict: bool) -> None:
+    from debiasbench.common.errors import RecordError
+
+    for problem in problems:
+        say(f"Warning: {problem}", err=True)
     if strict and problems:
         raise RecordError(f"{counted(len(problems), 'bad record')}: see above")
 
 
-def _warn(problems: Sequence[str]) -> None:
-    for problem in problems:
-        say(f"Warning: {problem}", err=True)
-
-
-def _only_with_tables(given: Mapping[str, object]) -> None:
+def _only_with_tables(instead: str, **given: object) -> None:
+    """Raise `OptionError` for an option that has no meaning where no table is printed."""
     from debiasbench.common.errors import OptionError
 
     for name, value in given.items():
-        if value is not None:
-            raise OptionError(f"--plot cannot be combined with --{name}, which is for tables")
+        if value not in {None, False}:
+            raise OptionError(f"{instead} cannot be combined with --{name}")
 
 
 def _plot(
     places: tuple[Path, ...], kind: str, out: Path | None, *, strict: bool, **asked: Any
 ) -> None:
     """Draw a figure into a file, and print a caption for it."""
-    from debiasbench.common.errors import OptionError, RecordError
+    from debiasbench.common.errors import OptionError
     from debiasbench.leaderboard.figures.make import make
     from debiasbench.leaderboard.figures.plot import FORMS, plot
     from debiasbench.records.store import write_bytes
@@ -182,11 +208,9 @@ def _plot(
         ends = ", ".join(f".{form}" for form in FORMS)
         raise OptionError(f"--plot needs --out FILE with a name that ends with one of {ends}")
     figure, problems = make(places, kind, **asked)
-    _warn(problems)
     write_bytes(out, plot(figure, form))
     say(f"{out}: {figure.caption}")
-    if strict and problems:
-        raise RecordError(f"{counted(len(problems), 'bad record')}: see above")
+    _warned(problems, strict=strict)
 
 
 def _check_pages(pages: tuple[Path, ...], *, write: bool) -> None:

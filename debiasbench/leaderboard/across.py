@@ -120,13 +120,13 @@ def _columns(made: Sequence[Board], records: Sequence[Record]) -> list[Column]:
 
 
 def _short(choices: Sequence[Choice], *, keep_name: bool) -> list[str]:
-    """Write choices without the options that all of them share."""
-    options = [{key: plain(value) for key, value in c.options.items()} for c in choices]
-    shared = set.intersection(*(set(of.items()) for of in options))
+    """Write choices without the options that all choices of the same name share."""
     same = len({choice.name for choice in choices}) == 1
+    options = [{(key, plain(value)) for key, value in c.options.items()} for c in choices]
     labels = []
     for choice, of in zip(choices, options, strict=True):
-        own = [f"{key}={value}" for key, value in sorted(of.items()) if (key, value) not in shared]
+        alike = [o for c, o in zip(choices, options, strict=True) if c.name == choice.name]
+        own = [f"{key}={value}" for key, value in sorted(of - set.intersection(*alike))]
         named = not same or (keep_name and not own)
         labels.append(" ".join([*([choice.name] if named else []), *own]))
     return labels

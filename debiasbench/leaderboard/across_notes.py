@@ -22,6 +22,7 @@ def notes(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
         *_unranked(columns, lines),
         *_without_predictions(columns),
         *_apart(lines),
+        *_trainings(lines),
         *_other_options(columns, lines),
     ]
 
@@ -101,6 +102,15 @@ def _apart(lines: Sequence[Line]) -> list[str]:
         STALE: "Out of date: made by older code than other rows there, and not compared.",
     }
     return [words for state, words in meaning.items() if state in states]
+
+
+def _trainings(lines: Sequence[Line]) -> list[str]:
+    if not any("train." in line.match.setting for line in lines):
+        return []
+    return [
+        "Some methods have several training settings on one data set, so each setting is a line of "
+        "its own. With the records of one training for each data set, a method is one line."
+    ]
 
 
 def _other_options(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:

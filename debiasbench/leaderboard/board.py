@@ -165,7 +165,8 @@ def _compared(rows: list[Row], comparison: Comparison) -> list[Row]:
 
 
 def _with_differences(rows: list[Row], baseline: Row, comparison: Comparison) -> list[Row]:
+    differences = comparison.differences([(row, baseline) for row in rows])
     return [
-        row if row is baseline else replace(row, difference=comparison.difference(row, baseline))
-        for row in rows
+        row if row is baseline else replace(row, difference=difference)
+        for row, difference in zip(rows, differences, strict=True)
     ]

@@ -21,8 +21,8 @@ ABSENT = "absent"  # an option that a method does not have on a data set, or had
 class Match:
     """A method with one setting: its row on each board, None where it has none.
 
-    `setting`: the options that tell it from other matches of the method. `differing`: the options
-    of the method whose values differ between the boards, with their values in order of the boards.
+    `setting`: a few of the options that tell it from other matches of the method. `differing`: the
+    options of the method whose values differ between the boards, with the values in their order.
     """
 
     method: str
@@ -80,15 +80,34 @@ def _distribution(made_by: str) -> str:
 
 def _by_setting(boards: Sequence[Sequence[Row]]) -> list[tuple[str, list[Row | None]]]:
     names = sorted(set().union(*(_telling(rows) for rows in boards)))
-    found: dict[str, tuple[str, list[Row | None]]] = {}
+    found: dict[str, tuple[dict[str, Any], list[Row | None]]] = {}
     for number, rows in enumerate(boards):
         for row in sorted(rows, key=_preference):
             settings = _settings(row)
             values = {name: settings.get(name, ABSENT) for name in names}
-            text = ", ".join(f"{name}={plain(value)}" for name, value in values.items())
-            of = found.setdefault(canonical(values), (text, [None] * len(boards)))[1]
+            of = found.setdefault(canonical(values), (values, [None] * len(boards)))[1]
             of[number] = of[number] or row
-    return [found[key] for key in sorted(found)]
+    needed = _needed([values for values, _ in found.values()], names)
+    return [(_text(found[key][0], needed), found[key][1]) for key in sorted(found)]
+
+
+def _needed(settings: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Return a few names whose values tell all settings apart, options of the method first."""
+    chosen: list[str] = []
+
+    def told(name: str) -> int:
+        return len({canonical({n: of[n] for n in [*chosen, name]}) for of in settings})
+
+    left = sorted(names, key=lambda name: (name.startswith("train."), name))
+    while left and (not chosen or told(chosen[-1]) < len(settings)):
+        best = max(left, key=told)
+        chosen.append(best)
+        left.remove(best)
+    return sorted(chosen)
+
+
+def _text(values: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name}={plain(values[name])}" for name in names)
 
 
 def _telling(rows: Sequence[Row]) -> set[str]:

@@ -80,8 +80,7 @@ def parts_of_pairs(
 
 def _gram(x: NDArray[Any], largest: int) -> NDArray[np.float64]:
     """Return x @ x.T; none of its entries is above `largest`."""
-    kind = np.float32 if largest < EXACT else np.float64
-    wide = x.astype(kind)
+    wide: NDArray[Any] = x.astype(np.float32 if largest < EXACT else np.float64)
     product: NDArray[np.float64] = (wide @ wide.T).astype(np.float64)
     return product
 

@@ -443,9 +443,29 @@ def test_several_settings_are_matched_by_the_options_in_which_they_differ() -> N
         *on("d1", "erm", 20, training={"lr": 0.5}),
     ]
     assert names(trained) == {"erm (train.lr=0.1)": [True, False], "erm (train.lr=0.5)": [True] * 2}
+    assert any("several training settings" in note for note in across(trained).notes)
     made = across([*trained, *on("d1", "lff", 10)], baseline="erm")
     difference = line(made, "lff").entries[1].difference
     assert difference.mean == pytest.approx(-0.25)  # d1 has one erm, so it is the baseline
+
+
+def test_a_line_is_named_by_a_few_options_that_tell_it_from_the_others() -> None:
+    short, long = {"epochs": 8, "lr": 0.1}, {"epochs": 100, "lr": 0.5}
+    records = [
+        *on("d0", "erm", 20, training=short),
+        *on("d0", "erm", 21, training=long),
+        *on("d1", "erm", 22, training=long),
+    ]
+    assert names(records) == {
+        "erm (train.epochs=8)": [True, False],
+        "erm (train.epochs=100)": [True, True],
+    }
+    other = on("d1", "erm", 22, training={"epochs": 100, "lr": 0.1})  # half of each
+    assert names([*records[:6], *other]) == {
+        "erm (train.epochs=8, train.lr=0.1)": [True, False],
+        "erm (train.epochs=100, train.lr=0.5)": [True, False],
+        "erm (train.epochs=100, train.lr=0.1)": [False, True],
+    }
 
 
 def test_the_same_name_of_another_distribution_is_another_method() -> None:
@@ -495,6 +515,9 @@ def test_variants_of_one_data_set_are_named_by_what_differs_and_said_not_to_be_i
     assert [column.label for column in made.columns] == ["ratio=0.01", "ratio=0.05"]
     assert made.notes[0].startswith("All of the 2 columns are variants of toy")
     assert grids(made)[0].heading == "2 variants of toy: unbiased accuracy"
+    more = across([*records, *on("d", "a", 20, dataset_options={"ratio": 0.05, "split_seed": 0})])
+    assert [column.label for column in more.columns] == ["d", "toy ratio=0.01", "toy ratio=0.05"]
+    assert more.notes[0].startswith("2 of the 3 columns are variants of toy")
 
 
 HOSTILE = ["a|<i>_%", "=HYPERLINK(1)", "**b** [x](y)", "\x1b[31mred\x07", "m" * 300]
