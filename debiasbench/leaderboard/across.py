@@ -126,7 +126,8 @@ def _short(choices: Sequence[Choice], *, keep_name: bool) -> list[str]:
     labels = []
     for choice, of in zip(choices, options, strict=True):
         alike = [o for c, o in zip(choices, options, strict=True) if c.name == choice.name]
-        own = [f"{key}={value}" for key, value in sorted(of - set.intersection(*alike))]
+        differing = {one for one in of if any(one not in other for other in alike)}
+        own = [f"{key}={value}" for key, value in sorted(differing)]
         named = not same or (keep_name and not own)
         labels.append(" ".join([*([choice.name] if named else []), *own]))
     return labels

@@ -174,10 +174,12 @@ class Comparison:
         result = [replace(row, marked=False, rank=None) for row in section]
         if len(rows) < 2 or not self.ranks(rows):
             return result
-        marks = self._marks(rows)
         ranks: list[Any] = [None] * len(rows)
+        p = None
         if len(rows) <= RANKED:
-            ranks = list(rank_intervals(len(rows), self.worse(rows)))
+            p = self.tests([(rows[i], rows[j]) for i, j in all_pairs(len(rows))])
+            ranks = list(rank_intervals(len(rows), self.worse(rows, p)))
+        marks = self.marks(rows, p)
         for i, mark, rank in zip(places, marks, ranks, strict=True):
             of = None if rank is None else (*rank, len(rows))
             result[i] = replace(section[i], marked=mark, rank=of)
@@ -187,15 +189,20 @@ class Comparison:
         """Say whether rows may be ranked: not by a worst group that the split cannot judge."""
         return self.metric != "worst_group" or not any(map(is_noise, rows))
 
-    def _marks(self, rows: Sequence[Row]) -> list[bool]:
+    def marks(self, rows: Sequence[Row], p: Sequence[float] | None = None) -> list[bool]:
+        """Return which rows are the best, or cannot be distinguished from it; `p`: see `worse`."""
         best = max(range(len(rows)), key=lambda i: rows[i].mean)
         if self.metric == "worst_group" and self.samples is not None:
             worse = {i for i, j in self.worse(rows) if j == best}
             return [i not in worse for i in range(len(rows))]
         others = [i for i in range(len(rows)) if i != best]
-        p = dict(zip(others, self.tests([(rows[best], rows[i]) for i in others]), strict=True))
-        p = {i: value for i, value in p.items() if not math.isnan(value)}
-        worse_of = dict(zip(p, holm(list(p.values()), LEVEL), strict=True))
+        if p is None:
+            against = self.tests([(rows[best], rows[i]) for i in others])
+        else:
+            of = dict(zip(all_pairs(len(rows)), p, strict=True))
+            against = [of[max(i, best), min(i, best)] for i in others]
+        known = {i: one for i, one in zip(others, against, strict=True) if not math.isnan(one)}
+        worse_of = dict(zip(known, holm(list(known.values()), LEVEL), strict=True))
         return [i == best or (i in worse_of and not worse_of[i]) for i in range(len(rows))]
 
     def worse(self, rows: Sequence[Row], p: Sequence[float] | None = None) -> set[tuple[int, int]]:
