@@ -9,7 +9,7 @@ from debiasbench.common.errors import RecordError
 from debiasbench.records.correct import Splits
 from debiasbench.records.reading import stream
 from debiasbench.records.sharing import Sharing
-from debiasbench.records.verify import examine
+from debiasbench.records.verify import Together
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,10 +46,10 @@ def gather(places: Iterable[Path], select: str | None = None, *, whole: bool = F
     """
     gathered = Gathered([], {}, set(), [], {})
     repeated: list[str] = []
-    sharing, splits = Sharing(), Splits()
+    sharing, splits, together = Sharing(), Splits(), Together()
     results: dict[str, int] = {}  # id -> hash of the results
     for path, record in stream(places, gathered.problems):
-        found = examine(path, record)
+        found = together.examine(path, record)
         if messages := found.messages:
             more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
             gathered.problems.append(f"{path} contradicts itself: {messages[0]}{more}")
