@@ -30,7 +30,8 @@ class Copies:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, bytes], Record] = {}
+        # by mark: id, seed and file name of the first record
+        self._seen: dict[tuple[str, bytes], tuple[str, int, str]] = {}
 
     def findings(self, record: Record, stored: Stored | None) -> list[Finding]:
         """Compare a record with all before it, and remember it."""
@@ -39,13 +40,14 @@ class Copies:
             marks += [("predictions are those", mark) for mark in _predictions(record, stored)]
         found: list[Finding] = []
         for what, mark in marks:
-            first = self._seen.setdefault((what, mark), record)
-            if first.id == record.id:
+            own = record.id, record.spec.seed, record.spec.stem
+            first, seed, stem = self._seen.setdefault((what, mark), own)
+            if first == record.id:
                 continue
-            if first.spec.seed != record.spec.seed:
-                found.append(Finding("E07", f"its {what} of {first.spec.stem}, another seed"))
+            if seed != record.spec.seed:
+                found.append(Finding("E07", f"its {what} of {stem}, another seed"))
             elif what.startswith("predictions"):
-                found.append(Finding("W03", f"its {what} of {first.spec.stem}"))
+                found.append(Finding("W03", f"its {what} of {stem}"))
         return list(dict.fromkeys(found))
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from debiasbench.common.errors import RecordError
+from debiasbench.common.errors import RecordError, StoreError
 from debiasbench.common.regular import read_regular
+from debiasbench.records.store import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,12 +87,6 @@ def read(folder: Path, fingerprint: str) -> Stored | None:
         raise RecordError(f"{file} is not a file of labels ({error})") from error
 
 
-def of(stored: Stored) -> dict[str, NDArray[Any]]:
-    """Return the labels in a predictions file, in the smallest type that holds them."""
-    found = {name: stored[name] for name in NAMES if name in stored}
-    return {name: _small(values) for name, values in found.items()}
-
-
 def _digests(stored: Stored) -> dict[str, bytes]:
     return {
         name: hashlib.sha256(values.astype("<u4").tobytes()).digest()
@@ -102,3 +97,40 @@ def _digests(stored: Stored) -> dict[str, bytes]:
 
 def _small(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
+
+
+class Collected:
+    """Collects the labels of records by the fingerprint of their data, to write references."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, NDArray[Any]]] = {}
+
+    def add(self, record: Record, stored: Stored) -> None:
+        """Add the labels beside a record that does not contradict itself or others."""
+        known = self._found.setdefault(record.task.fingerprint, {})
+        if len(known) < len(NAMES):
+            known |= {n: _small(stored[n]) for n in NAMES if n in stored and n not in known}
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the references that are new or know more than before; return their paths.
+
+        Raises `StoreError`, and `RecordError` for a reference with other labels.
+        """
+        from safetensors.numpy import save
+
+        written = []
+        for fingerprint, labels in sorted(self._found.items()):
+            before = read(folder, fingerprint) or {}
+            old, new = _digests(before), _digests(labels)
+            file = folder / f"{fingerprint}{ENDING}"
+            if wrong := [name for name in old if new.get(name, old[name]) != old[name]]:
+                raise RecordError(f"{file} has another {wrong[0]} than the records. Remove one")
+            if new.keys() <= old.keys() or not _FINGERPRINT.fullmatch(fingerprint):
+                continue
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"Cannot write {folder}: {error.strerror or error}") from error
+            write_bytes(file, save({**labels, **before}))
+            written.append(file)
+        return written
