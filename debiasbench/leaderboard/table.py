@@ -12,6 +12,7 @@ from debiasbench.leaderboard.board import boards
 from debiasbench.leaderboard.columns import COLUMNS, PANEL, chosen, ordered
 from debiasbench.leaderboard.gather import gather
 from debiasbench.leaderboard.render import FORMATS, WRITERS, grid
+from debiasbench.leaderboard.standing import Standing
 from debiasbench.leaderboard.terminal import terminal
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ def table(
         _check_panel(panel, metric=metric, select=select, baseline=baseline, pivot=pivot)
     known = COLUMNS if panel is None else PANEL
     names = None if columns is None else chosen(columns, known)
+    places = list(places)
     gathered = gather(places, select if panel is None else panelled.RULE)
     shared = {"dataset": dataset, "metric": metric, "select": select}
+    standing = Standing.beside(places)
     write = partial(terminal, styled=styled) if form == "text" else WRITERS.get(form)
     if panel is not None:
         made = panelled.panels(gathered.records, dataset=dataset, unverified=gathered.unverified)
@@ -67,6 +70,7 @@ def table(
             pivot,
             correct=gathered.correct,
             unverified=gathered.unverified,
+            standing=standing,
             **shared,
         )
         grids = [pivoted.grid(one) for one in tables]
@@ -76,6 +80,7 @@ def table(
             baseline=baseline,
             correct=gathered.correct,
             unverified=gathered.unverified,
+            standing=standing,
             **shared,
         )
         if sort is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CODES = {
+    "E00": "the folder of a submission holds what it must hold, and nothing else",
     "E01": "the record can be read, its id is the hash of its spec, its file has the spec's name",
     "E02": "the predictions are those that the record was written with, and none is missing",
     "E03": "classes and groups are those of all records on the same data",
