@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
+from debiasbench.records.checks.labels import Labels
 from debiasbench.records.correct import Splits
 from debiasbench.records.reading import stream
 from debiasbench.records.sharing import Sharing
-from debiasbench.records.verify import Together
+from debiasbench.records.verify import examine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,10 +47,10 @@ def gather(places: Iterable[Path], select: str | None = None, *, whole: bool = F
     """
     gathered = Gathered([], {}, set(), [], {})
     repeated: list[str] = []
-    sharing, splits, together = Sharing(), Splits(), Together()
+    sharing, splits, labels = Sharing(), Splits(), Labels()
     results: dict[str, int] = {}  # id -> hash of the results
     for path, record in stream(places, gathered.problems):
-        found = together.examine(path, record)
+        found = examine(path, record, labels)
         if messages := found.messages:
             more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
             gathered.problems.append(f"{path} contradicts itself: {messages[0]}{more}")

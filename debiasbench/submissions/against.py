@@ -87,11 +87,11 @@ def row_of(spec: Spec) -> str:
 
 
 def rows(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Group records by `row_of`, in order of their seeds."""
+    """Group records by `row_of`, in order of rows and seeds."""
     found: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: r.spec.seed):
         found.setdefault(row_of(record.spec), []).append(record)
-    return found
+    return dict(sorted(found.items()))
 
 
 def seeds(row: Sequence[Record], suite: Expected | None) -> Iterator[Finding]:

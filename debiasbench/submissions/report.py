@@ -18,20 +18,22 @@ def as_text(result: Result) -> str:
     """Write a table of all findings, what their codes mean, and the level that follows."""
     from tabulate import tabulate
 
+    files: dict[tuple[str, str], list[str]] = {}  # by code and message
+    for file, found in sorted(result.findings.items()):
+        for finding in found:
+            files.setdefault((finding.code, finding.message), []).append(file)
     rows = [
-        (finding.code, _cell(file), _cell(finding.message))
-        for file, found in sorted(result.findings.items())
-        for finding in found
+        (code, _cell(message), _cell(found[0]) + (f" and {len(found) - 1} more" * (len(found) > 1)))
+        for (code, message), found in sorted(files.items())
     ]
-    rows.sort()
     parts = []
     if rows:
         table = tabulate(
             rows[:MOST_LINES],
-            headers=("code", "file", "finding"),
+            headers=("code", "finding", "file"),
             tablefmt="plain",
             disable_numparse=True,
-            maxcolwidths=[None, 44, 90],
+            maxcolwidths=[None, 70, None],
         )
         more = len(rows) - MOST_LINES
         parts.append(table + (f"\n... and {more:,} more" if more > 0 else ""))

@@ -51,7 +51,7 @@ def test_a_withdrawn_row_stays_and_is_not_compared() -> None:
 )
 def test_a_withdrawal_has_a_reason_and_a_date(text: str, tmp_path: Path) -> None:
     (tmp_path / "withdrawn.toml").write_text(text)
-    with pytest.raises(RecordError, match="withdrawn.toml"):
+    with pytest.raises(RecordError, match=r"withdrawn\.toml"):
         read_withdrawn(tmp_path / "withdrawn.toml")
 
 
