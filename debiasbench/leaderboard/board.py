@@ -40,6 +40,7 @@ class Board:
     rows: list[Row]  # by supervision, then best first
     notes: list[str]
     incomplete: tuple[str, ...] = ()  # metrics that leave out groups without test samples
+    hardware: tuple[str, ...] = ()  # of all records; seconds on different machines do not compare
     comparison: Comparison | None = field(default=None, compare=False, repr=False)
 
 
@@ -155,6 +156,7 @@ def _board(
         rows=rows,
         notes=limits,
         incomplete=tuple(incomplete_metrics(task)),
+        hardware=tuple(sorted({record.provenance.hardware for record in records})),
         comparison=comparison,
     )
 
@@ -168,7 +170,8 @@ def _compared(rows: list[Row], comparison: Comparison) -> list[Row]:
 
 
 def _with_differences(rows: list[Row], baseline: Row, comparison: Comparison) -> list[Row]:
+    differences = comparison.differences([(row, baseline) for row in rows])
     return [
-        row if row is baseline else replace(row, difference=comparison.difference(row, baseline))
-        for row in rows
+        row if row is baseline else replace(row, difference=difference)
+        for row, difference in zip(rows, differences, strict=True)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from debiasbench.common.wording import counted
 from debiasbench.records.trust import LEVELS, trust_of, withdrawn_of
 
 if TYPE_CHECKING:
@@ -44,5 +45,9 @@ class Standing:
         gone = [self.withdrawn[name] for name in row.records if name in self.withdrawn]
         if not gone:
             return row.stale
-        how = "withdrawn" if len(gone) == len(row.records) else f"{len(gone)} records withdrawn"
+        how = (
+            "withdrawn"
+            if len(gone) == len(row.records)
+            else f"{counted(len(gone), 'record')} withdrawn"
+        )
         return f"{how} on {gone[0].date}: {gone[0].reason}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_a_withdrawn_row_stays_and_is_not_compared() -> None:
         in board.notes
     )
     (board,) = boards([*ERM, *LFF], standing=Standing(withdrawn={LFF[0].id: gone[LFF[0].id]}))
-    assert "1 records withdrawn on" in {r.method: r for r in board.rows}["lff"].stale
+    assert "1 record withdrawn on" in {r.method: r for r in board.rows}["lff"].stale
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,20 @@ def test_every_published_row_is_there_or_was_withdrawn() -> None:
     file = LEADERBOARD / "rows.txt"
     assert listed(file)
     assert lost(file, [LEADERBOARD / "records"]) == []
+
+
+def test_what_maintainers_state_is_read_beside_the_records(debiasbench: Cli) -> None:
+    paths = seeds(Path("board/records"), 3)
+    ids = [reread(path).id for path in paths]
+    trust = {
+        key: {"level": "verified", "date": "2026-11-27", "commit": "", "log": ""} for key in ids
+    }
+    Path("board/trust.json").write_text(json.dumps(trust))
+    table = debiasbench("leaderboard", "board/records")
+    assert "- Verified from files, not run again (✓): erm.\n" in table.stdout, table.stderr
+    site = debiasbench("leaderboard", "board/records", "--site", "site")
+    assert site.exit_code == 0, site.stderr
+    assert any("Verified from files" in page.read_text() for page in Path("site").rglob("*.html"))
+    Path("board/withdrawn.toml").write_text(f'["{ids[0]}"]\nreason = "x"\ndate = "2026-11-28"\n')
+    table = debiasbench("leaderboard", "board/records")
+    assert "erm is shown but not compared: 1 record withdrawn on 2026-11-28: x." in table.stdout
