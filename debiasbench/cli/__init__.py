@@ -18,6 +18,7 @@ from debiasbench.cli.list import list_
 from debiasbench.cli.new import new
 from debiasbench.cli.run import run
 from debiasbench.cli.show import show
+from debiasbench.cli.submit import submit
 from debiasbench.cli.suite import suite
 from debiasbench.cli.sweep import sweep
 from debiasbench.cli.verify import verify
@@ -113,6 +114,7 @@ COMMANDS = (
     sweep,
     leaderboard,
     verify,
+    submit,
     export,
     cache,
     bench,

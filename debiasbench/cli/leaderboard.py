@@ -9,6 +9,7 @@ import click
 
 from debiasbench.cli.common import debug_option, format_option, say, table_format
 from debiasbench.cli.parsing import Command
+from debiasbench.cli.verify import check_places
 from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
@@ -96,6 +97,13 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 )
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
 @click.option(
+    "--verify",
+    "verify_only",
+    is_flag=True,
+    help="Print what `debiasbench verify` finds in the records, instead of tables; the exit code "
+    "is 9 if any record is bad.",
+)
+@click.option(
     "--check",
     is_flag=True,
     help="Check that the tables in Markdown pages match their records. Then RESULTS are pages; the "
@@ -123,6 +131,7 @@ def leaderboard(
     site: Path | None,
     page: Path | None,
     strict: bool,
+    verify_only: bool,
     check: bool,
     update: bool,
 ) -> None:
@@ -133,6 +142,9 @@ def leaderboard(
     """
     if check or update:
         _check_pages(results or PAGES, write=update)
+        return
+    if verify_only:
+        check_places(results or (Path("results"),))
         return
 
     from debiasbench.common.errors import OptionError

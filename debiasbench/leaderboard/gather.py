@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
+from debiasbench.leaderboard.standing import Standing
+from debiasbench.records.checks.labels import Labels
 from debiasbench.records.correct import Splits
 from debiasbench.records.reading import stream
 from debiasbench.records.sharing import Sharing
@@ -27,7 +29,8 @@ class Gathered:
 
     `correct`: selection rule -> id -> the test samples that the run classified correctly.
     `unverified`: ids of those without predictions. `problems`: a message for each file that was
-    left out. `paths`: id -> the file of the record.
+    left out. `paths`: id -> the file of the record. `standing`: what maintainers state of
+    the records.
     """
 
     records: list[Record]
@@ -35,6 +38,7 @@ class Gathered:
     unverified: set[str]
     problems: list[str]
     paths: dict[str, Path]
+    standing: Standing = field(default_factory=Standing)
 
 
 def gather(places: Iterable[Path], select: str | None = None, *, whole: bool = False) -> Gathered:
@@ -44,12 +48,13 @@ def gather(places: Iterable[Path], select: str | None = None, *, whole: bool = F
     rule of each record's data set. `whole`: they hold everything instead, for all rules. Raises
     `RecordError` if there is no record to compare.
     """
-    gathered = Gathered([], {}, set(), [], {})
+    places = list(places)
+    gathered = Gathered([], {}, set(), [], {}, Standing.beside(places))
     repeated: list[str] = []
-    sharing, splits = Sharing(), Splits()
+    sharing, splits, labels = Sharing(), Splits(), Labels()
     results: dict[str, int] = {}  # id -> hash of the results
     for path, record in stream(places, gathered.problems):
-        found = examine(path, record)
+        found = examine(path, record, labels)
         if messages := found.messages:
             more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
             gathered.problems.append(f"{path} contradicts itself: {messages[0]}{more}")

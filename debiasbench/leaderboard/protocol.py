@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.row import Row
+    from debiasbench.leaderboard.standing import Standing
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
 
@@ -101,6 +102,7 @@ def protocols(
     select: str | None = None,
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
+    standing: Standing | None = None,
 ) -> list[Protocol]:
     """Compare the selection rules for each data set and network.
 
@@ -117,6 +119,7 @@ def protocols(
             select=rule,
             correct=correct,
             unverified=unverified,
+            standing=standing,
         )
         for rule in dict.fromkeys([*RULES, *([select] if select else [])])
     }

@@ -108,6 +108,7 @@ def _across(
         baseline=baseline,
         correct=gathered.correct,
         unverified=gathered.unverified,
+        standing=gathered.standing,
         **shared,
     )
     return across_text.FLAT[form](made) if form not in WRITERS else across_text.grids(made)
@@ -115,7 +116,11 @@ def _across(
 
 def _protocols(gathered: Gathered, form: str, shared: Mapping[str, str | None]) -> str | list[Grid]:
     made = protocols(
-        gathered.records, correct=gathered.correct, unverified=gathered.unverified, **shared
+        gathered.records,
+        correct=gathered.correct,
+        unverified=gathered.unverified,
+        standing=gathered.standing,
+        **shared,
     )
     if form not in WRITERS:
         return protocol_text.FLAT[form](made)
@@ -128,6 +133,7 @@ def _pivots(gathered: Gathered, option: str, shared: Mapping[str, str | None]) -
         option,
         correct=gathered.correct,
         unverified=gathered.unverified,
+        standing=gathered.standing,
         **shared,
     )
     return [pivoted.grid(one) for one in made]
@@ -146,6 +152,7 @@ def _boards(
         baseline=baseline,
         correct=gathered.correct,
         unverified=gathered.unverified,
+        standing=gathered.standing,
         **shared,
     )
     if sort is not None:

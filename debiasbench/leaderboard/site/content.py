@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import UnknownNameError
 from debiasbench.common.names import IMPORTED
@@ -134,7 +134,11 @@ def collect(
         key = label(record.spec.dataset), label(record.spec.model), record.task.fingerprint
         groups.setdefault(key, []).append(record)
     keys = sorted(groups)
-    shared = {"correct": gathered.correct, "unverified": gathered.unverified}
+    shared: dict[str, Any] = {
+        "correct": gathered.correct,
+        "unverified": gathered.unverified,
+        "standing": gathered.standing,
+    }
     first = boards(records, metric=metric, select=select, baseline=baseline, **shared)
     made: list[dict[View, Board]] = [{} for _ in keys]
     for view in [(rule, name) for rule in RULES for name in METRICS] if whole else ():
