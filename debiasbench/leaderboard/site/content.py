@@ -1,4 +1,4 @@
-"""What a site is about: records, their boards under every metric and selection rule, and methods."""
+"""What a site is about: records, methods, and boards under every metric and selection rule."""
 
 from __future__ import annotations
 

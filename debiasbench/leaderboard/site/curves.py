@@ -124,7 +124,8 @@ def _frame(low: float, high: float, step: float, y: object) -> Markup:
         place = y(value)  # type: ignore[operator]
         parts.append(
             Markup(
-                '<path class="grid" d="M{} {:.1f}H{}"/><text x="{}" y="{:.1f}" class="end">{:g}</text>'
+                '<path class="grid" d="M{} {:.1f}H{}"/>'
+                '<text x="{}" y="{:.1f}" class="end">{:g}</text>'
             ).format(LEFT, place, WIDTH - RIGHT, LEFT - 6, place + 4, round(value, 10))
         )
     return Markup().join(parts)
