@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,6 +36,17 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     help="Compare what methods inferred of the training samples, such as groups, with the truth.",
 )
 @click.option(
+    "--across",
+    is_flag=True,
+    help="Compare methods over all data sets: points, mean ranks, and who is better on how many.",
+)
+@click.option(
+    "--protocol",
+    is_flag=True,
+    help="Compare the selection rules: points and ranks of the same runs under each of them, and "
+    "what more labels are worth.",
+)
+@click.option(
     "--columns",
     metavar="NAME,...",
     help="Show these columns: method, accuracy, interval, seeds, difference, a metric, density, "
@@ -47,6 +58,26 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     "--sort",
     metavar="COLUMN",
     help="Order the rows of each section by this column.  [default: accuracy, with --panel auc]",
+)
+@click.option(
+    "--plot",
+    type=click.Choice(["density", "pareto", "groups", "ranks"]),
+    help="Draw a figure instead of a table, into the file of --out: accuracy against density or "
+    "against a cost, accuracy of each group, or ranks.",
+)
+@click.option(
+    "--cost",
+    metavar="NAME",
+    help="Cost of --plot pareto: inference_flops, training_flops, parameters or seconds.  "
+    "[default: inference_flops]",
+)
+@click.option(
+    "--method",
+    "methods",
+    metavar="NAME",
+    multiple=True,
+    help="With --plot density or groups: draw only the rows of this method, or of this name. Can "
+    "be used several times.",
 )
 @format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
@@ -80,8 +111,13 @@ def leaderboard(
     baseline: str | None,
     pivot: str | None,
     panel: str | None,
+    across: bool,
+    protocol: bool,
     columns: str | None,
     sort: str | None,
+    plot: str | None,
+    cost: str | None,
+    methods: tuple[str, ...],
     form: str | None,
     out: Path | None,
     site: Path | None,
@@ -90,7 +126,7 @@ def leaderboard(
     check: bool,
     update: bool,
 ) -> None:
-    """Print tables that compare the records in RESULTS.
+    """Print tables that compare the records in RESULTS, or draw a figure of one table.
 
     RESULTS are files or folders; the default is the folder results. Records that are damaged or
     contradict themselves are left out, with a warning on stderr; see `debiasbench verify`.
@@ -99,42 +135,38 @@ def leaderboard(
         _check_pages(results or PAGES, write=update)
         return
 
+    from debiasbench.common.errors import OptionError
     from debiasbench.leaderboard import table
     from debiasbench.records.store import write_text
 
+    places = results or (Path("results"),)
+    asked: dict[str, Any] = {
+        "dataset": dataset,
+        "metric": metric,
+        "select": select,
+        "baseline": baseline,
+    }
+    tables: dict[str, Any] = {"pivot": pivot, "panel": panel, "columns": columns, "sort": sort}
+    tables |= {"across": across, "protocol": protocol}
+    if plot is not None:
+        _only_with_tables("--plot", **tables, format=form, site=site, page=page)
+        _plot(places, plot, out, strict=strict, cost=cost, methods=methods, **asked)
+        return
+    if cost is not None or methods:
+        raise OptionError("--cost and --method choose what --plot draws: add --plot KIND")
     if site is not None or page is not None:
         from debiasbench.cli.site import write_pages
 
-        problems = write_pages(
-            results or (Path("results"),),
-            site=site,
-            page=page,
-            dataset=dataset,
-            metric=metric,
-            select=select,
-            baseline=baseline,
-            pivot=pivot,
-            panel=panel,
-            columns=columns,
-            sort=sort,
-            format=form,
-            out=None if out is None else str(out),
-        )
-        _warned(problems, strict=strict)
+        given = "--site" if site is not None else "--page"
+        _only_with_tables(given, **tables, format=form, out=out)
+        _warned(write_pages(places, site=site, page=page, **asked), strict=strict)
         return
-
     form, styled = table_format(form, out)
     text, problems = table(
-        results or (Path("results"),),
+        places,
         form,
-        dataset=dataset,
-        metric=metric,
-        select=select,
-        baseline=baseline,
-        pivot=pivot,
-        panel=panel,
-        columns=columns,
-        sort=sort,
+        **asked,
+        **tables,
         styled=styled,
     )
     if out is None:
@@ -151,6 +183,34 @@ def _warned(problems: Sequence[str], *, strict: bool) -> None:
         say(f"Warning: {problem}", err=True)
     if strict and problems:
         raise RecordError(f"{counted(len(problems), 'bad record')}: see above")
+
+
+def _only_with_tables(instead: str, **given: object) -> None:
+    """Raise `OptionError` for an option that has no meaning where no table is printed."""
+    from debiasbench.common.errors import OptionError
+
+    for name, value in given.items():
+        if value not in {None, False}:
+            raise OptionError(f"{instead} cannot be combined with --{name}")
+
+
+def _plot(
+    places: tuple[Path, ...], kind: str, out: Path | None, *, strict: bool, **asked: Any
+) -> None:
+    """Draw a figure into a file, and print a caption for it."""
+    from debiasbench.common.errors import OptionError
+    from debiasbench.leaderboard.figures.make import make
+    from debiasbench.leaderboard.figures.plot import FORMS, plot
+    from debiasbench.records.store import write_bytes
+
+    form = "" if out is None else out.suffix.lower().removeprefix(".")
+    if out is None or form not in FORMS:
+        ends = ", ".join(f".{form}" for form in FORMS)
+        raise OptionError(f"--plot needs --out FILE with a name that ends with one of {ends}")
+    figure, problems = make(places, kind, **asked)
+    write_bytes(out, plot(figure, form))
+    say(f"{out}: {figure.caption}")
+    _warned(problems, strict=strict)
 
 
 def _check_pages(pages: tuple[Path, ...], *, write: bool) -> None:

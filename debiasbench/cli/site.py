@@ -20,23 +20,18 @@ def write_pages(
 ) -> list[str]:
     """Write a site, one page, or both; return a message for each record that was left out.
 
-    `arguments`: those of `boards`. Raises `OptionError` for options that only tables have.
+    `arguments`: dataset, metric, select and baseline of `boards`.
     """
     from debiasbench.leaderboard.gather import gather
     from debiasbench.leaderboard.site import write_page, write_site
 
-    given = "--site" if site is not None else "--page"
-    shown = {name: arguments.pop(name) for name in ("dataset", "metric", "select", "baseline")}
-    for name, value in arguments.items():
-        if value is not None:
-            raise OptionError(f"{given} cannot be combined with --{name}")
     gathered = gather(places, whole=True)
     about = _about({record.spec.method.name for record in gathered.records})
     if site is not None:
-        number = write_site(gathered, site, about=about, **shown)
+        number = write_site(gathered, site, about=about, **arguments)
         say(f"{site}: {counted(number, 'file')}, from {counted(len(gathered.records), 'record')}")
     if page is not None:
-        write_page(gathered, page, about=about, **shown)
+        write_page(gathered, page, about=about, **arguments)
         say(f"{page}: from {counted(len(gathered.records), 'record')}")
     return gathered.problems
 

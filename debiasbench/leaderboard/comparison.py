@@ -14,6 +14,7 @@ import numpy as np
 
 from debiasbench.leaderboard.crossed import p_values, parts
 from debiasbench.leaderboard.groups import noise_floor, wilson, worst_group
+from debiasbench.leaderboard.pairs import parts_of_pairs
 from debiasbench.leaderboard.ranks import rank_intervals
 from debiasbench.leaderboard.row import Difference, Interval
 from debiasbench.leaderboard.samples import crossed
@@ -94,48 +95,71 @@ class Comparison:
         return self.differences([(row, baseline)])[0]
 
     def differences(self, pairs: Sequence[tuple[Row, Row]]) -> list[Difference]:
-        """Return the `difference` of each pair; all p at once are much faster than one by one."""
-        made = [Difference()] * len(pairs)
-        found: dict[int, Parts] = {}
-        for i, (row, baseline) in enumerate(pairs):
-            seeds = sorted(row.values.keys() & baseline.values.keys())
+        """Return the `difference` of each pair of rows, all pairs at once."""
+        crossed_parts = self._parts(pairs)
+        p = dict(zip(crossed_parts, p_values(list(crossed_parts.values())), strict=True))
+        made = []
+        for i, (one, other) in enumerate(pairs):
+            seeds = sorted(one.values.keys() & other.values.keys())
+            mean = math.fsum(one.values[s] - other.values[s] for s in seeds) / max(len(seeds), 1)
             if len(seeds) < 2:
-                continue
-            a, b = self._table(row, seeds), self._table(baseline, seeds)
-            if a is None or b is None:
-                made[i] = Difference(
-                    *paired_difference(row.values, baseline.values),
-                    paired_p(row.values, baseline.values),
-                )
-                continue
-            mean = float(np.mean([row.values[s] - baseline.values[s] for s in seeds]))
-            if self.metric == "worst_group":
-                assert self.samples is not None
-                own, other = (worst_group(x, self.samples.each, LEVEL / 2) for x in (a, b))
-                made[i] = Difference(mean, own.low - other.high, own.high - other.low)
-            elif self.groups is not None:
-                found[i] = parts(a.astype(np.int8) - b, self.groups)
-                made[i] = Difference(mean, *found[i].interval(LEVEL))
-        for i, p in zip(found, p_values(list(found.values())), strict=True):
-            made[i] = replace(made[i], p=p)
+                made.append(Difference())
+            elif i in p:
+                made.append(Difference(mean, *crossed_parts[i].interval(LEVEL), p[i]))
+            else:
+                made.append(self._apart(one, other, seeds, mean))
         return made
+
+    def _apart(self, one: Row, other: Row, seeds: Sequence[int], mean: float) -> Difference:
+        """Return a difference that is not that of a crossed table."""
+        a, b = self._table(one, seeds), self._table(other, seeds)
+        if a is None or b is None:
+            low, high = paired_difference(one.values, other.values)[1:]
+            return Difference(mean, low, high, paired_p(one.values, other.values))
+        if self.metric != "worst_group":
+            return Difference()
+        if np.array_equal(a, b):
+            return Difference(0.0, 0.0, 0.0, 1.0)
+        assert self.samples is not None
+        first, second = (worst_group(x, self.samples.each, LEVEL / 2) for x in (a, b))
+        return Difference(mean, first.low - second.high, first.high - second.low)
 
     def tests(self, pairs: Sequence[tuple[Row, Row]]) -> list[float]:
         """Return the p of each pair of rows; NaN for a pair that cannot be tested."""
-        p = [math.nan] * len(pairs)
-        found = {}
+        found = self._parts(pairs)
+        known = dict(zip(found, p_values(list(found.values())), strict=True))
+        return [
+            known[i] if i in known else self._p_of_seeds(one, other)
+            for i, (one, other) in enumerate(pairs)
+        ]
+
+    def _p_of_seeds(self, one: Row, other: Row) -> float:
+        """Return the p over seeds alone; NaN if there are predictions, which have no test."""
+        seeds = sorted(one.values.keys() & other.values.keys())
+        if any(self._table(row, seeds) is None for row in (one, other)):
+            return paired_p(one.values, other.values)
+        return math.nan
+
+    def _parts(self, pairs: Sequence[tuple[Row, Row]]) -> dict[int, Parts]:
+        """Return number of a pair -> the parts of its difference, where predictions allow it."""
+        groups = self.groups
+        if groups is None:
+            return {}
+        alike: dict[tuple[int, ...], list[int]] = {}  # common seeds -> pairs
         for i, (one, other) in enumerate(pairs):
-            seeds = sorted(one.values.keys() & other.values.keys())
-            if len(seeds) < 2:
-                continue
-            a, b = self._table(one, seeds), self._table(other, seeds)
-            if a is None or b is None:
-                p[i] = paired_p(one.values, other.values)
-            elif self.groups is not None:
-                found[i] = parts(a.astype(np.int8) - b, self.groups)
-        for i, value in zip(found, p_values(list(found.values())), strict=True):
-            p[i] = value
-        return p
+            seeds = tuple(sorted(one.values.keys() & other.values.keys()))
+            tested = all(seed in row.tables for row in (one, other) for seed in seeds)
+            if len(seeds) >= 2 and tested:
+                alike.setdefault(seeds, []).append(i)
+        found: dict[int, Parts] = {}
+        for seeds, numbers in alike.items():
+            rows = {id(row): row for i in numbers for row in pairs[i]}
+            place = {name: number for number, name in enumerate(rows)}
+            tables = [crossed(row.tables, seeds) for row in rows.values()]
+            of = [(place[id(pairs[i][0])], place[id(pairs[i][1])]) for i in numbers]
+            known = [table for table in tables if table is not None]
+            found |= zip(numbers, parts_of_pairs(known, groups, of), strict=True)
+        return found
 
     def compared(self, section: Sequence[Row]) -> list[Row]:
         """Return the rows of a section with marks and ranks.
@@ -174,12 +198,16 @@ class Comparison:
         worse_of = dict(zip(p, holm(list(p.values()), LEVEL), strict=True))
         return [i == best or (i in worse_of and not worse_of[i]) for i in range(len(rows))]
 
-    def worse(self, rows: Sequence[Row]) -> set[tuple[int, int]]:
-        """Return the pairs (i, j) of which i is significantly worse, at 5 % for all together."""
+    def worse(self, rows: Sequence[Row], p: Sequence[float] | None = None) -> set[tuple[int, int]]:
+        """Return the pairs (i, j) of which i is significantly worse, at 5 % for all together.
+
+        `p`: what `tests` returns for `all_pairs(len(rows))`, if it is known already.
+        """
         if self.metric == "worst_group" and self.samples is not None:
             return self._worse_apart(rows)
-        pairs = [(i, j) for i in range(len(rows)) for j in range(i)]
-        p = self.tests([(rows[i], rows[j]) for i, j in pairs])
+        pairs = all_pairs(len(rows))
+        if p is None:
+            p = self.tests([(rows[i], rows[j]) for i, j in pairs])
         known = [one for one in zip(pairs, p, strict=True) if not math.isnan(one[1])]
         rejected = holm([value for _, value in known], LEVEL)
         return {
@@ -201,6 +229,11 @@ class Comparison:
             if (table := self._table(row, sorted(row.values))) is not None:
                 bounds[i] = worst_group(table, self.samples.each, LEVEL / len(rows))
         return {(i, j) for i, a in bounds.items() for j, b in bounds.items() if a.high < b.low}
+
+
+def all_pairs(number: int) -> list[tuple[int, int]]:
+    """Return the pairs (i, j) of so many rows, j below i."""
+    return [(i, j) for i in range(number) for j in range(i)]
 
 
 def is_comparable(row: Row) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-STEPS = 60  # bisections of the logarithm of p, which is between LEAST and 0
+STEPS = 60  # most steps to the logarithm of p, which is between LEAST and 0
 LEAST = -60.0
+CLOSE = 1e-12  # steps that end the search
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,23 @@ class Parts:
 
     def halves(self, level: float = 0.05) -> tuple[float, float]:
         """Return the half widths of the interval from seeds alone and from samples alone."""
-        from scipy.special import stdtrit  # scipy.stats takes seconds to import
-
         return (
-            -float(stdtrit(self.seeds - 1, level / 2)) * math.sqrt(self.v_seeds),
-            -float(stdtrit(self.freedom, level / 2)) * math.sqrt(self.v_samples),
+            _quantile(self.seeds - 1, level) * math.sqrt(self.v_seeds),
+            _quantile(self.freedom, level) * math.sqrt(self.v_samples),
         )
 
     def interval(self, level: float = 0.05) -> tuple[float, float]:
         """Return the interval of the mean with coverage 1 - `level`; it may leave [0, 1]."""
         half = math.hypot(*self.halves(level))
         return self.mean - half, self.mean + half
+
+
+@lru_cache(maxsize=1024)
+def _quantile(freedom: int, level: float) -> float:
+    """Return Student's t for a two-sided interval."""
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(freedom, level / 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +122,6 @@ def by_group(
 
 def p_values(differences: Sequence[Parts]) -> list[float]:
     """Return for each difference the two-sided p: the level at which its interval touches 0."""
-    from scipy.special import stdtrit
-
     if not differences:
         return []
     mean = np.array([abs(d.mean) for d in differences])
@@ -123,17 +129,61 @@ def p_values(differences: Sequence[Parts]) -> list[float]:
     v_samples = np.array([d.v_samples for d in differences])
     seeds = np.array([d.seeds - 1 for d in differences], dtype=np.float64)
     freedom = np.array([d.freedom for d in differences], dtype=np.float64)
-    low, high = np.full(len(mean), LEAST), np.zeros(len(mean))
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        tail = np.exp(middle) / 2
-        squared = stdtrit(seeds, tail) ** 2 * v_seeds + stdtrit(freedom, tail) ** 2 * v_samples
-        wider = squared > mean**2  # the interval at this level still contains 0
-        low, high = np.where(wider, middle, low), np.where(wider, high, middle)
-    p = np.exp((low + high) / 2)
-    p[v_seeds + v_samples < 1e-18] = 0.0
-    p[mean < 1e-12] = 1.0
+    certain, equal = v_seeds + v_samples < 1e-18, mean < 1e-12
+    p = np.where(equal, 1.0, 0.0)
+    open_ = np.flatnonzero(~certain & ~equal)
+    if open_.size:
+        of = (array[open_] for array in (mean, v_seeds, v_samples, seeds, freedom))
+        p[open_] = np.exp(_log_p(*of))
     return [float(value) for value in p]
+
+
+def _log_p(
+    mean: NDArray[np.float64],
+    v_seeds: NDArray[np.float64],
+    v_samples: NDArray[np.float64],
+    seeds: NDArray[np.float64],
+    freedom: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the logarithm of p: Newton's method between bounds that bisection keeps apart."""
+    low, high = np.full(len(mean), LEAST), np.zeros(len(mean))
+    found = np.full(len(mean), -3.0)
+    left = np.arange(len(mean))
+    for _ in range(STEPS):
+        u = found[left]
+        square_seeds, slope_seeds = _square(seeds[left], u)
+        square_samples, slope_samples = _square(freedom[left], u)
+        half = square_seeds * v_seeds[left] + square_samples * v_samples[left]
+        slope = slope_seeds * v_seeds[left] + slope_samples * v_samples[left]
+        wider = half > mean[left] ** 2  # the interval at this level still contains 0
+        low[left] = np.where(wider, u, low[left])
+        high[left] = np.where(wider, high[left], u)
+        with np.errstate(all="ignore"):  # the logarithm is nearly straight
+            step = u - np.log(half / mean[left] ** 2) * half / slope
+        moved = ~(np.abs(step - u) <= CLOSE)
+        # rounding may put the last step outside
+        trusted = ~moved | ((low[left] < step) & (step < high[left]))
+        found[left] = np.where(trusted, step, (low[left] + high[left]) / 2)
+        if not moved.any():
+            break
+        left = left[moved]
+    return found
+
+
+def _square(
+    freedom: NDArray[np.float64], u: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return Student's t^2 at the two-sided level exp(u), and its derivative by u."""
+    from scipy.special import gammaln, stdtrit  # scipy.stats takes seconds to import
+
+    tail = np.exp(u) / 2
+    t = stdtrit(freedom, tail)
+    density = np.exp(
+        gammaln((freedom + 1) / 2)
+        - gammaln(freedom / 2)
+        - (freedom + 1) / 2 * np.log1p(t * t / freedom)
+    ) / np.sqrt(freedom * math.pi)
+    return t * t, 2 * t * tail / density
 
 
 def p_value(difference: Parts) -> float:

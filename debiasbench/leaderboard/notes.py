@@ -84,7 +84,7 @@ def notes(
         *_old_rules(rows, rule),
         *_seeds(rows),
         *_not_compared(rows),
-        *_over_seeds_alone(rows),
+        *over_seeds_alone(rows),
     ]
     if rule not in USES_GROUPS | {"last"} and _conflicting(task, "val") > 2 * _conflicting(
         task, "train"
@@ -154,7 +154,8 @@ def _not_compared(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def _over_seeds_alone(rows: Sequence[Row]) -> list[str]:
+def over_seeds_alone(rows: Sequence[Row]) -> list[str]:
+    """Name the rows of which predictions are missing, unless it is all of them."""
     several = [row for row in rows if len(row.values) > 1]
     alone = [row.name for row in several if row.interval.basis == "seeds"]
     if not alone or len(alone) == len(several):

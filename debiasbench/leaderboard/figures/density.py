@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from debiasbench.leaderboard import cells
 from debiasbench.leaderboard.figures.axes import accuracy_axis, density_axis
 from debiasbench.leaderboard.figures.figure import Dots, Figure, Level, Line, Point
-from debiasbench.leaderboard.figures.words import accuracies, incomplete, numbers, shown, title
+from debiasbench.leaderboard.figures.words import (
+    accuracies,
+    incomplete,
+    intervals,
+    numbers,
+    shown,
+    title,
+)
 from debiasbench.leaderboard.frame import plain
 
 if TYPE_CHECKING:
@@ -62,22 +69,23 @@ def density(board: Board) -> Figure | None:
         notes=(
             f"Mean over seeds, {cells.epoch(board.rule)}, against the density of the network that "
             "predicts, on a logarithmic axis.",
-            *_of_lines(dense, named, bands),
+            *_of_lines(sparse, dense, named, bands),
             *incomplete(board, "density"),
         ),
     )
 
 
-def _of_lines(dense: Sequence[Row], named: Sequence[Row], bands: bool) -> list[str]:
+def _of_lines(
+    sparse: Sequence[Row], dense: Sequence[Row], named: Sequence[Row], bands: bool
+) -> list[str]:
     """Say what the horizontal lines and the bands are."""
     sentences = ["Horizontal lines: dense networks."] if dense else []
     if more := len(dense) - len(named):
         sentences.append(
             f"Lines with names are the best of each section, {more} more lines are thin and grey."
         )
-    interval = cells.INTERVAL.replace("95 % interval", "95 % intervals")
     which = "Bands and bars" if bands or not dense else "Bands and bars, for sparse networks only"
-    return [*sentences, f"{which}: {interval}"]
+    return [*sentences, f"{which}: {intervals([*sparse, *(named if bands else ())])}"]
 
 
 def _named(dense: Sequence[Row], board: Board) -> list[Row]:

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+FEW = 20  # test samples of a group, below which its square is hatched
+
 Look = Literal["full", "hollow", "faint"]
 
 
@@ -133,7 +135,18 @@ class Square:
     y: float
     value: float
     samples: int
+    aligned: bool = False  # its number is bold
     text: str = ""
+
+    @property
+    def few(self) -> bool:
+        """Whether it is hatched, because its value says little."""
+        return 0 < self.samples < FEW
+
+    @property
+    def counted(self) -> str:
+        """The number of samples, as it is written."""
+        return f"n={self.samples:,}"
 
 
 Mark = Line | Level | Dots | Steps | Bar | Heading | Square

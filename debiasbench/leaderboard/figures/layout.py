@@ -11,7 +11,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from debiasbench.common.wording import printable
-from debiasbench.leaderboard.figures.figure import Dots, Level, Line, Point, Steps
+from debiasbench.leaderboard.figures.figure import (
+    Dots,
+    Heading,
+    Level,
+    Line,
+    Point,
+    Steps,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +28,10 @@ if TYPE_CHECKING:
 SIZE = 12.0  # of letters
 GAP = 15.0  # between the middles of two labels
 ABOVE, BELOW, BESIDE = 12.0, 22.0, 8.0  # room around the area: above, for ticks, around texts
+EDGE = 4.0  # room between the edge of the picture and text
 WIDEST = 230.0  # of names beside the area
+FAR = 9.0  # from a dot, beyond which a line leads to its name
+LOOKS = ("full", "hollow", "faint")  # in the order in which dots get their names
 _NARROW, _WIDE = "fijlrt.,:;|'()[] -", "mwMW%@—–"
 
 
@@ -77,10 +87,11 @@ def layout(figure: Figure) -> Layout:
     right = max([0.0, *map(length, beside)])
     last = figure.x.ticks[-1].text if figure.x.ticks else ""
     right = right + 14 if right else length(last) / 2 + 6
-    width = left + figure.width + right
+    words = [length(m.text) + EDGE for m in figure.marks if isinstance(m, Heading)]
+    width = max([left + figure.width + right, *words])
     below = ABOVE + figure.height + BELOW + (20 if figure.x.label else 0)
-    keys, lines = _keys(figure, left, width, below)
-    empty = Layout(figure, left, ABOVE, width, below + GAP * lines + 6, (), keys)
+    keys, lines = _keys(figure, left, width, below + (6 if figure.keys else 0))
+    empty = Layout(figure, left, ABOVE, width, below + GAP * lines + (12 if lines else 6), (), keys)
     labels = (*_at_ends(empty), *_beside_dots(empty))
     return Layout(figure, left, ABOVE, width, empty.height, labels, keys)
 
@@ -88,7 +99,8 @@ def layout(figure: Figure) -> Layout:
 def length(text: str, size: float = SIZE) -> float:
     """Return about how long a text is, rather too long than too short."""
     parts = (
-        0.36 if c in _NARROW else 0.95 if c in _WIDE else 0.7 if c.isupper() else 0.6 for c in text
+        0.36 if c in _NARROW else 0.95 if c in _WIDE else 0.72 if c.isupper() else 0.62
+        for c in text
     )
     wide = sum(0.5 for c in text if ord(c) > 0x2E80)  # such as Chinese
     return size * (sum(parts) + wide)
@@ -134,6 +146,17 @@ def spread(wanted: Sequence[float], low: float, high: float, gap: float = GAP) -
 
 def _start(block: Sequence[float], gap: float) -> float:
     return block[0] / block[1] - gap * (block[1] - 1) / 2
+
+
+def leader(label: Label) -> tuple[float, float, float, float] | None:
+    """Return the line from a dot or from the end of a line to its name; None if it is close."""
+    if label.leader is None:
+        return None
+    x, y = label.leader
+    side = 1 if label.anchor == "start" else -1
+    if abs(label.x - x) < 12 and abs(label.y - y) < 3:
+        return None
+    return x + 2 * side, y, label.x - 3 * side, label.y
 
 
 def _at_ends(at: Layout) -> list[Label]:
@@ -184,29 +207,27 @@ def _beside_dots(at: Layout) -> list[Label]:
         _Box(-1e4, -1e4, 1e4, at.top),
         _Box(-1e4, at.bottom, 1e4, 1e4),
     ]
+    taken += [
+        _Box(at.left, at.y(m.y) - 1, at.right, at.y(m.y) + 1)
+        for m in at.figure.marks
+        if isinstance(m, Level) and m.name
+    ]
     labels = []
-    for point, mark in sorted(
-        dots, key=lambda pair: ("full", "hollow", "faint").index(pair[1].look)
-    ):
-        found = min(
+    named = [(p, m) for p, m in dots if p.name]
+    for point, mark in sorted(named, key=lambda pair: LOOKS.index(pair[1].look)):
+        (x, y, anchor), box = min(
             _places(at, point),
             key=lambda place: (
                 sum(place[1].over(box) for box in taken)
                 + 10 * sum(place[1].over(box) for box in outside)
             ),
         )
-        label, box = found
         taken.append(box)
-        labels.append(
-            Label(
-                label[0],
-                label[1],
-                cut(point.name),
-                label[2],
-                mark.series,
-                faint=mark.look == "faint",
-            )
-        )
+        dot = at.x(point.x), at.y(point.y)
+        far = abs(y - dot[1]) > FAR and anchor != "middle"
+        leader = dot if far else None
+        faint = mark.look == "faint"
+        labels.append(Label(x, y, cut(point.name), anchor, mark.series, leader, faint))
     return labels
 
 

@@ -21,13 +21,11 @@ from debiasbench.leaderboard.figures.figure import (
     Square,
     Steps,
 )
-from debiasbench.leaderboard.figures.layout import BESIDE, cut, layout
+from debiasbench.leaderboard.figures.layout import BESIDE, EDGE, cut, layout, leader
 
 if TYPE_CHECKING:
     from debiasbench.leaderboard.figures.figure import Figure, Key, Point
     from debiasbench.leaderboard.figures.layout import Label, Layout
-
-FEW = 20  # samples, below which a square of a heat map is hatched
 
 
 def svg(figure: Figure) -> str:
@@ -118,7 +116,7 @@ def _of_dots(mark: Dots, at: Layout) -> Iterable[str]:
 
 
 def _of_heading(mark: Heading, at: Layout) -> Iterable[str]:
-    return [_written("heading", at.left, at.y(mark.y), mark.text, "start")]
+    return [_written("heading", EDGE, at.y(mark.y), mark.text, "start")]
 
 
 def _of_bar(mark: Bar, at: Layout) -> Iterable[str]:
@@ -140,15 +138,21 @@ def _of_square(mark: Square, at: Layout) -> Iterable[str]:
         f'<rect x="{_n(left)}" y="{_n(top)}" width="{_n(right - left)}" '
         f'height="{_n(bottom - top)}"/>'
     )
-    if 0 < mark.samples < FEW:
+    if mark.few:
         d = "".join(
             f"M{_n(x)} {_n(y)}L{_n(u)} {_n(v)}" for x, y, u, v in hatching(left, top, right, bottom)
         )
         yield f'<path class="hatch" d="{d}"/>'
     x, y = (left + right) / 2, (top + bottom) / 2
     if known:
-        yield _written("value", x, y - 6, f"{100 * mark.value:.1f}", "middle")
-    yield _written("samples", x, y + 8, f"n={mark.samples:,}", "middle")
+        yield _written(
+            "value aligned" if mark.aligned else "value",
+            x,
+            y - 6,
+            f"{100 * mark.value:.1f}",
+            "middle",
+        )
+    yield _written("samples", x, y + 8, mark.counted, "middle")
     yield "</g>"
 
 
@@ -208,21 +212,9 @@ def _dot(x: float, y: float, series: int, look: str, said: str) -> str:
 def _label(label: Label) -> str:
     faint = " faint" if label.faint else ""
     text = _written(f"name{faint}", label.x, label.y, label.text, label.anchor)
-    if label.leader is None:
+    if (ends := leader(label)) is None:
         return text
-    x, y = label.leader
-    if label.x - x < 12 and abs(label.y - y) < 3:
-        return text
-    return (
-        _line(
-            f"leader {_series(label.series)}",
-            x + (2 if label.x - x < 12 else 6),
-            y,
-            label.x - 3,
-            label.y,
-        )
-        + text
-    )
+    return _line(f"leader {_series(label.series)}", *ends) + text
 
 
 def _key(key: Key, x: float, y: float) -> Iterable[str]:
@@ -300,12 +292,13 @@ def _style() -> str:
         f".chart .bar.strong{{stroke:light-dark({colours.SERIES[0]},{colours.DARK[0]});"
         f"fill:light-dark({colours.SERIES[0]},{colours.DARK[0]})}}",
         ".chart line.bar{stroke-opacity:.35}",
-        ".chart circle.bar{stroke:none}",
+        ".chart circle.bar,.chart circle.bar.strong{stroke:none}",
         ".chart .square rect{stroke:light-dark(#fff,#15171a)}",
         ".chart .square text{fill:#000}",
         ".chart .square .value{font-size:13px}",
+        ".chart .square .aligned{font-weight:bold}",
         ".chart .square .samples{font-size:10px}",
-        ".chart .hatch{fill:none;stroke:#000;stroke-opacity:.35}",
+        ".chart .hatch{fill:none;stroke:#000;stroke-opacity:.25}",
         f".chart .outline{{fill:none;stroke:light-dark({colours.FAINT},{colours.DARK_FAINT})}}",
         f".chart .square.none rect{{fill:light-dark({colours.RULE},{colours.DARK_RULE})}}",
         f".chart .square.none text{{fill:light-dark({colours.INK},{colours.DARK_INK})}}",

@@ -10,6 +10,8 @@ from debiasbench.leaderboard.notes import MARK, listed
 from debiasbench.leaderboard.render import heading
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.row import Row
 
@@ -28,6 +30,24 @@ def numbers(row: Row) -> str:
     """Say the accuracy of a row and its interval, such as "54.3 % (50.1 – 58.2)"."""
     middle = f"{cells.percent(row.mean)} %"
     return middle if math.isnan(row.interval.low) else f"{middle} ({cells.bounds(row)})"
+
+
+def intervals(rows: Sequence[Row]) -> str:
+    """Say what the intervals of rows are over, such as "95 % intervals over test samples"."""
+    over = {
+        "both": "over seeds and test samples together",
+        "seeds": "over seeds alone, so they are too narrow",
+        "samples": "over test samples alone",
+    }
+    bases: dict[str, list[str]] = {}
+    for row in rows:
+        if not math.isnan(row.interval.low):
+            bases.setdefault(row.interval.basis, []).append(row.name)
+    if not bases:
+        return "There are no intervals."
+    usual = max(bases, key=lambda basis: len(bases[basis]))
+    others = [f"; {', '.join(names)}: {over[b]}" for b, names in bases.items() if b != usual]
+    return f"95 % intervals {over[usual]}{''.join(others)}."
 
 
 def shown(board: Board) -> list[Row]:

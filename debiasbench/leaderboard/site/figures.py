@@ -26,7 +26,5 @@ def figures(board: Board) -> list[Shown]:
     """Draw the figures that a board has data for."""
     made = [density(board)]
     return [
-        Shown(one.title, " ".join(one.notes), Markup(svg(one)))
-        for one in made
-        if one is not None
+        Shown(one.title, " ".join(one.notes), Markup(svg(one))) for one in made if one is not None
     ]
