@@ -12,6 +12,7 @@ from debiasbench.leaderboard.site.content import collect
 from debiasbench.leaderboard.site.curves import drawings
 from debiasbench.leaderboard.site.figures import figures
 from debiasbench.leaderboard.site.folder import Folder
+from debiasbench.leaderboard.site.grids import noted
 from debiasbench.leaderboard.site.links import Links, board_file
 from debiasbench.leaderboard.site.markup import page
 from debiasbench.leaderboard.site.names import file_name
@@ -21,10 +22,11 @@ from debiasbench.records.selection import RULES
 from debiasbench.records.store import write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from debiasbench.leaderboard.gather import Gathered
+    from debiasbench.leaderboard.grid import Grid
     from debiasbench.leaderboard.row import Row
     from debiasbench.leaderboard.site.content import Content, Place, View
     from debiasbench.records.record import Record
@@ -58,6 +60,8 @@ def pages(content: Content) -> Iterator[tuple[str, str]]:
     for place in content.places:
         for view in place.boards:
             yield f"d/{board_file(place, view)}", _board(content, place, view)
+        if grids := _grids_of_rules(content, place):
+            yield f"d/{place.name}.rules.html", _rules(content, place, grids)
     for name, rows in content.methods.items():
         yield f"m/{file_name(name)}.html", _method(content, name, rows)
     for record in content.records.values():
@@ -73,6 +77,7 @@ def single(content: Content) -> str:
         facts=_facts(content),
         places=overview.place_table(content, links),
         methods=overview.method_table(content, links),
+        across=noted(content.across, "across", content.methods, links),
         boards=[
             _view(content, place, place.own, links, f"t-{i}")
             for i, place in enumerate(content.places)
@@ -100,7 +105,23 @@ def _index(content: Content) -> str:
         facts=_facts(content),
         places=overview.place_table(content, links),
         methods=overview.method_table(content, links),
+        across=noted(content.across, "across", content.methods, links),
         known=_known(content, links),
+    )
+
+
+def _grids_of_rules(content: Content, place: Place) -> Sequence[Grid]:
+    names = {record.id for record in place.records}
+    return next((grids for name, grids in content.protocols.items() if name in names), ())
+
+
+def _rules(content: Content, place: Place, grids: Sequence[Grid]) -> str:
+    links = Links("../")
+    return page(
+        "rules.html.j2",
+        **_shared(content, links, f"{place.title}: selection rules"),
+        place=place,
+        tables=noted(grids, "rules", content.methods, links),
     )
 
 
@@ -165,6 +186,7 @@ def _board(content: Content, place: Place, view: View) -> str:
         **shared,
         **_view(content, place, view, links),
         rule=rule,
+        compared=links.protocol(place) if _grids_of_rules(content, place) else "",
         metrics=[
             (cells.words(name), links.board(place, (rule, name)), name == metric, name)
             for name in METRICS

@@ -1,17 +1,18 @@
-"""What a site is about: records, their boards under every metric and selection rule, and methods."""
+"""What a site is about: records, methods, and boards under every metric and selection rule."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import UnknownNameError
 from debiasbench.common.names import IMPORTED
 from debiasbench.leaderboard.board import boards, of_dataset
 from debiasbench.leaderboard.frame import label, plain
 from debiasbench.leaderboard.render import heading
+from debiasbench.leaderboard.site.grids import of_rules, over_data_sets
 from debiasbench.leaderboard.site.names import hashed
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.gather import Gathered
+    from debiasbench.leaderboard.grid import Grid
     from debiasbench.leaderboard.row import Row
     from debiasbench.records.record import Record, TaskFacts
     from debiasbench.specs.spec import Choice
@@ -71,12 +73,15 @@ class Place:
 class Content:
     """Everything that a site shows.
 
-    `about`: name of a method in specs -> what is known of it.
+    `about`: name of a method in specs -> what is known of it. `across`: tables over all data sets.
+    `protocols`: id of a record -> the tables that compare the selection rules on its data.
     """
 
     gathered: Gathered
     places: Sequence[Place]
     about: Mapping[str, About] = field(default_factory=dict)
+    across: Sequence[Grid] = ()
+    protocols: Mapping[str, Sequence[Grid]] = field(default_factory=dict)
 
     @cached_property
     def records(self) -> dict[str, Record]:
@@ -134,19 +139,20 @@ def collect(
         key = label(record.spec.dataset), label(record.spec.model), record.task.fingerprint
         groups.setdefault(key, []).append(record)
     keys = sorted(groups)
-    shared: dict[str, Any] = {
-        "correct": gathered.correct,
-        "unverified": gathered.unverified,
-        "standing": gathered.standing,
-    }
-    first = boards(records, metric=metric, select=select, baseline=baseline, **shared)
+    make = partial(
+        boards,
+        records,
+        correct=gathered.correct,
+        unverified=gathered.unverified,
+        standing=gathered.standing,
+    )
+    first = make(metric=metric, select=select, baseline=baseline)
     made: list[dict[View, Board]] = [{} for _ in keys]
     for view in [(rule, name) for rule in RULES for name in METRICS] if whole else ():
-        arguments = {"metric": view[1], "select": view[0], **shared}
         try:
-            found = boards(records, baseline=baseline, **arguments)
+            found = make(metric=view[1], select=view[0], baseline=baseline)
         except UnknownNameError:  # a row of this name exists under another rule only
-            found = boards(records, **arguments)
+            found = make(metric=view[1], select=view[0])
         for views, board in zip(made, found, strict=True):
             views[view] = board
     for views, board in zip(made, first, strict=True):
@@ -162,7 +168,14 @@ def collect(
         )
         for key, title, views, board in zip(keys, titles, made, first, strict=True)
     ]
-    return Content(gathered, places, about or {})
+    asked = {"metric": metric, "select": select, "baseline": baseline}
+    return Content(
+        gathered,
+        places,
+        about or {},
+        over_data_sets(gathered, records, asked),
+        of_rules(gathered, records, asked) if whole else {},
+    )
 
 
 def _titles(firsts: Sequence[Record]) -> list[str]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from debiasbench.leaderboard.cells import words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from debiasbench.records.record import Record
 
@@ -96,7 +96,7 @@ def _draw(
         parts.append(
             Markup('<path class="line c{}" d="M{}"><title>{}</title></path>').format(i, path, said)
         )
-        ends.append([points[-1][1], i, name])
+        ends.append((points[-1][1], i, name))
     parts += _names(ends)
     said = "; ".join(
         f"{name} from {unit * values[0]:.3g} to {unit * values[-1]:.3g}"
@@ -117,27 +117,28 @@ def _scale(values: Sequence[float], *, fixed: bool) -> tuple[float, float, float
     return 0.0, step * math.ceil(high / step - 1e-9), step
 
 
-def _frame(low: float, high: float, step: float, y: object) -> Markup:
+def _frame(low: float, high: float, step: float, y: Callable[[float], float]) -> Markup:
     parts = []
     for i in range(round((high - low) / step) + 1):
         value = low + i * step
-        place = y(value)  # type: ignore[operator]
+        place = y(value)
         parts.append(
             Markup(
-                '<path class="grid" d="M{} {:.1f}H{}"/><text x="{}" y="{:.1f}" class="end">{:g}</text>'
+                '<path class="grid" d="M{} {:.1f}H{}"/>'
+                '<text x="{}" y="{:.1f}" class="end">{:g}</text>'
             ).format(LEFT, place, WIDTH - RIGHT, LEFT - 6, place + 4, round(value, 10))
         )
     return Markup().join(parts)
 
 
-def _epochs(epochs: int, x: object) -> Markup:
+def _epochs(epochs: int, x: Callable[[int], float]) -> Markup:
     step = next(s for k in range(9) for s in (10**k, 2 * 10**k, 5 * 10**k) if epochs / s <= 8)
     marks = dict.fromkeys([1, *range(step, epochs + 1, step)])
     parts = [
         Markup('<text x="{:.1f}" y="{}" class="mid">{}</text>').format(
             x(epoch),
             HEIGHT - BOTTOM + 16,
-            epoch,  # type: ignore[operator]
+            epoch,
         )
         for epoch in marks
     ]
@@ -148,13 +149,13 @@ def _epochs(epochs: int, x: object) -> Markup:
     return Markup().join(parts)
 
 
-def _names(ends: list[list[object]]) -> list[Markup]:
+def _names(ends: list[tuple[float, int, str]]) -> list[Markup]:
     """Write names at the ends of lines, moved apart where they would overlap."""
-    ends.sort(key=lambda end: end[0])  # type: ignore[arg-type, return-value]
+    ends.sort()
     made, before = [], -math.inf
     room = HEIGHT - BOTTOM - LINE * (len(ends) - 1)
     for n, (place, i, name) in enumerate(ends):
-        before = max(min(float(place), room + LINE * n), before + LINE)  # type: ignore[arg-type]
+        before = max(min(place, room + LINE * n), before + LINE)
         made.append(
             Markup('<text x="{}" y="{:.1f}" class="name t{}">{}</text>').format(
                 WIDTH - RIGHT + 8, before + 4, i, name

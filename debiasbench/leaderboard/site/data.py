@@ -11,7 +11,7 @@ from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
 from debiasbench.leaderboard.flat import as_csv, as_json, blank, lines, text
 from debiasbench.records.beside import sha256
-from debiasbench.records.record import SCHEMA
+from debiasbench.records.upgrade import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

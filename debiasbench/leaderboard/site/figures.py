@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from debiasbench.leaderboard.figures import density, svg
+from debiasbench.leaderboard.figures import PARETO, density, pareto, ranks, svg
 
 if TYPE_CHECKING:
     from debiasbench.leaderboard.board import Board
@@ -24,7 +24,7 @@ class Shown:
 
 def figures(board: Board) -> list[Shown]:
     """Draw the figures that a board has data for."""
-    made = [density(board)]
+    made = [density(board), ranks(board), *(pareto(board, cost) for cost in PARETO)]
     return [
         Shown(one.title, " ".join(one.notes), Markup(svg(one))) for one in made if one is not None
     ]

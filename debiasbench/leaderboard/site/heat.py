@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from debiasbench.records.record import test_counts as record_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,15 +81,10 @@ def of_row(content: Content, place: Place, row: Row, rule: str) -> Heat | None:
 
 def _summed(records: Sequence[Record], rule: str) -> GroupCounts:
     """Return the mean accuracies as counts: hits of all records, over so many samples each."""
-    from debiasbench.records.metrics import GroupCounts
-
-    task = records[0].task
-    hits: NDArray[np.float64] = np.sum([r.outcomes[rule].test.hits for r in records], axis=0)
-    mean = hits / len(records)
-    counts = GroupCounts.of(
-        [0] * mean.size, task.group_counts["test"], task.aligned, [0] * mean.size
-    )
-    return GroupCounts(mean.reshape(counts.hits.shape), counts.totals, counts.aligned, counts.train)
+    hits: NDArray[Any] = np.sum([r.outcomes[rule].test.hits for r in records], axis=0)
+    mean: NDArray[Any] = hits / len(records)
+    counts = record_counts(records[0], records[0].outcomes[rule])
+    return replace(counts, hits=mean.reshape(counts.hits.shape))
 
 
 def chosen(rows: Sequence[Row], task: TaskFacts, most: int = MOST) -> list[Row]:

@@ -32,6 +32,10 @@ class Links:
             return f"#{place.name}"
         return f"{self.up}d/{board_file(place, view or place.own)}"
 
+    def protocol(self, place: Place) -> str:
+        """Return the address of the comparison of selection rules."""
+        return f"{self.up}d/{place.name}.rules.html"
+
     def method(self, name: str) -> str:
         """Return the address of a method, empty if there is none."""
         return "" if self.single else f"{self.up}m/{file_name(name)}.html"

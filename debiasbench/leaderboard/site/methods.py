@@ -108,7 +108,7 @@ def makers(rows: Sequence[tuple[Place, Row]]) -> list[str]:
 
 def pair_tables(rows: Sequence[tuple[Place, Row]], links: Links) -> list[Table]:
     """Compare each row with the others of its section, seed by seed and sample by sample."""
-    made = []
+    made: list[Table] = []
     for place, row in rows:
         board = place.board
         others = [
