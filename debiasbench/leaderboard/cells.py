@@ -13,7 +13,7 @@ from debiasbench.leaderboard.row import mean as average
 from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from debiasbench.leaderboard.row import Row
 
@@ -39,9 +39,13 @@ SEEN = {
 }
 
 INTERVAL = "95 % interval: over seeds and test samples together."
+OF_SEEDS = (
+    "95 % intervals and tests: over seeds alone, because predictions are missing, so that "
+    "intervals are too narrow."
+)
 STRONG = (
-    "Strong: the best of its section, and those that a paired test over seeds and test samples "
-    "(Holm, 5 %) cannot distinguish from it."
+    "Strong: the best of its section, and those that a paired test (Holm, 5 %) cannot distinguish "
+    "from it."
 )
 RANK = "Rank: within its section; the ranges hold together at 95 %."
 
@@ -70,6 +74,12 @@ def bounds(row: Row) -> str:
     if math.isnan(low):
         return "—"
     return f"{percent(max(low, 0.0))} – {percent(min(high, 1.0))}"
+
+
+def interval(rows: Iterable[Row]) -> str:
+    """Say what the intervals of rows are over."""
+    basis = {row.interval.basis for row in rows if len(row.values) > 1}
+    return OF_SEEDS if basis == {"seeds"} else INTERVAL
 
 
 def rank(row: Row) -> str:

@@ -151,7 +151,7 @@ PANEL: dict[str, Column] = {
 }
 """The columns of the panel of groups: name -> column."""
 
-_SIDE = ("interval", "rank", "seeds", "difference")
+_SIDE = ("interval", "seeds", "difference", "rank")
 _COSTS = ("density", "parameters", "inference_flops", "training_flops", "seconds")
 WIDE = ("method", "accuracy", *_SIDE, *SIDE_METRICS, *_COSTS)
 # those that fit a page

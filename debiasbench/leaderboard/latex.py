@@ -38,6 +38,7 @@ _ESCAPES = {
     "×": r"$\times$",
     "…": r"\dots{}",
     "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
 }
 _MINUS = re.compile(r"(?<![\w.-])-(?=\d)")  # of a number, not of a name
 # a table that is too wide for the text is scaled down, one that is not stays as it is

@@ -155,13 +155,13 @@ def _not_compared(rows: Sequence[Row]) -> list[str]:
 
 
 def _over_seeds_alone(rows: Sequence[Row]) -> list[str]:
-    alone = [row.name for row in rows if row.interval.basis == "seeds" and len(row.values) > 1]
-    if not alone:
-        return []
-    which = "All rows" if len(alone) == len(rows) else ", ".join(alone)
+    several = [row for row in rows if len(row.values) > 1]
+    alone = [row.name for row in several if row.interval.basis == "seeds"]
+    if not alone or len(alone) == len(several):
+        return []  # the description of the numbers says it of all rows
     return [
-        f"{which}: intervals and tests are over seeds alone, because predictions are missing, so "
-        "they are too narrow."
+        f"{', '.join(alone)}: intervals and tests are over seeds alone, because predictions are "
+        "missing, so that they are too narrow."
     ]
 
 

@@ -65,9 +65,9 @@ def test_the_interval_contains_the_mean_of_the_minimum(number: int) -> None:
 
 def test_with_five_samples_a_group_the_interval_says_that_nothing_is_known() -> None:
     rng = np.random.default_rng(0)
-    x = rng.random((500, 5)) < rng.beta(1.6, 0.4, (500, 1))
+    x = rng.random((500, 5)) < rng.beta(0.8, 0.2, (500, 1))
     found = worst_group(x, Groups.of([5] * 100, [0.01] * 100))
-    assert found.low == pytest.approx(0, abs=0.02)
+    assert found.low < 0.1
     assert found.high > 0.6
 
 
