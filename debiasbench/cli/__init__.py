@@ -16,6 +16,7 @@ from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
 from debiasbench.cli.list import list_
 from debiasbench.cli.new import new
+from debiasbench.cli.results import results
 from debiasbench.cli.run import run
 from debiasbench.cli.show import show
 from debiasbench.cli.suite import suite
@@ -113,6 +114,7 @@ COMMANDS = (
     sweep,
     leaderboard,
     verify,
+    results,
     export,
     cache,
     bench,
