@@ -46,6 +46,13 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 )
 @format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+@click.option(
+    "--index/--no-index",
+    default=True,
+    show_default=True,
+    help="Whether to read and verify only the records that have changed since the last time. The "
+    "index of each folder is in the user's cache; see `debiasbench cache ls`.",
+)
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
 @click.option(
     "--check",
@@ -67,6 +74,7 @@ def leaderboard(
     sort: str | None,
     form: str | None,
     out: Path | None,
+    index: bool,
     strict: bool,
     check: bool,
     update: bool,
@@ -97,6 +105,7 @@ def leaderboard(
         columns=columns,
         sort=sort,
         styled=styled,
+        index=index,
     )
     for problem in problems:
         say(f"Warning: {problem}", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
 from debiasbench.records.correct import Splits
-from debiasbench.records.index import Damaged, Index, results, state
+from debiasbench.records.index import ABSENT, Damaged, Index, results, state
 from debiasbench.records.reading import read_visited, visited
 from debiasbench.records.sharing import Sharing
 from debiasbench.records.verify import examine
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from debiasbench.records.correct import Correct
+    from debiasbench.records.index import State
+    from debiasbench.records.reading import Visited
     from debiasbench.records.record import Record
 
 LISTED = 5  # problems that one message names
@@ -52,91 +54,96 @@ def gather(
     compare.
     """
     places = list(places)
-    try:
-        return _gather(places, select, whole=whole, indexes=_indexes(places, index and not whole))
-    except Damaged:
-        return _gather(
-            places, select, whole=whole, indexes=_indexes(places, index and not whole, new=True)
-        )
-
-
-def _indexes(places: Sequence[Path], use: bool, new: bool = False) -> dict[int, Index]:
-    if not use:
-        return {}
-    return {
-        number: Index(os.path.realpath(place), new=new)
-        for number, place in enumerate(places)
-        if place.is_dir()
-    }
-
-
-def _gather(
-    places: Sequence[Path], select: str | None, *, whole: bool, indexes: Mapping[int, Index]
-) -> Gathered:
-    problems: list[str] = []
-    unverified: set[str] = set()
-    sharing, splits = Sharing(), Splits()
-    kept: dict[str, tuple[str, str]] = {}  # id -> digest of the results, file
-    read: dict[str, tuple[Record, dict[str, Correct]]] = {}
-    rows: dict[int, list[int]] = {}  # by place
-    repeated: list[tuple[str, str, bool]] = []
-    for found in visited(places, problems):
-        index = indexes.get(found.place)
-        now, own = time.time(), state(found.file)
-        row = None if index is None else index.find(found.name, own, found.file)
-        if row is not None and index is not None:
-            name, digest, bare = index.of(row)
-        else:
-            record = read_visited(found, problems)
-            if record is None:
-                continue
-            record = replace(record, task=sharing.task(record.task))
-            examined = examine(Path(found.file), record)
-            if messages := examined.messages:
-                problems.append(_contradictory(found.file, messages))
-                continue
-            right = {}
-            if examined.stored is not None:
-                right = splits.every(record, examined.stored)
-            name, digest, bare = record.id, results(record), bool(examined.unverified)
-            if index is not None:
-                index.add(found.name, own, now, found.file, record, right, bare)
-        if name in kept:
-            repeated.append((name, found.file, digest == kept[name][0]))
+    for new in (False, True):
+        indexes = {}
+        if index and not whole:
+            folders = {i: place for i, place in enumerate(places) if place.is_dir()}
+            indexes = {i: Index(os.path.realpath(f), new=new) for i, f in folders.items()}
+        try:
+            return _Gathering(select, whole, indexes).of(places)
+        except Damaged:  # then without what the indexes hold
             continue
-        kept[name] = digest, found.file
-        if bare:
-            unverified.add(name)
-        if row is not None:
-            rows.setdefault(found.place, []).append(row)
-            continue
-        if not whole:
-            rule = select or record.task.select
+    raise AssertionError("a new index has nothing to be damaged")
+
+
+class _Gathering:
+    """Records by id, as they are found: in an index, or in their files."""
+
+    def __init__(self, select: str | None, whole: bool, indexes: Mapping[int, Index]) -> None:
+        self._select, self._whole, self._indexes = select, whole, indexes
+        self._problems: list[str] = []
+        self._unverified: set[str] = set()
+        self._sharing, self._splits = Sharing(), Splits()
+        self._kept: dict[str, tuple[str, str]] = {}  # id -> digest of the results, file
+        self._repeated: list[tuple[str, bool]] = []  # id, whether the results are equal
+        self._read: dict[str, tuple[Record, Mapping[str, Correct]]] = {}
+        self._rows: dict[int, list[int]] = {number: [] for number in indexes}
+
+    def of(self, places: Sequence[Path]) -> Gathered:
+        """Visit all files, and return what was found; raises `Damaged` for an index that is."""
+        for found in visited(places, self._problems):
+            index = self._indexes.get(found.place)
+            now, own = time.time(), ABSENT if index is None else state(found.file)
+            row = None if index is None else index.find(found.name, own, found.file)
+            if index is None or row is None:
+                self._from_file(found, own, now)
+            elif self._is_new(found, *index.of(row)):
+                self._rows[found.place].append(row)
+        for number, index in self._indexes.items():
+            rows = self._rows[number]
+            for record, one in index.records(rows, self._select, self._sharing, self._splits):
+                rule = self._select or record.task.select
+                self._read[record.id] = record, {} if one is None else {rule: one}
+            index.save()
+        if not self._kept:
+            raise RecordError(
+                f"There is no record to compare{_hint(self._problems)}. `debiasbench run` makes one"
+            )
+        return self._gathered()
+
+    def _from_file(self, found: Visited, own: State, now: float) -> None:
+        record = read_visited(found, self._problems)
+        if record is None:
+            return
+        record = replace(record, task=self._sharing.task(record.task))
+        examined = examine(Path(found.file), record)
+        if examined.messages:
+            self._problems.append(_contradictory(found.file, examined.messages))
+            return
+        stored, bare = examined.stored, bool(examined.unverified)
+        right = {} if stored is None else self._splits.every(record, stored)
+        if (index := self._indexes.get(found.place)) is not None:
+            index.add(found.name, own, now, found.file, record, right, bare)
+        if not self._is_new(found, record.id, results(record), bare):
+            return
+        if not self._whole:
+            rule = self._select or record.task.select
             right = {rule: right[rule]} if rule in right else {}
-            record = sharing.for_tables(record, rule)
-        read[name] = record, right
-    for place, index in indexes.items():
-        for record, one in index.records(rows.get(place, ()), select, sharing, splits):
-            read[record.id] = record, {} if one is None else {select or record.task.select: one}
-        index.save()
-    if not kept:
-        raise RecordError(
-            f"There is no record to compare{_hint(problems)}. `debiasbench run` makes one"
-        )
-    records = [read[name][0] for name in kept]
-    correct: dict[str, dict[str, Correct]] = {}
-    for name in kept:
-        for rule, one in read[name][1].items():
-            correct.setdefault(rule, {})[name] = one
-    stems = {record.id: record.spec.stem for record in records} if repeated else {}
-    problems += [_repeated(stems[name], equal) for name, _, equal in repeated]
-    return Gathered(
-        records,
-        correct,
-        unverified,
-        problems,
-        {name: Path(file) for name, (_, file) in kept.items()},
-    )
+            record = self._sharing.for_tables(record, rule)
+        self._read[record.id] = record, right
+
+    def _is_new(self, found: Visited, name: str, digest: str, unverified: bool) -> bool:
+        """Keep the id of a record; say whether it is the first with this id."""
+        if name in self._kept:
+            self._repeated.append((name, digest == self._kept[name][0]))
+            return False
+        self._kept[name] = digest, found.file
+        if unverified:
+            self._unverified.add(name)
+        return True
+
+    def _gathered(self) -> Gathered:
+        records = [self._read[name][0] for name in self._kept]
+        correct: dict[str, dict[str, Correct]] = {}
+        for name in self._kept:
+            for rule, one in self._read[name][1].items():
+                correct.setdefault(rule, {})[name] = one
+        problems = [
+            *self._problems,
+            *(_repeated(self._read[name][0].spec.stem, same) for name, same in self._repeated),
+        ]
+        paths = {name: Path(file) for name, (_, file) in self._kept.items()}
+        return Gathered(records, correct, self._unverified, problems, paths)
 
 
 def _contradictory(file: str, messages: Sequence[str]) -> str:

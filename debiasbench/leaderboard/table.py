@@ -32,6 +32,7 @@ def table(
     columns: str | None = None,
     sort: str | None = None,
     styled: bool = False,
+    index: bool = True,
 ) -> tuple[str, list[str]]:
     """Compare all records in files and folders; return the text and a message for each bad record.
 
@@ -40,6 +41,7 @@ def table(
     inferred of the training samples with the truth, see `panels`. `columns`: names of `COLUMNS`, or
     of `PANEL`, separated by commas. `sort`: the column that orders the rows of each section,
     instead of the accuracy, or of the AUC in a panel.
+    `index`: see `gather`.
     `styled`: whether the text goes to a terminal, where strong rows are bold. The other arguments
     are those of `boards`.
 
@@ -51,7 +53,7 @@ def table(
         _check_panel(panel, metric=metric, select=select, baseline=baseline, pivot=pivot)
     known = COLUMNS if panel is None else PANEL
     names = None if columns is None else chosen(columns, known)
-    gathered = gather(places, select if panel is None else panelled.RULE)
+    gathered = gather(places, select if panel is None else panelled.RULE, index=index)
     shared = {"dataset": dataset, "metric": metric, "select": select}
     write = partial(terminal, styled=styled) if form == "text" else WRITERS.get(form)
     if panel is not None:

@@ -160,8 +160,6 @@ def remove(path: Path, record: Record) -> list[Path]:
             except OSError as error:
                 raise StoreError(f"Cannot remove {file}: {error.strerror or error}") from error
             removed.append(file)
-    with suppress(OSError):
-        (path.parent / ".locks").rmdir()  # only if it is empty
     return removed
 
 
@@ -176,4 +174,5 @@ def weight(paths: Iterable[Path]) -> int:
 
 def summary(records: int, paths: Collection[Path]) -> str:
     """Write how many records and files there are, and their size."""
-    return f"{counted(records, 'record')}, {counted(len(paths), 'file')}, {weight(paths) / 1e6:,.1f} MB"
+    size = f"{weight(paths) / 1e6:,.1f} MB"
+    return f"{counted(records, 'record')}, {counted(len(paths), 'file')}, {size}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def diff(first: str, second: str, select: str | None, results: Path) -> None:
         raise UnknownNameError("selection rule", select, RULES)
     a, b = one(results, first), one(results, second)
     rule = select or a[1].task.select
-    say("\n\n".join([f"A: {a[0]}\nB: {b[0]}", _values(a[1], b[1]), _accuracies(a[1], b[1])]))
+    say("\n\n".join([f"A: {a[0]}\nB: {b[0]}", _values(a[1], b[1]), _accuracies(a[1], b[1], rule)]))
     say("\n" + _samples(a, b, rule))
 
 
@@ -58,18 +59,19 @@ def _values(a: Record, b: Record) -> str:
     return tabulate(rows, ("", "A", "B"), "simple", disable_numparse=True)
 
 
-def _accuracies(a: Record, b: Record) -> str:
+def _accuracies(a: Record, b: Record, chosen: str) -> str:
+    """Write all accuracies of the chosen rule, and that of the data set of the others."""
     from tabulate import tabulate
 
     from debiasbench.records.difference import accuracies_by_rule
 
     of_a, of_b = accuracies_by_rule(a), accuracies_by_rule(b)
     rows = [
-        (rule, metric.replace("_", " "), *(_percent(v) for v in (one, other)), _points(other - one))
+        (rule, metric.replace("_", " "), *_both(one, of_b[rule][metric]))
         for rule in of_a
         if rule in of_b
         for metric, one in of_a[rule].items()
-        if (other := of_b[rule][metric]) != one or metric == a.task.metric
+        if rule == chosen or metric == a.task.metric
     ]
     if not rows:
         return "No selection rule has a result in both"
@@ -107,9 +109,13 @@ def _samples(a: tuple[Path, Record], b: tuple[Path, Record], rule: str) -> str:
     return f"{text}:\n\n{tabulate(rows, head, 'simple')}{last}"
 
 
+def _both(a: float, b: float) -> tuple[str, str, str]:
+    return _percent(a), _percent(b), _points(b - a)
+
+
 def _percent(value: float) -> str:
-    return "—" if value != value else f"{100 * value:.1f}"  # noqa: PLR0124
+    return "—" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def _points(value: float) -> str:
-    return "—" if value != value else f"{100 * value:+.1f}"  # noqa: PLR0124
+    return "—" if math.isnan(value) else f"{100 * value:+.1f}"

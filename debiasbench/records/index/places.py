@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,8 @@ from debiasbench.records.index.columns import Damaged, about
 
 FOLDER = "indexes"
 ENDING = ".npz"
+LEFT = ".new"  # ending of a file that is being written
+OLD = 86_400.0  # seconds after which nobody writes it any more
 
 ROOT = Path(__file__).parents[2]
 CODE = (  # what reads and verifies records
@@ -51,7 +54,7 @@ def path_of(place: str) -> Path | None:
 def kept() -> list[Kept]:
     """Return all indexes, sorted by the names of their folders."""
     found = []
-    for path in _files():
+    for path in _files(ENDING):
         with suppress(OSError):
             status = path.stat()
             try:
@@ -64,8 +67,15 @@ def kept() -> list[Kept]:
 
 
 def remove(*, only_orphans: bool = False) -> list[Kept]:
-    """Remove all indexes, and return them. `only_orphans`: only those without their folder."""
+    """Remove all indexes, and return them. `only_orphans`: only those without their folder.
+
+    What processes that were killed have left is removed, too.
+    """
     removed = []
+    for path in _files(LEFT):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > OLD:
+                path.unlink()
     for one in kept():
         if only_orphans and Path(one.place).is_dir() and one.place:
             continue
@@ -75,12 +85,12 @@ def remove(*, only_orphans: bool = False) -> list[Kept]:
     return removed
 
 
-def _files() -> list[Path]:
+def _files(ending: str) -> list[Path]:
     root = user_cache()
     if root is None:
         return []
     try:
-        return [Path(e) for e in entries(root / FOLDER) if e.name.endswith(ENDING)]
+        return [Path(e) for e in entries(root / FOLDER) if e.name.endswith(ending)]
     except OSError:
         return []
 
