@@ -63,6 +63,9 @@ def gather(
             return _Gathering(select, whole, indexes).of(places)
         except Damaged:  # then without what the indexes hold
             continue
+        finally:
+            for one in indexes.values():
+                one.close()
     raise AssertionError("a new index has nothing to be damaged")
 
 

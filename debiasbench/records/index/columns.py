@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import struct
 import zipfile
 import zlib
 from contextlib import suppress
@@ -25,7 +26,18 @@ class Damaged(Exception):  # noqa: N818 - it never leaves this package
     """A file is no index that can be used."""
 
 
-_FAULTS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError)
+_FAULTS = (  # of numpy and zipfile, for a file that was damaged or is something else
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class Columns:
@@ -33,17 +45,23 @@ class Columns:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._archive: Any = np.load(path, allow_pickle=False)
+            self._file = path.open("rb")
+        except OSError as error:
+            raise Damaged from error
+        try:
+            self._archive: Any = np.load(self._file, allow_pickle=False)
         except _FAULTS as error:
+            self._file.close()
             raise Damaged from error
         if not isinstance(self._archive, np.lib.npyio.NpzFile):
+            self._file.close()
             raise Damaged
 
     def array(self, name: str) -> NDArray[Any]:
         """Return an array; raises `Damaged`."""
         try:
             found: NDArray[Any] = self._archive[name]
-        except (*_FAULTS, NotImplementedError, RuntimeError) as error:
+        except _FAULTS as error:
             raise Damaged from error
         return found
 
@@ -60,6 +78,7 @@ class Columns:
     def close(self) -> None:
         """Close the file."""
         self._archive.close()
+        self._file.close()
 
 
 def about(path: Path) -> dict[str, Any]:

@@ -109,6 +109,10 @@ class Index:
             return
         self._fresh.add(name, own + other, record, correct, beside, unverified)
 
+    def close(self) -> None:
+        """Close the file of the index."""
+        self._rows.close()
+
     def save(self) -> None:
         """Write the index if enough of it has changed; a folder that refuses it is no problem."""
         total = len(self._used) + len(self._fresh)

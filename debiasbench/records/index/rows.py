@@ -87,15 +87,17 @@ class Rows:
     @classmethod
     def read(cls, columns: Columns, place: str, version: str) -> Rows:
         """Read the rows of a folder; raises `Damaged`, also for those of another version."""
-        about = columns.json("about")
-        if not isinstance(about, dict) or about.get("version") != version:
-            raise Damaged
-        if about.get("place") != place:
-            raise Damaged
         try:
+            about = columns.json("about")
+            if (about["version"], about["place"]) != (version, place):
+                raise Damaged
             return cls(columns)
         except _FAULTS as error:
+            columns.close()
             raise Damaged from error
+        except Damaged:
+            columns.close()
+            raise
 
     def _read(self, columns: Columns) -> None:
         self.lists = columns.json("lists")
@@ -109,6 +111,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.lists["name"])
+
+    def close(self) -> None:
+        """Close the file; what was not read yet cannot be read any more."""
+        if self._columns is not None:
+            self._columns.close()
 
     def rule(self, rule: str) -> RuleColumns:
         """Return the columns of a selection rule; raises `Damaged`."""
