@@ -16,6 +16,7 @@ from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
 from debiasbench.cli.list import list_
 from debiasbench.cli.new import new
+from debiasbench.cli.results import results
 from debiasbench.cli.run import run
 from debiasbench.cli.show import show
 from debiasbench.cli.submit import submit
@@ -115,6 +116,7 @@ COMMANDS = (
     leaderboard,
     verify,
     submit,
+    results,
     export,
     cache,
     bench,

@@ -95,6 +95,13 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     metavar="FILE.html",
     help="Write one page for a browser, which can be mailed.",
 )
+@click.option(
+    "--index/--no-index",
+    default=True,
+    show_default=True,
+    help="Whether to read and verify only the records that have changed since the last time. The "
+    "index of each folder is in the user's cache; see `debiasbench cache ls`.",
+)
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
 @click.option(
     "--verify",
@@ -130,6 +137,7 @@ def leaderboard(
     out: Path | None,
     site: Path | None,
     page: Path | None,
+    index: bool,
     strict: bool,
     verify_only: bool,
     check: bool,
@@ -180,6 +188,7 @@ def leaderboard(
         **asked,
         **tables,
         styled=styled,
+        index=index,
     )
     if out is None:
         click.echo(text, nl=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import UnknownNameError
 from debiasbench.common.names import IMPORTED
 from debiasbench.leaderboard.comparison import Comparison
-from debiasbench.leaderboard.frame import Texts, run_of
+from debiasbench.leaderboard.frame import Texts, runs_of
 from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, outdated, rows_of
 from debiasbench.leaderboard.samples import Samples
@@ -132,11 +132,12 @@ def _board(
     task = records[0].task
     own = {record.id: correct[record.id] for record in records if record.id in correct}
     samples = Samples.common(own, task.splits["test"])
-    runs = [run_of(record, rule, texts) for record in records]
+    rows = outdated(rows_of(runs_of(records, rule, texts), metric))
     if samples is not None:
-        runs = [run | {"table": samples.table(own.get(run["id"]))} for run in runs]
+        seeds = {record.id: record.spec.seed for record in records}
+        rows = [_with_tables(row, seeds, own, samples) for row in rows]
     comparison = Comparison(metric, samples, task.splits["test"])
-    rows = [comparison.summarised(row) for row in standing.stated(outdated(rows_of(runs, metric)))]
+    rows = comparison.summarised(standing.stated(rows))
     rows.sort(key=lambda r: (r.level, -r.mean if r.values else math.inf, r.name))
     rows = _compared(rows, comparison)
     limits = notes(rows, records, rule, unverified, comparison)
@@ -159,6 +160,14 @@ def _board(
         hardware=tuple(sorted({record.provenance.hardware for record in records})),
         comparison=comparison,
     )
+
+
+def _with_tables(
+    row: Row, seeds: Mapping[str, int], correct: Mapping[str, Correct], samples: Samples
+) -> Row:
+    of = {seeds[name]: correct[name] for name in row.records if name in correct}
+    known = {seed: one for seed, one in of.items() if seed in row.values}
+    return replace(row, tables=samples.tables(known))
 
 
 def _compared(rows: list[Row], comparison: Comparison) -> list[Row]:
