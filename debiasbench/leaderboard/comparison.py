@@ -216,7 +216,7 @@ class Comparison:
         has neither if it has failed runs or fewer than two seeds, if it is stale, and if no other
         row of the section can be compared with it.
         """
-        places = [i for i, row in enumerate(section) if is_comparable(row)]
+        places = self._tested([i for i, row in enumerate(section) if is_comparable(row)], section)
         rows = [section[i] for i in places]
         result = [replace(row, marked=False, rank=None) for row in section]
         if len(rows) < 2 or not self.ranks(rows):
@@ -231,6 +231,15 @@ class Comparison:
             of = None if rank is None else (*rank, len(rows))
             result[i] = replace(section[i], marked=mark, rank=of)
         return result
+
+    def _tested(self, places: Sequence[int], section: Sequence[Row]) -> list[int]:
+        """Return the places of rows that can be compared with any other."""
+        if self.metric == "worst_group" and self.samples is not None:
+            return [i for i in places if section[i].values.keys() <= section[i].tables.keys()]
+        seeds = {i: section[i].values.keys() for i in places}
+        return [
+            i for i in places if any(len(seeds[i] & of) >= 2 for j, of in seeds.items() if j != i)
+        ]
 
     def ranks(self, rows: Sequence[Row]) -> bool:
         """Say whether rows may be ranked: not by a worst group that the split cannot judge."""
