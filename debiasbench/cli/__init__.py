@@ -19,6 +19,7 @@ from debiasbench.cli.new import new
 from debiasbench.cli.results import results
 from debiasbench.cli.run import run
 from debiasbench.cli.show import show
+from debiasbench.cli.submit import submit
 from debiasbench.cli.suite import suite
 from debiasbench.cli.sweep import sweep
 from debiasbench.cli.verify import verify
@@ -115,6 +116,7 @@ COMMANDS = (
     leaderboard,
     verify,
     results,
+    submit,
     export,
     cache,
     bench,

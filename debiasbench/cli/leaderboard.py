@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from debiasbench.cli.common import debug_option, format_option, say, table_format
 from debiasbench.cli.parsing import Command
+from debiasbench.cli.verify import check_places
 from debiasbench.common.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 
@@ -32,6 +37,17 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     help="Compare what methods inferred of the training samples, such as groups, with the truth.",
 )
 @click.option(
+    "--across",
+    is_flag=True,
+    help="Compare methods over all data sets: points, mean ranks, and who is better on how many.",
+)
+@click.option(
+    "--protocol",
+    is_flag=True,
+    help="Compare the selection rules: points and ranks of the same runs under each of them, and "
+    "what more labels are worth.",
+)
+@click.option(
     "--columns",
     metavar="NAME,...",
     help="Show these columns: method, accuracy, interval, seeds, difference, a metric, density, "
@@ -44,6 +60,26 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     metavar="COLUMN",
     help="Order the rows of each section by this column.  [default: accuracy, with --panel auc]",
 )
+@click.option(
+    "--plot",
+    type=click.Choice(["density", "pareto", "groups", "ranks"]),
+    help="Draw a figure instead of a table, into the file of --out: accuracy against density or "
+    "against a cost, accuracy of each group, or ranks.",
+)
+@click.option(
+    "--cost",
+    metavar="NAME",
+    help="Cost of --plot pareto: inference_flops, training_flops, parameters or seconds.  "
+    "[default: inference_flops]",
+)
+@click.option(
+    "--method",
+    "methods",
+    metavar="NAME",
+    multiple=True,
+    help="With --plot density or groups: draw only the rows of this method, or of this name. Can "
+    "be used several times.",
+)
 @format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @click.option(
@@ -53,7 +89,27 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     help="Whether to read and verify only the records that have changed since the last time. The "
     "index of each folder is in the user's cache; see `debiasbench cache ls`.",
 )
+@click.option(
+    "--site",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write pages for a browser into this folder, with a page for each data set, method and "
+    "record, instead of printing tables.",
+)
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Write one page for a browser, which can be mailed.",
+)
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
+@click.option(
+    "--verify",
+    "verify_only",
+    is_flag=True,
+    help="Print what `debiasbench verify` finds in the records, instead of tables; the exit code "
+    "is 9 if any record is bad.",
+)
 @click.option(
     "--check",
     is_flag=True,
@@ -70,16 +126,24 @@ def leaderboard(
     baseline: str | None,
     pivot: str | None,
     panel: str | None,
+    across: bool,
+    protocol: bool,
     columns: str | None,
     sort: str | None,
+    plot: str | None,
+    cost: str | None,
+    methods: tuple[str, ...],
     form: str | None,
     out: Path | None,
     index: bool,
+    site: Path | None,
+    page: Path | None,
     strict: bool,
+    verify_only: bool,
     check: bool,
     update: bool,
 ) -> None:
-    """Print tables that compare the records in RESULTS.
+    """Print tables that compare the records in RESULTS, or draw a figure of one table.
 
     RESULTS are files or folders; the default is the folder results. Records that are damaged or
     contradict themselves are left out, with a warning on stderr; see `debiasbench verify`.
@@ -87,34 +151,87 @@ def leaderboard(
     if check or update:
         _check_pages(results or PAGES, write=update)
         return
+    if verify_only:
+        check_places(results or (Path("results"),))
+        return
 
-    from debiasbench.common.errors import RecordError
+    from debiasbench.common.errors import OptionError
     from debiasbench.leaderboard import table
     from debiasbench.records.store import write_text
 
+    places = results or (Path("results"),)
+    asked: dict[str, Any] = {
+        "dataset": dataset,
+        "metric": metric,
+        "select": select,
+        "baseline": baseline,
+    }
+    tables: dict[str, Any] = {"pivot": pivot, "panel": panel, "columns": columns, "sort": sort}
+    tables |= {"across": across, "protocol": protocol}
+    if plot is not None:
+        _only_with_tables("--plot", **tables, format=form, site=site, page=page)
+        _plot(places, plot, out, strict=strict, cost=cost, methods=methods, **asked)
+        return
+    if cost is not None or methods:
+        raise OptionError("--cost and --method choose what --plot draws: add --plot KIND")
+    if site is not None or page is not None:
+        from debiasbench.cli.site import write_pages
+
+        given = "--site" if site is not None else "--page"
+        _only_with_tables(given, **tables, format=form, out=out)
+        _warned(write_pages(places, site=site, page=page, **asked), strict=strict)
+        return
     form, styled = table_format(form, out)
     text, problems = table(
-        results or (Path("results"),),
+        places,
         form,
-        dataset=dataset,
-        metric=metric,
-        select=select,
-        baseline=baseline,
-        pivot=pivot,
-        panel=panel,
-        columns=columns,
-        sort=sort,
+        **asked,
+        **tables,
         styled=styled,
         index=index,
     )
-    for problem in problems:
-        say(f"Warning: {problem}", err=True)
     if out is None:
         click.echo(text, nl=False)
     else:
         write_text(out, text)
+    _warned(problems, strict=strict)
+
+
+def _warned(problems: Sequence[str], *, strict: bool) -> None:
+    from debiasbench.common.errors import RecordError
+
+    for problem in problems:
+        say(f"Warning: {problem}", err=True)
     if strict and problems:
         raise RecordError(f"{counted(len(problems), 'bad record')}: see above")
+
+
+def _only_with_tables(instead: str, **given: object) -> None:
+    """Raise `OptionError` for an option that has no meaning where no table is printed."""
+    from debiasbench.common.errors import OptionError
+
+    for name, value in given.items():
+        if value not in {None, False}:
+            raise OptionError(f"{instead} cannot be combined with --{name}")
+
+
+def _plot(
+    places: tuple[Path, ...], kind: str, out: Path | None, *, strict: bool, **asked: Any
+) -> None:
+    """Draw a figure into a file, and print a caption for it."""
+    from debiasbench.common.errors import OptionError
+    from debiasbench.leaderboard.figures.make import make
+    from debiasbench.leaderboard.figures.plot import FORMS, plot
+    from debiasbench.records.store import write_bytes
+
+    form = "" if out is None else out.suffix.lower().removeprefix(".")
+    if out is None or form not in FORMS:
+        ends = ", ".join(f".{form}" for form in FORMS)
+        raise OptionError(f"--plot needs --out FILE with a name that ends with one of {ends}")
+    figure, problems = make(places, kind, **asked)
+    write_bytes(out, plot(figure, form))
+    say(f"{out}: {figure.caption}")
+    _warned(problems, strict=strict)
 
 
 def _check_pages(pages: tuple[Path, ...], *, write: bool) -> None:

@@ -14,6 +14,7 @@ from debiasbench.leaderboard.frame import Texts, runs_of
 from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, outdated, rows_of
 from debiasbench.leaderboard.samples import Samples
+from debiasbench.leaderboard.standing import Standing
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
 
@@ -39,6 +40,7 @@ class Board:
     rows: list[Row]  # by supervision, then best first
     notes: list[str]
     incomplete: tuple[str, ...] = ()  # metrics that leave out groups without test samples
+    hardware: tuple[str, ...] = ()  # of all records; seconds on different machines do not compare
     comparison: Comparison | None = field(default=None, compare=False, repr=False)
 
 
@@ -51,6 +53,7 @@ def boards(
     baseline: str | None = None,
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
+    standing: Standing | None = None,
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
@@ -59,7 +62,8 @@ def boards(
     compared with, seed by seed; a board without this row has a note. `correct`: selection rule ->
     id -> the test samples that the run classified correctly, see `gather`; intervals and tests of
     rows without it are over seeds alone. `unverified`: ids of records whose hits could not be
-    compared with predictions, for a note. Each spec must occur once: see `distinct`.
+    compared with predictions, for a note. `standing`: what maintainers state of records. Each spec
+    must occur once: see `distinct`.
 
     Raises `UnknownNameError`, also for a baseline that no board has.
     """
@@ -85,6 +89,7 @@ def boards(
             baseline=baseline,
             correct=(correct or {}).get(select or groups[key][0].task.select, {}),
             unverified=unverified,
+            standing=standing or Standing(),
         )
         for key in sorted(groups)
     ]
@@ -122,6 +127,7 @@ def _board(
     baseline: str | None,
     correct: Mapping[str, Correct],
     unverified: Collection[str],
+    standing: Standing,
 ) -> Board:
     task = records[0].task
     own = {record.id: correct[record.id] for record in records if record.id in correct}
@@ -131,7 +137,7 @@ def _board(
         seeds = {record.id: record.spec.seed for record in records}
         rows = [_with_tables(row, seeds, own, samples) for row in rows]
     comparison = Comparison(metric, samples, task.splits["test"])
-    rows = comparison.summarised(rows)
+    rows = comparison.summarised(standing.stated(rows))
     rows.sort(key=lambda r: (r.level, -r.mean if r.values else math.inf, r.name))
     rows = _compared(rows, comparison)
     limits = notes(rows, records, rule, unverified, comparison)
@@ -151,6 +157,7 @@ def _board(
         rows=rows,
         notes=limits,
         incomplete=tuple(incomplete_metrics(task)),
+        hardware=tuple(sorted({record.provenance.hardware for record in records})),
         comparison=comparison,
     )
 
@@ -172,7 +179,8 @@ def _compared(rows: list[Row], comparison: Comparison) -> list[Row]:
 
 
 def _with_differences(rows: list[Row], baseline: Row, comparison: Comparison) -> list[Row]:
+    differences = comparison.differences([(row, baseline) for row in rows])
     return [
-        row if row is baseline else replace(row, difference=comparison.difference(row, baseline))
-        for row in rows
+        row if row is baseline else replace(row, difference=difference)
+        for row, difference in zip(rows, differences, strict=True)
     ]

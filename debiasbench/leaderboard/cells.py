@@ -15,7 +15,7 @@ from debiasbench.records.selection import RULES
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from debiasbench.leaderboard.row import Row
+    from debiasbench.leaderboard.row import Difference, Row
 
 COSTS = {  # heading -> name of the cost, its unit, and how it is written
     "density": ("density", 1.0, "{:.4g}"),
@@ -47,6 +47,8 @@ STRONG = (
     "Strong: the best of its section, and those that a paired test (Holm, 5 %) cannot distinguish "
     "from it."
 )
+WITHIN = "≈"
+WITHIN_MEANS = f"{WITHIN}: within ±1 point, because the whole interval is."
 RANK = "Rank: within its section; the ranges hold together at 95 %."
 
 
@@ -101,6 +103,28 @@ def difference(row: Row) -> str:
     of = row.difference
     value, low, high = (100 * number for number in (of.mean, of.low, of.high))
     return "—" if math.isnan(value) else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def points(of: Difference) -> str:
+    """Write a difference in points with its 95 % interval, and a sign if it is within a point."""
+    if math.isnan(of.mean):
+        return "—"
+    value, low, high = map(signed, (of.mean, of.low, of.high))
+    if of.mean == of.low == of.high == 0:
+        return value
+    text = value if math.isnan(of.low) else f"{value} ({low} to {high})"
+    return f"{text} {WITHIN}" if is_within(of) else text
+
+
+def signed(fraction: float) -> str:
+    """Write a difference of fractions in points; zero has no sign."""
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if text in {"+0.0", "-0.0"} else text
+
+
+def is_within(of: Difference, margin: float = 0.01) -> bool:
+    """Say whether the interval of a difference lies within ± `margin`, one point."""
+    return -margin <= of.low and of.high <= margin
 
 
 def measured(values: Mapping[int, float], heading: str) -> str:

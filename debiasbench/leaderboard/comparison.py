@@ -21,8 +21,9 @@ from debiasbench.leaderboard.batches import (
     worst_groups,
 )
 from debiasbench.leaderboard.batches import parts as parts_of
-from debiasbench.leaderboard.crossed import p_values, parts
+from debiasbench.leaderboard.crossed import p_values
 from debiasbench.leaderboard.groups import worst_group
+from debiasbench.leaderboard.pairs import parts_of_pairs
 from debiasbench.leaderboard.ranks import rank_intervals
 from debiasbench.leaderboard.row import Difference, Interval
 from debiasbench.leaderboard.samples import crossed
@@ -122,69 +123,74 @@ class Comparison:
         All are NaN for fewer than two common seeds. The interval of two worst groups is that of
         their intervals, which is wide, and has no p.
         """
-        seeds = sorted(row.values.keys() & baseline.values.keys())
-        if len(seeds) < 2:
-            return Difference()
-        a, b = self._table(row, seeds), self._table(baseline, seeds)
+        return self.differences([(row, baseline)])[0]
+
+    def differences(self, pairs: Sequence[tuple[Row, Row]]) -> list[Difference]:
+        """Return the `difference` of each pair of rows, all pairs at once."""
+        crossed_parts = self._parts(pairs)
+        p = dict(zip(crossed_parts, p_values(list(crossed_parts.values())), strict=True))
+        made = []
+        for i, (one, other) in enumerate(pairs):
+            seeds = sorted(one.values.keys() & other.values.keys())
+            mean = math.fsum(one.values[s] - other.values[s] for s in seeds) / max(len(seeds), 1)
+            if len(seeds) < 2:
+                made.append(Difference())
+            elif i in p:
+                made.append(Difference(mean, *crossed_parts[i].interval(LEVEL), p[i]))
+            else:
+                made.append(self._apart(one, other, seeds, mean))
+        return made
+
+    def _apart(self, one: Row, other: Row, seeds: Sequence[int], mean: float) -> Difference:
+        """Return a difference that is not that of a crossed table."""
+        a, b = self._table(one, seeds), self._table(other, seeds)
         if a is None or b is None:
-            return Difference(
-                *paired_difference(row.values, baseline.values),
-                paired_p(row.values, baseline.values),
-            )
-        mean = float(np.mean([row.values[s] - baseline.values[s] for s in seeds]))
-        if self.metric == "worst_group":
-            assert self.samples is not None
-            own, other = (worst_group(x, self.samples.each, LEVEL / 2) for x in (a, b))
-            return Difference(mean, own.low - other.high, own.high - other.low)
-        if self.groups is None:
+            low, high = paired_difference(one.values, other.values)[1:]
+            return Difference(mean, low, high, paired_p(one.values, other.values))
+        if self.metric != "worst_group":
             return Difference()
-        found = parts(a.astype(np.int8) - b, self.groups)
-        return Difference(mean, *found.interval(LEVEL), p_values([found])[0])
+        if np.array_equal(a, b):
+            return Difference(0.0, 0.0, 0.0, 1.0)
+        assert self.samples is not None
+        first, second = (worst_group(x, self.samples.each, LEVEL / 2) for x in (a, b))
+        return Difference(mean, first.low - second.high, first.high - second.low)
 
     def tests(self, pairs: Sequence[tuple[Row, Row]]) -> list[float]:
         """Return the p of each pair of rows; NaN for a pair that cannot be tested."""
-        p = [math.nan] * len(pairs)
-        together: dict[frozenset[int], list[int]] = {}  # by the seeds that are compared
-        rows = {id(row): row for pair in pairs for row in pair}
-        values = {name: frozenset(row.values) for name, row in rows.items()}
-        tables = {name: frozenset(row.tables) for name, row in rows.items()}
-        for i, (one, other) in enumerate(pairs):
-            seeds = values[id(one)] & values[id(other)]
-            if len(seeds) < 2:
-                continue
-            if not seeds <= tables[id(one)] & tables[id(other)]:
-                p[i] = paired_p(one.values, other.values)
-            elif self.groups is not None:
-                together.setdefault(seeds, []).append(i)
-        found: dict[int, Parts] = {}
-        for common, places in together.items():
-            found |= self._differences([pairs[i] for i in places], places, sorted(common))
-        for i, value in zip(found, p_values(list(found.values())), strict=True):
-            p[i] = value
-        return p
-
-    def _differences(
-        self, pairs: Sequence[tuple[Row, Row]], places: Sequence[int], seeds: Sequence[int]
-    ) -> dict[int, Parts]:
-        """Return by place the parts of the differences of pairs over some seeds."""
-        assert self.samples is not None
-        assert self.groups is not None
-        numbers: dict[int, int] = {}  # of the rows, by identity
-        rows = []
-        for row in (row for pair in pairs for row in pair):
-            if numbers.setdefault(id(row), len(rows)) == len(rows):
-                rows.append(row)
-        tables = [
-            self.samples.stacked(rows[some], [seeds] * len(rows[some]))
-            for some in chunks(len(rows), len(seeds) * len(self.samples.group))
+        found = self._parts(pairs)
+        known = dict(zip(found, p_values(list(found.values())), strict=True))
+        return [
+            known[i] if i in known else self._p_of_seeds(one, other)
+            for i, (one, other) in enumerate(pairs)
         ]
-        x = np.concatenate(tables).view(np.int8)
-        of = np.array([[numbers[id(one)], numbers[id(other)]] for one, other in pairs])
-        found: list[Parts] = []
-        for some in chunks(len(pairs), x[0].size):
-            one, other = of[some].T
-            found += parts_of(*by_groups(x[one] - x[other], self.groups), self.groups)
-        return dict(zip(places, found, strict=True))
+
+    def _p_of_seeds(self, one: Row, other: Row) -> float:
+        """Return the p over seeds alone; NaN if there are predictions, which have no test."""
+        seeds = sorted(one.values.keys() & other.values.keys())
+        if any(self._table(row, seeds) is None for row in (one, other)):
+            return paired_p(one.values, other.values)
+        return math.nan
+
+    def _parts(self, pairs: Sequence[tuple[Row, Row]]) -> dict[int, Parts]:
+        """Return number of a pair -> the parts of its difference, where predictions allow it."""
+        groups = self.groups
+        if groups is None:
+            return {}
+        alike: dict[tuple[int, ...], list[int]] = {}  # common seeds -> pairs
+        for i, (one, other) in enumerate(pairs):
+            seeds = tuple(sorted(one.values.keys() & other.values.keys()))
+            tested = all(seed in row.tables for row in (one, other) for seed in seeds)
+            if len(seeds) >= 2 and tested:
+                alike.setdefault(seeds, []).append(i)
+        found: dict[int, Parts] = {}
+        for seeds, numbers in alike.items():
+            rows = {id(row): row for i in numbers for row in pairs[i]}
+            place = {name: number for number, name in enumerate(rows)}
+            tables = [crossed(row.tables, seeds) for row in rows.values()]
+            of = [(place[id(pairs[i][0])], place[id(pairs[i][1])]) for i in numbers]
+            known = [table for table in tables if table is not None]
+            found |= zip(numbers, parts_of_pairs(known, groups, of), strict=True)
+        return found
 
     def compared(self, section: Sequence[Row]) -> list[Row]:
         """Return the rows of a section with marks and ranks.
@@ -194,19 +200,17 @@ class Comparison:
         has neither if it has failed runs or fewer than two seeds, if it is stale, and if no other
         row of the section can be compared with it.
         """
-        places = [
-            i
-            for i, row in enumerate(section)
-            if len(row.values) >= 2 and not row.failed and not row.stale
-        ]
+        places = [i for i, row in enumerate(section) if is_comparable(row)]
         rows = [section[i] for i in places]
         result = [replace(row, marked=False, rank=None) for row in section]
         if len(rows) < 2 or not self.ranks(rows):
             return result
-        marks = self._marks(rows)
         ranks: list[Any] = [None] * len(rows)
+        p = None
         if len(rows) <= RANKED:
-            ranks = list(rank_intervals(len(rows), self._worse(rows)))
+            p = self.tests([(rows[i], rows[j]) for i, j in all_pairs(len(rows))])
+            ranks = list(rank_intervals(len(rows), self.worse(rows, p)))
+        marks = self.marks(rows, p)
         for i, mark, rank in zip(places, marks, ranks, strict=True):
             of = None if rank is None else (*rank, len(rows))
             result[i] = replace(section[i], marked=mark, rank=of)
@@ -216,23 +220,32 @@ class Comparison:
         """Say whether rows may be ranked: not by a worst group that the split cannot judge."""
         return self.metric != "worst_group" or not any(map(is_noise, rows))
 
-    def _marks(self, rows: Sequence[Row]) -> list[bool]:
+    def marks(self, rows: Sequence[Row], p: Sequence[float] | None = None) -> list[bool]:
+        """Return which rows are the best, or cannot be distinguished from it; `p`: see `worse`."""
         best = max(range(len(rows)), key=lambda i: rows[i].mean)
         if self.metric == "worst_group" and self.samples is not None:
-            worse = {i for i, j in self._worse(rows) if j == best}
+            worse = {i for i, j in self.worse(rows) if j == best}
             return [i not in worse for i in range(len(rows))]
         others = [i for i in range(len(rows)) if i != best]
-        p = dict(zip(others, self.tests([(rows[best], rows[i]) for i in others]), strict=True))
-        p = {i: value for i, value in p.items() if not math.isnan(value)}
-        worse_of = dict(zip(p, holm(list(p.values()), LEVEL), strict=True))
+        if p is None:
+            against = self.tests([(rows[best], rows[i]) for i in others])
+        else:
+            of = dict(zip(all_pairs(len(rows)), p, strict=True))
+            against = [of[max(i, best), min(i, best)] for i in others]
+        known = {i: one for i, one in zip(others, against, strict=True) if not math.isnan(one)}
+        worse_of = dict(zip(known, holm(list(known.values()), LEVEL), strict=True))
         return [i == best or (i in worse_of and not worse_of[i]) for i in range(len(rows))]
 
-    def _worse(self, rows: Sequence[Row]) -> set[tuple[int, int]]:
-        """Return the pairs (i, j) of which i is significantly worse, at 5 % for all together."""
+    def worse(self, rows: Sequence[Row], p: Sequence[float] | None = None) -> set[tuple[int, int]]:
+        """Return the pairs (i, j) of which i is significantly worse, at 5 % for all together.
+
+        `p`: what `tests` returns for `all_pairs(len(rows))`, if it is known already.
+        """
         if self.metric == "worst_group" and self.samples is not None:
             return self._worse_apart(rows)
-        pairs = [(i, j) for i in range(len(rows)) for j in range(i)]
-        p = self.tests([(rows[i], rows[j]) for i, j in pairs])
+        pairs = all_pairs(len(rows))
+        if p is None:
+            p = self.tests([(rows[i], rows[j]) for i, j in pairs])
         known = [one for one in zip(pairs, p, strict=True) if not math.isnan(one[1])]
         rejected = holm([value for _, value in known], LEVEL)
         return {
@@ -254,6 +267,16 @@ class Comparison:
             if (table := self._table(row, sorted(row.values))) is not None:
                 bounds[i] = worst_group(table, self.samples.each, LEVEL / len(rows))
         return {(i, j) for i, a in bounds.items() for j, b in bounds.items() if a.high < b.low}
+
+
+def all_pairs(number: int) -> list[tuple[int, int]]:
+    """Return the pairs (i, j) of so many rows, j below i."""
+    return [(i, j) for i in range(number) for j in range(i)]
+
+
+def is_comparable(row: Row) -> bool:
+    """Say whether a row has marks and ranks: two seeds or more, none failed, and not stale."""
+    return len(row.values) >= 2 and not row.failed and not row.stale
 
 
 def is_noise(row: Row) -> bool:

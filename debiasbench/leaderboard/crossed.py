@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LEAST = -60.0  # logarithm of the smallest p
-GRID = 4096  # parts between it and 0
-REFINED = 8  # steps within a part, for twelve digits
+STEPS = 60  # most steps to the logarithm of p, which is between LEAST and 0
+LEAST = -60.0
+CLOSE = 1e-12  # steps that end the search
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,23 @@ class Parts:
 
     def halves(self, level: float = 0.05) -> tuple[float, float]:
         """Return the half widths of the interval from seeds alone and from samples alone."""
-        from scipy.special import stdtrit  # scipy.stats takes seconds to import
-
         return (
-            -float(stdtrit(self.seeds - 1, level / 2)) * math.sqrt(self.v_seeds),
-            -float(stdtrit(self.freedom, level / 2)) * math.sqrt(self.v_samples),
+            _quantile(self.seeds - 1, level) * math.sqrt(self.v_seeds),
+            _quantile(self.freedom, level) * math.sqrt(self.v_samples),
         )
 
     def interval(self, level: float = 0.05) -> tuple[float, float]:
         """Return the interval of the mean with coverage 1 - `level`; it may leave [0, 1]."""
         half = math.hypot(*self.halves(level))
         return self.mean - half, self.mean + half
+
+
+@lru_cache(maxsize=1024)
+def _quantile(freedom: int, level: float) -> float:
+    """Return Student's t for a two-sided interval."""
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(freedom, level / 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,66 +127,63 @@ def p_values(differences: Sequence[Parts]) -> list[float]:
     mean = np.array([abs(d.mean) for d in differences])
     v_seeds = np.array([d.v_seeds for d in differences])
     v_samples = np.array([d.v_samples for d in differences])
-    freedom = np.array([(d.seeds - 1, d.freedom) for d in differences])
-    logarithm = np.empty(len(mean))
-    for df in np.unique(freedom, axis=0).tolist():
-        some = (freedom == df).all(axis=1)
-        logarithm[some] = _touching(mean[some], v_seeds[some], v_samples[some], *df)
-    p = np.exp(logarithm)
-    p[v_seeds + v_samples < 1e-18] = 0.0
-    p[mean < 1e-12] = 1.0
+    seeds = np.array([d.seeds - 1 for d in differences], dtype=np.float64)
+    freedom = np.array([d.freedom for d in differences], dtype=np.float64)
+    certain, equal = v_seeds + v_samples < 1e-18, mean < 1e-12
+    p = np.where(equal, 1.0, 0.0)
+    open_ = np.flatnonzero(~certain & ~equal)
+    if open_.size:
+        of = (array[open_] for array in (mean, v_seeds, v_samples, seeds, freedom))
+        p[open_] = np.exp(_log_p(*of))
     return [float(value) for value in p]
 
 
-def _touching(
+def _log_p(
     mean: NDArray[np.float64],
     v_seeds: NDArray[np.float64],
     v_samples: NDArray[np.float64],
-    seeds: int,
-    samples: int,
+    seeds: NDArray[np.float64],
+    freedom: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return the logarithm of each level at which the interval touches 0, between LEAST and 0.
-
-    `seeds`, `samples`: degrees of freedom. Bisection between the points of a grid, whose quantiles
-    are known, is followed by the method of false position (Illinois).
-    """
-    from scipy.special import stdtrit
-
-    of_seeds, of_samples = _quantiles(seeds), _quantiles(samples)
-    low, high = np.zeros(len(mean), dtype=np.int64), np.full(len(mean), GRID)
-    while (high - low).max() > 1:
-        middle = (low + high) // 2
-        half = of_seeds[middle] * v_seeds + of_samples[middle] * v_samples
-        wider = half > mean**2  # the interval at this level still contains 0
-        low, high = np.where(wider, middle, low), np.where(wider, high, middle)
-    x, y = np.stack([low, high]) * (-LEAST / GRID) + LEAST, []
-    for at in (low, high):
-        y.append(of_seeds[at] * v_seeds + of_samples[at] * v_samples - mean**2)
-    (a, b), (at_a, at_b) = x, y
-    below = at_a <= 0  # not even the interval at LEAST contains 0
-    root, last = a, np.zeros(len(mean))
-    for _ in range(REFINED):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            root = np.where(at_a > at_b, a + (b - a) * at_a / (at_a - at_b), a)
-        tail = np.exp(root) / 2
-        value = stdtrit(seeds, tail) ** 2 * v_seeds + stdtrit(samples, tail) ** 2 * v_samples
-        value -= mean**2
-        wider = value > 0
-        # an end that stays twice counts half, so that the other one moves too
-        at_a = np.where(wider, value, np.where(last == -1, at_a / 2, at_a))
-        at_b = np.where(wider, np.where(last == 1, at_b / 2, at_b), value)
-        a, b, last = np.where(wider, root, a), np.where(wider, b, root), np.where(wider, 1, -1)
-    return np.where(below, LEAST, root)
+    """Return the logarithm of p: Newton's method between bounds that bisection keeps apart."""
+    low, high = np.full(len(mean), LEAST), np.zeros(len(mean))
+    found = np.full(len(mean), -3.0)
+    left = np.arange(len(mean))
+    for _ in range(STEPS):
+        u = found[left]
+        square_seeds, slope_seeds = _square(seeds[left], u)
+        square_samples, slope_samples = _square(freedom[left], u)
+        half = square_seeds * v_seeds[left] + square_samples * v_samples[left]
+        slope = slope_seeds * v_seeds[left] + slope_samples * v_samples[left]
+        wider = half > mean[left] ** 2  # the interval at this level still contains 0
+        low[left] = np.where(wider, u, low[left])
+        high[left] = np.where(wider, high[left], u)
+        with np.errstate(all="ignore"):  # the logarithm is nearly straight
+            step = u - np.log(half / mean[left] ** 2) * half / slope
+        moved = ~(np.abs(step - u) <= CLOSE)
+        # rounding may put the last step outside
+        trusted = ~moved | ((low[left] < step) & (step < high[left]))
+        found[left] = np.where(trusted, step, (low[left] + high[left]) / 2)
+        if not moved.any():
+            break
+        left = left[moved]
+    return found
 
 
-@lru_cache(maxsize=64)
-def _quantiles(freedom: int) -> NDArray[np.float64]:
-    """Return the squared quantiles of Student's t for each level of a grid of logarithms."""
-    from scipy.special import stdtrit
+def _square(
+    freedom: NDArray[np.float64], u: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return Student's t^2 at the two-sided level exp(u), and its derivative by u."""
+    from scipy.special import gammaln, stdtrit  # scipy.stats takes seconds to import
 
-    levels = np.exp(np.arange(GRID + 1) * (-LEAST / GRID) + LEAST)
-    squared: NDArray[np.float64] = stdtrit(freedom, levels / 2) ** 2
-    return squared
+    tail = np.exp(u) / 2
+    t = stdtrit(freedom, tail)
+    density = np.exp(
+        gammaln((freedom + 1) / 2)
+        - gammaln(freedom / 2)
+        - (freedom + 1) / 2 * np.log1p(t * t / freedom)
+    ) / np.sqrt(freedom * math.pi)
+    return t * t, 2 * t * tail / density
 
 
 def p_value(difference: Parts) -> float:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from debiasbench.leaderboard.board import Board
-    from debiasbench.leaderboard.row import Row
+    from debiasbench.leaderboard.row import Difference, Row
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBERS = re.compile(r"(-?\d+ ?)+")  # seeds may be negative
@@ -105,21 +105,29 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
         "worst_group_high": blank(row.worst.high),
         "worst_group_floor": blank(row.floor),
         "baseline": board.baseline,
-        "difference": blank(row.difference.mean),
-        "difference_low": blank(row.difference.low),
-        "difference_high": blank(row.difference.high),
-        "difference_p": blank(row.difference.p),
+        **difference(row.difference),
         "seeds": " ".join(map(str, row.values)),
         "failed_seeds": " ".join(map(str, row.failed)),
         "missing_seeds": " ".join(map(str, row.missing)),
         "marked": row.marked,
         "stale": row.stale,
+        "trust": row.trust,
         "incomplete": " ".join(board.incomplete),
         **{metric: blank(side.get(metric, math.nan)) for metric in METRICS},
         **{name: blank(row.costs[name]) for name in COSTS},
         "options": json.dumps(row.options, sort_keys=True),
         "training": json.dumps(row.training, sort_keys=True),
         "records": " ".join(row.records),
+    }
+
+
+def difference(of: Difference) -> dict[str, float | None]:
+    """Return the columns of a difference."""
+    return {
+        "difference": blank(of.mean),
+        "difference_low": blank(of.low),
+        "difference_high": blank(of.high),
+        "difference_p": blank(of.p),
     }
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
+from debiasbench.leaderboard.standing import Standing
+from debiasbench.records.checks.labels import Labels, digests
 from debiasbench.records.correct import Splits
 from debiasbench.records.index import ABSENT, Damaged, Index, results, state
 from debiasbench.records.reading import read_visited, visited
@@ -32,7 +34,8 @@ class Gathered:
 
     `correct`: selection rule -> id -> the test samples that the run classified correctly.
     `unverified`: ids of those without predictions. `problems`: a message for each file that was
-    left out. `paths`: id -> the file of the record.
+    left out. `paths`: id -> the file of the record. `standing`: what maintainers state of
+    the records.
     """
 
     records: list[Record]
@@ -40,6 +43,7 @@ class Gathered:
     unverified: set[str]
     problems: list[str]
     paths: dict[str, Path]
+    standing: Standing = field(default_factory=Standing)
 
 
 def gather(
@@ -76,7 +80,7 @@ class _Gathering:
         self._select, self._whole, self._indexes = select, whole, indexes
         self._problems: list[str] = []
         self._unverified: set[str] = set()
-        self._sharing, self._splits = Sharing(), Splits()
+        self._sharing, self._splits, self._labels = Sharing(), Splits(), Labels()
         self._kept: dict[str, tuple[str, str]] = {}  # id -> digest of the results, file
         self._repeated: list[tuple[str, bool]] = []  # id, whether the results are equal
         self._read: dict[str, tuple[Record, Mapping[str, Correct]]] = {}
@@ -87,7 +91,7 @@ class _Gathering:
         for found in visited(places, self._problems):
             index = self._indexes.get(found.place)
             now, own = time.time(), ABSENT if index is None else state(found.file)
-            row = None if index is None else index.find(found.name, own, found.file)
+            row = None if index is None else index.find(found.name, own, found.file, self._labels)
             if index is None or row is None:
                 self._from_file(found, own, now)
             elif self._is_new(found, *index.of(row)):
@@ -102,21 +106,22 @@ class _Gathering:
             raise RecordError(
                 f"There is no record to compare{_hint(self._problems)}. `debiasbench run` makes one"
             )
-        return self._gathered()
+        return self._gathered(Standing.beside(places))
 
     def _from_file(self, found: Visited, own: State, now: float) -> None:
         record = read_visited(found, self._problems)
         if record is None:
             return
         record = replace(record, task=self._sharing.task(record.task))
-        examined = examine(Path(found.file), record)
-        if examined.messages:
-            self._problems.append(_contradictory(found.file, examined.messages))
+        examined = examine(Path(found.file), record, self._labels)
+        if messages := examined.messages:
+            self._problems.append(_contradictory(found.file, messages))
             return
         stored, bare = examined.stored, bool(examined.unverified)
         right = {} if stored is None else self._splits.every(record, stored)
         if (index := self._indexes.get(found.place)) is not None:
-            index.add(found.name, own, now, found.file, record, right, bare)
+            known = digests(stored or {})
+            index.add(found.name, own, now, found.file, record, right, bare, known)
         if not self._is_new(found, record.id, results(record), bare):
             return
         if not self._whole:
@@ -135,7 +140,7 @@ class _Gathering:
             self._unverified.add(name)
         return True
 
-    def _gathered(self) -> Gathered:
+    def _gathered(self, standing: Standing) -> Gathered:
         records = [self._read[name][0] for name in self._kept]
         correct: dict[str, dict[str, Correct]] = {}
         for name in self._kept:
@@ -146,7 +151,7 @@ class _Gathering:
             *(_repeated(self._read[name][0].spec.stem, same) for name, same in self._repeated),
         ]
         paths = {name: Path(file) for name, (_, file) in self._kept.items()}
-        return Gathered(records, correct, self._unverified, problems, paths)
+        return Gathered(records, correct, self._unverified, problems, paths, standing)
 
 
 def _contradictory(file: str, messages: Sequence[str]) -> str:

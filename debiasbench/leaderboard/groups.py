@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,14 +86,20 @@ def noise_floor(accuracy: float, sizes: Sequence[int]) -> float:
     `accuracy`: in [0, 1]. `sizes`: test samples of each group, none of them 0. With few samples a
     group, the worst one is far below `accuracy` by chance alone.
     """
-    from scipy.special import bdtr
-
     counts: dict[int, int] = {}
     for n in sizes:
         counts[int(n)] = counts.get(int(n), 0) + 1
-    grid = np.unique(np.concatenate([np.arange(n + 1) / n for n in counts]))
+    return _floor(accuracy, tuple(counts.items()))
+
+
+@lru_cache(maxsize=4096)  # tables of other metrics have the same rows
+def _floor(accuracy: float, counts: tuple[tuple[int, int], ...]) -> float:
+    """Return the noise floor for groups as pairs of a size and the number of groups of it."""
+    from scipy.special import bdtr
+
+    grid = np.unique(np.concatenate([np.arange(n + 1) / n for n, _ in counts]))
     survival = np.zeros(len(grid) - 1)  # log P(every group is above grid[j - 1])
-    for n, many in counts.items():
+    for n, many in counts:
         # Binomial(n, p) / n > v means at least floor(n v) + 1 right
         right = np.floor(grid[:-1] * n + 1e-9)
         with np.errstate(divide="ignore"):

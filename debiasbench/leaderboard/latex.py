@@ -38,8 +38,32 @@ _ESCAPES = {
     "×": r"$\times$",
     "…": r"\dots{}",
     "†": r"$\dagger$",
+    "≈": r"$\approx$",
+    "✗": r"$\times$",
+    "τ": r"$\tau$",
+    "²": "\\textsuperscript{2}",
     "‡": r"$\ddagger$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≠": r"$\neq$",
+    "∞": r"$\infty$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "δ": r"$\delta$",
+    "ε": r"$\varepsilon$",
+    "η": r"$\eta$",
+    "θ": r"$\theta$",
+    "κ": r"$\kappa$",
+    "λ": r"$\lambda$",
+    "μ": r"$\mu$",
+    "ρ": r"$\rho$",
+    "σ": r"$\sigma$",
+    "φ": r"$\varphi$",
+    "ω": r"$\omega$",
 }
+# what pdflatex writes without further packages: ASCII and Latin letters, but for these
+_KNOWN = {chr(code) for code in range(0x180)} - set("«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ")
 _MINUS = re.compile(r"(?<![\w.-])-(?=\d)")  # of a number, not of a name
 # a table that is too wide for the text is scaled down, one that is not stays as it is
 _FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
@@ -74,7 +98,16 @@ def latex(grid: Grid) -> str:
 def escape(text: str) -> str:
     """Escape text for LaTeX and put it on one line."""
     marked = _MINUS.sub("−", printable(" ".join(text.split())))
-    return "".join(_ESCAPES.get(c, c) for c in marked)
+    return "".join(_ESCAPES[c] if c in _ESCAPES else _character(c) for c in marked)
+
+
+def _character(c: str) -> str:
+    """Write a character that has no escape.
+
+    XeLaTeX and LuaLaTeX have all characters. pdflatex stops at those that it does not know, so it
+    writes their number instead.
+    """
+    return c if c in _KNOWN else rf"\ifdefined\Umathcode {c}\else U+{ord(c):04X}\fi{{}}"
 
 
 def label(heading: str) -> str:

@@ -75,7 +75,8 @@ class Row:
     training: dict[str, Any]
     records: list[str]  # ids
     revisions: dict[str, int] = field(default_factory=dict)  # of code, only those above 1
-    stale: str = ""  # why the row is not compared: newer revisions of it are in the board
+    stale: str = ""  # why the row is not compared: newer revisions in the board, or withdrawn
+    trust: str = ""  # how far maintainers checked all its records; see `records.trust`
     interval: Interval = Interval()  # of the mean
     worst: Interval = Interval()  # of the accuracy of the worst group
     floor: float = math.nan  # worst group of a classifier with the same accuracy in every group

@@ -6,17 +6,23 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, UnknownNameError
+from debiasbench.leaderboard import across as over_data_sets
+from debiasbench.leaderboard import across_text, protocol_text
 from debiasbench.leaderboard import panel as panelled
 from debiasbench.leaderboard import pivot as pivoted
 from debiasbench.leaderboard.board import boards
 from debiasbench.leaderboard.columns import COLUMNS, PANEL, chosen, ordered
 from debiasbench.leaderboard.gather import gather
+from debiasbench.leaderboard.protocol import protocols
 from debiasbench.leaderboard.render import FORMATS, WRITERS, grid
 from debiasbench.leaderboard.terminal import terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from debiasbench.leaderboard.gather import Gathered
+    from debiasbench.leaderboard.grid import Grid
 
 
 def table(
@@ -29,6 +35,8 @@ def table(
     baseline: str | None = None,
     pivot: str | None = None,
     panel: str | None = None,
+    across: bool = False,
+    protocol: bool = False,
     columns: str | None = None,
     sort: str | None = None,
     styled: bool = False,
@@ -40,7 +48,9 @@ def table(
     option whose values become columns, see `pivots`. `panel`: "groups" compares what methods
     inferred of the training samples with the truth, see `panels`. `columns`: names of `COLUMNS`, or
     of `PANEL`, separated by commas. `sort`: the column that orders the rows of each section,
-    instead of the accuracy, or of the AUC in a panel.
+    instead of the accuracy, or of the AUC in a panel. `across`: compare methods over data sets, see
+    `across`. `protocol`: compare selection rules, see `protocols`; `select` is then the rule that
+    the others are compared with.
     `index`: see `gather`.
     `styled`: whether the text goes to a terminal, where strong rows are bold. The other arguments
     are those of `boards`.
@@ -48,45 +58,109 @@ def table(
     Raises `RecordError` if there is no record to compare, and `OptionError` for options that do not
     go together.
     """
+    if across:
+        _check_whole("across", pivot=pivot, panel=panel, columns=columns, sort=sort)
+    if protocol:
+        together = {"across": "" if across else None, "baseline": baseline}
+        _check_whole("protocol", pivot=pivot, panel=panel, columns=columns, sort=sort, **together)
     _check(form, pivot=pivot, columns=columns, baseline=baseline, sort=sort)
     if panel is not None:
         _check_panel(panel, metric=metric, select=select, baseline=baseline, pivot=pivot)
     known = COLUMNS if panel is None else PANEL
     names = None if columns is None else chosen(columns, known)
-    gathered = gather(places, select if panel is None else panelled.RULE, index=index)
+    rule = select if panel is None else panelled.RULE
+    gathered = gather(places, rule, whole=protocol, index=index)
     shared = {"dataset": dataset, "metric": metric, "select": select}
-    write = partial(terminal, styled=styled) if form == "text" else WRITERS.get(form)
+    made: str | list[Grid]  # text, or what is written in any layout
     if panel is not None:
-        made = panelled.panels(gathered.records, dataset=dataset, unverified=gathered.unverified)
-        if sort is not None:
-            made = [ordered(board, sort, known) for board in made]
-        if write is None:
-            return panelled.FLAT[form](made), gathered.problems
-        grids = [panelled.grid(board, form, names) for board in made]
+        made = _panels(gathered, form, dataset, names, sort)
+    elif across:
+        made = _across(gathered, form, baseline, shared)
+    elif protocol:
+        made = _protocols(gathered, form, shared)
     elif pivot is not None:
-        tables = pivoted.pivots(
-            gathered.records,
-            pivot,
-            correct=gathered.correct,
-            unverified=gathered.unverified,
-            **shared,
-        )
-        grids = [pivoted.grid(one) for one in tables]
+        made = _pivots(gathered, pivot, shared)
     else:
-        made = boards(
-            gathered.records,
-            baseline=baseline,
-            correct=gathered.correct,
-            unverified=gathered.unverified,
-            **shared,
-        )
-        if sort is not None:
-            made = [ordered(board, sort) for board in made]
-        if write is None:
-            return FORMATS[form](made), gathered.problems
-        grids = [grid(board, form, names) for board in made]
-    assert write is not None
-    return "\n".join(map(write, grids)), gathered.problems
+        made = _boards(gathered, form, names, sort, baseline, shared)
+    if isinstance(made, str):
+        return made, gathered.problems
+    write = partial(terminal, styled=styled) if form == "text" else WRITERS[form]
+    return "\n".join(map(write, made)), gathered.problems
+
+
+def _panels(
+    gathered: Gathered,
+    form: str,
+    dataset: str | None,
+    names: Sequence[str] | None,
+    sort: str | None,
+) -> str | list[Grid]:
+    made = panelled.panels(gathered.records, dataset=dataset, unverified=gathered.unverified)
+    if sort is not None:
+        made = [ordered(board, sort, PANEL) for board in made]
+    if form not in WRITERS:
+        return panelled.FLAT[form](made)
+    return [panelled.grid(board, form, names) for board in made]
+
+
+def _across(
+    gathered: Gathered, form: str, baseline: str | None, shared: Mapping[str, str | None]
+) -> str | list[Grid]:
+    made = over_data_sets.across(
+        gathered.records,
+        baseline=baseline,
+        correct=gathered.correct,
+        unverified=gathered.unverified,
+        standing=gathered.standing,
+        **shared,
+    )
+    return across_text.FLAT[form](made) if form not in WRITERS else across_text.grids(made)
+
+
+def _protocols(gathered: Gathered, form: str, shared: Mapping[str, str | None]) -> str | list[Grid]:
+    made = protocols(
+        gathered.records,
+        correct=gathered.correct,
+        unverified=gathered.unverified,
+        standing=gathered.standing,
+        **shared,
+    )
+    if form not in WRITERS:
+        return protocol_text.FLAT[form](made)
+    return [grid for one in made for grid in protocol_text.grids(one)]
+
+
+def _pivots(gathered: Gathered, option: str, shared: Mapping[str, str | None]) -> list[Grid]:
+    made = pivoted.pivots(
+        gathered.records,
+        option,
+        correct=gathered.correct,
+        unverified=gathered.unverified,
+        standing=gathered.standing,
+        **shared,
+    )
+    return [pivoted.grid(one) for one in made]
+
+
+def _boards(
+    gathered: Gathered,
+    form: str,
+    names: Sequence[str] | None,
+    sort: str | None,
+    baseline: str | None,
+    shared: Mapping[str, str | None],
+) -> str | list[Grid]:
+    made = boards(
+        gathered.records,
+        baseline=baseline,
+        correct=gathered.correct,
+        unverified=gathered.unverified,
+        standing=gathered.standing,
+        **shared,
+    )
+    if sort is not None:
+        made = [ordered(board, sort) for board in made]
+    return FORMATS[form](made) if form not in WRITERS else [grid(b, form, names) for b in made]
 
 
 def _check(form: str, **given: str | None) -> None:
@@ -115,3 +189,10 @@ def _check_panel(panel: str, **given: str | None) -> None:
     for name, value in given.items():
         if value is not None:
             raise OptionError(f"--panel {panel} cannot be combined with --{name}")
+
+
+def _check_whole(option: str, **given: str | None) -> None:
+    """Raise `OptionError` for options without meaning beside one that makes a table of its own."""
+    for name, value in given.items():
+        if value is not None:
+            raise OptionError(f"--{option} cannot be combined with --{name}")

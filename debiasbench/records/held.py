@@ -110,7 +110,7 @@ def chosen(place: Path, choice: Choice, problems: list[str]) -> list[tuple[Path,
     without a record.
     """
     if choice.ids:
-        found = {}
+        found: dict[Path, Record] = {}
         for name in choice.ids:
             of_name = list(named(place, name))
             if not of_name:

@@ -72,7 +72,7 @@ from debiasbench.training.trainer import Sequential
 from tests.running import fit_whole
 from tests.training.stages import ON_CPU
 
-FEW = {"num_anchor": 4, "num_positive": 4, "num_negative": 4, "num_negative_easy": 4}
+FEW = {"num_anchor": 2, "num_positive": 2, "num_negative": 2, "num_negative_easy": 2}
 
 VARIANTS = {
     "erm": ERM(),
@@ -106,7 +106,7 @@ VARIANTS = {
     "masktune": MaskTune(),
     "masktune best": MaskTune(masks="best"),
     "afr": AFR(steps=50),
-    "afr without validation": AFR(gamma=(4.0,), reg_coeff=(0.1,), early_stopping=False),
+    "afr without validation": AFR(gamma=(4.0,), reg_coeff=(0.1,), steps=50, early_stopping=False),
     "spare": SPARE(max_clusters=4),
     "spare untrained": SPARE(infer_num_epochs=0, num_clusters=2),
     "eiil": EIIL(inference_steps=200),
@@ -114,13 +114,13 @@ VARIANTS = {
     "george": GEORGE(max_k=3),
     "george of components": GEORGE(reduction="pca", clustering="kmeans", k=2, center=True),
     "george overclustered": GEORGE(
-        reduction="none", clustering="kmeans", max_k=3, overcluster=True, min_val=1
+        reduction="none", clustering="kmeans", max_k=2, overcluster=True, min_val=1
     ),
     "cnc": CnC(batch_factor=4, **FEW),
     "cnc by features": CnC(slice_with="pred_and_rep", max_epoch=1, batch_factor=4, **FEW),
-    "dcwp": DCWP(pruning_iter=40, lr_prune=0.1),
+    "dcwp": DCWP(pruning_iter=20, lr_prune=0.1),
     "dcwp of an ensemble": DCWP(
-        mining="ensemble", pruning_iter=40, lr_prune=0.1, retrain_iter=30, reinitialize=True
+        mining="ensemble", pruning_iter=20, lr_prune=0.1, retrain_iter=20, reinitialize=True
     ),
     "lisa": LISA(),
     "lisa with boxes": LISA(cut_mix=True),
@@ -129,7 +129,7 @@ VARIANTS = {
     # with the weights of 10, a toy task of 60 steps is not learned
     "divdis": DivDis(diversity_weight=1.0, reg_weight=1.0),
     "divdis with queries": DivDis(diversity_weight=1.0, reg_weight=1.0, select="active"),
-    "ssa": SSA(),
+    "ssa": SSA(num_splits=2, attribute_epochs=2),
     "disent": DisEnt(gce="released"),
     "lc": LC(tau=1.0),
     "lc mv": LC(tau=1.0, avg_type="mv", gce="released"),

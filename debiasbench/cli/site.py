@@ -1,0 +1,52 @@
+"""`debiasbench leaderboard --site` and `--page`: pages instead of tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from debiasbench.cli.common import load_plugins, say
+from debiasbench.common.errors import OptionError, PluginError
+from debiasbench.common.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from debiasbench.leaderboard.site import About
+
+
+def write_pages(
+    places: Iterable[Path], *, site: Path | None, page: Path | None, **arguments: str | None
+) -> list[str]:
+    """Write a site, one page, or both; return a message for each record that was left out.
+
+    `arguments`: dataset, metric, select and baseline of `boards`.
+    """
+    from debiasbench.leaderboard.gather import gather
+    from debiasbench.leaderboard.site import write_page, write_site
+
+    gathered = gather(places, whole=True)
+    about = _about({record.spec.method.name for record in gathered.records})
+    if site is not None:
+        number = write_site(gathered, site, about=about, **arguments)
+        say(f"{site}: {counted(number, 'file')}, from {counted(len(gathered.records), 'record')}")
+    if page is not None:
+        write_page(gathered, page, about=about, **arguments)
+        say(f"{page}: from {counted(len(gathered.records), 'record')}")
+    return gathered.problems
+
+
+def _about(names: Iterable[str]) -> Mapping[str, About]:
+    """Return what the installed code says of methods; nothing of those that are not installed."""
+    from debiasbench.common.errors import UnknownNameError
+    from debiasbench.leaderboard.site import About
+
+    plugins = load_plugins()
+    found = {}
+    for name in sorted(names):
+        try:
+            entry, *_ = plugins.methods.find_in_spec(name)
+            found[name] = About(entry.summary(), entry.load().citation)
+        except (UnknownNameError, OptionError, PluginError):
+            continue
+    return found

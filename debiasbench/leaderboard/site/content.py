@@ -1,0 +1,190 @@
+"""What a site is about: records, their boards under every metric and selection rule, and methods."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from debiasbench.common.errors import UnknownNameError
+from debiasbench.common.names import IMPORTED
+from debiasbench.leaderboard.board import boards, of_dataset
+from debiasbench.leaderboard.frame import label, plain
+from debiasbench.leaderboard.render import heading
+from debiasbench.leaderboard.site.names import hashed
+from debiasbench.records.metrics import METRICS
+from debiasbench.records.selection import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from debiasbench.leaderboard.board import Board
+    from debiasbench.leaderboard.gather import Gathered
+    from debiasbench.leaderboard.row import Row
+    from debiasbench.records.record import Record, TaskFacts
+    from debiasbench.specs.spec import Choice
+
+View = tuple[str, str]
+"""A selection rule and a metric: what decides the numbers of a board."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a method beside its records: one sentence, and the paper to cite."""
+
+    summary: str = ""
+    citation: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A data set and a network, whose rows may be compared: the boards of one page.
+
+    `name`: of its files, and the same as long as data set, network and data are. `title`: short,
+    without what all places share. `boards`: view -> board; `own` is the view that is shown first.
+    """
+
+    name: str
+    title: str
+    records: Sequence[Record]
+    boards: Mapping[View, Board]
+    own: View
+
+    @property
+    def board(self) -> Board:
+        """The board that is shown first."""
+        return self.boards[self.own]
+
+    @property
+    def task(self) -> TaskFacts:
+        """The facts about the data."""
+        return self.records[0].task
+
+    @property
+    def full_title(self) -> str:
+        """The data set and the network with all options."""
+        return heading(f"{self.board.dataset} · {self.board.model}")
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """Everything that a site shows.
+
+    `about`: name of a method in specs -> what is known of it.
+    """
+
+    gathered: Gathered
+    places: Sequence[Place]
+    about: Mapping[str, About] = field(default_factory=dict)
+
+    @cached_property
+    def records(self) -> dict[str, Record]:
+        """Id -> record, of those that are shown."""
+        return {record.id: record for place in self.places for record in place.records}
+
+    @cached_property
+    def methods(self) -> dict[str, list[tuple[Place, Row]]]:
+        """Name of a method, with the sparse training algorithm -> its rows, by name."""
+        found: dict[str, list[tuple[Place, Row]]] = {}
+        for place in self.places:
+            for row in place.board.rows:
+                found.setdefault(row.method, []).append((place, row))
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def row_of(self) -> dict[str, tuple[Place, Row]]:
+        """Id of a record -> its row on the board that is shown first."""
+        return {
+            name: (place, row)
+            for place in self.places
+            for row in place.board.rows
+            for name in row.records
+        }
+
+    @cached_property
+    def newest(self) -> Record:
+        """The record that was made last; its date and commit are those of the site."""
+        return max(self.records.values(), key=lambda r: (r.provenance.started, r.id))
+
+    def known_of(self, row: Row) -> About:
+        """Return what is known of the method of a row."""
+        return self.about.get(self.records[row.records[0]].spec.method.name, About())
+
+
+def collect(
+    gathered: Gathered,
+    *,
+    dataset: str | None = None,
+    metric: str | None = None,
+    select: str | None = None,
+    baseline: str | None = None,
+    about: Mapping[str, About] | None = None,
+    whole: bool = True,
+) -> Content:
+    """Make the boards of all records; see `boards` for the arguments and what is raised.
+
+    `gathered`: with whole records. `whole`: make the boards of all metrics and rules, not only
+    those that are shown first.
+    """
+    records = gathered.records if dataset is None else of_dataset(gathered.records, dataset)
+    # in the order of `boards`, which groups them in the same way
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for record in records:
+        key = label(record.spec.dataset), label(record.spec.model), record.task.fingerprint
+        groups.setdefault(key, []).append(record)
+    keys = sorted(groups)
+    shared: dict[str, Any] = {
+        "correct": gathered.correct,
+        "unverified": gathered.unverified,
+        "standing": gathered.standing,
+    }
+    first = boards(records, metric=metric, select=select, baseline=baseline, **shared)
+    made: list[dict[View, Board]] = [{} for _ in keys]
+    for view in [(rule, name) for rule in RULES for name in METRICS] if whole else ():
+        arguments = {"metric": view[1], "select": view[0], **shared}
+        try:
+            found = boards(records, baseline=baseline, **arguments)
+        except UnknownNameError:  # a row of this name exists under another rule only
+            found = boards(records, **arguments)
+        for views, board in zip(made, found, strict=True):
+            views[view] = board
+    for views, board in zip(made, first, strict=True):
+        views[board.rule, board.metric] = board
+    titles = _titles([groups[key][0] for key in keys])
+    places = [
+        Place(
+            name=hashed(title, *key),
+            title=title,
+            records=groups[key],
+            boards=views,
+            own=(board.rule, board.metric),
+        )
+        for key, title, views, board in zip(keys, titles, made, first, strict=True)
+    ]
+    return Content(gathered, places, about or {})
+
+
+def _titles(firsts: Sequence[Record]) -> list[str]:
+    """Name data set and network of each record, with those options in which they differ."""
+    data = _short([record.spec.dataset for record in firsts])
+    models = _short([record.spec.model for record in firsts])
+    titles = [f"{one} · {other}" for one, other in zip(data, models, strict=True)]
+    repeated = Counter(titles)
+    return [
+        f"{title} · data {record.task.fingerprint[:8]}" if repeated[title] > 1 else title
+        for title, record in zip(titles, firsts, strict=True)
+    ]
+
+
+def _short(choices: Sequence[Choice]) -> list[str]:
+    named = []
+    for choice in choices:
+        same = [other.options for other in choices if other.name == choice.name]
+        words = [
+            f"{key}={plain(value)}"
+            for key, value in sorted(choice.options.items())
+            if any(key not in other or other[key] != value for other in same)
+        ]
+        named.append(heading(" ".join([choice.name.removeprefix(IMPORTED), *words])))
+    return named

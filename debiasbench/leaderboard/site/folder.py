@@ -1,0 +1,73 @@
+"""A folder that holds a site and nothing else: what is written, and what is removed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING
+
+from debiasbench.common.errors import StoreError
+from debiasbench.common.regular import read_regular
+from debiasbench.records.store import write_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MANIFEST = "manifest.json"  # path of each file -> its SHA-256
+_OURS = re.compile(r"((d|m|r|data)/)?[a-z0-9][A-Za-z0-9_.-]*")  # what a site may hold
+
+
+class Folder:
+    """Writes the files of a site; see `finish`.
+
+    Raises `StoreError` for a folder that has files and no manifest, because it is not a site.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before = self._read_manifest()
+        self._written: dict[str, str] = {}
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, unless it has this content already. Raises `StoreError`."""
+        assert _OURS.fullmatch(name), name
+        digest = hashlib.sha256(content).hexdigest()
+        self._written[name] = digest
+        path = self._path / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            same = self._before.get(name) == digest and path.read_bytes() == content
+        except FileNotFoundError:
+            same = False
+        except OSError as error:
+            raise StoreError(f"Cannot write {path}: {error.strerror or error}") from error
+        if not same:
+            write_bytes(path, content)
+
+    def finish(self) -> int:
+        """Remove the files of an earlier site, and write the manifest; return the number of files.
+
+        Only files that the manifest of the earlier site names are removed.
+        """
+        for name in self._before.keys() - self._written.keys() - {MANIFEST}:
+            if _OURS.fullmatch(name):
+                (self._path / name).unlink(missing_ok=True)
+        text = json.dumps(self._written, indent=0, sort_keys=True) + "\n"
+        write_bytes(self._path / MANIFEST, text.encode())
+        return len(self._written) + 1
+
+    def _read_manifest(self) -> dict[str, str]:
+        try:
+            if not self._path.exists() or not any(self._path.iterdir()):
+                return {}
+            found = json.loads(read_regular(self._path / MANIFEST).decode())
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{self._path} holds something else than a site ({error}). Choose an empty folder"
+            ) from error
+        if not isinstance(found, dict):
+            raise StoreError(
+                f"{self._path} holds something else than a site. Choose an empty folder"
+            )
+        return {str(name): str(digest) for name, digest in found.items()}

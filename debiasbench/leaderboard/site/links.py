@@ -1,0 +1,51 @@
+"""Where things are: in a folder of pages, or in one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from debiasbench.leaderboard.site.names import file_name
+
+if TYPE_CHECKING:
+    from debiasbench.leaderboard.site.content import Place, View
+
+
+@dataclass(frozen=True)
+class Links:
+    """Addresses as a page of the site writes them.
+
+    `up`: from the folder of the page to the root, such as "../". `single`: all is in one file, so
+    pages of methods and records do not exist.
+    """
+
+    up: str = ""
+    single: bool = False
+
+    def index(self) -> str:
+        """Return the address of the first page."""
+        return "#top" if self.single else f"{self.up}index.html"
+
+    def board(self, place: Place, view: View | None = None) -> str:
+        """Return the address of a board; of the one that is shown first without a view."""
+        if self.single:
+            return f"#{place.name}"
+        return f"{self.up}d/{board_file(place, view or place.own)}"
+
+    def method(self, name: str) -> str:
+        """Return the address of a method, empty if there is none."""
+        return "" if self.single else f"{self.up}m/{file_name(name)}.html"
+
+    def record(self, name: str) -> str:
+        """Return the address of a record by its id, empty if there is none."""
+        return "" if self.single else f"{self.up}r/{name}.html"
+
+    def data(self, name: str) -> str:
+        """Return the address of a file of data, empty if there is none."""
+        return "" if self.single else f"{self.up}data/{name}"
+
+
+def board_file(place: Place, view: View) -> str:
+    """Return the file name of a board."""
+    rule, metric = view
+    return f"{place.name}.html" if view == place.own else f"{place.name}.{rule}.{metric}.html"
