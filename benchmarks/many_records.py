@@ -153,7 +153,7 @@ def record(data: Data, spec: Spec, supervision: Supervision, k: int) -> tuple[Re
         results = {s: SplitResult(counted[s, epoch], metrics[s, epoch]) for s in ("val", "test")}
         value = math.nan if metric is None else metrics["val", epoch][metric]
         outcomes[rule] = Outcome(epoch, value, results["val"], results["test"])
-    curves = {"loss": [round(1 / (e + 1), 6) for e in range(EPOCHS)]}
+    curves = {"loss": [round(1 / (e + 1) + 1e-3 * rng.random(), 6) for e in range(EPOCHS)]}
     for name in METRICS:
         values = {e: float(f"{metrics['val', e][name]:.6g}") for e in KEPT}
         curves[f"val_{name}"] = [values.get(e + 1, 0.0) for e in range(EPOCHS)]

@@ -49,9 +49,9 @@ class Labels:
 
     def differing(self, path: Path, record: Record, stored: Stored) -> str | None:
         """Say which labels beside a record are not those of its data, None if all are."""
-        return self.differingdigests(path, record.task.fingerprint, digests(stored))
+        return self.differing_digests(path, record.task.fingerprint, digests(stored))
 
-    def differingdigests(
+    def differing_digests(
         self, path: Path, fingerprint: str, labels: Mapping[str, bytes]
     ) -> str | None:
         """Return what `differing` does, from the `digests` of the labels beside a record."""
