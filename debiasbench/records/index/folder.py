@@ -59,8 +59,8 @@ class Index:
     def find(self, name: str, own: State, file: str, labels: Labels) -> int | None:
         """Return the number of an unchanged record; None if the file must be read.
 
-        `name`: of the file within the folder. `own`: its state. `file`: its path. `labels`: compares
-        those beside the record with those of other records, as `examine` does.
+        `name`: of the file within the folder. `own`: its state. `file`: its path. `labels`:
+        compares those beside the record with those of other records, as `examine` does.
         """
         row = self._rows.of.get(name)
         if row is None or own == ABSENT:
