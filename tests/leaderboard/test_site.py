@@ -217,7 +217,7 @@ def test_a_page_of_160_rows_is_within_its_budget(tmp_path: Path) -> None:
 
 def pages_of_boards(content):  # type: ignore[no-untyped-def]
     for name, text in pages(content):
-        if name.startswith("d/") and "rules" not in name:
+        if name.startswith("d/") and name.count(".") == 1:
             yield name, text
         elif name.startswith("m/"):
             return
@@ -281,9 +281,9 @@ def test_pairs_count_the_samples_that_only_one_of_two_got_right() -> None:
     content = collect(made, whole=False)
     rows = content.methods["method-001"]
     (table,) = pair_tables(rows, Links())
-    (line,) = table.sections[0].lines  # only method-003 saw as much
-    assert line.name.text == "method-003"
-    row, other = (content.methods[name][0][1] for name in ("method-001", "method-003"))
+    (line,) = table.sections[0].lines  # only method-002 saw as much
+    assert line.name.text == "method-002"
+    row, other = (content.methods[name][0][1] for name in ("method-001", "method-002"))
     conflicting = [g in {1, 2} for g in range(4) for _ in range(10)]
     only = [int((row.tables[s] & ~other.tables[s]).sum()) for s in (0, 1)]
     both = [int((other.tables[s] & ~row.tables[s]).sum()) for s in (0, 1)]
