@@ -96,11 +96,18 @@ def offering(**methods: type) -> object:
     return Plugin()
 
 
+@pytest.fixture(scope="session")
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder that tests use instead of the user's cache."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def builtins_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def builtins_only(monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> None:
     """Tests see builtin plugins and those they bring, and run on the CPU, whatever is there."""
     monkeypatch.setenv("DEBIASBENCH_PLUGINS", "0")
     monkeypatch.setenv("DEBIASBENCH_DEVICE", "cpu")
+    monkeypatch.setenv("DEBIASBENCH_CACHE", str(user_cache))
     monkeypatch.delenv("DEBIASBENCH_DATA", raising=False)
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):  # they make a pipe pass for a terminal
         monkeypatch.delenv(name, raising=False)

@@ -26,6 +26,7 @@ LAYERS = [
     "leaderboard",
     "training",
     "runs",
+    "submissions",
     "measure",
     "models",
     "datasets",

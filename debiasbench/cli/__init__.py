@@ -16,8 +16,10 @@ from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
 from debiasbench.cli.list import list_
 from debiasbench.cli.new import new
+from debiasbench.cli.results import results
 from debiasbench.cli.run import run
 from debiasbench.cli.show import show
+from debiasbench.cli.submit import submit
 from debiasbench.cli.suite import suite
 from debiasbench.cli.sweep import sweep
 from debiasbench.cli.verify import verify
@@ -113,6 +115,8 @@ COMMANDS = (
     sweep,
     leaderboard,
     verify,
+    submit,
+    results,
     export,
     cache,
     bench,

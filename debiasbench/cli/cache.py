@@ -1,4 +1,4 @@
-"""`debiasbench cache`: list and remove trained stages that runs share."""
+"""`debiasbench cache`: list and remove what can be made again: trained stages, and indexes."""
 
 from __future__ import annotations
 
@@ -33,20 +33,24 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
 
 @click.group(cls=Group)
 def cache() -> None:
-    """List and remove trained stages that runs share."""
+    """List and remove trained stages that runs share, and indexes of folders of records."""
 
 
 @cache.command()
 @results_option
 @debug_option
 def ls(results: Path) -> None:
-    """List the finished stages, most recently used first."""
+    """List the indexes of folders of records, and the finished stages in --results.
+
+    Stages that were used most recently are first.
+    """
     from datetime import datetime
 
     from tabulate import tabulate
 
     from debiasbench.training.stage_store import FOLDER, all_in
 
+    _list_indexes()
     stages = all_in(results / FOLDER)
     rows = [
         (
@@ -62,6 +66,36 @@ def ls(results: Path) -> None:
     say(f"\n{counted(len(stages), 'stage')}, {size:,.1f} MB")
 
 
+def _list_indexes() -> None:
+    from tabulate import tabulate
+
+    from debiasbench.records.index import kept
+
+    indexes = kept()
+    if not indexes:
+        return
+    rows = [
+        (one.place or f"damaged: {one.path}", f"{one.records:,}", f"{one.bytes / 1e6:,.1f} MB")
+        for one in indexes
+    ]
+    say(tabulate(rows, ("index of", "records", "size"), "simple", disable_numparse=True) + "\n")
+
+
+@cache.command()
+@debug_option
+def clear() -> None:
+    """Remove the indexes of all folders of records.
+
+    They are made again when a table needs them. Records and trained stages are kept.
+    """
+    from debiasbench.records.index import remove
+
+    removed = remove()
+    size = sum(one.bytes for one in removed) / 1e6
+    number = f"{len(removed):,} index{'' if len(removed) == 1 else 'es'}"
+    say(f"{number} removed ({size:,.1f} MB)")
+
+
 @cache.command()
 @results_option
 @click.option(
@@ -75,9 +109,11 @@ def ls(results: Path) -> None:
 def gc(results: Path, limit: int) -> None:
     """Remove the least recently used stages until the others fit the limit.
 
-    Records are kept. A removed stage is trained again if a run needs it.
+    Records are kept. A removed stage is trained again if a run needs it. Indexes of folders that do
+    not exist any more are removed, too.
     """
     from debiasbench.common.locks import remove_leftovers
+    from debiasbench.records.index import remove
     from debiasbench.training.stage_store import FOLDER, collect, sizes, tidy
 
     stages = results / FOLDER
@@ -86,6 +122,7 @@ def gc(results: Path, limit: int) -> None:
     freed = sum(before.get(stage, 0) for stage in removed)
     tidy(stages)
     remove_leftovers(results)
+    remove(only_orphans=True)
     say(
         f"{counted(len(removed), 'stage')} removed ({freed / 1e6:,.1f} MB), "
         f"{sum(sizes(stages).values()) / 1e6:,.1f} MB left"

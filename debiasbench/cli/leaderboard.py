@@ -9,6 +9,7 @@ import click
 
 from debiasbench.cli.common import debug_option, format_option, say, table_format
 from debiasbench.cli.parsing import Command
+from debiasbench.cli.verify import check_places
 from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
@@ -94,7 +95,21 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     metavar="FILE.html",
     help="Write one page for a browser, which can be mailed.",
 )
+@click.option(
+    "--index/--no-index",
+    default=True,
+    show_default=True,
+    help="Whether to read and verify only the records that have changed since the last time. The "
+    "index of each folder is in the user's cache; see `debiasbench cache ls`.",
+)
 @click.option("--strict", is_flag=True, help="End with exit code 9 if any record is bad.")
+@click.option(
+    "--verify",
+    "verify_only",
+    is_flag=True,
+    help="Print what `debiasbench verify` finds in the records, instead of tables; the exit code "
+    "is 9 if any record is bad.",
+)
 @click.option(
     "--check",
     is_flag=True,
@@ -122,7 +137,9 @@ def leaderboard(
     out: Path | None,
     site: Path | None,
     page: Path | None,
+    index: bool,
     strict: bool,
+    verify_only: bool,
     check: bool,
     update: bool,
 ) -> None:
@@ -133,6 +150,9 @@ def leaderboard(
     """
     if check or update:
         _check_pages(results or PAGES, write=update)
+        return
+    if verify_only:
+        check_places(results or (Path("results"),))
         return
 
     from debiasbench.common.errors import OptionError
@@ -168,6 +188,7 @@ def leaderboard(
         **asked,
         **tables,
         styled=styled,
+        index=index,
     )
     if out is None:
         click.echo(text, nl=False)

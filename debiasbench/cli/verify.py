@@ -20,49 +20,94 @@ from debiasbench.common.wording import counted
     help="First convert records of older schemas to the current schema and file names. "
     "Predictions and provenance are kept.",
 )
+@click.option(
+    "--references",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of reference labels.  [default: a folder references beside or above the records]",
+)
+@click.option(
+    "--write-references",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write the labels of the records' data to this folder, as a reference for later records.",
+)
+@click.option(
+    "--rows",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Check that each row that this file lists has a record or is withdrawn.",
+)
+@click.option("--add-rows", is_flag=True, help="Add the rows that are new to the file of --rows.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Format of the report.",
+)
 @debug_option
-def verify(results: tuple[Path, ...], rewrite: bool) -> None:
+def verify(
+    results: tuple[Path, ...],
+    rewrite: bool,
+    references: Path | None,
+    write_references: Path | None,
+    rows: Path | None,
+    add_rows: bool,
+    form: str,
+) -> None:
     """Check that the records in RESULTS are consistent.
 
     RESULTS are files or folders; the default is the folder results. Ids are computed from specs,
-    hits and group counts from predictions, and metrics from hits, and compared with the record. If
-    a record is damaged or contradicts itself, the exit code is 9.
+    hits and group counts from predictions, metrics from hits, and the epochs of selection rules
+    from validation curves; records on the same data must have the same labels, and different seeds
+    different predictions. Each finding has a code: E is an error, W needs a look. If there is an
+    error, the exit code is 9.
     """
-    from debiasbench.common.errors import RecordError
-    from debiasbench.records.reading import stream
-    from debiasbench.records.verify import examine
-
     places = results or (Path("results"),)
+    if add_rows and rows is None:
+        raise click.UsageError("--add-rows needs --rows FILE")
     if rewrite:
         _migrate(places)
-    problems: list[str] = []  # what is wrong with files that cannot be read
-    contradictions: list[tuple[Path, list[str]]] = []
-    unverified: list[tuple[Path, str]] = []
-    records = 0
-    for path, record in stream(places, problems):
-        records += 1
-        found = examine(path, record)
-        if found.messages:
-            contradictions.append((path, found.messages))
-        elif found.unverified:
-            unverified.append((path, found.unverified))
-    for problem in problems:
-        say(problem)
-    for path, messages in contradictions:
-        for message in messages:
-            say(f"{path} contradicts itself: {message}")
-    for path, reason in unverified:
-        say(f"{path} cannot be verified: {reason}")
-    counts = {
-        "verified": records - len(contradictions) - len(unverified),
-        "without predictions": len(unverified),
-        "contradictory": len(contradictions),
-        "unreadable": len(problems),
-    }
-    summary = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n or kind == "verified")
-    say(f"{counted(records + len(problems), 'record')}: {summary}")
-    if bad := len(contradictions) + len(problems):
-        raise RecordError(f"{counted(bad, 'bad record')}: see above")
+    check_places(places, references, write_references, form)
+    if rows is not None:
+        _rows(places, rows, add=add_rows)
+
+
+def check_places(
+    places: tuple[Path, ...],
+    references: Path | None = None,
+    write_references: Path | None = None,
+    form: str = "text",
+) -> None:
+    """Print what verification finds in records; raises `RecordError` if any is bad."""
+    from debiasbench.common.errors import RecordError
+    from debiasbench.records.report import verified
+
+    report, written = verified(places, references, write_references)
+    if form == "json":
+        click.echo(report.as_json(), nl=False)
+    else:
+        for line in report.lines():
+            say(line)
+        for file in written:
+            say(f"Wrote {file}")
+    if report.bad:
+        raise RecordError(f"{counted(report.bad, 'bad record')}: see above")
+
+
+def _rows(places: tuple[Path, ...], file: Path, *, add: bool) -> None:
+    from debiasbench.common.errors import RecordError
+    from debiasbench.records.rows import added, lost
+
+    if missing := lost(file, places):
+        for row in missing:
+            say(f"{file}: there is no record of the row {row}")
+        raise RecordError(
+            f"{counted(len(missing), 'row')} of {file} disappeared: put the records back, or "
+            "withdraw them in withdrawn.toml"
+        )
+    say(f"Every row of {file} is there")
+    if add and (new := added(file, places)):
+        say(f"Added {counted(len(new), 'row')} to {file}")
 
 
 def _migrate(places: tuple[Path, ...]) -> None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from debiasbench.leaderboard.matching import Match
     from debiasbench.leaderboard.orders import Friedman
     from debiasbench.leaderboard.row import Row
+    from debiasbench.leaderboard.standing import Standing
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
     from debiasbench.specs.spec import Choice
@@ -61,6 +62,7 @@ def across(
     baseline: str | None = None,
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
+    standing: Standing | None = None,
 ) -> Across:
     """Compare methods over the data sets (with networks) of all records.
 
@@ -75,6 +77,7 @@ def across(
         select=select,
         correct=correct,
         unverified=unverified,
+        standing=standing,
     )
     if len(made) < 2:
         found = f"{made[0].dataset} · {made[0].model}" if made else "none"
@@ -126,7 +129,8 @@ def _short(choices: Sequence[Choice], *, keep_name: bool) -> list[str]:
     labels = []
     for choice, of in zip(choices, options, strict=True):
         alike = [o for c, o in zip(choices, options, strict=True) if c.name == choice.name]
-        own = [f"{key}={value}" for key, value in sorted(of - set.intersection(*alike))]
+        differing = {one for one in of if any(one not in other for other in alike)}
+        own = [f"{key}={value}" for key, value in sorted(differing)]
         named = not same or (keep_name and not own)
         labels.append(" ".join([*([choice.name] if named else []), *own]))
     return labels

@@ -62,7 +62,15 @@ def _points(across: Across) -> Grid:
         ["method", "mean rank", "better–worse–neither", *(c.label for c in across.columns)],
         rows,
         [_section(line, across) for line in across.lines],
-        [_meaning(across), MEAN_RANK, ALL, *_tests(across), *_signs(across), *across.notes],
+        [
+            _meaning(across),
+            _columns(across),
+            MEAN_RANK,
+            ALL,
+            *_tests(across),
+            *_signs(across),
+            *across.notes,
+        ],
     )
 
 
@@ -96,6 +104,11 @@ def _meaning(across: Across) -> str:
         "over common seeds (95 % interval). Numbers with % are accuracies: of the baseline, and "
         f"where nothing can be subtracted. {intervals}"
     )
+
+
+def _columns(across: Across) -> str:
+    each = (f"{column.board.dataset} · {column.board.model}" for column in across.columns)
+    return heading(f"Columns: {'; '.join(each)}.")
 
 
 def _cell(across: Across, line: Line, c: int) -> Cell:

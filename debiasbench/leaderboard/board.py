@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import UnknownNameError
 from debiasbench.common.names import IMPORTED
 from debiasbench.leaderboard.comparison import Comparison
-from debiasbench.leaderboard.frame import Texts, run_of
+from debiasbench.leaderboard.frame import Texts, runs_of
 from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, outdated, rows_of
 from debiasbench.leaderboard.samples import Samples
+from debiasbench.leaderboard.standing import Standing
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
 
@@ -52,6 +53,7 @@ def boards(
     baseline: str | None = None,
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
+    standing: Standing | None = None,
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
@@ -60,7 +62,8 @@ def boards(
     compared with, seed by seed; a board without this row has a note. `correct`: selection rule ->
     id -> the test samples that the run classified correctly, see `gather`; intervals and tests of
     rows without it are over seeds alone. `unverified`: ids of records whose hits could not be
-    compared with predictions, for a note. Each spec must occur once: see `distinct`.
+    compared with predictions, for a note. `standing`: what maintainers state of records. Each spec
+    must occur once: see `distinct`.
 
     Raises `UnknownNameError`, also for a baseline that no board has.
     """
@@ -86,6 +89,7 @@ def boards(
             baseline=baseline,
             correct=(correct or {}).get(select or groups[key][0].task.select, {}),
             unverified=unverified,
+            standing=standing or Standing(),
         )
         for key in sorted(groups)
     ]
@@ -123,15 +127,17 @@ def _board(
     baseline: str | None,
     correct: Mapping[str, Correct],
     unverified: Collection[str],
+    standing: Standing,
 ) -> Board:
     task = records[0].task
     own = {record.id: correct[record.id] for record in records if record.id in correct}
     samples = Samples.common(own, task.splits["test"])
-    runs = [run_of(record, rule, texts) for record in records]
+    rows = outdated(rows_of(runs_of(records, rule, texts), metric))
     if samples is not None:
-        runs = [run | {"table": samples.table(own.get(run["id"]))} for run in runs]
+        seeds = {record.id: record.spec.seed for record in records}
+        rows = [_with_tables(row, seeds, own, samples) for row in rows]
     comparison = Comparison(metric, samples, task.splits["test"])
-    rows = [comparison.summarised(row) for row in outdated(rows_of(runs, metric))]
+    rows = comparison.summarised(standing.stated(rows))
     rows.sort(key=lambda r: (r.level, -r.mean if r.values else math.inf, r.name))
     rows = _compared(rows, comparison)
     limits = notes(rows, records, rule, unverified, comparison)
@@ -154,6 +160,14 @@ def _board(
         hardware=tuple(sorted({record.provenance.hardware for record in records})),
         comparison=comparison,
     )
+
+
+def _with_tables(
+    row: Row, seeds: Mapping[str, int], correct: Mapping[str, Correct], samples: Samples
+) -> Row:
+    of = {seeds[name]: correct[name] for name in row.records if name in correct}
+    known = {seed: one for seed, one in of.items() if seed in row.values}
+    return replace(row, tables=samples.tables(known))
 
 
 def _compared(rows: list[Row], comparison: Comparison) -> list[Row]:

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from debiasbench.leaderboard.crossed import p_values, parts
-from debiasbench.leaderboard.groups import noise_floor, wilson, worst_group
+from debiasbench.leaderboard.batches import (
+    by_groups,
+    chunks,
+    noise_floors,
+    over_samples,
+    worst_groups,
+)
+from debiasbench.leaderboard.batches import parts as parts_of
+from debiasbench.leaderboard.crossed import p_values
+from debiasbench.leaderboard.groups import worst_group
 from debiasbench.leaderboard.pairs import parts_of_pairs
 from debiasbench.leaderboard.ranks import rank_intervals
 from debiasbench.leaderboard.row import Difference, Interval
@@ -21,7 +30,7 @@ from debiasbench.leaderboard.samples import crossed
 from debiasbench.leaderboard.statistics import holm, interval, paired_difference, paired_p
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,6 +40,7 @@ if TYPE_CHECKING:
     from debiasbench.records.metrics import GroupCounts
 
 LEVEL = 0.05
+DENSE = 2  # pairs of each row, from which on all products of rows are computed
 RANKED = 80  # rows of a section that all pairwise tests are made for
 SHORTFALL = 0.10  # of the noise floor, from which on the worst group says too little to rank by
 
@@ -47,41 +57,63 @@ class Comparison:
     samples: Samples | None
     test: GroupCounts
 
-    @property
+    @cached_property
     def groups(self) -> Groups | None:
         """How the accuracies of the groups make the metric; None if they do not."""
         return None if self.samples is None else self.samples.groups(self.metric)
 
-    def summarised(self, row: Row) -> Row:
-        """Return a row with the interval of its mean, that of its worst group, and its floor."""
-        equal = accuracy_of(row)
+    def summarised(self, rows: Sequence[Row]) -> list[Row]:
+        """Return rows with the interval of the mean, that of the worst group, and its floor."""
+        equal = np.array([accuracy_of(row) for row in rows])
+        floors = np.full(len(rows), math.nan)
+        known = ~np.isnan(equal)
         sizes = [int(n) for n in self.test.totals.ravel() if n]
-        floor = math.nan if math.isnan(equal) else noise_floor(equal, sizes)
-        return replace(row, interval=self.interval(row), worst=self._worst(row), floor=floor)
+        floors[known] = noise_floors(equal[known], sizes)
+        made = [
+            replace(row, interval=_of_seeds(row), worst=Interval(), floor=float(floor))
+            for row, floor in zip(rows, floors, strict=True)
+        ]
+        by_number: dict[int, list[int]] = {}
+        for i, row in enumerate(rows):
+            if self.samples is not None and row.values and row.values.keys() <= row.tables.keys():
+                by_number.setdefault(len(row.values), []).append(i)
+        for number, places in by_number.items():
+            assert self.samples is not None
+            for some in chunks(len(places), number * len(self.samples.group)):
+                for i, row in self._over_samples(made, places[some]):
+                    made[i] = row
+        return made
 
-    def interval(self, row: Row) -> Interval:
-        """Return the 95 % interval of a row's mean."""
-        table = self._table(row, sorted(row.values))
-        if table is None or (self.groups is None and self.metric != "worst_group"):
-            low, high = interval(list(row.values.values()))
-            return Interval(low, high, (high - low) / 2, math.nan, basis="seeds")
+    def _over_samples(
+        self, rows: Sequence[Row], places: Sequence[int]
+    ) -> Iterator[tuple[int, Row]]:
+        """Yield the rows at some places, all of equally many seeds, with intervals over samples."""
+        assert self.samples is not None
+        some = [rows[i] for i in places]
+        table = self.samples.stacked(some, [sorted(row.values) for row in some])
+        means, variances = by_groups(table, self.samples.each)
+        worst = [
+            Interval(*bounds)
+            for bounds in zip(*worst_groups(means, variances, self.samples.each), strict=True)
+        ]
+        worst = [replace(one, low=float(one.low), high=float(one.high)) for one in worst]
+        intervals: list[Interval] = [row.interval for row in some]
         basis = "samples" if table.shape[1] == 1 else "both"
         if self.metric == "worst_group":
-            return replace(self._worst(row), basis=basis)
-        assert self.groups is not None
-        if basis == "samples" or row.mean in {0.0, 1.0}:
-            low, high = _over_samples(table, self.groups)
-            return Interval(low, high, 0.0, (high - low) / 2, basis)
-        found = parts(table, self.groups)
-        low, high = found.interval()
-        return Interval(max(low, 0.0), min(high, 1.0), *found.halves(), basis)
-
-    def _worst(self, row: Row) -> Interval:
-        table = self._table(row, sorted(row.values))
-        if table is None or self.samples is None:
-            return Interval()
-        found = worst_group(table, self.samples.each)
-        return Interval(found.low, found.high)
+            intervals = [replace(one, basis=basis) for one in worst]
+        elif self.groups is not None:
+            low, high = (bound.tolist() for bound in over_samples(means, self.groups))
+            parted = [] if basis == "samples" else parts_of(means, variances, self.groups)
+            for i, row in enumerate(some):
+                if basis == "samples" or row.mean in {0.0, 1.0}:
+                    half = (high[i] - low[i]) / 2
+                    intervals[i] = Interval(low[i], high[i], 0.0, half, basis)
+                else:
+                    bounds = parted[i].interval()
+                    cut = max(bounds[0], 0.0), min(bounds[1], 1.0)
+                    intervals[i] = Interval(*cut, *parted[i].halves(), basis)
+        for i, row, own, of_worst in zip(places, some, intervals, worst, strict=True):
+            yield i, replace(row, interval=own, worst=of_worst)
 
     def _table(self, row: Row, seeds: Sequence[int]) -> NDArray[np.bool_] | None:
         return None if self.samples is None or not seeds else crossed(row.tables, seeds)
@@ -154,12 +186,38 @@ class Comparison:
         found: dict[int, Parts] = {}
         for seeds, numbers in alike.items():
             rows = {id(row): row for i in numbers for row in pairs[i]}
+            if len(numbers) < DENSE * len(rows):
+                found |= self._differences([pairs[i] for i in numbers], numbers, seeds)
+                continue
             place = {name: number for number, name in enumerate(rows)}
             tables = [crossed(row.tables, seeds) for row in rows.values()]
             of = [(place[id(pairs[i][0])], place[id(pairs[i][1])]) for i in numbers]
             known = [table for table in tables if table is not None]
             found |= zip(numbers, parts_of_pairs(known, groups, of), strict=True)
         return found
+
+    def _differences(
+        self, pairs: Sequence[tuple[Row, Row]], places: Sequence[int], seeds: Sequence[int]
+    ) -> dict[int, Parts]:
+        """Return by place the parts of the differences of pairs over some seeds."""
+        assert self.samples is not None
+        assert self.groups is not None
+        numbers: dict[int, int] = {}  # of the rows, by identity
+        rows: list[Row] = []
+        for row in (row for pair in pairs for row in pair):
+            if numbers.setdefault(id(row), len(rows)) == len(rows):
+                rows.append(row)
+        tables = [
+            self.samples.stacked(rows[some], [seeds] * len(rows[some]))
+            for some in chunks(len(rows), len(seeds) * len(self.samples.group))
+        ]
+        x = np.concatenate(tables).view(np.int8)
+        of = np.array([[numbers[id(one)], numbers[id(other)]] for one, other in pairs])
+        found: list[Parts] = []
+        for some in chunks(len(pairs), x[0].size):
+            one, other = of[some].T
+            found += parts_of(*by_groups(x[one] - x[other], self.groups), self.groups)
+        return dict(zip(places, found, strict=True))
 
     def compared(self, section: Sequence[Row]) -> list[Row]:
         """Return the rows of a section with marks and ranks.
@@ -174,10 +232,12 @@ class Comparison:
         result = [replace(row, marked=False, rank=None) for row in section]
         if len(rows) < 2 or not self.ranks(rows):
             return result
-        marks = self._marks(rows)
         ranks: list[Any] = [None] * len(rows)
+        p = None
         if len(rows) <= RANKED:
-            ranks = list(rank_intervals(len(rows), self.worse(rows)))
+            p = self.tests([(rows[i], rows[j]) for i, j in all_pairs(len(rows))])
+            ranks = list(rank_intervals(len(rows), self.worse(rows, p)))
+        marks = self.marks(rows, p)
         for i, mark, rank in zip(places, marks, ranks, strict=True):
             of = None if rank is None else (*rank, len(rows))
             result[i] = replace(section[i], marked=mark, rank=of)
@@ -187,15 +247,20 @@ class Comparison:
         """Say whether rows may be ranked: not by a worst group that the split cannot judge."""
         return self.metric != "worst_group" or not any(map(is_noise, rows))
 
-    def _marks(self, rows: Sequence[Row]) -> list[bool]:
+    def marks(self, rows: Sequence[Row], p: Sequence[float] | None = None) -> list[bool]:
+        """Return which rows are the best, or cannot be distinguished from it; `p`: see `worse`."""
         best = max(range(len(rows)), key=lambda i: rows[i].mean)
         if self.metric == "worst_group" and self.samples is not None:
             worse = {i for i, j in self.worse(rows) if j == best}
             return [i not in worse for i in range(len(rows))]
         others = [i for i in range(len(rows)) if i != best]
-        p = dict(zip(others, self.tests([(rows[best], rows[i]) for i in others]), strict=True))
-        p = {i: value for i, value in p.items() if not math.isnan(value)}
-        worse_of = dict(zip(p, holm(list(p.values()), LEVEL), strict=True))
+        if p is None:
+            against = self.tests([(rows[best], rows[i]) for i in others])
+        else:
+            of = dict(zip(all_pairs(len(rows)), p, strict=True))
+            against = [of[max(i, best), min(i, best)] for i in others]
+        known = {i: one for i, one in zip(others, against, strict=True) if not math.isnan(one)}
+        worse_of = dict(zip(known, holm(list(known.values()), LEVEL), strict=True))
         return [i == best or (i in worse_of and not worse_of[i]) for i in range(len(rows))]
 
     def worse(self, rows: Sequence[Row], p: Sequence[float] | None = None) -> set[tuple[int, int]]:
@@ -251,13 +316,6 @@ def accuracy_of(row: Row) -> float:
     return row.side.get("balanced_groups", row.mean)
 
 
-def _over_samples(table: NDArray[Any], groups: Groups) -> tuple[float, float]:
-    """Return Wilson's interval over samples for one seed, or for tables without variance."""
-    x = np.asarray(table, dtype=np.int64)
-    a = np.add.reduceat(x, groups.starts, axis=0).mean(axis=1) / groups.sizes  # (G,)
-    mean = float(np.clip(groups.weights @ a, 0.0, 1.0))
-    variance = float((groups.weights**2 * a * (1 - a) / groups.sizes).sum())
-    smallest = 1 / float((groups.weights**2 / groups.sizes).sum())
-    effective = mean * (1 - mean) / variance if variance > 0 else smallest
-    low, high = wilson(mean, effective)
-    return max(0.0, float(low)), min(1.0, float(high))
+def _of_seeds(row: Row) -> Interval:
+    low, high = interval(list(row.values.values()))
+    return Interval(low, high, (high - low) / 2, math.nan, basis="seeds")

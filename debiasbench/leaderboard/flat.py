@@ -111,6 +111,7 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
         "missing_seeds": " ".join(map(str, row.missing)),
         "marked": row.marked,
         "stale": row.stale,
+        "trust": row.trust,
         "incomplete": " ".join(board.incomplete),
         **{metric: blank(side.get(metric, math.nan)) for metric in METRICS},
         **{name: blank(row.costs[name]) for name in COSTS},

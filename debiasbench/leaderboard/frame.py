@@ -11,7 +11,7 @@ from debiasbench.records.metrics import METRICS, accuracies_of
 from debiasbench.records.selection import RULES, USES_GROUPS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     import pandas as pd
 
@@ -38,7 +38,9 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     import pandas as pd
 
     texts = Texts()
-    rows = pd.DataFrame([run_of(record, rule, texts) for record in records for rule in RULES])
+    records = list(records)
+    each = [runs_of(records, rule, texts) for rule in RULES]
+    rows = pd.DataFrame([run for runs in zip(*each, strict=True) for run in runs])
     missing = [name for name in (*METRICS, *COSTS) if name not in rows]  # if all runs failed
     return rows.reindex(columns=[*rows.columns, *missing])
 
@@ -63,11 +65,30 @@ class Texts:
         return self._known[id(value)][1]
 
 
-def run_of(record: Record, rule: str, texts: Texts) -> dict[str, Any]:
-    """Return the row of `frame` for a record and a selection rule.
+def runs_of(records: Sequence[Record], rule: str, texts: Texts) -> list[dict[str, Any]]:
+    """Return the row of `frame` for each record and a selection rule.
 
     Metrics are absent if the run or the rule has no result, and costs if they are not known.
     """
+    runs = [_run(record, rule, texts) for record in records]
+    known: dict[int, list[int]] = {}  # places of records of one task, by its identity
+    for place, record in enumerate(records):
+        if record.failure is None and rule in record.outcomes:
+            known.setdefault(id(record.task), []).append(place)
+    for places in known.values():
+        counts = records[places[0]].task.splits["test"]
+        hits = np.array([records[i].outcomes[rule].test.hits for i in places], dtype=np.int64)
+        of = accuracies_of(hits.reshape(-1, *counts.totals.shape), counts)
+        for place, metrics in zip(places, of, strict=True):
+            runs[place] |= metrics
+    for run, record in zip(runs, records, strict=True):
+        if record.cost is not None:
+            run |= {name: getattr(record.cost, name) for name in COSTS}
+    return runs
+
+
+def _run(record: Record, rule: str, texts: Texts) -> dict[str, Any]:
+    """Return a row without metrics and costs."""
     spec, task = record.spec, record.task
     outcome, made_by = record.outcomes.get(rule), record.provenance.plugins
     row: dict[str, Any] = {
@@ -96,12 +117,6 @@ def run_of(record: Record, rule: str, texts: Texts) -> dict[str, Any]:
         row["failure"] = f"{record.failure.kind} at step {record.failure.step}"
     elif outcome is None:
         row["missing"] = f"{rule} is undefined on the validation split"
-    else:
-        counts = task.splits["test"]
-        hits = np.array(outcome.test.hits, dtype=np.int64).reshape(1, *counts.totals.shape)
-        row |= accuracies_of(hits, counts)[0]
-    if record.cost is not None:
-        row |= {name: getattr(record.cost, name) for name in COSTS}
     return row
 
 

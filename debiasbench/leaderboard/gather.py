@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
+from debiasbench.leaderboard.standing import Standing
+from debiasbench.records.checks.labels import Labels
 from debiasbench.records.correct import Splits
-from debiasbench.records.reading import stream
+from debiasbench.records.index import ABSENT, Damaged, Index, results, state
+from debiasbench.records.reading import read_visited, visited
 from debiasbench.records.sharing import Sharing
 from debiasbench.records.verify import examine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping, Sequence
 
     from debiasbench.records.correct import Correct
+    from debiasbench.records.index import State
+    from debiasbench.records.reading import Visited
     from debiasbench.records.record import Record
 
 LISTED = 5  # problems that one message names
@@ -27,7 +34,8 @@ class Gathered:
 
     `correct`: selection rule -> id -> the test samples that the run classified correctly.
     `unverified`: ids of those without predictions. `problems`: a message for each file that was
-    left out. `paths`: id -> the file of the record.
+    left out. `paths`: id -> the file of the record. `standing`: what maintainers state of
+    the records.
     """
 
     records: list[Record]
@@ -35,43 +43,120 @@ class Gathered:
     unverified: set[str]
     problems: list[str]
     paths: dict[str, Path]
+    standing: Standing = field(default_factory=Standing)
 
 
-def gather(places: Iterable[Path], select: str | None = None, *, whole: bool = False) -> Gathered:
+def gather(
+    places: Iterable[Path], select: str | None = None, *, whole: bool = False, index: bool = True
+) -> Gathered:
     """Read and verify all records in files and folders.
 
     The records hold only what tables with the selection rule `select` need; None stands for the
-    rule of each record's data set. `whole`: they hold everything instead, for all rules. Raises
-    `RecordError` if there is no record to compare.
+    rule of each record's data set. `whole`: they hold everything instead, for all rules. `index`:
+    read only files that have changed since they were read last, see `debiasbench.records.index`;
+    this changes no result, and needs not `whole`. Raises `RecordError` if there is no record to
+    compare.
     """
-    gathered = Gathered([], {}, set(), [], {})
-    repeated: list[str] = []
-    sharing, splits = Sharing(), Splits()
-    results: dict[str, int] = {}  # id -> hash of the results
-    for path, record in stream(places, gathered.problems):
-        found = examine(path, record)
-        if messages := found.messages:
-            more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
-            gathered.problems.append(f"{path} contradicts itself: {messages[0]}{more}")
+    places = list(places)
+    for new in (False, True):
+        indexes = {}
+        if index and not whole:
+            folders = {i: place for i, place in enumerate(places) if place.is_dir()}
+            indexes = {i: Index(os.path.realpath(f), new=new) for i, f in folders.items()}
+        try:
+            return _Gathering(select, whole, indexes).of(places)
+        except Damaged:  # then without what the indexes hold
             continue
-        if record.id in results:
-            repeated.append(_repeated(record, results[record.id] == _results(record)))
-            continue
-        results[record.id] = _results(record)
-        rule = select or record.task.select
-        if found.unverified:
-            gathered.unverified.add(record.id)
-        for name in record.outcomes if whole else (rule,):
-            if found.stored and (right := splits.correct(record, found.stored, name)):
-                gathered.correct.setdefault(name, {})[record.id] = right
-        gathered.paths[record.id] = path
-        gathered.records.append(record if whole else sharing.for_tables(record, rule))
-    if not gathered.records:
-        raise RecordError(
-            f"There is no record to compare{_hint(gathered.problems)}. `debiasbench run` makes one"
-        )
-    gathered.problems.extend(repeated)
-    return gathered
+        finally:
+            for one in indexes.values():
+                one.close()
+    raise AssertionError("a new index has nothing to be damaged")
+
+
+class _Gathering:
+    """Records by id, as they are found: in an index, or in their files."""
+
+    def __init__(self, select: str | None, whole: bool, indexes: Mapping[int, Index]) -> None:
+        self._select, self._whole, self._indexes = select, whole, indexes
+        self._problems: list[str] = []
+        self._unverified: set[str] = set()
+        self._sharing, self._splits, self._labels = Sharing(), Splits(), Labels()
+        self._kept: dict[str, tuple[str, str]] = {}  # id -> digest of the results, file
+        self._repeated: list[tuple[str, bool]] = []  # id, whether the results are equal
+        self._read: dict[str, tuple[Record, Mapping[str, Correct]]] = {}
+        self._rows: dict[int, list[int]] = {number: [] for number in indexes}
+
+    def of(self, places: Sequence[Path]) -> Gathered:
+        """Visit all files, and return what was found; raises `Damaged` for an index that is."""
+        for found in visited(places, self._problems):
+            index = self._indexes.get(found.place)
+            now, own = time.time(), ABSENT if index is None else state(found.file)
+            row = None if index is None else index.find(found.name, own, found.file)
+            if index is None or row is None:
+                self._from_file(found, own, now)
+            elif self._is_new(found, *index.of(row)):
+                self._rows[found.place].append(row)
+        for number, index in self._indexes.items():
+            rows = self._rows[number]
+            for record, one in index.records(rows, self._select, self._sharing, self._splits):
+                rule = self._select or record.task.select
+                self._read[record.id] = record, {} if one is None else {rule: one}
+            index.save()
+        if not self._kept:
+            raise RecordError(
+                f"There is no record to compare{_hint(self._problems)}. `debiasbench run` makes one"
+            )
+        return self._gathered(places)
+
+    def _from_file(self, found: Visited, own: State, now: float) -> None:
+        record = read_visited(found, self._problems)
+        if record is None:
+            return
+        record = replace(record, task=self._sharing.task(record.task))
+        examined = examine(Path(found.file), record, self._labels)
+        if examined.messages:
+            self._problems.append(_contradictory(found.file, examined.messages))
+            return
+        stored, bare = examined.stored, bool(examined.unverified)
+        right = {} if stored is None else self._splits.every(record, stored)
+        if (index := self._indexes.get(found.place)) is not None:
+            index.add(found.name, own, now, found.file, record, right, bare)
+        if not self._is_new(found, record.id, results(record), bare):
+            return
+        if not self._whole:
+            rule = self._select or record.task.select
+            right = {rule: right[rule]} if rule in right else {}
+            record = self._sharing.for_tables(record, rule)
+        self._read[record.id] = record, right
+
+    def _is_new(self, found: Visited, name: str, digest: str, unverified: bool) -> bool:
+        """Keep the id of a record; say whether it is the first with this id."""
+        if name in self._kept:
+            self._repeated.append((name, digest == self._kept[name][0]))
+            return False
+        self._kept[name] = digest, found.file
+        if unverified:
+            self._unverified.add(name)
+        return True
+
+    def _gathered(self, places: Sequence[Path]) -> Gathered:
+        records = [self._read[name][0] for name in self._kept]
+        correct: dict[str, dict[str, Correct]] = {}
+        for name in self._kept:
+            for rule, one in self._read[name][1].items():
+                correct.setdefault(rule, {})[name] = one
+        problems = [
+            *self._problems,
+            *(_repeated(self._read[name][0].spec.stem, same) for name, same in self._repeated),
+        ]
+        paths = {name: Path(file) for name, (_, file) in self._kept.items()}
+        standing = Standing.beside(places)
+        return Gathered(records, correct, self._unverified, problems, paths, standing)
+
+
+def _contradictory(file: str, messages: Sequence[str]) -> str:
+    more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+    return f"{file} contradicts itself: {messages[0]}{more}"
 
 
 def _hint(problems: Sequence[str]) -> str:
@@ -88,18 +173,12 @@ def distinct(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     for record in records:
         first = kept.setdefault(record.id, record)
         if first is not record:
-            problems.append(_repeated(record, _results(first) == _results(record)))
+            problems.append(_repeated(record.spec.stem, results(first) == results(record)))
     return list(kept.values()), problems
 
 
-def _repeated(record: Record, equal: bool) -> str:
+def _repeated(stem: str, equal: bool) -> str:
     return (
-        f"There are two records of {record.spec.stem}, with {'equal' if equal else 'different'} "
+        f"There are two records of {stem}, with {'equal' if equal else 'different'} "
         "results; the first is used. Remove one"
     )
-
-
-def _results(record: Record) -> int:
-    """Return a hash of the status and all hits on the test split."""
-    hits = ((rule, tuple(o.test.hits)) for rule, o in sorted(record.outcomes.items()))
-    return hash((record.status, *hits))

@@ -9,6 +9,7 @@ from debiasbench.leaderboard.frame import plain
 from debiasbench.leaderboard.row import common
 from debiasbench.records.metrics import GroupCounts, incomplete
 from debiasbench.records.selection import USES_GROUPS
+from debiasbench.records.trust import LEVELS
 from debiasbench.specs.revisions import RULES
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ LISTED = 8  # groups that a note names
 MARK = "†"  # of a number that leaves groups out
 NOISE = "‡"  # of a worst group that says little
 NOISY = f"Worst group ({NOISE})"
+TRUST = {  # level -> how a note says it
+    "independent": "Run again by others with equal results (✓✓✓)",
+    "reproduced": "One record run again by maintainers (✓✓)",
+    "verified": "Verified from files, not run again (✓)",
+    "listed": "Reported by the authors, and only consistent with their predictions",
+}
 FEW = 20  # samples of a validation group, below which a rule selects by chance
 
 
@@ -85,6 +92,7 @@ def notes(
         *_seeds(rows),
         *_not_compared(rows),
         *over_seeds_alone(rows),
+        *_trust(rows),
     ]
     if rule not in USES_GROUPS | {"last"} and _conflicting(task, "val") > 2 * _conflicting(
         task, "train"
@@ -149,9 +157,19 @@ def _not_compared(rows: Sequence[Row]) -> list[str]:
     if failed := [row.name for row in rows if row.failed and row.values]:
         sentences.append(f"Failed runs, so no rank and no mark: {', '.join(failed)}.")
     sentences += [
-        f"{row.name} is out of date and not compared: {row.stale}." for row in rows if row.stale
+        f"{row.name} is {_out(row)} not compared: {row.stale}." for row in rows if row.stale
     ]
     return sentences
+
+
+def _out(row: Row) -> str:
+    return "out of date and" if row.stale.startswith("revision") else "shown but"
+
+
+def _trust(rows: Sequence[Row]) -> list[str]:
+    """Say how far maintainers checked rows, from the most trusted level to the least."""
+    named = {level: [row.name for row in rows if row.trust == level] for level in LEVELS}
+    return [f"{TRUST[level]}: {', '.join(named[level])}." for level in TRUST if named[level]]
 
 
 def over_seeds_alone(rows: Sequence[Row]) -> list[str]:

@@ -20,6 +20,7 @@ from debiasbench.specs.spec import Choice
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from debiasbench.leaderboard.standing import Standing
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
     from debiasbench.specs.spec import Spec
@@ -69,6 +70,7 @@ def pivots(
     select: str | None = None,
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
+    standing: Standing | None = None,
 ) -> list[Pivot]:
     """Make a pivot for each data set and model; the other arguments are those of `boards`.
 
@@ -96,6 +98,7 @@ def pivots(
             select=select,
             correct=correct,
             unverified=unverified,
+            standing=standing,
         ):
             columns = tables.setdefault((board.dataset, board.model), [])
             if columns and columns[-1].value == value:

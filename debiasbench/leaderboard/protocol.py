@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.board import boards
-from debiasbench.leaderboard.comparison import RANKED, is_comparable
+from debiasbench.leaderboard.comparison import RANKED, all_pairs, is_comparable
 from debiasbench.leaderboard.notes import FEW, over_seeds_alone
 from debiasbench.leaderboard.orders import kendall, places
 from debiasbench.leaderboard.row import Difference
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.row import Row
+    from debiasbench.leaderboard.standing import Standing
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
 
@@ -101,6 +102,7 @@ def protocols(
     select: str | None = None,
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
+    standing: Standing | None = None,
 ) -> list[Protocol]:
     """Compare the selection rules for each data set and network.
 
@@ -117,6 +119,7 @@ def protocols(
             select=rule,
             correct=correct,
             unverified=unverified,
+            standing=standing,
         )
         for rule in dict.fromkeys([*RULES, *([select] if select else [])])
     }
@@ -184,8 +187,11 @@ def _section(
         if len(rows) < 2 or comparison is None or not comparison.ranks(rows):
             continue
         ranks[rule] = places([row.mean for row in rows])
-        worse[rule] = comparison.worse(rows) if len(rows) <= RANKED else set()
-        marked = [k for k, row in enumerate(comparison.compared(rows)) if row.marked]
+        p = None
+        if len(rows) <= RANKED:
+            p = comparison.tests([(rows[i], rows[j]) for i, j in all_pairs(len(rows))])
+        worse[rule] = set() if p is None else comparison.worse(rows, p)
+        marked = [k for k, mark in enumerate(comparison.marks(rows, p)) if mark]
         best[rule] = sorted(marked, key=lambda k, rule=rule: ranks[rule][k])  # type: ignore[misc]
     place = {i: k for k, i in enumerate(compared)}
     made = [

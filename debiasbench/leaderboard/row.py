@@ -75,7 +75,8 @@ class Row:
     training: dict[str, Any]
     records: list[str]  # ids
     revisions: dict[str, int] = field(default_factory=dict)  # of code, only those above 1
-    stale: str = ""  # why the row is not compared: newer revisions of it are in the board
+    stale: str = ""  # why the row is not compared: newer revisions in the board, or withdrawn
+    trust: str = ""  # how far maintainers checked all its records; see `records.trust`
     interval: Interval = Interval()  # of the mean
     worst: Interval = Interval()  # of the accuracy of the worst group
     floor: float = math.nan  # worst group of a classifier with the same accuracy in every group
@@ -83,7 +84,7 @@ class Row:
     rank: tuple[int, int, int] | None = None  # from, to, of so many rows of its section
     difference: Difference = Difference()  # to the board's baseline
     # seed -> (N,) which test samples are correct, sorted by group; absent without predictions
-    tables: dict[int, NDArray[np.bool_]] = field(default_factory=dict, compare=False, repr=False)
+    tables: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict, compare=False, repr=False)
     # number of the panel of groups -> seed -> value; see `debiasbench.leaderboard.panel`
     inferred: dict[str, dict[int, float]] = field(default_factory=dict)
 
@@ -154,7 +155,6 @@ def _row(runs: list[dict[str, Any]], metric: str) -> Row:
         training=json.loads(first["training"]),
         records=[run["id"] for run in runs],
         revisions=json.loads(first["revisions"]),
-        tables={run["seed"]: run["table"] for run in done if run.get("table") is not None},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,37 @@ from debiasbench.leaderboard.crossed import Groups
 from debiasbench.records.metrics import weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from debiasbench.leaderboard.row import Row
     from debiasbench.records.correct import Correct
     from debiasbench.records.metrics import GroupCounts
 
-Tables = dict[int, "NDArray[np.bool_]"]  # seed -> (N,) correct samples, sorted by group
+
+class Tables(Mapping[int, "NDArray[np.bool_]"]):
+    """Seed -> (N,) which samples are correct, sorted by group; unpacked when they are read."""
+
+    def __init__(self, of: Mapping[int, Correct], order: NDArray[np.int64]) -> None:
+        self._of, self._order = of, order
+
+    def __getitem__(self, seed: int) -> NDArray[np.bool_]:
+        sorted_: NDArray[np.bool_] = self._of[seed].right[self._order]
+        return sorted_
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._of)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def __contains__(self, seed: object) -> bool:
+        return seed in self._of  # that of the base class unpacks
+
+    def bits(self, seed: int) -> bytes:
+        """Return the samples of a seed as they were stored, not sorted."""
+        return self._of[seed].bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +66,20 @@ class Samples:
             return None
         return cls(max(found.values(), key=lambda pair: pair[1])[0], counts)
 
-    def table(self, correct: Correct | None) -> NDArray[np.bool_] | None:
-        """Return which samples a run classified correctly, sorted by group.
+    def tables(self, correct: Mapping[int, Correct]) -> Tables:
+        """Return the tables of seeds, without those of runs on other samples."""
+        own = {seed: one for seed, one in correct.items() if one.group is self.group}
+        return Tables(own, self.order)
 
-        None without predictions, and for a run on other samples.
+    def stacked(self, rows: Sequence[Row], seeds: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
+        """Return (R, S, N) the tables of rows that have predictions for equally many seeds.
+
+        `seeds`: of each row.
         """
-        if correct is None or correct.group is not self.group:
-            return None
-        sorted_: NDArray[np.bool_] = correct.right[self.order]
-        return sorted_
+        bits = [_bits(row.tables, seed) for row, of in zip(rows, seeds, strict=True) for seed in of]
+        packed = np.frombuffer(b"".join(bits), dtype=np.uint8).reshape(len(bits), -1)
+        x = np.unpackbits(packed, axis=1, count=len(self.group))[:, self.order]
+        return x.view(bool).reshape(len(rows), -1, len(self.group))
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
@@ -74,7 +103,14 @@ class Samples:
         return Groups.of(sizes, [1 / len(sizes)] * len(sizes))
 
 
-def crossed(tables: Tables, seeds: Sequence[int]) -> NDArray[np.bool_] | None:
+def _bits(tables: Mapping[int, NDArray[np.bool_]], seed: int) -> bytes:
+    assert isinstance(tables, Tables)
+    return tables.bits(seed)
+
+
+def crossed(
+    tables: Mapping[int, NDArray[np.bool_]], seeds: Sequence[int]
+) -> NDArray[np.bool_] | None:
     """Return the (N, S) table of some seeds, None if one of them has no predictions."""
     if any(seed not in tables for seed in seeds):
         return None

@@ -40,6 +40,7 @@ def table(
     columns: str | None = None,
     sort: str | None = None,
     styled: bool = False,
+    index: bool = True,
 ) -> tuple[str, list[str]]:
     """Compare all records in files and folders; return the text and a message for each bad record.
 
@@ -49,7 +50,7 @@ def table(
     of `PANEL`, separated by commas. `sort`: the column that orders the rows of each section,
     instead of the accuracy, or of the AUC in a panel. `across`: compare methods over data sets, see
     `across`. `protocol`: compare selection rules, see `protocols`; `select` is then the rule that
-    the others are compared with.
+    the others are compared with. `index`: see `gather`.
     `styled`: whether the text goes to a terminal, where strong rows are bold. The other arguments
     are those of `boards`.
 
@@ -66,7 +67,9 @@ def table(
         _check_panel(panel, metric=metric, select=select, baseline=baseline, pivot=pivot)
     known = COLUMNS if panel is None else PANEL
     names = None if columns is None else chosen(columns, known)
-    gathered = gather(places, select if panel is None else panelled.RULE, whole=protocol)
+    gathered = gather(
+        places, select if panel is None else panelled.RULE, whole=protocol, index=index
+    )
     shared = {"dataset": dataset, "metric": metric, "select": select}
     made: str | list[Grid]  # text, or what is written in any layout
     if panel is not None:
@@ -108,6 +111,7 @@ def _across(
         baseline=baseline,
         correct=gathered.correct,
         unverified=gathered.unverified,
+        standing=gathered.standing,
         **shared,
     )
     return across_text.FLAT[form](made) if form not in WRITERS else across_text.grids(made)
@@ -115,7 +119,11 @@ def _across(
 
 def _protocols(gathered: Gathered, form: str, shared: Mapping[str, str | None]) -> str | list[Grid]:
     made = protocols(
-        gathered.records, correct=gathered.correct, unverified=gathered.unverified, **shared
+        gathered.records,
+        correct=gathered.correct,
+        unverified=gathered.unverified,
+        standing=gathered.standing,
+        **shared,
     )
     if form not in WRITERS:
         return protocol_text.FLAT[form](made)
@@ -128,6 +136,7 @@ def _pivots(gathered: Gathered, option: str, shared: Mapping[str, str | None]) -
         option,
         correct=gathered.correct,
         unverified=gathered.unverified,
+        standing=gathered.standing,
         **shared,
     )
     return [pivoted.grid(one) for one in made]
@@ -146,6 +155,7 @@ def _boards(
         baseline=baseline,
         correct=gathered.correct,
         unverified=gathered.unverified,
+        standing=gathered.standing,
         **shared,
     )
     if sort is not None:

@@ -55,6 +55,18 @@ class Splits:
         right = predicted == stored["test.y"]
         return Correct(self.group(stored["test.group"]), np.packbits(right).tobytes())
 
+    def every(self, record: Record, stored: Mapping[str, NDArray[Any]]) -> dict[str, Correct]:
+        """Return by selection rule what `correct` does; rules that keep an epoch share it."""
+        by_epoch: dict[int | None, Correct] = {}
+        found = {}
+        for rule, outcome in record.outcomes.items():
+            if outcome.epoch not in by_epoch:
+                right = self.correct(record, stored, rule)
+                assert right is not None
+                by_epoch[outcome.epoch] = right
+            found[rule] = by_epoch[outcome.epoch]
+        return found
+
     def group(self, group: NDArray[np.integer]) -> NDArray[np.integer]:
         """Return the first array that equals this one."""
         kind = np.uint16 if group.max(initial=0) < 1 << 16 else np.uint32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
@@ -47,6 +47,28 @@ def stream(places: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, 
     Adds a message to `problems` for each bad file, and for each folder that cannot be searched.
     Records of the same task share one object for it.
     """
+    sharing = Sharing()
+    for found in visited(places, problems):
+        if (record := read_visited(found, problems)) is not None:
+            yield Path(found.file), replace(record, task=sharing.task(record.task))
+
+
+class Visited(NamedTuple):
+    """A file that may be a record: its path, and its name within a folder that was given.
+
+    `place`: the number of that folder; -1 for a file that was given itself.
+    """
+
+    file: str
+    name: str
+    place: int
+
+
+def visited(places: Iterable[Path], problems: list[str]) -> Iterator[Visited]:
+    """Yield each file that `stream` reads, in order of their names; each file is yielded once.
+
+    Raises `RecordError` for a place that does not exist.
+    """
     places = list(places)
     for place in places:
         try:
@@ -56,39 +78,63 @@ def stream(places: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, 
             raise RecordError(
                 f"No results at {place}{reason}: give a record or a folder of records"
             ) from error
-    sharing = Sharing()
-    seen: set[str] = set()  # real paths: each file is read once
-    for place in places:
-        for file, real in _files(place, problems):
-            if real in seen:
-                continue
-            seen.add(real)
-            try:
-                record = read(file)
-            except RecordError as error:
-                if file.exists() or file.is_symlink():  # another process may have removed it
-                    problems.append(str(error))
-            else:
-                yield file, replace(record, task=sharing.task(record.task))
+    seen: set[str] = set()  # real paths
+    for number, place in enumerate(places):
+        for found, real in _files(place, number, problems):
+            if real not in seen:
+                seen.add(real)
+                yield found
 
 
-def _files(place: Path, problems: list[str]) -> Iterator[tuple[Path, str]]:
-    """Yield the path and the real path of each file to read, in order of their names."""
+def read_visited(found: Visited, problems: list[str]) -> Record | None:
+    """Read a file; add a message to `problems` and return None if it is no record."""
+    file = Path(found.file)
+    try:
+        return read(file)
+    except RecordError as error:
+        if file.exists() or file.is_symlink():  # another process may have removed it
+            problems.append(str(error))
+        return None
+
+
+def _files(place: Path, number: int, problems: list[str]) -> Iterator[tuple[Visited, str]]:
+    """Yield each file to read with its real path, in order of their names."""
     if not place.is_dir():
-        yield place, os.path.realpath(place)
+        yield Visited(str(place), place.name, -1), os.path.realpath(place)
         return
 
     def unreadable(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             problems.append(f"{error.filename} cannot be searched: {error.strerror}")
 
-    found: list[tuple[Path, str]] = []
-    for folder, inner, names in os.walk(place, onerror=unreadable):
-        inner[:] = [name for name in inner if not name.startswith(".")]
+    found: list[tuple[tuple[str, ...], str, str]] = []
+    folders = [str(place)]
+    while folders:
+        folder = folders.pop()
+        path = Path(folder)
+        base = "" if folder == "." else f"{folder.rstrip(os.sep)}{os.sep}"
         real = os.path.realpath(folder)
-        for name in names:
-            if name.endswith(".json") and not name.startswith("."):
-                file = Path(folder, name)
-                to = os.path.realpath(file) if file.is_symlink() else f"{real}{os.sep}{name}"
-                found.append((file, to))
-    yield from sorted(found, key=lambda one: one[0].parts)
+        try:
+            with os.scandir(folder) as listing:
+                for entry in listing:
+                    if entry.name.startswith("."):
+                        continue
+                    file = f"{base}{entry.name}"
+                    if _is_folder(entry):
+                        folders += [] if entry.is_symlink() else [file]  # links may loop
+                    elif file.endswith(".json"):
+                        link = entry.is_symlink()
+                        to = os.path.realpath(file) if link else f"{real}{os.sep}{entry.name}"
+                        found.append(((*path.parts, entry.name), file, to))
+        except OSError as error:
+            unreadable(error)
+    top = "" if str(place) == "." else f"{str(place).rstrip(os.sep)}{os.sep}"
+    for _, file, to in sorted(found):
+        yield Visited(file, file[len(top) :], number), to
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

@@ -38,28 +38,39 @@ class Sharing:
     def for_tables(self, record: Record, rule: str) -> Record:
         """Return a record with what tables need of one selection rule, and without the rest."""
         outcome = record.outcomes.get(rule)
+        kept = {}
+        if outcome is not None:
+            # metrics follow from the hits
+            kept[rule] = replace(outcome, val=NOTHING, test=SplitResult(outcome.test.hits, {}))
         return replace(
             record,
-            spec=self._spec(record.spec),
-            supervision=self._supervisions.setdefault(record.supervision, record.supervision),
-            provenance=self._provenance(record.provenance),
-            outcomes={} if outcome is None else {rule: replace(outcome, val=NOTHING)},
-            cost=None if record.cost is None else replace(record.cost, stages=_stages(record)),
+            spec=self.spec(record.spec),
+            supervision=self.supervision(record.supervision),
+            provenance=self.provenance(record.provenance),
+            outcomes=kept,
+            cost=None if record.cost is None else replace(record.cost, stages=stages(record)),
             predictions=None,
             weights=None,
+            curves=[],
         )
 
-    def _spec(self, spec: Spec) -> Spec:
+    def spec(self, spec: Spec) -> Spec:
+        """Return a spec whose parts are those of the first one that differs in the seed only."""
         # the text of a spec tells numbers of different types apart, which are equal: 1 and True
         first = self._specs.setdefault(repr(replace(spec, seed=0)), spec)
         return replace(first, seed=spec.seed)
 
-    def _provenance(self, made: Provenance) -> Provenance:
+    def supervision(self, supervision: Supervision) -> Supervision:
+        """Return the first supervision that equals this one."""
+        return self._supervisions.setdefault(supervision, supervision)
+
+    def provenance(self, made: Provenance) -> Provenance:
+        """Return the first provenance that differs in the time only, without the time."""
         timeless = replace(made, started="")
         return self._provenances.setdefault(repr(timeless), timeless)
 
 
-def _stages(record: Record) -> list[dict[str, Any]]:
+def stages(record: Record) -> list[dict[str, Any]]:
     """Return what an inference cost, in each stage before it; nothing without an inference."""
     if record.cost is None or record.inference is None:
         return []

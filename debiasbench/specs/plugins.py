@@ -56,6 +56,7 @@ class Plugins:
     """Everything that builtins, installed distributions and `extra` register.
 
     `extra`: plugin objects with their origin, for tests and for plugins that are not installed.
+    `installed`: whether installed distributions are loaded, which imports their code.
 
     An error in a plugin never prevents the use of others. A plugin that cannot be imported,
     misspells a hook or a name, or has a hook without `@hookimpl` is added to `broken`, and none of
@@ -63,7 +64,9 @@ class Plugins:
     distributions register, global settings that a plugin changed, and slow imports.
     """
 
-    def __init__(self, extra: Iterable[tuple[object, Origin]] = ()) -> None:
+    def __init__(
+        self, extra: Iterable[tuple[object, Origin]] = (), *, installed: bool = True
+    ) -> None:
         self.datasets: Registry[Dataset] = Registry("dataset", Dataset)
         self.models: Registry[Model] = Registry("model", Model)
         self.methods: Registry[Method] = Registry("method", Method)
@@ -76,7 +79,7 @@ class Plugins:
         builtin = Origin("debiasbench", version("debiasbench"))
         for module in BUILTIN:
             self._register(_names_of(importlib.import_module(module)), builtin)
-        if os.environ.get("DEBIASBENCH_PLUGINS") != "0":
+        if installed and os.environ.get("DEBIASBENCH_PLUGINS") != "0":
             for entry in importlib.metadata.entry_points(group=hooks.PROJECT):
                 origin = _origin(entry.dist)
                 self._load(entry.name, origin, entry.load, entry.module)

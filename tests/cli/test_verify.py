@@ -50,14 +50,34 @@ def test_bad_records_are_named_with_what_and_where_and_counted(debiasbench: Cli)
     lines = result.stdout.splitlines()
     assert lines[0].startswith("results/package.json is not a debiasbench record")
     assert (
-        f"{paths[1]} contradicts itself: hits of last in test: 10 instead of 9 in group 0 "
+        f"{paths[1]} contradicts itself (E04): hits of last in test: 10 instead of 9 in group 0 "
         "(class a, bias x), by the predictions"
     ) in lines
-    assert lines[-3].startswith(f"{paths[2]} contradicts itself: the density is 1.0")
+    assert lines[-3].startswith(f"{paths[2]} contradicts itself (E04): the density is 1.0")
     assert lines[-2].startswith(f"{paths[3]} cannot be verified: its predictions are missing")
     assert lines[-1] == (
         "5 records: 1 verified, 1 without predictions, 2 contradictory, 1 unreadable"
     )
+
+
+def test_a_report_in_json_has_the_code_of_each_finding(debiasbench: Cli) -> None:
+    paths = seeds(2)
+    edit(paths[1], set_at("outcomes", "last", "test", "hits", value=[10, 5, 4, 10]))
+    result = debiasbench("verify", "--format", "json")
+    assert result.exit_code == 9
+    report = json.loads(result.stdout)
+    assert report["bad"] == 1
+    assert {(f["file"], f["code"]) for f in report["findings"]} == {(str(paths[1]), "E04")}
+
+
+def test_the_leaderboard_can_verify_instead_of_making_tables(debiasbench: Cli) -> None:
+    paths = seeds(2)
+    result = debiasbench("leaderboard", "--verify")
+    assert (result.stdout, result.exit_code) == ("2 records: 2 verified\n", 0)
+    edit(paths[1], set_at("cost", "density", value=1.0))
+    result = debiasbench("leaderboard", "results", "--verify")
+    assert result.exit_code == 9
+    assert "contradicts itself (E04): the density is 1.0" in result.stdout
 
 
 def test_missing_predictions_are_not_an_error(debiasbench: Cli) -> None:

@@ -610,6 +610,7 @@ EXPECTED = """\
 | b        |                 |                  0–2–0 |                          — | -5.0 (-5.0 to -5.0) |
 
 - Accuracy on the test split, at the epoch selected by val_unbiased: points above erm, the mean difference over common seeds (95 % interval). Numbers with % are accuracies: of the baseline, and where nothing can be subtracted. 95 % intervals and tests: over seeds alone, because predictions are missing, so that intervals are too narrow.
+- Columns: d0 · mlp hidden=\\[4\\]; d1 · mlp hidden=\\[4\\].
 - Mean rank: over data sets, among the lines of the section that have all of them; in brackets the means of the lowest and of the highest rank that the tests leave open.
 - Better–worse–neither: significantly better, significantly worse, and neither, counted over all other lines of the section and all common data sets; paired tests with Holm's correction (5 %) over all pairs of the section on each data set.
 - No Friedman test over data sets: with fewer than 12 different ones it can hardly decide anything.

@@ -148,6 +148,10 @@ def test_tau_by_hand_and_with_ties() -> None:
     assert kendall([1, 2, 3, 4], [4, 3, 2, 1]) == -1.0
     # of six pairs, 1-2 is turned, and five are not: (5 - 1) / 6
     assert kendall([1, 2, 3, 4], [2, 1, 3, 4]) == pytest.approx(4 / 6)
+    # dfr, jtt, upweight, rest, groupdro, lff, erm on digits by val_unbiased and by last: lff
+    # overtakes four, and two become equal, so (16 - 4) / sqrt(21 * 20)
+    own, last = [77.5, 41.4, 39.5, 36.0, 34.1, 31.4, 14.0], [77.5, 28.7, 23.9, 23.9, 19, 31.6, 13.2]
+    assert kendall(own, last) == pytest.approx(12 / (21 * 20) ** 0.5)
     assert np.isnan(kendall([1, 1], [1, 2]))
     rng = np.random.default_rng(0)
     for _ in range(20):

@@ -28,18 +28,18 @@ from tests.records.test_record import SPEC, make_record
 HITS = (9, 5, 4, 10)
 
 
-def predictions(hits: tuple[int, ...] = HITS) -> dict[str, Any]:
-    """Ten samples in each of four groups, of which the first `hits` are right."""
+def predictions(hits: tuple[int, ...] = HITS, seed: int = 0) -> dict[str, Any]:
+    """Ten samples in each of four groups, of which `hits` are right, from number `seed` on."""
     group = np.repeat(np.arange(4, dtype=np.uint8), 10)
     y = group // 2
-    right = np.concatenate([np.arange(10) < n for n in hits])
+    right = np.concatenate([np.roll(np.arange(10) < n, seed) for n in hits])
     values = {"y": y, "group": group, "epoch_1": np.where(right, y, 1 - y).astype(np.uint8)}
     return {f"{split}.{name}": v for split in ("val", "test") for name, v in values.items()}
 
 
 def honest(folder: Path, spec: Spec = SPEC, hits: tuple[int, ...] = HITS, **changes: Any) -> Path:
     """Save a record with the predictions that its hits follow from."""
-    predicted = predictions(hits)
+    predicted = predictions(hits, spec.seed)
     entry = {"file": spec.stem + PREDICTIONS, "sha256": digest(predicted)}
     return Store(folder).save(make_record(spec, hits, predictions=entry, **changes), predicted)
 

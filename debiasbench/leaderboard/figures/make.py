@@ -67,6 +67,7 @@ def make(
             baseline=baseline,
             correct=gathered.correct,
             unverified=gathered.unverified,
+            standing=gathered.standing,
         )
     )
     rows = _chosen(board, methods)

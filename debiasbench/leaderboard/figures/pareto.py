@@ -149,12 +149,14 @@ def _of_sections(rows: Sequence[Row], sections: Sequence[tuple[int, int]]) -> li
 
 
 def _of_looks(states: Collection[str]) -> list[Key]:
+    """Say what the looks of dots mean, if there are several."""
     grey = [state for state in (BEHIND, ALONE) if state in states]
-    return [
+    looks = [
         *([Key("on the front", None)] if FRONT in states else []),
         *([Key(NOISE, None, "hollow")] if NOISE in states else []),
         *([Key(" or ".join(grey), None, "faint")] if grey else []),
     ]
+    return looks if len(looks) > 1 else []
 
 
 def missing(board: Board, cost: str) -> str:

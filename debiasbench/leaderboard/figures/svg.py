@@ -251,7 +251,7 @@ def _title(text: str) -> str:
 
 
 def _series(series: int | None) -> str:
-    return "rest" if series is None else f"s{series % len(colours.SERIES)}"
+    return "back" if series is None else f"s{series % len(colours.SERIES)}"
 
 
 def _path(places: Iterable[tuple[float, float]]) -> str:
@@ -284,8 +284,8 @@ def _style() -> str:
         ".chart .leader{stroke:var(--c);stroke-width:1;stroke-opacity:.5}",
         ".chart .dot{fill:var(--c);stroke:var(--c);stroke-width:1.5}",
         f".chart .dot.hollow{{fill:light-dark({colours.GROUND},{colours.DARK_GROUND})}}",
-        f".chart .rest{{--c:light-dark({colours.FAINT},{colours.DARK_FAINT})}}",
-        ".chart .line.rest{stroke-width:1;stroke-opacity:.5}",
+        f".chart .back{{--c:light-dark({colours.FAINT},{colours.DARK_FAINT})}}",
+        ".chart .line.back{stroke-width:1;stroke-opacity:.5}",
         f".chart .dot.ink{{--c:light-dark({colours.INK},{colours.DARK_INK})}}",
         f".chart .bar{{stroke:light-dark({colours.FAINT},{colours.DARK_FAINT});stroke-width:5;"
         f"stroke-linecap:round;fill:light-dark({colours.FAINT},{colours.DARK_FAINT})}}",

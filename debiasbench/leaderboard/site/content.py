@@ -139,7 +139,13 @@ def collect(
         key = label(record.spec.dataset), label(record.spec.model), record.task.fingerprint
         groups.setdefault(key, []).append(record)
     keys = sorted(groups)
-    make = partial(boards, records, correct=gathered.correct, unverified=gathered.unverified)
+    make = partial(
+        boards,
+        records,
+        correct=gathered.correct,
+        unverified=gathered.unverified,
+        standing=gathered.standing,
+    )
     first = make(metric=metric, select=select, baseline=baseline)
     made: list[dict[View, Board]] = [{} for _ in keys]
     for view in [(rule, name) for rule in RULES for name in METRICS] if whole else ():

@@ -9,6 +9,7 @@ from debiasbench.leaderboard import cells
 from debiasbench.leaderboard.columns import COLUMNS, accuracy
 from debiasbench.leaderboard.comparison import is_noise
 from debiasbench.leaderboard.frame import plain
+from debiasbench.leaderboard.notes import TRUST
 from debiasbench.leaderboard.row import SIDE_METRICS
 from debiasbench.leaderboard.site.picture import Scale
 from debiasbench.leaderboard.site.table import Cell, Heading, Line, Link, Section, Table
@@ -170,6 +171,8 @@ def badges(content: Content, row: Row) -> list[Link]:
     found = []
     if row.stale:
         found.append(Link("stale", title=f"not compared: {row.stale}"))
+    if row.trust:
+        found.append(Link(row.trust, title=TRUST[row.trust]))
     bad = [one for one in row.records if one in content.gathered.unverified]
     if bad:
         which = "" if len(bad) == len(row.records) else f" {len(bad)} of {len(row.records)}"

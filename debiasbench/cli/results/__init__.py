@@ -1,0 +1,20 @@
+"""`debiasbench results`: what a folder of records holds."""
+
+from __future__ import annotations
+
+import click
+
+from debiasbench.cli.parsing import Group
+from debiasbench.cli.results.diff import diff
+from debiasbench.cli.results.ls import ls
+from debiasbench.cli.results.rm import rm
+from debiasbench.cli.results.show import show
+
+
+@click.group(cls=Group)
+def results() -> None:
+    """List, describe, compare and remove records."""
+
+
+for command in (ls, show, diff, rm):
+    results.add_command(command)

@@ -1,0 +1,225 @@
+"""`debiasbench submit`: prepare, check and reproduce submissions to the leaderboard."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from debiasbench.cli.common import debug_option, interruptible, load_plugins, say
+from debiasbench.cli.parsing import Group
+from debiasbench.cli.session import ALL, SessionOptions, session_options
+from debiasbench.common.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from debiasbench.submissions.check import Result
+
+LEADERBOARD = Path("leaderboard")
+_FOLDER = click.argument("folder", type=click.Path(path_type=Path))
+
+
+def _published_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--published`, `--references` and `--blocked`."""
+    for name, what in (
+        ("blocked", "List of versions that must not be used."),
+        ("references", "Folder of reference labels."),
+        ("published", "Folder of published records to compare with."),
+    ):
+        default = {"blocked": "blocked.toml", "published": "records"}.get(name, name)
+        command = click.option(
+            f"--{name}",
+            type=click.Path(path_type=Path),
+            help=f"{what}  [default: leaderboard/{default}, if it exists]",
+        )(command)
+    return command
+
+
+@click.group(cls=Group)
+def submit() -> None:
+    """Prepare, check and reproduce submissions: folders of records for the leaderboard."""
+
+
+@submit.command()
+@click.argument("name")
+@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--method", help="Copy only the records of this method.")
+@click.option("--suite", help="The suite whose settings the records have.")
+@click.option("--who", help="Your name.")
+@click.option("--contact", help="Where you answer questions.")
+@click.option("--licence", help="CC0-1.0 or CC-BY-4.0.")
+@click.option("--claims", help="authors or reimplementation.")
+@click.option("--source", help="An https address of the source code.")
+@click.option("--sha256", help="SHA-256 of the source distribution.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("submissions"),
+    show_default=True,
+    help="Folder in which the folder NAME is made.",
+)
+@debug_option
+def prepare(
+    name: str, results: tuple[Path, ...], method: str | None, folder: Path, **values: str | None
+) -> None:
+    """Make the folder of a submission from the records in RESULTS.
+
+    Records and predictions are copied; submission.toml is written, with TODO where a value is
+    missing.
+    """
+    from debiasbench.submissions.prepare import prepared
+
+    given = {key: value for key, value in values.items() if value is not None}
+    target = folder / name
+    copied = prepared(target, results or (Path("results"),), given, method)
+    say(f"Copied {counted(len(copied), 'record')} to {target}")
+    say(
+        f"Next: fill in {target / 'submission.toml'}, then\n\n"
+        f"  debiasbench submit check {target}\n"
+        f"  git switch -c {name}\n"
+        f"  git add {target}\n"
+        f"  git commit -m 'Submission {name}'\n"
+        f"  git push origin {name}"
+    )
+
+
+@submit.command()
+@_FOLDER
+@_published_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Format of the report.",
+)
+@debug_option
+def check(folder: Path, form: str, **lists: Path | None) -> None:
+    """Check the submission in FOLDER.
+
+    Only JSON, TOML and safetensors files are read; nothing of the submission is imported or run.
+    Every finding is reported with its code. If one is an error, the exit code is 9.
+    """
+    from debiasbench.common.errors import RecordError
+    from debiasbench.submissions.report import as_json, as_text
+
+    result = _checked(folder, lists)
+    click.echo(as_json(result) if form == "json" else as_text(result), nl=False)
+    if result.errors:
+        raise RecordError(f"{counted(result.errors, 'error')}: see above")
+
+
+@submit.command()
+@_FOLDER
+@click.option(
+    "--nonce",
+    required=True,
+    help="Text that nobody could know before, such as the commit of the merge; it chooses records.",
+)
+@click.option(
+    "--sample",
+    "number",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of records of each row to run again.",
+)
+@session_options(*ALL)
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="If all runs agree, write the level reproduced to this file of trust levels.",
+)
+@debug_option
+@interruptible
+def reproduce(
+    folder: Path, nonce: str, number: int, options: SessionOptions, write: Path | None
+) -> None:
+    """Run a sample of the records in FOLDER again, with the installed code of the method.
+
+    This runs the code of the submission: use a container without network and without credentials.
+    The new records are written to --results, which must not be the folder of the submission. If a
+    run does not agree, the exit code is 9.
+    """
+    from debiasbench.common.errors import OptionError, RecordError
+    from debiasbench.submissions.folder import opened
+
+    plugins = load_plugins()
+    submission = opened(folder)
+    if submission.findings:
+        raise RecordError(f"{folder} has errors: run `debiasbench submit check {folder}` first")
+    if options.results.resolve().is_relative_to(submission.folder):
+        raise OptionError("--results must not be in the folder of the submission")
+    from debiasbench.submissions.reproduce import reproduced
+
+    outcomes = []
+    with options.open(plugins, interruptible=True) as session:
+        for outcome in reproduced(session, submission.records, nonce, number):
+            word = "agrees" if outcome.ok else "DIFFERS"
+            say(f"{outcome.record.spec.stem} {word}: {outcome.message}")
+            outcomes.append(outcome)
+    if failed := sum(not outcome.ok for outcome in outcomes):
+        raise RecordError(
+            f"{failed} of {counted(len(outcomes), 'run')} did not agree, so the whole submission "
+            "is held"
+        )
+    say(f"{counted(len(outcomes), 'run')} agreed")
+    if write is not None:
+        ids = [record.id for _, record in submission.records]
+        _raise(write, dict.fromkeys(ids, "reproduced"), nonce, f"submission {submission.name}")
+
+
+@submit.command()
+@_FOLDER
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="File of trust levels, such as leaderboard/trust.json.",
+)
+@click.option("--commit", default="", help="Commit at which the submission was checked.")
+@_published_options
+@debug_option
+def trust(folder: Path, write: Path, commit: str, **lists: Path | None) -> None:
+    """Check the submission in FOLDER, and write the level that follows to a file of trust levels.
+
+    The level is listed or verified. Published records of the same specs that agree with those of
+    the submission become independent. No level is ever lowered.
+    """
+    from debiasbench.common.errors import RecordError
+    from debiasbench.submissions.report import summary
+    from debiasbench.submissions.trusted import levels
+
+    result = _checked(folder, lists)
+    say(summary(result))
+    if not result.level:
+        raise RecordError(f"{folder} has errors: run `debiasbench submit check {folder}`")
+    _raise(write, levels(result), commit, f"submission {result.submission.name}")
+
+
+def _checked(folder: Path, lists: dict[str, Path | None]) -> Result:
+    from debiasbench.submissions.check import checked
+
+    def place(name: str, default: str) -> Path | None:
+        given, usual = lists[name], LEADERBOARD / default
+        return given or (usual if usual.exists() else None)
+
+    published = place("published", "records")
+    return checked(
+        folder,
+        () if published is None else (published,),
+        place("references", "references"),
+        place("blocked", "blocked.toml"),
+    )
+
+
+def _raise(file: Path, levels: dict[str, str], commit: str, log: str) -> None:
+    from debiasbench.records.trust import Trust, raised
+
+    today = datetime.now(UTC).date().isoformat()
+    new = raised(file, {key: Trust(level, today, commit, log) for key, level in levels.items()})
+    say(f"{file}: {counted(len(new), 'level')} raised, of {counted(len(levels), 'record')}")

@@ -1,0 +1,53 @@
+"""What maintainers state of rows: how far they trust them, and which are withdrawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from debiasbench.common.wording import counted
+from debiasbench.records.trust import LEVELS, trust_of, withdrawn_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from debiasbench.leaderboard.row import Row
+    from debiasbench.records.trust import Withdrawal
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Id of a record -> its trust level, and why it was withdrawn."""
+
+    trust: Mapping[str, str] = field(default_factory=dict)
+    withdrawn: Mapping[str, Withdrawal] = field(default_factory=dict)
+
+    @classmethod
+    def beside(cls, places: Iterable[Path]) -> Standing:
+        """Read `trust.json` and `withdrawn.toml` beside or above files and folders of records.
+
+        Raises `RecordError`.
+        """
+        places = list(places)
+        return cls(trust_of(places), withdrawn_of(places))
+
+    def stated(self, rows: Sequence[Row]) -> list[Row]:
+        """Return rows with their trust; rows with a withdrawn record are stale."""
+        return [replace(row, trust=self._trust(row), stale=self._stale(row)) for row in rows]
+
+    def _trust(self, row: Row) -> str:
+        """Return the lowest level of a row's records, nothing if one has none."""
+        levels = [self.trust.get(name, "") for name in row.records]
+        return min(levels, key=LEVELS.index) if levels and all(levels) else ""
+
+    def _stale(self, row: Row) -> str:
+        gone = [self.withdrawn[name] for name in row.records if name in self.withdrawn]
+        if not gone:
+            return row.stale
+        how = (
+            "withdrawn"
+            if len(gone) == len(row.records)
+            else f"{counted(len(gone), 'record')} withdrawn"
+        )
+        return f"{how} on {gone[0].date}: {gone[0].reason}"

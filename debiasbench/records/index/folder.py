@@ -1,0 +1,136 @@
+"""`Index`: what tables need of the records of a folder, with the state of the files it was read of.
+
+A file is known if its name, size, times and inode are as they were, and those of its predictions.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debiasbench.records.index.columns import Columns, Damaged, write
+from debiasbench.records.index.places import path_of, version
+from debiasbench.records.index.rows import Rows
+from debiasbench.records.index.writing import Fresh, members
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from debiasbench.records.correct import Correct, Splits
+    from debiasbench.records.record import Record
+    from debiasbench.records.sharing import Sharing
+
+LEAST = 64  # records of a folder that is worth an index
+REWRITTEN = 500  # an index of n records is written again from n / 500 changes on
+SETTLED = 2.0  # seconds without a change after which the times of a file can be trusted
+
+State = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
+MOST = (1 << 63) - 1
+ABSENT: State = (-1, 0, 0, 0)
+
+
+class Index:
+    """What tables need of the records below a folder.
+
+    `find` is called for each file of the folder, then `add` if it was read, and `save` at the end.
+    """
+
+    def __init__(self, place: str, *, new: bool = False) -> None:
+        """Read the index of a folder, given by its real path; `new`: ignore what it holds."""
+        self._place = place
+        self._path = path_of(place)
+        self._rows = Rows(None) if new else self._known()
+        self._used: list[int] = []
+        self._fresh = Fresh(self._rows)
+
+    def _known(self) -> Rows:
+        if self._path is None:
+            return Rows(None)
+        try:
+            return Rows.read(Columns(self._path), self._place, version())
+        except (Damaged, OSError):
+            return Rows(None)
+
+    def find(self, name: str, own: State, file: str) -> int | None:
+        """Return the number of an unchanged record; None if the file must be read.
+
+        `name`: of the file within the folder. `own`: its state. `file`: its path.
+        """
+        row = self._rows.of.get(name)
+        if row is None or own == ABSENT:
+            return None
+        stored = self._rows.states[row]
+        beside = self._rows.lists["predictions"][row]
+        other = ABSENT if beside is None else state(_beside(file, beside))
+        if stored != own + other:
+            return None
+        self._used.append(row)
+        return row
+
+    def records(
+        self, rows: Sequence[int], select: str | None, sharing: Sharing, splits: Splits
+    ) -> list[tuple[Record, Correct | None]]:
+        """Return records as `Sharing.for_tables` does, each with its correct samples.
+
+        `rows`: numbers that `find` returned. `select`: the selection rule, None for that of each
+        record's data set. Raises `Damaged`.
+        """
+        return self._rows.records(rows, select, sharing, splits)
+
+    def of(self, row: int) -> tuple[str, str, bool]:
+        """Return id, digest of the results, and whether a record was not verified."""
+        lists = self._rows.lists
+        return lists["id"][row], lists["results"][row], lists["unverified"][row]
+
+    def add(
+        self,
+        name: str,
+        own: State,
+        now: float,
+        file: str,
+        record: Record,
+        correct: dict[str, Correct],
+        unverified: bool,
+    ) -> None:
+        """Add a record that was read and is sound.
+
+        `own`: the state of its file before it was read, at the time `now`. `correct`: by rule.
+        Files that have just been changed are left out, because another change may leave their times
+        as they are.
+        """
+        if self._path is None or own == ABSENT:
+            return
+        beside = None if record.predictions is None else Path(record.predictions["file"]).name
+        other = ABSENT if beside is None else state(_beside(file, beside))
+        newest = max(*own[1:3], *other[1:3])
+        if bool(correct) != (other != ABSENT) or newest > (now - SETTLED) * 1e9:
+            return
+        self._fresh.add(name, own + other, record, correct, beside, unverified)
+
+    def close(self) -> None:
+        """Close the file of the index."""
+        self._rows.close()
+
+    def save(self) -> None:
+        """Write the index if enough of it has changed; a folder that refuses it is no problem."""
+        total = len(self._used) + len(self._fresh)
+        changes = len(self._fresh) + len(self._rows) - len(self._used)
+        if self._path is None or total < LEAST or not changes or changes * REWRITTEN < total:
+            return
+        with suppress(OSError, Damaged):
+            write(self._path, members(self._place, version(), self._rows, self._used, self._fresh))
+
+
+def state(file: str) -> State:
+    """Return what changes when a file does; `ABSENT` if there is none."""
+    try:
+        s = os.stat(file)  # noqa: PTH116 - 200,000 of them
+    except (OSError, ValueError):
+        return ABSENT
+    return s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino & MOST
+
+
+def _beside(file: str, name: str) -> str:
+    return f"{file[: file.rfind(os.sep) + 1]}{name}"

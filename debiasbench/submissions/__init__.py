@@ -1,0 +1,1 @@
+"""Submissions: folders of records by strangers, checked without running their code."""

@@ -1,0 +1,234 @@
+"""Checks of a submission against suites, methods and maintainers' lists (E06, E08, E09, E10)."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from debiasbench.common.canonical import canonical
+from debiasbench.common.errors import (
+    DebiasbenchError,
+    OptionError,
+    RecordError,
+    UnknownNameError,
+)
+from debiasbench.common.regular import read_regular
+from debiasbench.common.wording import shown
+from debiasbench.records.checks.finding import Finding
+from debiasbench.specs.parts import parts
+from debiasbench.specs.resolve import instance, training_of
+from debiasbench.specs.suites import read as read_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from debiasbench.records.record import Record
+    from debiasbench.specs.plugins import Plugins
+    from debiasbench.specs.spec import Spec
+    from debiasbench.submissions.about import About
+
+SEEDS = frozenset(range(5))  # of rows whose settings are those of no suite
+BY_MACHINE = ("precision", "micro_batch")  # settings that the machine resolves
+CHANGES = "+changes"  # ends the commit of a checkout with changes
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a suite says of the records of a submission.
+
+    `seeds`: by data set. `settings`: by data set, network and method, "" for methods that the
+    suite does not have: the settings of training that are allowed.
+    """
+
+    seeds: dict[str, set[int]] = field(default_factory=dict)
+    settings: dict[tuple[str, str, str], set[str]] = field(default_factory=dict)
+
+
+def expected(name: str, plugins: Plugins) -> Expected:
+    """Read what a suite that comes with debiasbench says; raises `UnknownNameError`."""
+    if name.endswith(".toml"):
+        raise UnknownNameError("suite", name, [], "Give the name of a suite, not a file")
+    found = Expected()
+    common: dict[tuple[str, str], Counter[str]] = {}
+    methods: set[tuple[str, str, str]] = set()
+    for spec in read_suite(name).specs(plugins):
+        data, model, training = canonical_of(spec.dataset), canonical_of(spec.model), settings(spec)
+        found.seeds.setdefault(data, set()).add(spec.seed)
+        found.settings.setdefault((data, model, spec.method.name), set()).add(training)
+        key = data, model, spec.method.name
+        if key not in methods:
+            methods.add(key)
+            common.setdefault((data, model), Counter())[training] += 1
+    for (data, model), counter in common.items():
+        # a new method has the settings that most methods of the suite have
+        found.settings[data, model, ""] = {counter.most_common(1)[0][0]}
+    return found
+
+
+def canonical_of(choice: Any) -> str:
+    """Return a choice as text that is equal for equal choices."""
+    return canonical([choice.name, choice.options])
+
+
+def settings(spec: Spec) -> str:
+    """Return the training of a spec and its sparsifier as text, without what machines decide."""
+    training = {k: v for k, v in spec.training.items() if k not in BY_MACHINE}
+    return canonical([training, None if spec.sparse is None else spec.sparse.name])
+
+
+def row_of(spec: Spec) -> str:
+    """Return what the records of one row share: everything but the seed."""
+    decides = [canonical_of(c) for c in (spec.dataset, spec.model, spec.method)]
+    sparse = None if spec.sparse is None else canonical_of(spec.sparse)
+    return canonical([*decides, sparse, spec.training, spec.revisions])
+
+
+def rows(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Group records by `row_of`, in order of rows and seeds."""
+    found: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda r: r.spec.seed):
+        found.setdefault(row_of(record.spec), []).append(record)
+    return dict(sorted(found.items()))
+
+
+def seeds(row: Sequence[Record], suite: Expected | None) -> Iterator[Finding]:
+    """Check that a row has the required seeds, and no others (E06)."""
+    data = canonical_of(row[0].spec.dataset)
+    required = SEEDS if suite is None else suite.seeds.get(data)
+    if required is None:
+        return  # E08 says that the suite has no such data set
+    there = {record.spec.seed for record in row}
+    if missing := sorted(required - there):
+        yield Finding("E06", f"there is no record of seed {_listed(missing)} of this row")
+    if extra := sorted(there - required):
+        yield Finding("E06", f"seed {_listed(extra)} must not be in this row")
+
+
+def suite_settings(record: Record, suite: Expected, name: str) -> Iterator[Finding]:
+    """Check that a spec is that of the suite, except for the method (E08)."""
+    spec = record.spec
+    data, model = canonical_of(spec.dataset), canonical_of(spec.model)
+    if data not in suite.seeds:
+        yield Finding(
+            "E08", f"the suite {name} has no data set {spec.dataset.name} with these options"
+        )
+        return
+    own = suite.settings.get((data, model, spec.method.name))
+    allowed = own or suite.settings.get((data, model, ""))
+    if allowed is None:
+        yield Finding(
+            "E08", f"the suite {name} has another network than {spec.model.name} with these options"
+        )
+    elif settings(spec) not in allowed:
+        yield Finding(
+            "E08", f"the training is not that of the suite {name}: {_difference(spec, allowed)}"
+        )
+
+
+def _difference(spec: Spec, allowed: Iterable[str]) -> str:
+    import json
+
+    training, sparse = json.loads(settings(spec))
+    theirs, other = json.loads(sorted(allowed)[0])
+    names = [k for k in sorted({*training, *theirs}) if training.get(k) != theirs.get(k)]
+    texts = [f"{k} is {shown(training.get(k))} instead of {shown(theirs.get(k))}" for k in names]
+    if sparse != other:
+        texts.append(f"sparse is {shown(sparse)} instead of {shown(other)}")
+    return ", ".join(texts)
+
+
+def declared(record: Record, plugins: Plugins) -> Iterator[Finding]:
+    """Check options and supervision against the classes in `plugins` (E09).
+
+    Names that are not in `plugins` are left out.
+    """
+    for kind, (registry, choice) in parts(plugins, record.spec).items():
+        try:
+            made = instance(registry, choice)
+        except UnknownNameError:
+            continue
+        except DebiasbenchError as error:
+            yield Finding("E09", str(error))
+            continue
+        if kind == "method" and made.supervision != record.supervision:
+            yield Finding(
+                "E09",
+                f"the record says {record.supervision}, but {choice.name} declares "
+                f"{made.supervision}",
+            )
+    try:
+        training_of(record.spec)
+    except OptionError as error:
+        yield Finding("E09", str(error))
+
+
+def supervision(record: Record, others: Iterable[Record]) -> Iterator[Finding]:
+    """Check that a method of one distribution declares the same in all records (E09)."""
+    origin = record.provenance.plugins.get("method")
+    for other in others:
+        same = other.spec.method == record.spec.method
+        if (
+            same
+            and other.provenance.plugins.get("method") == origin
+            and (other.supervision != record.supervision)
+        ):
+            yield Finding(
+                "E09",
+                f"the record says {record.supervision}, but {other.spec.stem} of the same method "
+                f"says {other.supervision}",
+            )
+            return
+
+
+def provenance(
+    record: Record, about: About | None, blocked: Sequence[Blocked]
+) -> Iterator[Finding]:
+    """Check versions and commits (E10)."""
+    made = record.provenance
+    if made.git is not None and made.git.endswith(CHANGES) and not (about and about.changes):
+        yield Finding(
+            "E10",
+            f"debiasbench had changes that were not committed ({made.git[:12]}{CHANGES}). Run it "
+            'again without them, or describe them in submission.toml: changes = "..."',
+        )
+    origin = made.plugins.get("method", "")
+    if about is not None and origin != about.origin:
+        yield Finding(
+            "E10",
+            f"the method is of {shown(origin)}, but submission.toml says {shown(about.origin)}",
+        )
+    used = {*made.plugins.values(), *(f"{name} {number}" for name, number in made.versions.items())}
+    for one in blocked:
+        if (name := f"{one.distribution} {one.version}") in used:
+            yield Finding("E10", f"{name} must not be used: {one.reason}")
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A version of a distribution whose results are wrong."""
+
+    distribution: str
+    version: str
+    reason: str
+
+
+def read_blocked(file: Path) -> list[Blocked]:
+    """Read a list of blocked versions: TOML tables `[[blocked]]`; raises `RecordError`."""
+    try:
+        data = tomllib.loads(read_regular(file, 1 << 20).decode())
+        return [Blocked(**one) for one in data.get("blocked", [])]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RecordError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RecordError(f"{file} is not a list of blocked versions ({error})") from error
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds[:20])) + (
+        f" and {len(seeds) - 20} more" if len(seeds) > 20 else ""
+    )

@@ -1,0 +1,125 @@
+"""The published records that a submission is compared with (E03, E07, W01, W02, W03)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from debiasbench.records.checks.finding import Finding
+from debiasbench.records.reading import stream
+from debiasbench.records.verify import Together
+from debiasbench.submissions.against import canonical_of, row_of
+from debiasbench.submissions.near import accuracy, tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from debiasbench.records.record import Record
+
+FASTER = 3.0  # times the images per second of any published record on the same hardware
+OFF = 0.01  # relative difference of two costs that must be equal
+
+
+@dataclass
+class Published:
+    """Published records without errors, and what later records are compared with."""
+
+    records: dict[str, Record] = field(default_factory=dict)  # by id
+    together: Together = field(default_factory=Together)
+
+    @classmethod
+    def read(cls, places: Iterable[Path], references: Path | None = None) -> Published:
+        """Read published records; those with errors, and files that are no records, are left out.
+
+        Raises `RecordError` for a place that does not exist.
+        """
+        published = cls({}, Together(references))
+        for path, record in stream(places, []):
+            if not published.together.examine(path, record).messages:
+                published.records.setdefault(record.id, record)
+        return published
+
+    def task(self, record: Record) -> Iterator[Finding]:
+        """Check what a record says of its data against published records (E03)."""
+        for other in self.records.values():
+            if other.task.fingerprint == record.task.fingerprint:
+                if other.task != record.task:
+                    yield Finding(
+                        "E03",
+                        f"what it says of its data is not what {other.spec.stem} says of the same "
+                        "data",
+                    )
+                return
+
+    def cost(self, record: Record) -> Iterator[Finding]:
+        """Compare the cost of a record with those of the same network on the same data (W01)."""
+        cost = record.cost
+        if cost is None:
+            return
+        peers = [
+            other
+            for other in self.records.values()
+            if other.cost is not None
+            and other.task.fingerprint == record.task.fingerprint
+            and canonical_of(other.spec.model) == canonical_of(record.spec.model)
+        ]
+        rates = [
+            other.cost.images_per_second
+            for other in peers
+            if other.cost is not None and other.provenance.hardware == record.provenance.hardware
+        ]
+        if rates and cost.images_per_second > FASTER * max(rates):
+            yield Finding(
+                "W01",
+                f"{cost.images_per_second:,.0f} images per second are {FASTER:g} times more than "
+                f"in any published record on {record.provenance.hardware} ({max(rates):,.0f})",
+            )
+        for other in peers:
+            assert other.cost is not None
+            same = other.cost.parameters == cost.parameters and other.cost.density == cost.density
+            if (
+                same
+                and cost.density == 1
+                and _differ(other.cost.inference_flops, cost.inference_flops)
+            ):
+                yield Finding(
+                    "W01",
+                    f"a prediction takes {cost.inference_flops:.6g} FLOPs, but "
+                    f"{other.cost.inference_flops:.6g} in {other.spec.stem} with as many "
+                    "parameters",
+                )
+                return
+
+    def result(self, record: Record) -> Iterator[Finding]:
+        """Compare the accuracy with that of the published record of the same spec (W02)."""
+        known = self.records.get(record.id)
+        if known is None:
+            return
+        if (known.status, record.status) != ("ok", "ok"):
+            if known.status != record.status:
+                yield Finding(
+                    "W02", f"its status is {record.status}, but {known.status} in the published one"
+                )
+            return
+        most = tolerance(known, self.row(known))
+        off = accuracy(record) - accuracy(known)
+        if not abs(off) <= most:
+            yield Finding(
+                "W02",
+                f"{record.task.metric} is {accuracy(record):.4f}, but {accuracy(known):.4f} in the "
+                f"published record of the same spec; {most:.4f} are the most that test samples and "
+                "seeds explain",
+            )
+
+    def is_copy(self, record: Record) -> bool:
+        """Say whether a record is not of another run than the published one of its spec."""
+        return self.records[record.id].provenance.started == record.provenance.started
+
+    def row(self, record: Record) -> list[Record]:
+        """Return the published records of the row of a record."""
+        return [r for r in self.records.values() if row_of(r.spec) == row_of(record.spec)]
+
+
+def _differ(one: float, other: float) -> bool:
+    return abs(one - other) > OFF * max(abs(one), abs(other))
