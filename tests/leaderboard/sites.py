@@ -79,7 +79,7 @@ def many(methods: int, seeds: int = 5, side: int = 10, samples: int = 5) -> Gath
         for seed in range(seeds):
             right = rng.random(groups * samples) < 0.3 + 0.5 * m / methods
             hits = np.bincount(group[right], minlength=groups).tolist()
-            supervision = ("none", "none") if m % 2 else ("conflict", "none")
+            supervision = ("none", "none") if m % 3 else ("conflict", "none")
             record = run(f"method-{m:03d}", seed, supervision=supervision)
             counts = GroupCounts.of(hits, sizes, aligned, sizes)
             result = SplitResult(hits, accuracies(counts))

@@ -215,10 +215,18 @@ def _beside_dots(at: Layout) -> list[Label]:
     labels = []
     named = [(p, m) for p, m in dots if p.name]
     for point, mark in sorted(named, key=lambda pair: LOOKS.index(pair[1].look)):
+        places = list(_places(at, point))
+        around = _Box(
+            min(box.left for _, box in places),
+            min(box.top for _, box in places),
+            max(box.right for _, box in places),
+            max(box.bottom for _, box in places),
+        )
+        near = [box for box in taken if around.over(box) > 0]  # with many dots, a few of them
         (x, y, anchor), box = min(
-            _places(at, point),
+            places,
             key=lambda place: (
-                sum(place[1].over(box) for box in taken)
+                sum(place[1].over(box) for box in near)
                 + 10 * sum(place[1].over(box) for box in outside)
             ),
         )

@@ -10,7 +10,7 @@ from debiasbench.leaderboard.site import data, heat, methods, overview, runs
 from debiasbench.leaderboard.site.command import command
 from debiasbench.leaderboard.site.content import collect
 from debiasbench.leaderboard.site.curves import drawings
-from debiasbench.leaderboard.site.figures import figures
+from debiasbench.leaderboard.site.figures import MOST, beside, figures
 from debiasbench.leaderboard.site.folder import Folder
 from debiasbench.leaderboard.site.grids import noted
 from debiasbench.leaderboard.site.links import Links, board_file
@@ -60,6 +60,8 @@ def pages(content: Content) -> Iterator[tuple[str, str]]:
     for place in content.places:
         for view in place.boards:
             yield f"d/{board_file(place, view)}", _board(content, place, view)
+        if len(place.board.rows) > MOST:
+            yield f"d/{place.name}.figures.html", _figures(content, place)
         if grids := _grids_of_rules(content, place):
             yield f"d/{place.name}.rules.html", _rules(content, place, grids)
     for name, rows in content.methods.items():
@@ -115,6 +117,15 @@ def _grids_of_rules(content: Content, place: Place) -> Sequence[Grid]:
     return next((grids for name, grids in content.protocols.items() if name in names), ())
 
 
+def _figures(content: Content, place: Place) -> str:
+    return page(
+        "figures.html.j2",
+        **_shared(content, Links("../"), f"{place.title}: figures"),
+        place=place,
+        figures=figures(place.board),
+    )
+
+
 def _rules(content: Content, place: Place, grids: Sequence[Grid]) -> str:
     links = Links("../")
     return page(
@@ -160,7 +171,7 @@ def _view(
         "place": place,
         "shown": board,
         "table": board_table(content, place, board, links, name),
-        "figures": figures(board),
+        "figures": beside(board),
         "heats": [h for row in shown if (h := heat.of_row(content, place, row, board.rule))],
         "hidden": sum(bool(row.values) for row in board.rows) - len(shown),
         "notes": [
@@ -186,6 +197,7 @@ def _board(content: Content, place: Place, view: View) -> str:
         **shared,
         **_view(content, place, view, links),
         rule=rule,
+        drawn=links.figures(place) if len(place.board.rows) > MOST else "",
         compared=links.protocol(place) if _grids_of_rules(content, place) else "",
         metrics=[
             (cells.words(name), links.board(place, (rule, name)), name == metric, name)

@@ -10,7 +10,13 @@ from markupsafe import Markup
 from debiasbench.leaderboard.figures import PARETO, density, pareto, ranks, svg
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from debiasbench.leaderboard.board import Board
+    from debiasbench.leaderboard.figures import Figure
+
+
+MOST = 60  # rows of a board whose figures, all but one, have room beside its table
 
 
 @dataclass(frozen=True)
@@ -22,9 +28,17 @@ class Shown:
     picture: Markup
 
 
+def beside(board: Board) -> list[Shown]:
+    """Draw the figures that have room beside the table of a board."""
+    return figures(board) if len(board.rows) <= MOST else _shown([density(board)])
+
+
 def figures(board: Board) -> list[Shown]:
-    """Draw the figures that a board has data for."""
-    made = [density(board), ranks(board), *(pareto(board, cost) for cost in PARETO)]
+    """Draw all figures that a board has data for."""
+    return _shown([density(board), ranks(board), *(pareto(board, cost) for cost in PARETO)])
+
+
+def _shown(made: Sequence[Figure | None]) -> list[Shown]:
     return [
         Shown(one.title, " ".join(one.notes), Markup(svg(one))) for one in made if one is not None
     ]

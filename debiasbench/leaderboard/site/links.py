@@ -36,6 +36,10 @@ class Links:
         """Return the address of the comparison of selection rules."""
         return f"{self.up}d/{place.name}.rules.html"
 
+    def figures(self, place: Place) -> str:
+        """Return the address of the figures of a board with many rows."""
+        return f"{self.up}d/{place.name}.figures.html"
+
     def method(self, name: str) -> str:
         """Return the address of a method, empty if there is none."""
         return "" if self.single else f"{self.up}m/{file_name(name)}.html"
