@@ -31,7 +31,7 @@ from safetensors.numpy import save
 
 from debiasbench.core.supervision import Supervision
 from debiasbench.records.beside import PREDICTIONS, sha256
-from debiasbench.records.metrics import GroupCounts, accuracies_of
+from debiasbench.records.metrics import METRICS, GroupCounts, accuracies_of
 from debiasbench.records.record import (
     Cost,
     Curves,
@@ -49,6 +49,7 @@ from debiasbench.specs.spec import Choice, Spec
 DATASETS = 20
 SEEDS = 5
 EPOCHS = 20
+KEPT = (7, 12, EPOCHS)  # epochs with predictions; all others are worse
 VARIANTS = 8  # different results of a method and seed on a data set
 METHODS = {
     "erm": Supervision(),
@@ -131,7 +132,7 @@ def record(data: Data, spec: Spec, supervision: Supervision, k: int) -> tuple[Re
     for split in ("val", "test"):
         y, group = data.y[split], data.group[split]
         stored |= {f"{split}.y": y, f"{split}.group": group}
-        for epoch in (7, 12, EPOCHS):
+        for epoch in KEPT:
             right = rng.random(len(y)) < skill + 0.005 * epoch
             stored[f"{split}.epoch_{epoch}"] = np.where(right, y, (y + 1) % len(data.task.classes))
             groups = len(data.task.group_counts[split])
@@ -139,19 +140,23 @@ def record(data: Data, spec: Spec, supervision: Supervision, k: int) -> tuple[Re
     metrics = {}
     for split in ("val", "test"):
         counts: GroupCounts = data.task.splits[split]
-        tables = np.array([counted[split, e] for e in (7, 12, EPOCHS)]).reshape(
-            -1, *counts.totals.shape
-        )
-        for epoch, values in zip((7, 12, EPOCHS), accuracies_of(tables, counts), strict=True):
+        tables = np.array([counted[split, e] for e in KEPT]).reshape(-1, *counts.totals.shape)
+        for epoch, values in zip(KEPT, accuracies_of(tables, counts), strict=True):
             metrics[split, epoch] = values
     outcomes = {}
     for rule, metric in RULES.items():
         epoch = EPOCHS
         if metric is not None:
-            epoch = max((7, 12, EPOCHS), key=lambda e: metrics["val", e][metric])
+            epoch = max(
+                KEPT, key=lambda e: (metrics["val", e][metric], metrics["val", e]["unbiased"], e)
+            )
         results = {s: SplitResult(counted[s, epoch], metrics[s, epoch]) for s in ("val", "test")}
         value = math.nan if metric is None else metrics["val", epoch][metric]
         outcomes[rule] = Outcome(epoch, value, results["val"], results["test"])
+    curves = {"loss": [round(1 / (e + 1) + 1e-3 * rng.random(), 6) for e in range(EPOCHS)]}
+    for name in METRICS:
+        values = {e: float(f"{metrics['val', e][name]:.6g}") for e in KEPT}
+        curves[f"val_{name}"] = [values.get(e + 1, 0.0) for e in range(EPOCHS)]
     content = save({name: np.ascontiguousarray(array) for name, array in stored.items()})
     stage = {"name": "train", "epochs": EPOCHS, "flops": 1e12, "seconds": 30.0 + spec.seed}
     cost = Cost(35.0, 30.0 + spec.seed, 500.0, 9 << 20, 1000, 1000, 1.0, 2e7, 1e12, [stage])
@@ -160,7 +165,7 @@ def record(data: Data, spec: Spec, supervision: Supervision, k: int) -> tuple[Re
         outcomes=outcomes,
         cost=cost,
         predictions={"file": f"{spec.stem}{PREDICTIONS}", "sha256": sha256(content)},
-        curves=[Curves("train", {"loss": [round(1 / (e + 1), 6) for e in range(EPOCHS)]})],
+        curves=[Curves("train", curves)],
         **base,
     )
     return made, content

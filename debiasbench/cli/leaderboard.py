@@ -50,8 +50,8 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 @click.option(
     "--columns",
     metavar="NAME,...",
-    help="Show these columns: method, accuracy, interval, seeds, difference, a metric, density, "
-    "parameters, inference_flops, training_flops or seconds. With --panel: method, seeds, "
+    help="Show these columns: method, accuracy, interval, seeds, difference, rank, a metric, "
+    "density, parameters, inference_flops, training_flops or seconds. With --panel: method, seeds, "
     "conflict_recall, conflict_precision, worst_group_recall, auc, infer_flops, infer_seconds, "
     "training_flops or seconds.",
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError, UnknownNameError
@@ -152,12 +153,12 @@ def _state(match: Match, row: Row | None, column: Column) -> str:
         blind = LEVELS[match.level[1]] in {"none", "inputs"}
         forbidden = blind and column.board.rule in USES_GROUPS
         return CANNOT_RUN if elsewhere or forbidden else NOT_RUN
+    if row.stale:
+        return STALE
     if row.failed:
         return FAILED
     if not row.values:
         return CANNOT_RUN
-    if row.stale:
-        return STALE
     return DONE if is_comparable(row) else ONE_SEED
 
 
@@ -204,10 +205,12 @@ def _section(
         compared = [i for i, line in enumerate(lines) if line.entries[c].state == DONE]
         failed = {i for i, line in enumerate(lines) if line.entries[c].state == FAILED}
         found = _compared(lines, c, compared, columns[c])
-        if found is not None:
-            worse_on[c], between = found
-            for pair, difference in between.items():
-                differences[pair][c] = difference
+        if found is None:
+            continue
+        worse_on[c], between = found
+        for pair, difference in between.items():
+            differences[pair][c] = difference
+            if not math.isnan(difference.mean):  # they have two seeds in common
                 verdicts[pair][c] = _verdict(pair, worse_on[c])
         for one, other in numbers:
             if one in failed and other in compared:
@@ -271,9 +274,11 @@ def _ranked(
             entries[c] = replace(entries[c], place=place, rank=(lowest, highest))
         mean_rank = MeanRank(mean, low, high, len(complete), tuple(used))
         made[i] = replace(lines[i], entries=entries, mean_rank=mean_rank)
-    names = len({columns[c].name for c in used})
-    by_column = [[ranks[i][k][0] for i in complete] for k in range(len(used))]
-    return made, friedman(by_column) if names >= FRIEDMAN else None
+    by_name: dict[str, list[list[float]]] = {}  # variants of a data set are not independent
+    for k, c in enumerate(used):
+        by_name.setdefault(columns[c].name, []).append([ranks[i][k][0] for i in complete])
+    of_each = [[fmean(of) for of in zip(*variants, strict=True)] for variants in by_name.values()]
+    return made, friedman(of_each) if len(of_each) >= FRIEDMAN else None
 
 
 def _counted(line: Line, number: int, pairs: Sequence[Pair]) -> Line:

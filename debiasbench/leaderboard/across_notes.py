@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.leaderboard.comparison import RANKED, is_noise
 from debiasbench.leaderboard.lines import CANNOT_RUN, FAILED, NOT_RUN, ONE_SEED, STALE
+from debiasbench.leaderboard.notes import OLD_RULES, SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ def notes(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
         *_mixed(columns),
         *_unranked(columns, lines),
         *_without_predictions(columns),
+        *_of_boards(columns),
         *_apart(lines),
         *_trainings(lines),
         *_other_options(columns, lines),
@@ -49,6 +51,19 @@ def _mixed(columns: Sequence[Column]) -> list[str]:
             each = "; ".join(f"{name} ({', '.join(labels)})" for name, labels in values.items())
             made.append(f"{what} of different {'kinds' if of == 'metric' else 'rules'}: {each}.")
     return made
+
+
+def _of_boards(columns: Sequence[Column]) -> list[str]:
+    """Name the limits of single data sets that a reader must know here, too."""
+    labels: dict[str, list[str]] = {}
+    for column in columns:
+        for note in column.board.notes:
+            if note.startswith((SMALL, OLD_RULES)):
+                labels.setdefault(note, []).append(column.label)
+    return [
+        note if len(of) == len(columns) else f"{', '.join(of)}: {note}"
+        for note, of in labels.items()
+    ]
 
 
 def _unranked(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
@@ -99,7 +114,7 @@ def _apart(lines: Sequence[Line]) -> list[str]:
         CANNOT_RUN: "n/a: cannot run in this section: the selection rule of the data set reads "
         "other labels, or has no value.",
         ONE_SEED: "One seed: not compared.",
-        STALE: "Out of date: made by older code than other rows there, and not compared.",
+        STALE: "Out of date: made by older code than other rows there, or withdrawn; not compared.",
     }
     return [words for state, words in meaning.items() if state in states]
 

@@ -168,6 +168,8 @@ def _signs(across: Across) -> list[str]:
         _cell(across, line, c).text for line in across.lines for c in range(len(across.columns))
     ]
     made = [cells.STRONG]
+    if any(column.board.metric == "worst_group" for column in across.columns):
+        made.append(cells.APART)
     if any(cells.WITHIN in text for text in shown):
         made.append(cells.WITHIN_MEANS)
     if any(MARK in text for text in shown):

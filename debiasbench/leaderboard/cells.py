@@ -49,6 +49,11 @@ STRONG = (
 )
 WITHIN = "≈"
 WITHIN_MEANS = f"{WITHIN}: within ±1 point, because the whole interval is."
+STRONG_WORST = "Strong: the best of its section, and those that cannot be distinguished from it."
+APART = (
+    "Worst groups differ if intervals that hold for all rows of the section at once (5 %) do not "
+    "overlap."
+)
 RANK = "Rank: within its section; the ranges hold together at 95 %."
 
 
@@ -80,8 +85,16 @@ def bounds(row: Row) -> str:
 
 def interval(rows: Iterable[Row]) -> str:
     """Say what the intervals of rows are over."""
+    rows = list(rows)
     basis = {row.interval.basis for row in rows if len(row.values) > 1}
+    if not basis and any(row.interval.basis == "samples" for row in rows):
+        return "95 % interval: over test samples alone (Wilson)."
     return OF_SEEDS if basis == {"seeds"} else INTERVAL
+
+
+def strong(metric: str) -> str:
+    """Say which rows are strong."""
+    return f"{STRONG_WORST} {APART}" if metric == "worst_group" else STRONG
 
 
 def rank(row: Row) -> str:

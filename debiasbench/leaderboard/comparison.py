@@ -13,16 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from debiasbench.leaderboard.batches import (
-    by_groups,
-    chunks,
-    noise_floors,
-    over_samples,
-    worst_groups,
-)
-from debiasbench.leaderboard.batches import parts as parts_of
-from debiasbench.leaderboard.crossed import p_values
-from debiasbench.leaderboard.groups import worst_group
+from debiasbench.leaderboard.crossed import by_group, chunks, p_values, parts_of
+from debiasbench.leaderboard.groups import noise_floors, over_samples, worst_group, worst_groups
 from debiasbench.leaderboard.pairs import parts_of_pairs
 from debiasbench.leaderboard.ranks import rank_intervals
 from debiasbench.leaderboard.row import Difference, Interval
@@ -91,26 +83,23 @@ class Comparison:
         assert self.samples is not None
         some = [rows[i] for i in places]
         table = self.samples.stacked(some, [sorted(row.values) for row in some])
-        means, variances = by_groups(table, self.samples.each)
-        worst = [
-            Interval(*bounds)
-            for bounds in zip(*worst_groups(means, variances, self.samples.each), strict=True)
-        ]
-        worst = [replace(one, low=float(one.low), high=float(one.high)) for one in worst]
+        means, v_samples, v_total = by_group(table, self.samples.each)
+        bounds = worst_groups(means, v_samples, self.samples.each)[:2]
+        worst = [Interval(*both) for both in zip(*(of.tolist() for of in bounds), strict=True)]
         intervals: list[Interval] = [row.interval for row in some]
         basis = "samples" if table.shape[1] == 1 else "both"
         if self.metric == "worst_group":
             intervals = [replace(one, basis=basis) for one in worst]
         elif self.groups is not None:
             low, high = (bound.tolist() for bound in over_samples(means, self.groups))
-            parted = [] if basis == "samples" else parts_of(means, variances, self.groups)
+            parted = [] if basis == "samples" else parts_of(means, v_samples, v_total, self.groups)
             for i, row in enumerate(some):
                 if basis == "samples" or row.mean in {0.0, 1.0}:
                     half = (high[i] - low[i]) / 2
                     intervals[i] = Interval(low[i], high[i], 0.0, half, basis)
                 else:
-                    bounds = parted[i].interval()
-                    cut = max(bounds[0], 0.0), min(bounds[1], 1.0)
+                    least, most = parted[i].interval()
+                    cut = max(least, 0.0), min(most, 1.0)
                     intervals[i] = Interval(*cut, *parted[i].halves(), basis)
         for i, row, own, of_worst in zip(places, some, intervals, worst, strict=True):
             yield i, replace(row, interval=own, worst=of_worst)
@@ -216,7 +205,7 @@ class Comparison:
         found: list[Parts] = []
         for some in chunks(len(pairs), x[0].size):
             one, other = of[some].T
-            found += parts_of(*by_groups(x[one] - x[other], self.groups), self.groups)
+            found += parts_of(*by_group(x[one] - x[other], self.groups), self.groups)
         return dict(zip(places, found, strict=True))
 
     def compared(self, section: Sequence[Row]) -> list[Row]:
@@ -227,7 +216,7 @@ class Comparison:
         has neither if it has failed runs or fewer than two seeds, if it is stale, and if no other
         row of the section can be compared with it.
         """
-        places = [i for i, row in enumerate(section) if is_comparable(row)]
+        places = self._tested([i for i, row in enumerate(section) if is_comparable(row)], section)
         rows = [section[i] for i in places]
         result = [replace(row, marked=False, rank=None) for row in section]
         if len(rows) < 2 or not self.ranks(rows):
@@ -242,6 +231,15 @@ class Comparison:
             of = None if rank is None else (*rank, len(rows))
             result[i] = replace(section[i], marked=mark, rank=of)
         return result
+
+    def _tested(self, places: Sequence[int], section: Sequence[Row]) -> list[int]:
+        """Return the places of rows that can be compared with any other."""
+        if self.metric == "worst_group" and self.samples is not None:
+            return [i for i in places if section[i].values.keys() <= section[i].tables.keys()]
+        seeds = {i: section[i].values.keys() for i in places}
+        return [
+            i for i in places if any(len(seeds[i] & of) >= 2 for j, of in seeds.items() if j != i)
+        ]
 
     def ranks(self, rows: Sequence[Row]) -> bool:
         """Say whether rows may be ranked: not by a worst group that the split cannot judge."""

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 STEPS = 60  # most steps to the logarithm of p, which is between LEAST and 0
 LEAST = -60.0
 CLOSE = 1e-12  # steps that end the search
+MOST = 1 << 22  # numbers of tables that are in memory together
+NOTHING = 1e-18  # a variance that is 0 but for rounding
 
 
 @dataclass(frozen=True)
@@ -83,41 +85,67 @@ class Groups:
 def parts(table: NDArray[Any], groups: Groups) -> Parts:
     """Return the mean and the parts of the variance of a table of two seeds or more.
 
-    `table`: (N, S) of 0 and 1, or of -1, 0 and 1 for a difference; samples sorted by group.
+    `table`: (N, S) bool, or a difference of -1, 0 and 1; samples sorted by group.
     """
-    means, v_samples = by_group(table, groups)
-    of_seeds = groups.weights @ means  # (S,)
+    return parts_of(*by_group(np.asarray(table).T[None], groups), groups)[0]
+
+
+def parts_of(
+    means: NDArray[np.float64],
+    v_samples: NDArray[np.float64],
+    v_total: NDArray[np.float64],
+    groups: Groups,
+) -> list[Parts]:
+    """Return the `parts` of R tables, from what `by_group` returned for them."""
+    of_seeds = np.einsum("g,rgs->rs", groups.weights, means)
+    seeds = of_seeds.shape[1]
+    v_seeds = of_seeds.var(axis=1, ddof=1) / seeds
+    squared = groups.weights**2
+    of_samples = (squared * v_samples).sum(axis=1)
+    # seeds that happen to agree on the mean do not make it certain
+    none = v_seeds + of_samples < NOTHING
+    of_samples[none] = (squared * v_total).sum(axis=1)[none]
     used = groups.weights != 0
-    return Parts(
-        mean=float(of_seeds.mean()),
-        v_seeds=float(of_seeds.var(ddof=1)) / len(of_seeds),
-        v_samples=float((groups.weights**2 * v_samples).sum()),
-        seeds=len(of_seeds),
-        freedom=max(int(groups.sizes[used].sum()) - int(used.sum()), 1),
-    )
+    freedom = max(int(groups.sizes[used].sum()) - int(used.sum()), 1)
+    columns = of_seeds.mean(axis=1).tolist(), v_seeds.tolist(), of_samples.tolist()
+    return [Parts(mean, a, b, seeds, freedom) for mean, a, b in zip(*columns, strict=True)]
 
 
 def by_group(
-    table: NDArray[Any], groups: Groups
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (G, S) the mean of each group and seed, and (G,) the variance from samples alone.
+    tables: NDArray[Any], groups: Groups
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return (R, G, S) means, and (R, G) their variance over seeds' common samples and in total.
 
-    The latter is that of the mean over seeds; what samples and seeds do together is not in it. With
-    one seed it is that of a mean of independent samples.
+    `tables`: (R, S, N), bool, or differences of -1, 0 and 1; samples sorted by group. The first
+    variance is that of the mean over seeds from samples alone; what samples and seeds do together
+    is not in it. It is in the second. With one seed, both are those of independent samples.
     """
-    x = np.asarray(table, dtype=np.int64)
+    answers = tables.dtype == bool
+    x = tables.view(np.int8) if answers else tables
     seeds, n = x.shape[1], groups.sizes
-    sums = np.add.reduceat(x, groups.starts, axis=0)  # (G, S)
+    sums = np.add.reduceat(x, groups.starts, axis=2, dtype=np.int64)  # (R, S, G)
+    each = np.add.reduce(x, axis=1, dtype=np.int64)  # (R, N)
     middle = sums.sum(axis=1).astype(np.float64) ** 2 / (n * seeds)
-    of_samples = np.add.reduceat(x.sum(axis=1) ** 2, groups.starts) / seeds - middle
+    of_samples = np.add.reduceat(each * each, groups.starts, axis=1) / seeds - middle
     of_seeds = (sums.astype(np.float64) ** 2).sum(axis=1) / n - middle
-    whole = np.add.reduceat((x * x).sum(axis=1), groups.starts) - middle
+    ones = each if answers else np.add.reduce(np.abs(x), axis=1, dtype=np.int64)
+    squares = np.add.reduceat(ones, groups.starts, axis=1)
     many = np.maximum(n - 1, 1)
-    rest = np.maximum(whole - of_samples - of_seeds, 0.0) / (many * max(seeds - 1, 1))
+    rest = np.maximum(squares - middle - of_samples - of_seeds, 0.0)
+    rest /= many * max(seeds - 1, 1)
+    v_total = of_samples / many / (n * seeds)
     v_samples = np.maximum(of_samples / many - rest, 0.0) / (n * seeds)
     # one sample says nothing of the variance: the largest that values of this range can have
-    v_samples[n == 1] = 1.0 if x.min(initial=0) < 0 else 0.25
-    return sums / n[:, None], v_samples
+    for variance in (v_samples, v_total):
+        variance[:, n == 1] = 0.25 if answers else 1.0
+    return (sums / n).transpose(0, 2, 1), v_samples, v_total
+
+
+def chunks(rows: int, each: int) -> Iterator[slice]:
+    """Yield the slices of so many rows, of `each` numbers, that fit into memory together."""
+    step = max(1, MOST // max(each, 1))
+    for first in range(0, rows, step):
+        yield slice(first, first + step)
 
 
 def p_values(differences: Sequence[Parts]) -> list[float]:
@@ -129,7 +157,7 @@ def p_values(differences: Sequence[Parts]) -> list[float]:
     v_samples = np.array([d.v_samples for d in differences])
     seeds = np.array([d.seeds - 1 for d in differences], dtype=np.float64)
     freedom = np.array([d.freedom for d in differences], dtype=np.float64)
-    certain, equal = v_seeds + v_samples < 1e-18, mean < 1e-12
+    certain, equal = v_seeds + v_samples < NOTHING, mean < 1e-12
     p = np.where(equal, 1.0, 0.0)
     open_ = np.flatnonzero(~certain & ~equal)
     if open_.size:

@@ -105,6 +105,7 @@ def _run(record: Record, rule: str, texts: Texts) -> dict[str, Any]:
         "options": texts.canonical(spec.method.options),
         "training": texts.canonical(spec.training),
         "revisions": texts.canonical(_revisions(spec, rule)),
+        "rules": (spec.revisions or {}).get("rules", 1),
         "seed": spec.seed,
         "rule": rule,
         "train": record.supervision.train,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.standing import Standing
-from debiasbench.records.checks.labels import Labels
+from debiasbench.records.checks.labels import Labels, digests
 from debiasbench.records.correct import Splits
 from debiasbench.records.index import ABSENT, Damaged, Index, results, state
 from debiasbench.records.reading import read_visited, visited
@@ -91,7 +91,7 @@ class _Gathering:
         for found in visited(places, self._problems):
             index = self._indexes.get(found.place)
             now, own = time.time(), ABSENT if index is None else state(found.file)
-            row = None if index is None else index.find(found.name, own, found.file)
+            row = None if index is None else index.find(found.name, own, found.file, self._labels)
             if index is None or row is None:
                 self._from_file(found, own, now)
             elif self._is_new(found, *index.of(row)):
@@ -106,7 +106,7 @@ class _Gathering:
             raise RecordError(
                 f"There is no record to compare{_hint(self._problems)}. `debiasbench run` makes one"
             )
-        return self._gathered(places)
+        return self._gathered(Standing.beside(places))
 
     def _from_file(self, found: Visited, own: State, now: float) -> None:
         record = read_visited(found, self._problems)
@@ -114,13 +114,14 @@ class _Gathering:
             return
         record = replace(record, task=self._sharing.task(record.task))
         examined = examine(Path(found.file), record, self._labels)
-        if examined.messages:
-            self._problems.append(_contradictory(found.file, examined.messages))
+        if messages := examined.messages:
+            self._problems.append(_contradictory(found.file, messages))
             return
         stored, bare = examined.stored, bool(examined.unverified)
         right = {} if stored is None else self._splits.every(record, stored)
         if (index := self._indexes.get(found.place)) is not None:
-            index.add(found.name, own, now, found.file, record, right, bare)
+            known = digests(stored or {})
+            index.add(found.name, own, now, found.file, record, right, bare, known)
         if not self._is_new(found, record.id, results(record), bare):
             return
         if not self._whole:
@@ -139,7 +140,7 @@ class _Gathering:
             self._unverified.add(name)
         return True
 
-    def _gathered(self, places: Sequence[Path]) -> Gathered:
+    def _gathered(self, standing: Standing) -> Gathered:
         records = [self._read[name][0] for name in self._kept]
         correct: dict[str, dict[str, Correct]] = {}
         for name in self._kept:
@@ -150,7 +151,6 @@ class _Gathering:
             *(_repeated(self._read[name][0].spec.stem, same) for name, same in self._repeated),
         ]
         paths = {name: Path(file) for name, (_, file) in self._kept.items()}
-        standing = Standing.beside(places)
         return Gathered(records, correct, self._unverified, problems, paths, standing)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from debiasbench.leaderboard.crossed import by_group
+from debiasbench.leaderboard.crossed import by_group, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from debiasbench.leaderboard.crossed import Groups
+
+
+TAIL = 9.0  # standard deviations beyond which a binomial distribution has nothing
 
 
 @dataclass(frozen=True)
@@ -37,31 +39,45 @@ def worst_group(table: NDArray[Any], groups: Groups, level: float = 0.05) -> Wor
     bound is the smallest of the upper bounds of those groups that may be the worst, with Bonferroni
     over them.
     """
-    means, v_samples = by_group(table, groups)
-    low, high = _bounds(means, v_samples, groups, level)
-    may_be = low <= high.min()
-    corrected = _bounds(means, v_samples, groups, level / may_be.sum())[1][may_be].min()
-    point = float(means.min(axis=0).mean())
-    return WorstGroup(
-        point, min(float(low.min()), point), max(float(corrected), point), int(may_be.sum())
-    )
+    means, v_samples, _ = by_group(np.asarray(table, dtype=bool).T[None], groups)
+    low, high, candidates = worst_groups(means, v_samples, groups, level)
+    point = float(means[0].min(axis=0).mean())
+    return WorstGroup(point, float(low[0]), float(high[0]), int(candidates[0]))
+
+
+def worst_groups(
+    means: NDArray[np.float64],
+    v_samples: NDArray[np.float64],
+    groups: Groups,
+    level: float = 0.05,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return (R,) low, high and candidates of `worst_group`, from what `by_group` returned."""
+    low, high = _bounds(means, v_samples, groups, np.full((len(means), 1), level))
+    may_be = low <= high.min(axis=1, keepdims=True)
+    corrected = _bounds(means, v_samples, groups, level / may_be.sum(axis=1, keepdims=True))[1]
+    upper = np.where(may_be, corrected, np.inf).min(axis=1)
+    point = means.min(axis=1).mean(axis=1)
+    return np.minimum(low.min(axis=1), point), np.maximum(upper, point), may_be.sum(axis=1)
 
 
 def _bounds(
-    means: NDArray[np.float64], v_samples: NDArray[np.float64], groups: Groups, level: float
+    means: NDArray[np.float64],
+    v_samples: NDArray[np.float64],
+    groups: Groups,
+    level: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (G,) the bounds of the accuracy of each group, in [0, 1]."""
+    """Return (R, G) the bounds of the accuracy of each group; `level`: (R, 1)."""
     from scipy.special import ndtri, stdtrit
 
-    a, n, seeds = means.mean(axis=1), groups.sizes, means.shape[1]
+    a, n, seeds = means.mean(axis=2), groups.sizes, means.shape[2]
     with np.errstate(divide="ignore", invalid="ignore"):
         effective = np.minimum(a * (1 - a) / v_samples, 2.0 * n)
     effective = np.where(v_samples <= 0, 2.0 * n, effective)
     effective = np.maximum(np.where((a == 0) | (a == 1), n, effective), 1.0)
-    low, high = wilson(a, effective, -float(ndtri(level / 2)))
-    of_seeds = np.zeros(len(a))
+    low, high = wilson(a, effective, -ndtri(level / 2))
+    of_seeds: Any = 0.0
     if seeds > 1:
-        of_seeds = stdtrit(seeds - 1, level / 2) ** 2 * means.var(axis=1, ddof=1) / seeds
+        of_seeds = stdtrit(seeds - 1, level / 2) ** 2 * means.var(axis=2, ddof=1) / seeds
     return (
         np.maximum(0.0, a - np.sqrt(of_seeds + (a - low) ** 2)),
         np.minimum(1.0, a + np.sqrt(of_seeds + (high - a) ** 2)),
@@ -80,28 +96,53 @@ def wilson(accuracy: Any, n: Any, z: float = 1.959963984540054) -> tuple[Any, An
     return centre - half, centre + half
 
 
+def over_samples(
+    means: NDArray[np.float64], groups: Groups
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (R,) Wilson's bounds over samples for one seed, or for tables without variance.
+
+    `means`: (R, G, S) as `by_group` returns them.
+    """
+    a = means.mean(axis=2)
+    mean = np.clip(a @ groups.weights, 0.0, 1.0)
+    variance = (groups.weights**2 * a * (1 - a) / groups.sizes).sum(axis=1)
+    smallest = 1 / float((groups.weights**2 / groups.sizes).sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        effective = np.where(variance > 0, mean * (1 - mean) / variance, smallest)
+    low, high = wilson(mean, effective)
+    return np.maximum(0.0, low), np.minimum(1.0, high)
+
+
 def noise_floor(accuracy: float, sizes: Sequence[int]) -> float:
     """Return the expected accuracy of the worst group if all groups have the same true accuracy.
 
     `accuracy`: in [0, 1]. `sizes`: test samples of each group, none of them 0. With few samples a
     group, the worst one is far below `accuracy` by chance alone.
     """
+    return float(noise_floors(np.array([accuracy]), sizes)[0])
+
+
+def noise_floors(accuracies: NDArray[np.float64], sizes: Sequence[int]) -> NDArray[np.float64]:
+    """Return (R,) what `noise_floor` does for each of (R,) accuracies."""
+    from scipy.special import bdtr
+
     counts: dict[int, int] = {}
     for n in sizes:
         counts[int(n)] = counts.get(int(n), 0) + 1
-    return _floor(accuracy, tuple(counts.items()))
-
-
-@lru_cache(maxsize=4096)  # tables of other metrics have the same rows
-def _floor(accuracy: float, counts: tuple[tuple[int, int], ...]) -> float:
-    """Return the noise floor for groups as pairs of a size and the number of groups of it."""
-    from scipy.special import bdtr
-
-    grid = np.unique(np.concatenate([np.arange(n + 1) / n for n, _ in counts]))
-    survival = np.zeros(len(grid) - 1)  # log P(every group is above grid[j - 1])
-    for n, many in counts:
-        # Binomial(n, p) / n > v means at least floor(n v) + 1 right
-        right = np.floor(grid[:-1] * n + 1e-9)
-        with np.errstate(divide="ignore"):
-            survival += many * np.log(np.clip(1 - bdtr(right, n, accuracy), 0.0, 1.0))
-    return float((np.diff(grid) * np.exp(survival)).sum())
+    grid = np.unique(np.concatenate([np.arange(n + 1) / n for n in counts]))
+    steps, found = np.diff(grid), np.empty(len(accuracies))
+    for rows in chunks(len(accuracies), len(grid)):
+        p = accuracies[rows, None]
+        survival = np.zeros((len(p), len(steps)))
+        for n, many in counts.items():
+            right = np.floor(grid[:-1] * n + 1e-9)
+            wide = TAIL * np.sqrt(n * p * (1 - p)) + TAIL**2 / 3 + 1  # Bernstein's inequality
+            near = np.abs(right - n * p) <= wide
+            below = np.where(right < n * p, 0.0, 1.0)  # P(Binomial(n, p) <= right)
+            below[near] = bdtr(
+                np.broadcast_to(right, near.shape)[near], n, np.broadcast_to(p, near.shape)[near]
+            )
+            with np.errstate(divide="ignore"):
+                survival += many * np.log(np.clip(1 - below, 0.0, 1.0))
+        found[rows] = np.exp(survival) @ steps
+    return found

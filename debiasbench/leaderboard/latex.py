@@ -38,6 +38,7 @@ _ESCAPES = {
     "×": r"$\times$",
     "…": r"\dots{}",
     "†": r"$\dagger$",
+    "✓": r"$\surd$",
     "≈": r"$\approx$",
     "✗": r"$\times$",
     "τ": r"$\tau$",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from debiasbench.leaderboard.comparison import accuracy_of, is_noise
+from debiasbench.leaderboard.comparison import RANKED, accuracy_of, is_comparable, is_noise
 from debiasbench.leaderboard.frame import plain
 from debiasbench.leaderboard.row import common
 from debiasbench.records.metrics import GroupCounts, incomplete
 from debiasbench.records.selection import USES_GROUPS
 from debiasbench.records.trust import LEVELS
-from debiasbench.specs.revisions import RULES
+from debiasbench.specs.revisions import RULES_REVISION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -30,6 +31,8 @@ TRUST = {  # level -> how a note says it
     "verified": "Verified from files, not run again (✓)",
     "listed": "Reported by the authors, and only consistent with their predictions",
 }
+SMALL = "The smallest group of the validation split"
+OLD_RULES = "Epochs were selected by older rules"
 FEW = 20  # samples of a validation group, below which a rule selects by chance
 
 
@@ -100,11 +103,13 @@ def notes(
         sentences.append(
             f"{rule} reads no bias labels, but the validation split was balanced with them."
         )
-    if single := [row.name for row in rows if len(row.values) == 1]:
-        sentences.append(
-            "One seed each, so the interval is over test samples alone, and there is no "
-            f"comparison: {', '.join(single)}."
-        )
+    single = [row for row in rows if len(row.values) == 1]
+    for samples, reason in (
+        (True, "the interval is over test samples alone, and there is no comparison"),
+        (False, "there is no interval and no comparison"),
+    ):
+        if named := [r.name for r in single if (r.interval.basis == "samples") == samples]:
+            sentences.append(f"One seed each, so {reason}: {', '.join(named)}.")
     return [*sentences, *_differences(records), *_not_verified(records, unverified)]
 
 
@@ -125,7 +130,8 @@ def _noise(rows: Sequence[Row], comparison: Comparison) -> list[str]:
     return [
         f"{NOISY}: groups have as few as {smallest} test {samples}. A classifier that "
         f"is right for {100 * accuracy_of(row):.1f} % of every group would show "
-        f"{100 * row.floor:.1f} % for its worst one by chance, so rows are not ranked by it."
+        f"{100 * row.floor:.1f} % for its worst one by chance, so sections with such a row are not "
+        "ranked by it."
     ]
 
 
@@ -134,26 +140,37 @@ def _small_validation_groups(task: TaskFacts, rule: str) -> list[str]:
     if rule not in USES_GROUPS or smallest >= FEW:
         return []
     samples = "sample" if smallest == 1 else "samples"
-    return [
-        f"The smallest group of the validation split has {smallest} {samples}, so {rule} selects "
-        "epochs by chance in part."
-    ]
+    return [f"{SMALL} has {smallest} {samples}, so {rule} selects epochs by chance in part."]
+
+
+def by_older_rules(row: Row) -> bool:
+    """Say whether the epochs of a row were selected by an older revision of the rules."""
+    return row.revisions.get("rules", 1) < RULES_REVISION
 
 
 def _old_rules(rows: Sequence[Row], rule: str) -> list[str]:
     """Say that epochs were selected by an older revision of the rules."""
-    old = [row.name for row in rows if row.revisions.get("rules", 1) < RULES and row.values]
+    old = [row.name for row in rows if by_older_rules(row) and row.values]
     if rule == "last" or not old:
         return []
     which = "" if len(old) == len(rows) else f" for {', '.join(old)}"
     return [
-        f"{rule} is of revision 1{which}: of epochs with equal accuracy it kept the earliest. "
-        "Revision 2 keeps the one with the best unbiased accuracy, and of these the latest."
+        f"{OLD_RULES}{which}, of revision 1 instead of {RULES_REVISION}: {rule} kept the earliest "
+        "of epochs with equal accuracy."
     ]
 
 
 def _not_compared(rows: Sequence[Row]) -> list[str]:
     sentences = []
+    sections = Counter(row.level for row in rows)
+    if max(sections.values(), default=0) > RANKED:
+        sentences.append(f"Sections of more than {RANKED} rows have no ranks.")
+    ranked = {row.level for row in rows if row.rank}
+    if alone := [r.name for r in rows if is_comparable(r) and not r.rank and r.level in ranked]:
+        sentences.append(
+            "Without two seeds in common with another row, or without predictions, so no rank and "
+            f"no mark: {', '.join(alone)}."
+        )
     if failed := [row.name for row in rows if row.failed and row.values]:
         sentences.append(f"Failed runs, so no rank and no mark: {', '.join(failed)}.")
     sentences += [

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from debiasbench.leaderboard.crossed import Parts, parts
+from debiasbench.leaderboard.crossed import Parts, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from debiasbench.leaderboard.crossed import Groups
+    from debiasbench.leaderboard.crossed import Groups, Parts
 
 EXACT = 1 << 24  # whole numbers up to this one are exact in 32 bits
 
@@ -30,13 +30,8 @@ def parts_of_pairs(
 
     `tables`: M of (N, S) with 0 and 1, samples sorted by group, all with the same S >= 2 seeds.
     """
-    if len(pairs) < len(tables):  # one by one is faster, such as for all against one
-        return [
-            parts(
-                np.asarray(tables[i], dtype=np.int8) - np.asarray(tables[j], dtype=np.int8), groups
-            )
-            for i, j in pairs
-        ]
+    if not pairs:
+        return []
     stacked = np.stack([np.asarray(table, dtype=bool) for table in tables])  # (M, N, S)
     seeds = stacked.shape[2]
     first, second = np.array(pairs, dtype=np.int64).T
@@ -45,37 +40,25 @@ def parts_of_pairs(
     # (P, G) sums over samples and seeds of (A - B)^2, and over samples of (sum_s A - B)^2
     whole = np.zeros((len(pairs), number))
     of_rows = np.zeros((len(pairs), number))
-    worse = np.zeros(len(pairs), dtype=bool)  # whether B is right anywhere where A is wrong
-    alone = bool((n == 1).any())  # only then the variance depends on `worse`
     for g in range(number):
-        if not (groups.weights[g] or alone):
+        if not groups.weights[g]:
             continue
         x = stacked[:, groups.starts[g] : groups.starts[g] + n[g]]
         both = _gram(x.reshape(len(x), -1), int(n[g]) * seeds)
         sums = _gram(x.sum(axis=2), int(n[g]) * seeds * seeds)
         whole[:, g] = _squared(both, first, second)
         of_rows[:, g] = _squared(sums, first, second)
-        worse |= both[second, second] > both[first, second]
     d = (right[first] - right[second]).astype(np.float64)  # (P, G, S)
     middle = d.sum(axis=2) ** 2 / (n * seeds)
     of_samples = of_rows / seeds - middle
     of_seeds = (d**2).sum(axis=2) / n - middle
-    many = np.maximum(n - 1, 1)
+    many = np.maximum(n - 1, 1)  # as in `by_group`
     rest = np.maximum(whole - middle - of_samples - of_seeds, 0.0) / (many * max(seeds - 1, 1))
-    v_samples = np.maximum(of_samples / many - rest, 0.0) / (n * seeds)  # as in `by_group`
-    v_samples[:, n == 1] = np.where(worse, 1.0, 0.25)[:, None]
-    of_each = np.einsum("g,pgs->ps", groups.weights, d / n[:, None])  # (P, S)
-    used = groups.weights != 0
-    freedom = max(int(n[used].sum()) - int(used.sum()), 1)
-    return [
-        Parts(mean, v_s / seeds, v_i, seeds, freedom)
-        for mean, v_s, v_i in zip(
-            of_each.mean(axis=1).tolist(),
-            of_each.var(axis=1, ddof=1).tolist(),
-            (v_samples @ groups.weights**2).tolist(),
-            strict=True,
-        )
-    ]
+    v_total = of_samples / many / (n * seeds)
+    v_samples = np.maximum(of_samples / many - rest, 0.0) / (n * seeds)
+    for variance in (v_samples, v_total):
+        variance[:, n == 1] = 1.0
+    return parts_of(d / n[:, None], v_samples, v_total, groups)
 
 
 def _gram(x: NDArray[Any], largest: int) -> NDArray[np.float64]:

@@ -159,7 +159,8 @@ def grid(pivot: Pivot) -> Grid:
     remarks = [
         f"{cells.words(board.metric).capitalize()} accuracy on the test split in percent: mean ± "
         f"standard deviation over seeds (95 % interval), {cells.epoch(board.rule)}. "
-        f"{cells.interval(row for line in pivot.lines for row in line.present)} {cells.STRONG}",
+        f"{cells.interval(row for line in pivot.lines for row in line.present)} "
+        f"{cells.strong(board.metric)}",
         f"Samples: {samples([column.records[0].task for column in pivot.columns])}. "
         f"{training([line.row for line in pivot.lines])} {made_on(records)}",
         *pivot.notes,

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.board import boards
 from debiasbench.leaderboard.comparison import RANKED, all_pairs, is_comparable
-from debiasbench.leaderboard.notes import FEW, over_seeds_alone
+from debiasbench.leaderboard.notes import FEW, by_older_rules, over_seeds_alone
 from debiasbench.leaderboard.orders import kendall, places
 from debiasbench.leaderboard.row import Difference
 from debiasbench.records.selection import RULES, USES_GROUPS
-from debiasbench.specs.revisions import RULES as NEWEST
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -274,15 +273,17 @@ def _notes(lines: Sequence[Line], own: Board, left_out: Sequence[str], smallest:
     old = [
         line.name
         for line in lines
-        if line.rows[own.rule].values and line.rows[own.rule].revisions.get("rules", 1) < NEWEST
+        if line.rows[own.rule].values and by_older_rules(line.rows[own.rule])
     ]
     if own.rule != LAST and old:
         every = len(old) == sum(bool(line.rows[own.rule].values) for line in lines)
         which = "All lines" if every else ", ".join(old)
         made.append(
-            f"{which}: epochs were selected by revision 1 of the rules, which kept the earliest of "
-            "epochs with equal accuracy, often the first one."
+            f"{which}: epochs were selected by older rules, which kept the earliest of epochs with "
+            "equal accuracy, often the first one."
         )
+    if len(lines) > RANKED:
+        made.append(f"Sections of more than {RANKED} lines are not tested.")
     made += over_seeds_alone([line.rows[own.rule] for line in lines])
     if left_out:
         made.append(f"Without values, so not shown: {', '.join(left_out)}.")

@@ -61,7 +61,8 @@ def _points(protocol: Protocol) -> Grid:
             f"{cells.words(board.metric).capitalize()} accuracy on the test split of the same runs "
             "at the epoch that each rule selects, in percent: mean ± standard deviation over "
             "seeds; in brackets the rank in its section by these points. "
-            f"{cells.STRONG} *: the rule of the data set, or the one that was chosen instead.",
+            f"{cells.strong(protocol.own.metric)} *: the rule of the data set, or the one that was "
+            "chosen instead.",
             "Sections: the labels that the method itself reads."
             + (f" Of validation, the rules {reads} read group labels, too." if reads else ""),
             *protocol.notes,
@@ -114,8 +115,8 @@ def _agreements(protocol: Protocol) -> Grid:
         ],
         [seen(of.level) for of in protocol.agreements],
         [
-            "Best: the best of the section under the rule, and those that a paired test (Holm, "
-            f"5 %) cannot distinguish from it. Tau-b of the order against {protocol.own.rule}: 1 "
+            "Best: the best of the section under the rule, and those that cannot be distinguished "
+            f"from it. Tau-b of the order against {protocol.own.rule}: 1 "
             "for the same order, -1 for the reverse; it counts lines that do not differ "
             "significantly, too. Reversed pairs: one line is significantly better under the one "
             "rule and significantly worse under the other."

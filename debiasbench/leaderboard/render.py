@@ -60,7 +60,7 @@ def grid(board: Board, form: str, columns: Sequence[str] | None = None) -> Grid:
     remarks = [
         f"{cells.words(board.metric).capitalize()} accuracy on the test split: mean ± standard "
         f"deviation over seeds, {cells.epoch(board.rule)}. {cells.interval(board.rows)} "
-        f"{cells.STRONG}"
+        f"{cells.strong(board.metric)}"
         + (f" {cells.RANK}" if any(column.name == "rank" for column in used) else ""),
         *(
             [f"Minus {board.baseline}: mean difference over common seeds, with its 95 % interval."]

@@ -131,7 +131,9 @@ def rows_of(runs: Sequence[dict[str, Any]], metric: str) -> list[Row]:
 
 
 def _row(runs: list[dict[str, Any]], metric: str) -> Row:
-    runs = sorted(runs, key=lambda run: run["seed"])
+    # under `last`, runs of two revisions of the rules are one row: the newer one counts
+    every = sorted(runs, key=lambda run: (run["seed"], run["rules"]))
+    runs = list({run["seed"]: run for run in every}.values())
     first = runs[0]
     failed = {run["seed"]: run["failure"] for run in runs if isinstance(run["failure"], str)}
     missing = {run["seed"]: run["missing"] for run in runs if isinstance(run["missing"], str)}
@@ -153,7 +155,7 @@ def _row(runs: list[dict[str, Any]], metric: str) -> Row:
         missing=missing,
         options=_options(first),
         training=json.loads(first["training"]),
-        records=[run["id"] for run in runs],
+        records=[run["id"] for run in every],
         revisions=json.loads(first["revisions"]),
     )
 

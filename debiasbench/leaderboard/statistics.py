@@ -1,7 +1,7 @@
-"""Statistics over few seeds: Student's intervals and paired tests.
+"""Statistics over few seeds, for rows without predictions: Student's intervals and paired tests.
 
-With 3 to 10 seeds, bootstrap intervals contain the mean too rarely, and with 5 seeds rank tests
-cannot reach p < 0.05. Student's t has neither problem, so the tables use it.
+They are too narrow, and find differences too often, because all seeds share the test samples; see
+`debiasbench.leaderboard.crossed`.
 """
 
 from __future__ import annotations
@@ -67,19 +67,3 @@ def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
             break
         rejected[i] = True
     return rejected
-
-
-def indistinguishable(rows: Sequence[Mapping[int, float]]) -> list[bool]:
-    """Mark the row with the best mean, and those that a paired test cannot distinguish from it.
-
-    `rows`: seed -> value for each row. A row with fewer than two seeds, or with fewer than two in
-    common with the best row, is not compared and not marked.
-    """
-    compared = [i for i, row in enumerate(rows) if len(row) >= 2]
-    if not compared:
-        return [False] * len(rows)
-    best = max(compared, key=lambda i: float(np.mean(list(rows[i].values()))))
-    p = {i: paired_p(rows[best], rows[i]) for i in compared if i != best}
-    p = {i: value for i, value in p.items() if not math.isnan(value)}
-    worse = dict(zip(p, holm(list(p.values())), strict=True))
-    return [i == best or (i in worse and not worse[i]) for i in range(len(rows))]

@@ -50,7 +50,8 @@ def table(
     of `PANEL`, separated by commas. `sort`: the column that orders the rows of each section,
     instead of the accuracy, or of the AUC in a panel. `across`: compare methods over data sets, see
     `across`. `protocol`: compare selection rules, see `protocols`; `select` is then the rule that
-    the others are compared with. `index`: see `gather`.
+    the others are compared with.
+    `index`: see `gather`.
     `styled`: whether the text goes to a terminal, where strong rows are bold. The other arguments
     are those of `boards`.
 
@@ -67,9 +68,8 @@ def table(
         _check_panel(panel, metric=metric, select=select, baseline=baseline, pivot=pivot)
     known = COLUMNS if panel is None else PANEL
     names = None if columns is None else chosen(columns, known)
-    gathered = gather(
-        places, select if panel is None else panelled.RULE, whole=protocol, index=index
-    )
+    rule = select if panel is None else panelled.RULE
+    gathered = gather(places, rule, whole=protocol, index=index)
     shared = {"dataset": dataset, "metric": metric, "select": select}
     made: str | list[Grid]  # text, or what is written in any layout
     if panel is not None:

@@ -29,10 +29,11 @@ USES_GROUPS = frozenset(r for r, metric in RULES.items() if metric not in {None,
 class Tracker:
     """Follow every rule over the epochs of one stage.
 
-    `best`: rule -> (epoch, value) of the epoch that it keeps so far. Of epochs with the same value
-    it keeps the one with the best unbiased accuracy, and of these the last: a small group is often
-    wrong throughout, so that `val_worst_group` would keep the first and most biased epoch. A rule
-    is absent as long as its metric has been NaN at every epoch.
+    `best`: rule -> (epoch, value) of the epoch that it keeps so far. Of epochs with the same value,
+    a rule that reads bias labels keeps the one with the best unbiased accuracy, and of these the
+    last: a small group is often wrong throughout, so that `val_worst_group` would keep the first
+    and most biased epoch. `val_average` reads no bias labels and keeps the last. A rule is absent
+    as long as its metric has been NaN at every epoch.
     """
 
     best: dict[str, tuple[int, float]] = field(default_factory=dict)
@@ -58,4 +59,4 @@ class Tracker:
             return False
         if rule not in self.best or value != self.best[rule][1]:
             return value > self.best.get(rule, (0, -math.inf))[1]
-        return not unbiased < self.unbiased[rule]
+        return rule not in USES_GROUPS or not unbiased < self.unbiased[rule]

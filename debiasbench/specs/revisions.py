@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
 
-RULES = 2
+RULES_REVISION = 2
 """Of the selection rules. 1: the earliest of equal epochs. 2: see `records.selection.Tracker`."""
 
 
@@ -23,7 +23,7 @@ def renewed(plugins: Plugins, spec: Spec) -> Spec:
 
     A part that is not installed keeps its revision.
     """
-    revisions = {"rules": RULES}
+    revisions = {"rules": RULES_REVISION}
     for part, (registry, choice) in parts(plugins, spec).items():
         try:
             code = registry.find_in_spec(choice.name)[0].load()

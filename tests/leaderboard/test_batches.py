@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from debiasbench.leaderboard import batches, crossed, groups
+from debiasbench.leaderboard import crossed, groups
 
 
 def split(seed: int, seeds: int) -> tuple[np.ndarray, crossed.Groups]:
@@ -21,11 +21,10 @@ def split(seed: int, seeds: int) -> tuple[np.ndarray, crossed.Groups]:
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
 def test_means_and_variances_are_those_of_each_table(seeds: int) -> None:
     tables, of = split(seeds, seeds)
-    means, variances = batches.by_groups(tables, of)
-    for table, mean, variance in zip(tables, means, variances, strict=True):
-        one = crossed.by_group(table.T, of)
-        np.testing.assert_array_equal(mean, one[0])
-        np.testing.assert_array_equal(variance, one[1])
+    found = crossed.by_group(tables, of)
+    for i in range(len(tables)):
+        for many, (one,) in zip(found, crossed.by_group(tables[i : i + 1], of), strict=True):
+            np.testing.assert_array_equal(many[i], one)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -34,7 +33,7 @@ def test_parts_of_tables_and_of_differences_are_those_of_each(seeds: int) -> Non
     x = tables.astype(np.int8)
     differences = x[[1, 2, 3, 4, 0]] - x[[2, 3, 4, 5, 1]]
     for many in (tables, differences):
-        found = batches.parts(*batches.by_groups(many, of), of)
+        found = crossed.parts_of(*crossed.by_group(many, of), of)
         for table, part in zip(many, found, strict=True):
             one = crossed.parts(table.T, of)
             assert (part.seeds, part.freedom) == (one.seeds, one.freedom)
@@ -48,7 +47,8 @@ def test_parts_of_tables_and_of_differences_are_those_of_each(seeds: int) -> Non
 @pytest.mark.parametrize("level", [0.05, 0.001])
 def test_bounds_of_worst_groups_are_those_of_each(seeds: int, level: float) -> None:
     tables, of = split(seeds, seeds)
-    low, high = batches.worst_groups(*batches.by_groups(tables, of), of, level)
+    means, v_samples, _ = crossed.by_group(tables, of)
+    low, high, _ = groups.worst_groups(means, v_samples, of, level)
     for table, one, other in zip(tables, low, high, strict=True):
         found = groups.worst_group(table.T, of, level)
         assert (one, other) == pytest.approx((found.low, found.high), abs=1e-12)
@@ -60,11 +60,11 @@ def test_bounds_of_worst_groups_are_those_of_each(seeds: int, level: float) -> N
 def test_noise_floors_are_those_of_each_accuracy(sizes: list[int]) -> None:
     accuracies = np.array([0.0, 1e-9, 0.003, 0.2, 0.5, 0.8, 0.97, 0.999, 1.0])
     expected = [groups.noise_floor(float(p), sizes) for p in accuracies]
-    assert batches.noise_floors(accuracies, sizes) == pytest.approx(expected, abs=1e-12)
+    assert groups.noise_floors(accuracies, sizes) == pytest.approx(expected, abs=1e-12)
 
 
 def test_chunks_have_every_row_once_and_a_bounded_size() -> None:
-    found = [i for some in batches.chunks(10, batches.MOST // 3) for i in range(10)[some]]
+    found = [i for some in crossed.chunks(10, crossed.MOST // 3) for i in range(10)[some]]
     assert found == list(range(10))
-    assert max(len(range(10)[some]) for some in batches.chunks(10, batches.MOST // 3)) == 3
-    assert list(batches.chunks(2, 10 * batches.MOST)) == [slice(0, 1), slice(1, 2)]
+    assert max(len(range(10)[some]) for some in crossed.chunks(10, crossed.MOST // 3)) == 3
+    assert list(crossed.chunks(2, 10 * crossed.MOST)) == [slice(0, 1), slice(1, 2)]

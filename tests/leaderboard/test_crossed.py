@@ -88,9 +88,26 @@ def test_groups_without_weight_count_for_nothing() -> None:
 
 
 def test_a_group_of_one_sample_has_the_largest_variance_that_its_values_can_have() -> None:
-    x = table("11", "11", "10")
-    assert parts(x, Groups.of([2, 1], [0.5, 0.5])).v_samples == pytest.approx(0.25 * 0.25)
-    assert parts(-x, Groups.of([2, 1], [0.5, 0.5])).v_samples == pytest.approx(0.25)
+    x, groups = table("11", "11", "10"), Groups.of([2, 1], [0.5, 0.5])
+    assert parts(x.astype(bool), groups).v_samples == pytest.approx(0.25 * 0.25)
+    for difference in (x, -x):
+        assert parts(difference, groups).v_samples == pytest.approx(0.25)
+
+
+def test_the_p_of_a_difference_does_not_depend_on_which_row_is_first() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.random((41, 3)) < 0.9, rng.random((41, 3)) < 0.6
+    groups = Groups.of([1, 40], [0.5, 0.5])
+    d = a.astype(np.int8) - b
+    assert p_value(parts(d, groups)) == pytest.approx(p_value(parts(-d, groups)))
+
+
+def test_seeds_that_agree_by_chance_do_not_make_a_difference_certain() -> None:
+    d = np.zeros((450, 2), dtype=np.int8)
+    d[7, 0] = d[300, 1] = 1  # one more sample is right with each seed, always another one
+    found = parts(d, Groups.of([450], [1.0]))
+    assert found.v_seeds == 0
+    assert p_value(found) > 0.05
 
 
 @pytest.mark.parametrize("number", range(20))
@@ -134,7 +151,13 @@ def simulated(
 
 
 SD, CENTRE = 2.0, 1.5
-FEW = [(3, 180, 0.05), (5, 180, 0.05), (3, 2000, 0.05), (5, 2000, 0.05)]  # seeds differ little
+FEW = [
+    (2, 180, 0.05),
+    (3, 180, 0.05),
+    (5, 180, 0.05),
+    (3, 2000, 0.05),
+    (5, 2000, 0.05),
+]  # seeds differ little
 
 
 @pytest.mark.parametrize(("seeds", "samples", "spread"), [*FEW, (3, 2000, 0.3)])

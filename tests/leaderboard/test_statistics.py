@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from debiasbench.leaderboard.statistics import holm, indistinguishable, interval, paired_p
+from debiasbench.leaderboard.statistics import holm, interval, paired_p
 
 
 @pytest.mark.parametrize("values", [[0.1, 0.4, 0.3], [0.5, 0.5], [0.2, 0.9, 0.4, 0.4, 0.1]])
@@ -35,13 +35,3 @@ def test_holm_steps_down_and_stops_at_the_first_it_cannot_reject() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
     assert holm([0.02, 0.02]) == [True, True]
     assert holm([]) == []
-
-
-def test_the_best_is_marked_with_what_cannot_be_told_from_it() -> None:
-    best = dict(enumerate([0.60, 0.62, 0.61, 0.63, 0.60]))
-    close = dict(enumerate([0.61, 0.60, 0.62, 0.61, 0.60]))
-    worse = dict(enumerate([0.30, 0.35, 0.33, 0.31, 0.30]))
-    alone = {0: 0.99}
-    elsewhere = {10: 0.60, 11: 0.61}
-    marks = indistinguishable([worse, best, close, alone, elsewhere])
-    assert marks == [False, True, True, False, False]

@@ -328,3 +328,19 @@ def test_indexes_of_folders_that_are_gone_are_removed_alone(results: Path, tmp_p
     assert len(places.remove()) == 1
     with pytest.raises(RecordError):
         gather([other])
+
+
+def test_a_new_reference_of_the_labels_is_seen_by_records_that_are_known(results: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    gather([results])
+    file = next((results / "erm").glob(f"*{PREDICTIONS}"))
+    stored = {k: v for k, v in load_file(file).items() if k.endswith((".y", ".group"))}
+    stored["test.y"] = 1 - stored["test.y"]
+    (results / "references").mkdir()
+    save_file(stored, results / "references" / "f00d.safetensors")
+    known, _ = both(results)
+    assert len(known.problems) == 7
+    shutil.rmtree(results / "references")
+    known, _ = both(results)
+    assert known.problems == []

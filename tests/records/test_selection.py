@@ -36,6 +36,13 @@ def test_of_epochs_with_an_equal_worst_group_the_most_unbiased_is_kept() -> None
     assert tracker.best["val_worst_group"] == (3, 0.0)
 
 
+def test_a_rule_that_reads_no_bias_labels_keeps_the_last_of_equal_epochs() -> None:
+    tracker = Tracker()
+    tracker.update(1, epoch(average=0.9, unbiased=0.8))
+    tracker.update(2, epoch(average=0.9, unbiased=0.2))
+    assert tracker.best["val_average"] == (2, 0.9)
+
+
 def test_a_tie_is_broken_by_the_epoch_that_is_kept_not_by_the_best_one_seen() -> None:
     tracker = Tracker()
     tracker.update(1, epoch(worst_group=0.1, unbiased=0.9))

@@ -16,7 +16,7 @@ from debiasbench.runs.session import Session
 from debiasbench.specs.maker import Maker
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
-from debiasbench.specs.revisions import RULES, changed, renewed
+from debiasbench.specs.revisions import RULES_REVISION, changed, renewed
 from debiasbench.specs.spec import Choice, Spec
 from tests.conftest import Toy
 from tests.records.test_record import SPEC
@@ -30,11 +30,11 @@ def test_only_revisions_above_1_are_in_a_spec(
     plugins: Plugins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = spec_of(plugins)
-    assert before.revisions == {"rules": RULES}
+    assert before.revisions == {"rules": RULES_REVISION}
     monkeypatch.setattr(ERM, "revision", 3)
     monkeypatch.setattr(Toy, "revision", 2)
     after = spec_of(plugins)
-    assert after.revisions == {"rules": RULES, "dataset": 2, "method": 3}
+    assert after.revisions == {"rules": RULES_REVISION, "dataset": 2, "method": 3}
     assert after.id != before.id
     assert replace(after, revisions=before.revisions) == before
 
@@ -50,10 +50,10 @@ def test_a_grid_of_specs_has_the_revisions_of_each_part(
         for s in (0, 1)
     ]
     assert [spec and spec.revisions for spec in made] == [
-        {"rules": RULES, "method": 3},
-        {"rules": RULES, "method": 3},
-        {"rules": RULES},
-        {"rules": RULES},
+        {"rules": RULES_REVISION, "method": 3},
+        {"rules": RULES_REVISION, "method": 3},
+        {"rules": RULES_REVISION},
+        {"rules": RULES_REVISION},
     ]
     assert made[0] == make_spec(plugins, method="erm", dataset="toy")
 
@@ -72,7 +72,7 @@ def test_a_spec_of_an_older_revision_is_run_as_one_of_the_installed_code(
 
 def test_a_part_that_is_not_installed_keeps_its_revision(plugins: Plugins) -> None:
     gone = replace(spec_of(plugins), method=Choice("gone"), revisions={"method": 5})
-    assert renewed(plugins, gone).revisions == {"rules": RULES, "method": 5}
+    assert renewed(plugins, gone).revisions == {"rules": RULES_REVISION, "method": 5}
 
 
 def test_what_differs_is_said_with_both_revisions() -> None:

@@ -14,7 +14,7 @@ from debiasbench.common.errors import OptionError, RecordError
 from debiasbench.records.reading import read, read_all
 from debiasbench.records.trust import Trust, raised, read_trust
 from debiasbench.specs.plugins import Plugins
-from debiasbench.specs.revisions import RULES
+from debiasbench.specs.revisions import RULES_REVISION
 from debiasbench.submissions.check import checked
 from debiasbench.submissions.prepare import prepared
 from debiasbench.submissions.reproduce import compared, obstacle, sample
@@ -64,7 +64,7 @@ def test_records_of_one_machine_must_be_equal_and_others_near(tmp_path: Path) ->
 
 
 def test_code_that_is_not_that_of_the_record_is_an_obstacle(tmp_path: Path) -> None:
-    record = read(seeds(tmp_path, 1, replace(SPEC, revisions={"rules": RULES}))[0])
+    record = read(seeds(tmp_path, 1, replace(SPEC, revisions={"rules": RULES_REVISION}))[0])
     plugins = Plugins(installed=False)
     assert "Unknown dataset" in (obstacle(record, plugins) or "")
     old = replace(SPEC, revisions={"rules": 99})

@@ -51,6 +51,7 @@ def pareto(board: Board, cost: str) -> Figure | None:
     heading, label = PARETO[cost]
     name, unit, form = cells.COSTS[heading]
     rows = [row for row in shown(board) if row.costs[name] > 0]
+    free = [row.name for row in shown(board) if row.costs[name] == 0]
     if not rows:
         return None
     marks: list[Mark] = []
@@ -92,6 +93,7 @@ def pareto(board: Board, cost: str) -> Figure | None:
             "section has at least its accuracy at no larger cost, and is significantly better or "
             f"more than {round(100 * (1 - CHEAPER))} % cheaper.",
             *_not_compared(rows, cost, board),
+            *([f"Not drawn, at no cost: {', '.join(free)}."] if free else []),
             *incomplete(board, name),
         ),
         keys=(*_of_sections(rows, sections), *_of_looks(states)),
@@ -104,12 +106,14 @@ def standing(board: Board, section: Sequence[Row], cost: str) -> list[str]:
     """Return of each row of a section whether it is on the front: `FRONT`, `NOISE`, and so on.
 
     `cost`: a name of `Row.costs`. A row is dominated if another one is at least as good in both,
-    and significantly better (Holm over all pairs of the section, 5 %) or more than 5 % cheaper.
+    and significantly better (5 % over all pairs of the section) or more than 5 % cheaper.
     Rows that are only within the noise of a better one are `NOISE`. Rows with failed runs or one
-    seed are not compared.
+    seed are not compared, and none by a worst group that says too little.
     """
     compared = [row for row in section if is_comparable(row)]
     worse: Collection[tuple[int, int]] = set()
+    if board.comparison is not None and not board.comparison.ranks(compared):
+        return [ALONE] * len(section)
     if board.comparison is not None and 2 <= len(compared) <= RANKED:
         worse = board.comparison.worse(compared)
     states = {}
@@ -135,6 +139,10 @@ def _not_compared(rows: Sequence[Row], cost: str, board: Board) -> list[str]:
         sentences.append(
             f"Not compared, because of failed runs or a single seed: {', '.join(alone)}."
         )
+    if board.comparison is not None and not board.comparison.ranks(rows):
+        sentences.append("No fronts: groups have so few test samples that chance decides.")
+    if len(rows) > RANKED:
+        sentences.append(f"No tests in sections of more than {RANKED} rows.")
     if cost == "seconds":
         sentences.append(f"Seconds on {board.hardware[0]}." if board.hardware else "")
     return [sentence for sentence in sentences if sentence]

@@ -57,7 +57,7 @@ def ranks(board: Board) -> Figure | None:
         sections,
         notes=(
             f"{accuracies(board)}, mean over seeds, {cells.epoch(board.rule)}. Dots: the order of "
-            "the means. Bars: the ranks that tests of all pairs of a section allow (Holm, 5 % for "
+            "the means. Bars: the ranks that comparisons of all pairs of a section allow (5 % for "
             "all together). Strong colour: the best of its section, and those that are not "
             "distinguishable from it.",
             *([f"Without a rank: {', '.join(without)}."] if without else []),

@@ -49,16 +49,22 @@ class Labels:
 
     def differing(self, path: Path, record: Record, stored: Stored) -> str | None:
         """Say which labels beside a record are not those of its data, None if all are."""
+        return self.differing_digests(path, record.task.fingerprint, digests(stored))
+
+    def differing_digests(
+        self, path: Path, fingerprint: str, labels: Mapping[str, bytes]
+    ) -> str | None:
+        """Return what `differing` does, from the `digests` of the labels beside a record."""
         folder = self._folder or self._beside(path.parent)
-        key = folder, record.task.fingerprint
+        key = folder, fingerprint
         if key not in self._known:
-            reference = None if folder is None else read(folder, record.task.fingerprint)
-            self._known[key] = {} if reference is None else _digests(reference)
+            reference = None if folder is None else read(folder, fingerprint)
+            self._known[key] = {} if reference is None else digests(reference)
             self._first[key] = dict.fromkeys(self._known[key], "the reference")
         known, origin = self._known[key], self._first[key]
-        for name, digest in _digests(stored).items():
+        for name, digest in labels.items():
             if known.setdefault(name, digest) != digest:
-                return f"{name} is not that of {origin[name]} on the data {record.task.fingerprint}"
+                return f"{name} is not that of {origin[name]} on the data {fingerprint}"
             origin.setdefault(name, path.name)
         return None
 
@@ -87,7 +93,8 @@ def read(folder: Path, fingerprint: str) -> Stored | None:
         raise RecordError(f"{file} is not a file of labels ({error})") from error
 
 
-def _digests(stored: Stored) -> dict[str, bytes]:
+def digests(stored: Stored) -> dict[str, bytes]:
+    """Return a digest of the classes and of the groups of each split."""
     return {
         name: hashlib.sha256(values.astype("<u4").tobytes()).digest()
         for name in NAMES
@@ -121,7 +128,7 @@ class Collected:
         written = []
         for fingerprint, labels in sorted(self._found.items()):
             before = read(folder, fingerprint) or {}
-            old, new = _digests(before), _digests(labels)
+            old, new = digests(before), digests(labels)
             file = folder / f"{fingerprint}{ENDING}"
             if wrong := [name for name in old if new.get(name, old[name]) != old[name]]:
                 raise RecordError(f"{file} has another {wrong[0]} than the records. Remove one")

@@ -10,14 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from debiasbench.common.errors import RecordError
 from debiasbench.records.index.columns import Columns, Damaged, write
 from debiasbench.records.index.places import path_of, version
 from debiasbench.records.index.rows import Rows
 from debiasbench.records.index.writing import Fresh, members
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from debiasbench.records.checks.labels import Labels
     from debiasbench.records.correct import Correct, Splits
     from debiasbench.records.record import Record
     from debiasbench.records.sharing import Sharing
@@ -44,6 +46,7 @@ class Index:
         self._rows = Rows(None) if new else self._known()
         self._used: list[int] = []
         self._fresh = Fresh(self._rows)
+        self._agreeing: set[tuple[str, int, int]] = set()  # folder, task, labels
 
     def _known(self) -> Rows:
         if self._path is None:
@@ -53,10 +56,11 @@ class Index:
         except (Damaged, OSError):
             return Rows(None)
 
-    def find(self, name: str, own: State, file: str) -> int | None:
+    def find(self, name: str, own: State, file: str, labels: Labels) -> int | None:
         """Return the number of an unchanged record; None if the file must be read.
 
-        `name`: of the file within the folder. `own`: its state. `file`: its path.
+        `name`: of the file within the folder. `own`: its state. `file`: its path. `labels`:
+        compares those beside the record with those of other records, as `examine` does.
         """
         row = self._rows.of.get(name)
         if row is None or own == ABSENT:
@@ -64,10 +68,29 @@ class Index:
         stored = self._rows.states[row]
         beside = self._rows.lists["predictions"][row]
         other = ABSENT if beside is None else state(_beside(file, beside))
-        if stored != own + other:
+        if stored != own + other or not self._agrees(row, file, labels):
             return None
         self._used.append(row)
         return row
+
+    def _agrees(self, row: int, file: str, labels: Labels) -> bool:
+        """Say whether the labels beside a record are those of its data."""
+        lists, shared = self._rows.lists, self._rows.shared
+        task, number = lists["task"][row], lists["labels"][row]
+        # whoever agreed once will agree again: known labels stay
+        key = file[: file.rfind(os.sep) + 1], task, number
+        if number < 0 or key in self._agreeing:
+            return True
+        digests = {name: bytes.fromhex(text) for name, text in shared["labels"][number].items()}
+        try:
+            differing = labels.differing_digests(
+                Path(file), shared["task"][task]["fingerprint"], digests
+            )
+        except RecordError:  # reading the file says which reference is damaged
+            return False
+        if differing is None:
+            self._agreeing.add(key)
+        return differing is None
 
     def records(
         self, rows: Sequence[int], select: str | None, sharing: Sharing, splits: Splits
@@ -93,12 +116,13 @@ class Index:
         record: Record,
         correct: dict[str, Correct],
         unverified: bool,
+        labels: Mapping[str, bytes],
     ) -> None:
         """Add a record that was read and is sound.
 
         `own`: the state of its file before it was read, at the time `now`. `correct`: by rule.
-        Files that have just been changed are left out, because another change may leave their times
-        as they are.
+        `labels`: digests of those beside it. Files that have just been changed are left out,
+        because another change may leave their times as they are.
         """
         if self._path is None or own == ABSENT:
             return
@@ -107,7 +131,7 @@ class Index:
         newest = max(*own[1:3], *other[1:3])
         if bool(correct) != (other != ABSENT) or newest > (now - SETTLED) * 1e9:
             return
-        self._fresh.add(name, own + other, record, correct, beside, unverified)
+        self._fresh.add(name, own + other, record, correct, beside, unverified, labels)
 
     def close(self) -> None:
         """Close the file of the index."""

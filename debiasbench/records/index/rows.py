@@ -47,9 +47,10 @@ LISTS = (  # a value for each record
     "task",
     "provenance",
     "supervision",
-    "group",  # -1 without predictions
+    "labels",  # -1 without predictions
+    "group",  # likewise
 )
-SHARED = ("spec", "task", "provenance", "supervision")
+SHARED = ("spec", "task", "provenance", "supervision", "labels")
 NO_RESULT = -1  # the epoch of a rule without outcome
 _FAULTS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
@@ -223,7 +224,7 @@ class _Outcomes:
         self._columns = rows.rule(rule)
         hits, bits = rows.sizes(rule)
         self._hits, self._bits = [0, *np.cumsum(hits).tolist()], [0, *np.cumsum(bits).tolist()]
-        self._packed = memoryview(np.ascontiguousarray(self._columns.bits).data)
+        self._packed = np.ascontiguousarray(self._columns.bits).data
 
     def of(self, row: int) -> tuple[Outcome | None, bytes]:
         """Return the outcome of a record and its bits."""

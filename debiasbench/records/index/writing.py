@@ -15,7 +15,7 @@ from debiasbench.records.selection import RULES
 from debiasbench.records.sharing import stages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -53,8 +53,9 @@ class Fresh:
         correct: dict[str, Correct],
         predictions: str | None,
         unverified: bool,
+        labels: Mapping[str, bytes],
     ) -> None:
-        """Add a record; `correct`: by rule, empty without predictions."""
+        """Add a record; `correct`: by rule, empty without predictions; `labels`: their digests."""
         spec = asdict(record.spec)
         del spec["seed"]
         made = asdict(record.provenance) | {"started": ""}
@@ -76,6 +77,9 @@ class Fresh:
             "task": self._number("task", asdict(record.task)),
             "provenance": self._number("provenance", made),
             "supervision": self._number("supervision", asdict(record.supervision)),
+            "labels": self._number("labels", {k: v.hex() for k, v in labels.items()})
+            if labels
+            else -1,
             "group": self._group(next(iter(correct.values())).group) if correct else -1,
         }
         for key, value in values.items():
