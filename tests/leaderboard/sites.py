@@ -19,7 +19,6 @@ from tests.leaderboard.test_leaderboard import ERM, LFF, REST, run
 
 METHOD = "<img src=x onerror=1>"
 FORMULA = '=HYPERLINK("http://evil.example","x")'
-CURVES = [Curves("train", {"loss": [2.0, 1.5], "val_unbiased": [0.4, 0.7], "val_loss": [2.0, 1.0]})]
 
 
 def usual() -> list[Record]:
@@ -27,10 +26,20 @@ def usual() -> list[Record]:
     other = Choice("toy", {"ratio": 0.01})
     moved = [replace(r, spec=replace(r.spec, dataset=other)) for r in [*ERM, *REST]]
     second = [
-        replace(r, id=r.spec.id, task=replace(r.task, fingerprint="beef"), curves=CURVES)
+        _with_curves(replace(r, id=r.spec.id, task=replace(r.task, fingerprint="beef")))
         for r in moved
     ]
     return [*ERM, *LFF, *REST, run("lff", 9, failed=True), *second]
+
+
+def _with_curves(record: Record) -> Record:
+    """Return a record of two epochs, of which every rule keeps the second, with their curves."""
+    outcomes = {rule: replace(one, epoch=2) for rule, one in record.outcomes.items()}
+    values = {"loss": [2.0, 1.5], "val_loss": [2.0, 1.0]}
+    values |= {"val_unbiased": [0.1, outcomes["val_unbiased"].value]}
+    assert record.cost is not None
+    cost = replace(record.cost, stages=[{"name": "train", "epochs": 2}])
+    return replace(record, outcomes=outcomes, cost=cost, curves=[Curves("train", values)])
 
 
 def hostile() -> list[Record]:

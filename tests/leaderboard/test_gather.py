@@ -92,6 +92,5 @@ def test_ten_thousand_failed_and_missing_seeds_take_a_note_each() -> None:
         "lff: no record for seed 30000.",
         "lff: seeds 0-4999 do not count: NonFiniteLoss at step 12.",
         "Failed runs, so no rank and no mark: lff.",
-        "One seed each, so the interval is over test samples alone, and there is no comparison: "
-        "erm, lff.",
+        "One seed each, so there is no interval and no comparison: erm, lff.",
     ]

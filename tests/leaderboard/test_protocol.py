@@ -262,7 +262,7 @@ def test_rules_without_values_are_left_out_and_named() -> None:
 def test_small_validation_groups_and_old_rules_are_noted() -> None:
     notes = example().made().notes
     assert notes[0].startswith("The smallest group of the validation split has 10 samples")
-    assert notes[1].startswith("All lines: epochs were selected by revision 1 of the rules")
+    assert notes[1].startswith("All lines: epochs were selected by older rules")
 
 
 def test_the_order_of_records_changes_nothing() -> None:

@@ -165,8 +165,8 @@ conflicting), 40 test (50 % conflicting). Training: epochs=2,
 lr=0.1. Made on a machine, torch 2.15.0.
 - Worst group (‡): groups have as few as 10 test samples. A
 classifier that is right for 83.5 % of every group would show
-71.2 % for its worst one by chance, so rows are not ranked by
-it.
+71.2 % for its worst one by chance, so sections with such a row
+are not ranked by it.
 - The smallest group of the validation split has 10 samples, so
 val_unbiased selects epochs by chance in part.
 - Not shown in 64 characters: rank, conflict %, aligned %, worst

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard import across_text, protocol_text
@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
     from debiasbench.leaderboard.gather import Gathered
     from debiasbench.leaderboard.grid import Grid
-    from debiasbench.leaderboard.site.links import Links
     from debiasbench.records.record import Record
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(?![\d–])")  # at the beginning of a cell
+
+
+class MethodLinks(Protocol):
+    """Knows the address of the page of a method."""
+
+    def method(self, name: str) -> str:
+        """Return the address of the page of a method."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def of_rules(
 
 
 def noted(
-    grids: Sequence[Grid], name: str, methods: Mapping[str, object], links: Links
+    grids: Sequence[Grid], name: str, methods: Mapping[str, object], links: MethodLinks
 ) -> list[Noted]:
     """Make tables of grids; `name` begins their names. Names of `methods` become links."""
     return [
@@ -77,7 +83,7 @@ def noted(
     ]
 
 
-def _table(grid: Grid, name: str, methods: Mapping[str, object], links: Links) -> Table:
+def _table(grid: Grid, name: str, methods: Mapping[str, object], links: MethodLinks) -> Table:
     sections: dict[str, list[Line]] = {}
     for row, section in zip(grid.rows, grid.sections, strict=True):
         first, *others = row
