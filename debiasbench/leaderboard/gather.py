@@ -150,7 +150,7 @@ class _Gathering:
             *(_repeated(self._read[name][0].spec.stem, same) for name, same in self._repeated),
         ]
         paths = {name: Path(file) for name, (_, file) in self._kept.items()}
-        standing = Standing.beside(places)
+        standing = Standing.beside(places, paths)
         return Gathered(records, correct, self._unverified, problems, paths, standing)
 
 

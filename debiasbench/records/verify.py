@@ -86,14 +86,17 @@ class Together:
     """Examines records one after the other, and compares them with each other.
 
     `references`: folder of reference labels; None looks for `references` beside each record.
+    `strict`: seeds that are equal are an error, as in a submission.
     """
 
-    def __init__(self, references: Path | None = None) -> None:
-        self.labels, self.copies = Labels(references), Copies()
+    def __init__(self, references: Path | None = None, *, strict: bool = False) -> None:
+        self.labels, self.copies = Labels(references), Copies(strict=strict)
 
     def examine(self, path: Path, record: Record) -> Examined:
         """Return what `examine` does, and what follows from the records before this one."""
         found = examine(path, record, self.labels)
+        if found.messages:
+            return found  # whatever it shares with others says nothing against them
         more = self.copies.findings(record, found.stored)
         wrong = any(finding.is_error for finding in more)
         stored = None if wrong else found.stored
