@@ -107,5 +107,6 @@ def checked(
         level = "verified"
     elif not codes & CONSISTENT:
         level = "listed"
-    spreads = {record.id: known.spread(record) for record in records}
+    own_ids = {record.id for record in records}
+    spreads = {record.id: known.spread(record, own_ids) for record in records}
     return Result(submission, findings, level, len(rows), references, spreads)

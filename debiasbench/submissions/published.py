@@ -14,7 +14,7 @@ from debiasbench.submissions.against import canonical_of, row_of, rows
 from debiasbench.submissions.near import accuracy, deviation, tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from debiasbench.records.record import Record
@@ -68,15 +68,16 @@ class Published:
         folder = self.references
         return folder is not None and read(folder, record.task.fingerprint) is not None
 
-    def spread(self, record: Record) -> float:
+    def spread(self, record: Record, but: Collection[str] = ()) -> float:
         """Return the largest standard deviation over seeds of any published row on the same data.
 
-        A row of a submission may have a larger one only because its records were made up.
+        `but`: ids that do not count, those of the submission, which may be published already. A row of a submission may have a larger one only because its records were made up.
         """
         same = [
             other
             for other in self.records.values()
-            if other.task.fingerprint == record.task.fingerprint
+            if other.id not in but
+            and other.task.fingerprint == record.task.fingerprint
             and other.task.metric == record.task.metric
         ]
         return max(map(deviation, rows(same).values()), default=0.0)
