@@ -71,7 +71,8 @@ class Published:
     def spread(self, record: Record, but: Collection[str] = ()) -> float:
         """Return the largest standard deviation over seeds of any published row on the same data.
 
-        `but`: ids that do not count, those of the submission, which may be published already. A row of a submission may have a larger one only because its records were made up.
+        `but`: ids that do not count, those of the submission, which may be published already: a row
+        may vary more only because its records were made up.
         """
         same = [
             other
