@@ -18,6 +18,7 @@ MOST_TEXT = 50_000  # characters of the report of a submission
 def main(request: Path, report: Path) -> int:
     """Check the submissions; return the exit code."""
     names, others = changed(request)
+    removed = _diff(request, "--diff-filter=D")
     lines, failed = [], bool(others)
     for path in others[:50]:
         lines.append(f"{path!r} is outside of submissions/NAME/: one folder is one pull request")
@@ -26,9 +27,10 @@ def main(request: Path, report: Path) -> int:
         lines.append(f"{len(names)} submissions in one pull request: make one for each")
     for name in names[:5]:
         place = request / "submissions" / name
-        if not place.exists():
+        if gone := [path for path in removed if path.startswith(f"submissions/{name}/")]:
             failed = True
-            lines.append(f"{name!r} was removed. To withdraw records, write to withdrawn.toml")
+            lines.append(f"{gone[0]!r} was removed. To withdraw records, write to withdrawn.toml")
+        if not place.exists():
             continue
         command = [sys.executable, "-m", "debiasbench", "submit", "check", str(place)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -47,17 +49,23 @@ def main(request: Path, report: Path) -> int:
 
 def changed(request: Path) -> tuple[list[str], list[str]]:
     """Return the names of the submissions that changed, and changed files elsewhere."""
-    command = ["git", "-C", str(request), "diff", "--name-only", "-z", "HEAD^1", "HEAD"]
-    done = subprocess.run(command, capture_output=True, check=True)
+    done = _diff(request)
     names: dict[str, None] = {}
     others = []
-    for path in filter(None, done.stdout.decode(errors="replace").split("\0")):
+    for path in done:
         parts = path.split("/")
         if parts[0] == "submissions" and len(parts) > 2:
             names[parts[1]] = None
         else:
             others.append(path)
     return list(names), others
+
+
+def _diff(request: Path, *options: str) -> list[str]:
+    """Return the changed files; one that was renamed is one that was removed and one added."""
+    command = ["git", "-C", str(request), "diff", "--name-only", "--no-renames", "-z"]
+    done = subprocess.run([*command, *options, "HEAD^1", "HEAD"], capture_output=True, check=True)
+    return [path for path in done.stdout.decode(errors="replace").split("\0") if path]
 
 
 if __name__ == "__main__":

@@ -59,6 +59,11 @@ def checked(tmp_path: Path) -> tuple[int, str]:
     git(request, "commit", "-q", "--allow-empty", "-m", "base")
     git(request, "add", "-A")
     git(request, "commit", "-q", "-m", "request")
+    return reported(tmp_path)
+
+
+def reported(tmp_path: Path) -> tuple[int, str]:
+    """Run the script of the workflow on the last commit of `request`."""
     script = ROOT / ".ci" / "check_submissions.py"
     done = subprocess.run(
         [sys.executable, str(script), "request", "report"],
@@ -88,3 +93,32 @@ def test_the_script_refuses_code_beside_a_submission(tmp_path: Path) -> None:
     assert code == 9
     assert "'conftest.py' is outside of submissions/NAME/" in report
     assert "it does not belong here" in report
+
+
+def test_the_report_of_a_request_that_changes_more_than_a_submission_is_not_posted() -> None:
+    assert "pulls.listFiles" in COMMENT
+    before, after = COMMENT.split("if (trusted) {")
+    assert "listWorkflowRunArtifacts" not in before
+    assert "listWorkflowRunArtifacts" in after
+    assert "one.previous_filename" in before
+
+
+@pytest.mark.slow
+def test_the_script_names_files_that_a_request_removes_or_renames(tmp_path: Path) -> None:
+    place = submission(tmp_path / "request")
+    request = tmp_path / "request"
+    (request / "leaderboard.json").write_bytes(b"x" * 999)
+    (request / "submissions" / "other").mkdir()
+    (request / "submissions" / "other" / "submission.toml").write_text("x")
+    (place / "records" / "gone.json").write_text("x")
+    git(request, "init", "-q")
+    git(request, "add", "-A")
+    git(request, "commit", "-q", "-m", "published")
+    (request / "leaderboard.json").rename(place / "records" / "leaderboard.json")
+    (place / "records" / "gone.json").unlink()
+    git(request, "add", "-A")
+    git(request, "commit", "-q", "-m", "request")
+    code, report = reported(tmp_path)
+    assert code == 9
+    assert "'leaderboard.json' is outside of submissions/NAME/" in report
+    assert "'submissions/mine/records/gone.json' was removed" in report

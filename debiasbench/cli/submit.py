@@ -113,64 +113,115 @@ def check(folder: Path, form: str, **lists: Path | None) -> None:
         raise RecordError(f"{counted(result.errors, 'error')}: see above")
 
 
+def _sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--nonce` and `--sample`."""
+    command = click.option(
+        "--sample",
+        "number",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Number of records of each row to run again; those that failed are added.",
+    )(command)
+    return click.option(
+        "--nonce",
+        required=True,
+        help="Text that nobody could know before, such as the commit of the merge; it chooses "
+        "records.",
+    )(command)
+
+
 @submit.command()
 @_FOLDER
+@_sample_options
 @click.option(
-    "--nonce",
-    required=True,
-    help="Text that nobody could know before, such as the commit of the merge; it chooses records.",
-)
-@click.option(
-    "--sample",
-    "number",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of records of each row to run again.",
-)
-@session_options(*ALL)
-@click.option(
-    "--write",
+    "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="If all runs agree, write the level reproduced to this file of trust levels.",
+    required=True,
+    help="File of specs to write.",
 )
 @debug_option
-@interruptible
-def reproduce(
-    folder: Path, nonce: str, number: int, options: SessionOptions, write: Path | None
-) -> None:
-    """Run a sample of the records in FOLDER again, with the installed code of the method.
-
-    This runs the code of the submission: use a container without network and without credentials.
-    The new records are written to --results, which must not be the folder of the submission. If a
-    run does not agree, the exit code is 9.
-    """
-    from debiasbench.common.errors import OptionError, RecordError
+def sample(folder: Path, nonce: str, number: int, out: Path) -> None:
+    """Write the specs of a sample of the records in FOLDER to a file, for `submit reproduce`."""
+    from debiasbench.common.errors import RecordError
     from debiasbench.submissions.folder import opened
+    from debiasbench.submissions.reproduce import sample as chosen
+    from debiasbench.submissions.reproduce import write_specs
 
-    plugins = load_plugins()
     submission = opened(folder)
     if submission.findings:
         raise RecordError(f"{folder} has errors: run `debiasbench submit check {folder}` first")
-    if options.results.resolve().is_relative_to(submission.folder):
-        raise OptionError("--results must not be in the folder of the submission")
-    from debiasbench.submissions.reproduce import reproduced
+    rows = chosen((record for _, record in submission.records), nonce, number)
+    write_specs(out, rows)
+    say(f"Wrote {counted(sum(map(len, rows)), 'spec')} of {counted(len(rows), 'row')} to {out}")
 
-    outcomes = []
-    with options.open(plugins, interruptible=True) as session:
-        for outcome in reproduced(session, submission.records, nonce, number):
-            word = "agrees" if outcome.ok else "DIFFERS"
-            say(f"{outcome.record.spec.stem} {word}: {outcome.message}")
-            outcomes.append(outcome)
+
+@submit.command()
+@click.argument("specs", type=click.Path(path_type=Path, dir_okay=False))
+@session_options(*ALL)
+@debug_option
+@interruptible
+def reproduce(specs: Path, options: SessionOptions) -> None:
+    """Run the specs in the file SPECS again, with the installed code of the method.
+
+    This runs the code of the submission: use a container without network and without credentials,
+    in which there is neither the submission nor the file of trust levels. The records are written
+    to --results, which must be empty. `submit compare`, outside of the container, judges them.
+    """
+    from debiasbench.submissions.reproduce import need_empty, read_specs, run_again
+
+    wanted = read_specs(specs)
+    need_empty(options.results)
+    with options.open(load_plugins(), interruptible=True) as session:
+        for run in run_again(session, wanted):
+            say(f"{run.record.spec.stem}: {run.record.status}")
+
+
+@submit.command()
+@_FOLDER
+@click.argument("again", type=click.Path(path_type=Path))
+@_sample_options
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="If all records agree, write the level reproduced to this file of trust levels.",
+)
+@click.option("--commit", default="", help="Commit at which the submission was checked.")
+@_published_options
+@debug_option
+def compare(
+    folder: Path,
+    again: Path,
+    nonce: str,
+    number: int,
+    write: Path | None,
+    commit: str,
+    **lists: Path | None,
+) -> None:
+    """Compare the sample of the records in FOLDER with the records in AGAIN.
+
+    Only files are read. If a record does not agree, or one of the sample is missing, the exit code
+    is 9. The level reproduced is only written for submissions that are verified.
+    """
+    from debiasbench.common.errors import RecordError
+    from debiasbench.submissions.agreement import agreements
+
+    result = _checked(folder, lists)
+    outcomes = agreements(result, again, nonce, number)
+    for outcome in outcomes:
+        word = "agrees" if outcome.ok else "DIFFERS"
+        say(f"{outcome.record.spec.stem} {word}: {outcome.message}")
     if failed := sum(not outcome.ok for outcome in outcomes):
         raise RecordError(
             f"{failed} of {counted(len(outcomes), 'run')} did not agree, so the whole submission "
             "is held"
         )
+    if not outcomes:
+        raise RecordError(f"{folder} has no record: run `debiasbench submit check {folder}`")
     say(f"{counted(len(outcomes), 'run')} agreed")
     if write is not None:
-        ids = [record.id for _, record in submission.records]
-        _raise(write, dict.fromkeys(ids, "reproduced"), nonce, f"submission {submission.name}")
+        _need_verified(result)
+        _raise(write, result, "reproduced", commit or nonce)
 
 
 @submit.command()
@@ -182,23 +233,39 @@ def reproduce(
     help="File of trust levels, such as leaderboard/trust.json.",
 )
 @click.option("--commit", default="", help="Commit at which the submission was checked.")
+@click.option(
+    "--independent",
+    is_flag=True,
+    help="You know that others than the authors ran these records: write the level independent.",
+)
 @_published_options
 @debug_option
-def trust(folder: Path, write: Path, commit: str, **lists: Path | None) -> None:
+def trust(folder: Path, write: Path, commit: str, independent: bool, **lists: Path | None) -> None:
     """Check the submission in FOLDER, and write the level that follows to a file of trust levels.
 
-    The level is listed or verified. Published records of the same specs that agree with those of
-    the submission become independent. No level is ever lowered.
+    The level is listed or verified. No file shows who ran it, so only you can say that it is
+    independent; it must be verified then. No level of a record file is ever lowered.
     """
     from debiasbench.common.errors import RecordError
     from debiasbench.submissions.report import summary
-    from debiasbench.submissions.trusted import levels
 
     result = _checked(folder, lists)
     say(summary(result))
     if not result.level:
         raise RecordError(f"{folder} has errors: run `debiasbench submit check {folder}`")
-    _raise(write, levels(result), commit, f"submission {result.submission.name}")
+    if independent:
+        _need_verified(result)
+    _raise(write, result, "independent" if independent else result.level, commit)
+
+
+def _need_verified(result: Result) -> None:
+    from debiasbench.common.errors import RecordError
+
+    if result.level != "verified":
+        raise RecordError(
+            f"{result.submission.name} is not verified: no higher level is written. Run "
+            f"`debiasbench submit check {result.submission.folder}`"
+        )
 
 
 def _checked(folder: Path, lists: dict[str, Path | None]) -> Result:
@@ -217,9 +284,10 @@ def _checked(folder: Path, lists: dict[str, Path | None]) -> Result:
     )
 
 
-def _raise(file: Path, levels: dict[str, str], commit: str, log: str) -> None:
-    from debiasbench.records.trust import Trust, raised
+def _raise(file: Path, result: Result, level: str, commit: str) -> None:
+    from debiasbench.records.trust import raised
+    from debiasbench.submissions.trusted import levels
 
-    today = datetime.now(UTC).date().isoformat()
-    new = raised(file, {key: Trust(level, today, commit, log) for key, level in levels.items()})
-    say(f"{file}: {counted(len(new), 'level')} raised, of {counted(len(levels), 'record')}")
+    given = levels(result, level, datetime.now(UTC).date().isoformat(), commit)
+    new = raised(file, given)
+    say(f"{file}: {counted(len(new), 'level')} raised, of {counted(len(given), 'record')}")

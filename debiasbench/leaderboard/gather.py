@@ -106,7 +106,7 @@ class _Gathering:
             raise RecordError(
                 f"There is no record to compare{_hint(self._problems)}. `debiasbench run` makes one"
             )
-        return self._gathered(Standing.beside(places))
+        return self._gathered(places)
 
     def _from_file(self, found: Visited, own: State, now: float) -> None:
         record = read_visited(found, self._problems)
@@ -140,7 +140,7 @@ class _Gathering:
             self._unverified.add(name)
         return True
 
-    def _gathered(self, standing: Standing) -> Gathered:
+    def _gathered(self, places: Sequence[Path]) -> Gathered:
         records = [self._read[name][0] for name in self._kept]
         correct: dict[str, dict[str, Correct]] = {}
         for name in self._kept:
@@ -151,6 +151,7 @@ class _Gathering:
             *(_repeated(self._read[name][0].spec.stem, same) for name, same in self._repeated),
         ]
         paths = {name: Path(file) for name, (_, file) in self._kept.items()}
+        standing = Standing.beside(places, paths)
         return Gathered(records, correct, self._unverified, problems, paths, standing)
 
 

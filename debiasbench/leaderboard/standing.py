@@ -24,13 +24,14 @@ class Standing:
     withdrawn: Mapping[str, Withdrawal] = field(default_factory=dict)
 
     @classmethod
-    def beside(cls, places: Iterable[Path]) -> Standing:
+    def beside(cls, places: Iterable[Path], paths: Mapping[str, Path]) -> Standing:
         """Read `trust.json` and `withdrawn.toml` beside or above files and folders of records.
 
-        Raises `RecordError`.
+        `paths`: id -> the file of the record, which must be the one that was checked. Raises
+        `RecordError`.
         """
         places = list(places)
-        return cls(trust_of(places), withdrawn_of(places))
+        return cls(trust_of(places, paths), withdrawn_of(places))
 
     def stated(self, rows: Sequence[Row]) -> list[Row]:
         """Return rows with their trust; rows with a withdrawn record are stale."""

@@ -24,6 +24,19 @@ WEIGHTS = ".weights.safetensors"
 HEADER = 1 << 20  # bytes, more than the header of any file of predictions
 
 
+def around(folder: Path) -> list[Path]:
+    """Return the folders in which files about the records in `folder` may lie, nearest first.
+
+    The folder itself, the one above, and where `folder` is in a folder `records`, the one above
+    that: `leaderboard` for `leaderboard/records/digits`. Not further, since any file may lie there.
+    """
+    real = folder.resolve()
+    places = [real, real.parent]
+    if real.parent.name == "records":
+        places.append(real.parent.parent)
+    return list(dict.fromkeys(places))
+
+
 def digest(predictions: Predictions) -> str:
     """Return the SHA-256 of the predictions file."""
     from safetensors.numpy import save

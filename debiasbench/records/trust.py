@@ -1,7 +1,7 @@
 """What maintainers state of records outside of them: trust levels, and withdrawn records.
 
 `trust.json` and `withdrawn.toml` lie beside the records or above them; nothing in a record or in a
-submission can change them.
+submission can change them. A level is that of one record file: if the file changes, it has none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import shown
+from debiasbench.records.beside import around, sha256
 from debiasbench.records.store import write_text
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ LEVELS = ("listed", "verified", "reproduced", "independent")
 """Trust levels from least to most."""
 
 TRUST, WITHDRAWN = "trust.json", "withdrawn.toml"
-ABOVE = 3  # folders above the records in which the files are looked for
 MOST_BYTES = 64 << 20
 
 
@@ -34,6 +34,7 @@ class Trust:
 
     level: str  # one of LEVELS
     date: str  # ISO 8601
+    sha256: str  # of the record file that was checked, which names its predictions by their own
     commit: str = ""
     log: str = ""
 
@@ -51,8 +52,7 @@ def found(places: Iterable[Path], name: str) -> list[Path]:
     files: dict[Path, None] = {}
     for place in places:
         real = place.resolve()
-        start = real if real.is_dir() else real.parent
-        for folder in [start, *start.parents[:ABOVE]]:
+        for folder in around(real if real.is_dir() else real.parent):
             if (folder / name).is_file():
                 files[folder / name] = None
                 break
@@ -78,12 +78,17 @@ def read_trust(file: Path) -> dict[str, Trust]:
 
 
 def raised(file: Path, levels: Mapping[str, Trust]) -> list[str]:
-    """Write levels to a file, except those that are not higher than before; return the ids."""
+    """Write levels to a file, except those that are not higher than before; return the ids.
+
+    Another record file of the same id begins anew.
+    """
     known = read_trust(file) if file.exists() else {}
     higher = {
         key: one
         for key, one in levels.items()
-        if key not in known or LEVELS.index(one.level) > LEVELS.index(known[key].level)
+        if key not in known
+        or known[key].sha256 != one.sha256
+        or LEVELS.index(one.level) > LEVELS.index(known[key].level)
     }
     if higher:
         data = {key: asdict(one) for key, one in sorted({**known, **higher}.items())}
@@ -111,10 +116,25 @@ def read_withdrawn(file: Path) -> dict[str, Withdrawal]:
     return withdrawn
 
 
-def trust_of(places: Iterable[Path]) -> dict[str, str]:
-    """Return id -> level from all files beside or above files and folders."""
-    files = found(places, TRUST)
-    return {key: one.level for file in files for key, one in read_trust(file).items()}
+def trust_of(places: Iterable[Path], paths: Mapping[str, Path]) -> dict[str, str]:
+    """Return id -> level from all files beside or above files and folders.
+
+    `paths`: id -> the file of the record; one that is not the file that was checked has no level.
+    """
+    levels = {}
+    for file in found(places, TRUST):
+        for key, one in read_trust(file).items():
+            if key in paths and content_of(paths[key]) == one.sha256:
+                levels[key] = one.level
+    return levels
+
+
+def content_of(record: Path) -> str:
+    """Return the SHA-256 of a record file; raises `RecordError`."""
+    try:
+        return sha256(read_regular(record, MOST_BYTES))
+    except OSError as error:
+        raise RecordError(f"{record} cannot be read: {error.strerror or error}") from error
 
 
 def withdrawn_of(places: Iterable[Path]) -> dict[str, Withdrawal]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import RecordError
+from debiasbench.common.wording import shortened
 from debiasbench.records.beside import location
 from debiasbench.records.checks import epochs, inferred, numbers, statement
 from debiasbench.records.checks.copies import Copies
@@ -85,14 +86,17 @@ class Together:
     """Examines records one after the other, and compares them with each other.
 
     `references`: folder of reference labels; None looks for `references` beside each record.
+    `strict`: seeds that are equal are an error, as in a submission.
     """
 
-    def __init__(self, references: Path | None = None) -> None:
-        self.labels, self.copies = Labels(references), Copies()
+    def __init__(self, references: Path | None = None, *, strict: bool = False) -> None:
+        self.labels, self.copies = Labels(references), Copies(strict=strict)
 
     def examine(self, path: Path, record: Record) -> Examined:
         """Return what `examine` does, and what follows from the records before this one."""
         found = examine(path, record, self.labels)
+        if found.messages:
+            return found  # whatever it shares with others says nothing against them
         more = self.copies.findings(record, found.stored)
         wrong = any(finding.is_error for finding in more)
         stored = None if wrong else found.stored
@@ -104,6 +108,14 @@ def examine(path: Path, record: Record, labels: Labels | None = None) -> Examine
 
     `labels`: compares the labels beside the record with those of other records on the same data.
     """
+    try:
+        return _examined(path, record, labels)
+    except Exception as error:  # a record that somebody made may hold anything
+        text = f"its content cannot be checked ({type(error).__name__}: {error})"
+        return Examined([Finding("E01", shortened(text))], None, None)
+
+
+def _examined(path: Path, record: Record, labels: Labels | None) -> Examined:
     reason = why_unverified(path, record)
     stored, trouble = (None, None) if reason else stored_predictions(path, record)
     findings = list(_findings(record, stored, trouble))
@@ -126,6 +138,7 @@ def _findings(record: Record, stored: Stored | None, trouble: str | None) -> Ite
         yield from predictions(record, stored)
         yield from _of("E04", inferred.inference(record, stored))
     yield from _of("E04", numbers.metrics(record, computed))
+    yield from _of("E01", epochs.uneven(record))
     yield from _of("E05", epochs.kept(record, computed))
     yield from _of("E05", epochs.curves(record, computed))
     if record.cost is not None:

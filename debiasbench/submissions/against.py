@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.canonical import canonical
@@ -17,6 +19,7 @@ from debiasbench.common.errors import (
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import shown
 from debiasbench.records.checks.finding import Finding
+from debiasbench.records.selection import RULES
 from debiasbench.specs.parts import parts
 from debiasbench.specs.resolve import instance, training_of
 from debiasbench.specs.suites import read as read_suite
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 SEEDS = frozenset(range(5))  # of rows whose settings are those of no suite
 BY_MACHINE = ("precision", "micro_batch")  # settings that the machine resolves
+CLOCKS = timedelta(hours=1)  # by which clocks of two machines may differ
 CHANGES = "+changes"  # ends the commit of a checkout with changes
 
 
@@ -76,14 +80,18 @@ def canonical_of(choice: Any) -> str:
 def settings(spec: Spec) -> str:
     """Return the training of a spec and its sparsifier as text, without what machines decide."""
     training = {k: v for k, v in spec.training.items() if k not in BY_MACHINE}
-    return canonical([training, None if spec.sparse is None else spec.sparse.name])
+    return canonical([training, None if spec.sparse is None else canonical_of(spec.sparse)])
 
 
 def row_of(spec: Spec) -> str:
-    """Return what the records of one row share: everything but the seed."""
+    """Return what the records of one row share: everything but the seed and the micro-batch.
+
+    Machines of different memory need different micro-batches.
+    """
     decides = [canonical_of(c) for c in (spec.dataset, spec.model, spec.method)]
     sparse = None if spec.sparse is None else canonical_of(spec.sparse)
-    return canonical([*decides, sparse, spec.training, spec.revisions])
+    training = {k: v for k, v in spec.training.items() if k != "micro_batch"}
+    return canonical([*decides, sparse, training, spec.revisions])
 
 
 def rows(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -183,6 +191,33 @@ def supervision(record: Record, others: Iterable[Record]) -> Iterator[Finding]:
             return
 
 
+def epochs(record: Record) -> Iterator[Finding]:
+    """Check that a record has what shows which epochs were best (E05), and if it failed (W05).
+
+    Only older records may lack it, and no older record is submitted.
+    """
+    if record.status == "failed":
+        yield Finding("W05", "the training failed, so that this seed has no result")
+        return
+    stages = [] if record.cost is None else record.cost.stages
+    if not record.curves and any("epochs" in stage for stage in stages):
+        yield Finding("E05", "it has no curves, although its stages have epochs")
+    followed = [c.stage for c in record.curves if any(n.startswith("val_") for n in c.values)]
+    for rule, metric in RULES.items():
+        outcome = record.outcomes.get(rule)
+        if outcome is not None:
+            if outcome.epoch is None and followed:
+                yield Finding(
+                    "E05",
+                    f"{rule} keeps no epoch, although {shown(followed[0])} has validation curves",
+                )
+        elif metric is None or not all(
+            math.isnan(other.val.metrics.get(metric, math.nan))
+            for other in record.outcomes.values()
+        ):
+            yield Finding("E05", f"there is no result of {rule}")
+
+
 def provenance(
     record: Record, about: About | None, blocked: Sequence[Blocked]
 ) -> Iterator[Finding]:
@@ -194,6 +229,8 @@ def provenance(
             f"debiasbench had changes that were not committed ({made.git[:12]}{CHANGES}). Run it "
             'again without them, or describe them in submission.toml: changes = "..."',
         )
+    if wrong := _impossible_date(made.started):
+        yield Finding("E10", f"it says that it was started at {shown(made.started)}, which {wrong}")
     origin = made.plugins.get("method", "")
     if about is not None and origin != about.origin:
         yield Finding(
@@ -204,6 +241,16 @@ def provenance(
     for one in blocked:
         if (name := f"{one.distribution} {one.version}") in used:
             yield Finding("E10", f"{name} must not be used: {one.reason}")
+
+
+def _impossible_date(text: str) -> str:
+    """Return what is wrong with the date of a record, "" if nothing is."""
+    try:
+        date = datetime.fromisoformat(text)
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return "is in the future" if date > datetime.now(UTC) + CLOCKS else ""
+    except (ValueError, OverflowError):
+        return "is no date of ISO 8601"
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import DebiasbenchError
+from debiasbench.common.wording import shortened
 from debiasbench.records.checks.finding import Finding
+from debiasbench.records.checks.labels import near
 from debiasbench.specs.plugins import Plugins
 from debiasbench.submissions import against
 from debiasbench.submissions.folder import Submission, opened
@@ -25,14 +27,15 @@ class Result:
     """What the checks found, by file, and the level of trust that follows.
 
     `level`: "verified", "listed", or "" for a submission that must not be accepted as it is.
+    `spreads`: id -> the standard deviation over seeds that is believed; see `Published.spread`.
     """
 
     submission: Submission
     findings: dict[str, list[Finding]]
     level: str
     rows: int
-    known: frozenset[str] = frozenset()  # ids that are published
-    copied: frozenset[str] = frozenset()  # those of them that are the published files themselves
+    references: Path | None = None
+    spreads: dict[str, float] = field(default_factory=dict)
 
     @property
     def errors(self) -> int:
@@ -59,7 +62,8 @@ def checked(
     """
     submission = opened(folder)
     findings = {file: list(found) for file, found in submission.findings.items()}
-    known = Published.read(published, references or _beside(published))
+    references = references or next(filter(None, map(near, published)), None)
+    known = Published.read(published, references)
     plugins = Plugins(installed=False)
     about = submission.about
     suite, trouble = None, None
@@ -74,16 +78,23 @@ def checked(
     for path, record in submission.records:
         own = findings.setdefault(os.path.relpath(path, submission.folder), [])
         placed = not any(finding.code == "E02" for finding in own)
-        if placed:  # otherwise the predictions may be anything
-            own += known.together.examine(path, record).findings
-        own += known.task(record)
-        if about is not None and suite is not None:
-            own += against.suite_settings(record, suite, about.suite)
-        own += against.declared(record, plugins)
-        own += against.supervision(record, [*known.records.values(), *records])
-        own += against.provenance(record, about, bad_versions)
-        own += known.cost(record)
-        own += known.result(record)
+        try:
+            if placed:  # otherwise the predictions may be anything
+                own += known.together.examine(path, record).findings
+            own += known.task(record)
+            own += against.epochs(record)
+            if about is not None and suite is not None:
+                own += against.suite_settings(record, suite, about.suite)
+                if not known.has_reference(record):
+                    own.append(Finding("W06", "there are no reference labels of its data"))
+            own += against.declared(record, plugins)
+            own += against.supervision(record, [*known.records.values(), *records])
+            own += against.provenance(record, about, bad_versions)
+            own += known.cost(record)
+            own += known.result(record)
+        except Exception as error:  # a record that somebody made may hold anything
+            text = f"its content cannot be checked ({type(error).__name__}: {error})"
+            own.append(Finding("E01", shortened(text)))
     rows = against.rows(records)
     for row in rows.values():
         first = next(path for path, record in submission.records if record is row[0])
@@ -91,22 +102,11 @@ def checked(
         own += against.seeds(row, suite)
     findings = {file: list(dict.fromkeys(found)) for file, found in findings.items() if found}
     codes = {f.code for found in findings.values() for f in found if f.is_error}
-    level = ""
-    if not codes and suite is not None:
+    level, unknown = "", any(f.code == "W06" for found in findings.values() for f in found)
+    if not codes and suite is not None and about is not None and not about.changes and not unknown:
         level = "verified"
     elif not codes & CONSISTENT:
         level = "listed"
-    known_ids = frozenset(record.id for record in records if record.id in known.records)
-    copied = frozenset(r.id for r in records if r.id in known_ids and known.is_copy(r))
-    return Result(submission, findings, level, len(rows), known_ids, copied)
-
-
-def _beside(published: Sequence[Path]) -> Path | None:
-    """Return the folder of references beside or above published records."""
-    from debiasbench.records.checks.labels import ABOVE, FOLDER
-
-    for place in published:
-        for folder in [place.resolve(), *place.resolve().parents[:ABOVE]]:
-            if (folder / FOLDER).is_dir():
-                return folder / FOLDER
-    return None
+    own_ids = {record.id for record in records}
+    spreads = {record.id: known.spread(record, own_ids) for record in records}
+    return Result(submission, findings, level, len(rows), references, spreads)

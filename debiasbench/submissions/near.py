@@ -28,9 +28,9 @@ def accuracy(record: Record) -> float:
     return math.nan if outcome is None else outcome.test.metrics.get(record.task.metric, math.nan)
 
 
-def tolerance(record: Record, row: Sequence[Record]) -> float:
-    """Return the largest difference of `accuracy`; `row`: the records of all seeds of the row."""
-    return 2 * _error(record) + _deviation(row)
+def tolerance(record: Record, spread: float) -> float:
+    """Return the largest difference of `accuracy`; `spread`: the `deviation` over seeds."""
+    return 2 * _error(record) + spread
 
 
 def _error(record: Record) -> float:
@@ -47,6 +47,7 @@ def _error(record: Record) -> float:
     return math.sqrt(float(np.sum(share_of[present] ** 2 * variance)))
 
 
-def _deviation(row: Sequence[Record]) -> float:
+def deviation(row: Sequence[Record]) -> float:
+    """Return the standard deviation of `accuracy` over the seeds of a row; 0 for one record."""
     values = [value for record in row if not math.isnan(value := accuracy(record))]
     return stdev(values) if len(values) > 1 else 0.0

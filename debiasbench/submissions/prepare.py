@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, RecordError, StoreError
@@ -43,6 +44,9 @@ def prepared(
         raise RecordError(
             "There is no record to submit" + (f" of method {method}" if method else "")
         )
+    names = Counter(path.name for path, _ in chosen)
+    if twice := [name for name, number in names.items() if number > 1]:
+        raise RecordError(f"There are several records {twice[0]}: give folders that have it once")
     origin = _origin([record for _, record in chosen])
     try:
         (folder / RECORDS).mkdir(parents=True)

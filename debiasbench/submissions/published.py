@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from debiasbench.common.wording import shown
 from debiasbench.records.checks.finding import Finding
+from debiasbench.records.checks.labels import read
 from debiasbench.records.reading import stream
 from debiasbench.records.verify import Together
-from debiasbench.submissions.against import canonical_of, row_of
-from debiasbench.submissions.near import accuracy, tolerance
+from debiasbench.submissions.against import canonical_of, row_of, rows
+from debiasbench.submissions.near import accuracy, deviation, tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from debiasbench.records.record import Record
@@ -27,6 +29,7 @@ class Published:
 
     records: dict[str, Record] = field(default_factory=dict)  # by id
     together: Together = field(default_factory=Together)
+    references: Path | None = None
 
     @classmethod
     def read(cls, places: Iterable[Path], references: Path | None = None) -> Published:
@@ -34,7 +37,7 @@ class Published:
 
         Raises `RecordError` for a place that does not exist.
         """
-        published = cls({}, Together(references))
+        published = cls({}, Together(references, strict=True), references)
         for path, record in stream(places, []):
             if not published.together.examine(path, record).messages:
                 published.records.setdefault(record.id, record)
@@ -42,6 +45,14 @@ class Published:
 
     def task(self, record: Record) -> Iterator[Finding]:
         """Check what a record says of its data against published records (E03)."""
+        others = [r for r in self.records.values() if r.spec.dataset == record.spec.dataset]
+        known = {other.task.fingerprint for other in others}
+        if known and record.task.fingerprint not in known:
+            yield Finding(
+                "E03",
+                f"its data {shown(record.task.fingerprint)} are not those of {others[0].spec.stem} "
+                "with the same options",
+            )
         for other in self.records.values():
             if other.task.fingerprint == record.task.fingerprint:
                 if other.task != record.task:
@@ -51,6 +62,26 @@ class Published:
                         "data",
                     )
                 return
+
+    def has_reference(self, record: Record) -> bool:
+        """Say whether the labels of a record's data are known from elsewhere."""
+        folder = self.references
+        return folder is not None and read(folder, record.task.fingerprint) is not None
+
+    def spread(self, record: Record, but: Collection[str] = ()) -> float:
+        """Return the largest standard deviation over seeds of any published row on the same data.
+
+        `but`: ids that do not count, those of the submission, which may be published already: a row
+        may vary more only because its records were made up.
+        """
+        same = [
+            other
+            for other in self.records.values()
+            if other.id not in but
+            and other.task.fingerprint == record.task.fingerprint
+            and other.task.metric == record.task.metric
+        ]
+        return max(map(deviation, rows(same).values()), default=0.0)
 
     def cost(self, record: Record) -> Iterator[Finding]:
         """Compare the cost of a record with those of the same network on the same data (W01)."""
@@ -102,7 +133,7 @@ class Published:
                     "W02", f"its status is {record.status}, but {known.status} in the published one"
                 )
             return
-        most = tolerance(known, self.row(known))
+        most = tolerance(known, deviation(self.row(known)))
         off = accuracy(record) - accuracy(known)
         if not abs(off) <= most:
             yield Finding(
@@ -111,10 +142,6 @@ class Published:
                 f"published record of the same spec; {most:.4f} are the most that test samples and "
                 "seeds explain",
             )
-
-    def is_copy(self, record: Record) -> bool:
-        """Say whether a record is not of another run than the published one of its spec."""
-        return self.records[record.id].provenance.started == record.provenance.started
 
     def row(self, record: Record) -> list[Record]:
         """Return the published records of the row of a record."""

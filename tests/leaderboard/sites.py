@@ -36,7 +36,8 @@ def _with_curves(record: Record) -> Record:
     """Return a record of two epochs, of which every rule keeps the second, with their curves."""
     outcomes = {rule: replace(one, epoch=2) for rule, one in record.outcomes.items()}
     values = {"loss": [2.0, 1.5], "val_loss": [2.0, 1.0]}
-    values |= {"val_unbiased": [0.1, outcomes["val_unbiased"].value]}
+    for name, value in outcomes["last"].val.metrics.items():
+        values[f"val_{name}"] = [0.1, value] if value > 0.1 else [0.0, value]
     assert record.cost is not None
     cost = replace(record.cost, stages=[{"name": "train", "epochs": 2}])
     return replace(record, outcomes=outcomes, cost=cost, curves=[Curves("train", values)])

@@ -13,7 +13,15 @@ from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard import boards
 from debiasbench.leaderboard.standing import Standing
 from debiasbench.records.rows import added, listed, lost, row
-from debiasbench.records.trust import Withdrawal, read_withdrawn
+from debiasbench.records.trust import (
+    Trust,
+    Withdrawal,
+    content_of,
+    raised,
+    read_withdrawn,
+    trust_of,
+    withdrawn_of,
+)
 from tests.leaderboard.test_leaderboard import ERM, LFF
 from tests.records.training import reread, seeds
 
@@ -86,7 +94,8 @@ def test_what_maintainers_state_is_read_beside_the_records(debiasbench: Cli) -> 
     paths = seeds(Path("board/records"), 3)
     ids = [reread(path).id for path in paths]
     trust = {
-        key: {"level": "verified", "date": "2026-11-27", "commit": "", "log": ""} for key in ids
+        key: {"level": "verified", "date": "2026-11-27", "sha256": content_of(path)}
+        for key, path in zip(ids, paths, strict=True)
     }
     Path("board/trust.json").write_text(json.dumps(trust))
     table = debiasbench("leaderboard", "board/records")
@@ -97,3 +106,24 @@ def test_what_maintainers_state_is_read_beside_the_records(debiasbench: Cli) -> 
     Path("board/withdrawn.toml").write_text(f'["{ids[0]}"]\nreason = "x"\ndate = "2026-11-28"\n')
     table = debiasbench("leaderboard", "board/records")
     assert "erm is shown but not compared: 1 record withdrawn on 2026-11-28: x." in table.stdout
+
+
+def test_a_level_is_that_of_the_file_that_was_checked(tmp_path: Path) -> None:
+    (path,) = seeds(tmp_path / "records", 1)
+    name = reread(path).id
+    raised(tmp_path / "trust.json", {name: Trust("verified", "2026-11-27", content_of(path))})
+    assert trust_of([tmp_path / "records"], {name: path}) == {name: "verified"}
+    path.write_text(path.read_text() + "\n")
+    assert trust_of([tmp_path / "records"], {name: path}) == {}
+
+
+def test_files_of_strangers_far_above_the_records_are_not_read(tmp_path: Path) -> None:
+    (path,) = seeds(tmp_path / "a" / "b" / "results", 1)
+    (tmp_path / "a" / "trust.json").write_text("broken")
+    (tmp_path / "a" / "withdrawn.toml").write_text("broken")
+    assert trust_of([path.parent], {}) == {}
+    assert withdrawn_of([path.parent]) == {}
+    board = tmp_path / "a" / "b" / "records" / "digits"
+    board.mkdir(parents=True)
+    (tmp_path / "a" / "b" / "withdrawn.toml").write_text('x = {reason = "x", date = "y"}')
+    assert set(withdrawn_of([board])) == {"x"}

@@ -347,11 +347,11 @@ def test_a_value_may_differ_a_little_where_the_device_is_not_deterministic(
     tmp_path: Path,
 ) -> None:
     path = honest(tmp_path)
-    edit(path, set_at("outcomes", "val_average", "value", value=0.8))
+    edit(path, set_at("outcomes", "val_average", "value", value=0.74))
     assert len(verify(path, read(path))) == 1
-    edit(path, set_at("provenance", "deterministic", value=False))
+    edit(path, lambda d: d["provenance"].update(deterministic=False, device="cuda"))
     assert verify(path, read(path)) == []
-    edit(path, set_at("outcomes", "val_average", "value", value=0.95))
+    edit(path, set_at("outcomes", "val_average", "value", value=0.76))  # two of 40 samples are 0.05
     assert len(verify(path, read(path))) == 1
 
 

@@ -19,8 +19,15 @@ from debiasbench.records.reading import read, read_all
 from debiasbench.records.report import verified
 from debiasbench.records.store import Store
 from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.spec import Choice
 from debiasbench.specs.suites import read as read_suite
-from debiasbench.submissions.against import expected, suite_settings
+from debiasbench.submissions.against import (
+    Expected,
+    canonical_of,
+    expected,
+    settings,
+    suite_settings,
+)
 from debiasbench.submissions.check import Result, checked
 from debiasbench.submissions.folder import MOST_BYTES, MOST_FILES
 from debiasbench.submissions.report import as_json, as_text
@@ -261,6 +268,65 @@ def test_versions_and_commits_are_checked(
     assert complaint is None or complaint in texts(result)
 
 
+@pytest.mark.parametrize("started", ["2999-01-01T00:00:00+00:00", "newest", "0000"])
+def test_a_date_that_no_run_has_is_found(started: str, tmp_path: Path) -> None:
+    place = submission(tmp_path)
+    edit(first(place), set_at("provenance", "started", value=started))
+    assert codes(checked(place)) == ["E10"]
+
+
+def test_data_that_are_not_the_published_ones_are_found(tmp_path: Path) -> None:
+    place = submission(tmp_path)
+    edit(first(place), set_at("task", "fingerprint", value="beef"))
+    result = checked(place, [published(tmp_path)])
+    assert codes(result) == ["E03"]
+    assert "its data 'beef' are not those of toy-" in texts(result)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        set_at("curves", value=[]),
+        lambda d: d["outcomes"].pop("val_conflict"),
+        lambda d: d["outcomes"]["val_conflict"].update(epoch=None),
+    ],
+)
+def test_a_submission_must_hold_what_shows_which_epoch_was_best(
+    forge: Callable[[dict[str, Any]], object], tmp_path: Path
+) -> None:
+    place = submission(tmp_path)
+    edit(first(place), forge)
+    assert "E05" in codes(checked(place))
+
+
+def test_a_training_that_failed_needs_a_look(tmp_path: Path) -> None:
+    place = submission(tmp_path, number=4)
+    record = make_record(replace(MINE, seed=4), failed=True, provenance=provenance())
+    Store(place / "records").save(record, {})
+    assert codes(checked(place)) == ["W05"]
+
+
+def test_seeds_may_be_run_with_different_micro_batches(tmp_path: Path) -> None:
+    place = submission(tmp_path, number=4)
+    small = replace(MINE, seed=4, training={**MINE.training, "micro_batch": 8})
+    trained(place / "records", small, noise=4, provenance=provenance())
+    result = checked(place)
+    assert (codes(result), result.rows) == ([], 1)
+
+
+def test_a_file_that_contradicts_itself_says_nothing_against_its_honest_twin(
+    tmp_path: Path,
+) -> None:
+    place = submission(tmp_path, number=4)
+    copy = trained(place / "records", replace(MINE, seed=4), noise=0, provenance=provenance())
+    edit(copy, set_at("outcomes", "last", "test", "hits", value=[10, 10, 10, 10]))
+    found = checked(place).findings
+    assert [f.code for file in found for f in found[file]] == ["E04"] * len(
+        found[next(iter(found))]
+    )
+    assert list(found) == [f"records/{copy.name}"]
+
+
 def test_costs_far_from_those_of_published_records_need_a_look(tmp_path: Path) -> None:
     place = submission(tmp_path)
 
@@ -305,6 +371,20 @@ def test_every_spec_of_a_suite_has_the_settings_of_the_suite(name: str) -> None:
         assert list(suite_settings(replace(record, spec=new), suite, name)) == []
 
 
+def test_a_sparsifier_with_other_options_than_in_the_suite_is_found() -> None:
+    plugins = Plugins(installed=False)
+    (spec, *_) = read_suite("digits-methods").specs(plugins)
+    sparse = replace(spec, sparse=Choice("set", {"density": 0.1}))
+    other = replace(spec, sparse=Choice("set", {"density": 0.5}))
+    assert settings(sparse) != settings(other)
+    suite = Expected({canonical_of(spec.dataset): {0}}, {})
+    key = canonical_of(spec.dataset), canonical_of(spec.model), spec.method.name
+    suite.settings[key] = {settings(sparse)}
+    assert list(suite_settings(replace(make_record(spec), spec=sparse), suite, "x")) == []
+    (finding,) = suite_settings(replace(make_record(spec), spec=other), suite, "x")
+    assert "density" in finding.message
+
+
 @pytest.mark.parametrize(
     ("part", "complaint"),
     [
@@ -342,11 +422,15 @@ def test_published_records_of_a_suite_would_be_verified(tmp_path: Path) -> None:
     complete = next(found for found in by_method.values() if len(found) == 5)
     place = tmp_path / "again"
     values = {"who": "we", "contact": "here", "licence": "CC0-1.0", "claims": "reimplementation"}
-    values["changes"] = "none that matter"
     prepared(place, [path for path, _ in complete], {**values, "suite": "digits-methods"})
     result = checked(place, [root / "records"])
     assert texts(result) == ""
     assert result.level == "verified"
+    unknown = checked(place, [root / "records"], tmp_path)
+    assert (codes(unknown), unknown.level) == (["W06"], "listed")
+    text = (place / "submission.toml").read_text()
+    (place / "submission.toml").write_text(f'changes = "a print"\n{text}')
+    assert checked(place, [root / "records"]).level == "listed"
 
 
 def test_an_unknown_suite_is_named(tmp_path: Path) -> None:

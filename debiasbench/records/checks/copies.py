@@ -1,4 +1,4 @@
-"""Predictions and losses that several records share (E07, W03)."""
+"""Predictions and losses that several records share (E07, W04, W03)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ class Copies:
     Compared are the predictions under `last` and under the rule of the data set. Predictions that
     are the same for all samples of each group say nothing, since all seeds may end so: a network
     that is always right, or that follows the bias alone. Records of one seed and different methods
-    may agree because the methods do the same, which is no error.
+    may agree because the methods do the same, which is no error. Seeds may agree because the
+    method does not depend on them: an error if `strict`, as in a submission.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
+        self._code = "E07" if strict else "W04"
         # by mark: id, seed and file name of the first record
         self._seen: dict[tuple[str, bytes], tuple[str, int, str]] = {}
 
@@ -45,7 +47,7 @@ class Copies:
             if first == record.id:
                 continue
             if seed != record.spec.seed:
-                found.append(Finding("E07", f"its {what} of {stem}, another seed"))
+                found.append(Finding(self._code, f"its {what} of {stem}, another seed"))
             elif what.startswith("predictions"):
                 found.append(Finding("W03", f"its {what} of {stem}"))
         return list(dict.fromkeys(found))

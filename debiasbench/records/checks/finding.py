@@ -12,13 +12,16 @@ CODES = {
     "E04": "hits follow from predictions, and all other numbers from hits",
     "E05": "each selection rule keeps the best epoch",
     "E06": "all required seeds are there, and no others",
-    "E07": "no two seeds share predictions or losses",
+    "E07": "no two seeds share predictions or losses, in a submission",
     "E08": "the settings are those of the suite, except for the method",
     "E09": "supervision and options are those that the method declares",
     "E10": "the versions are usable and the code had no changes that were not committed",
     "W01": "the cost is plausible",
     "W02": "the result is near that of the existing record of the same spec",
     "W03": "the predictions are not those of another method",
+    "W04": "no two seeds share predictions or losses; those of some methods do not depend on it",
+    "W05": "no training of a submission failed",
+    "W06": "the data of a submission that names a suite have reference labels",
 }
 """Code -> what is true of a record without this finding. E is an error, W needs a look."""
 

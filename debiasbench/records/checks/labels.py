@@ -16,6 +16,7 @@ import numpy as np
 
 from debiasbench.common.errors import RecordError, StoreError
 from debiasbench.common.regular import read_regular
+from debiasbench.records.beside import around
 from debiasbench.records.store import write_bytes
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 FOLDER = "references"
 ENDING = ".safetensors"
 NAMES = tuple(f"{split}.{label}" for split in ("train", "val", "test") for label in ("y", "group"))
-ABOVE = 3  # folders above a record in which references are looked for
 MOST_BYTES = 64 << 20
 _FINGERPRINT = re.compile(r"[0-9a-zA-Z_-]{1,128}")
 
@@ -70,10 +70,14 @@ class Labels:
 
     def _beside(self, folder: Path) -> Path | None:
         if folder not in self._folders:
-            above = [folder, *folder.resolve().parents[:ABOVE]]
-            found = (place / FOLDER for place in above if (place / FOLDER).is_dir())
-            self._folders[folder] = next(found, None)
+            self._folders[folder] = near(folder)
         return self._folders[folder]
+
+
+def near(folder: Path) -> Path | None:
+    """Return the folder of references beside or above a folder of records, or None."""
+    found = (place / FOLDER for place in around(folder) if (place / FOLDER).is_dir())
+    return next(found, None)
 
 
 def read(folder: Path, fingerprint: str) -> Stored | None:

@@ -43,7 +43,9 @@ def _stage(stage: dict[str, Any], cost: Cost, fastest: float, hardware: str) -> 
     flops, samples = stage["flops"], stage["samples"]
     if samples > 0 and seconds <= 0:
         yield f"stage {name!r} used {samples:,} samples in {seconds} seconds"
-    elif flops > fastest * seconds:
+    elif flops > 0 and seconds <= 0:
+        yield f"stage {name!r} computed {flops:.3g} FLOPs in {seconds} seconds"
+    elif seconds > 0 and flops > fastest * seconds:
         yield f"stage {name!r} computed {flops / seconds:.3g} FLOP/s, more than {hardware} can"
     if flops < LEAST * 3 * cost.inference_flops * samples:
         yield (
