@@ -22,6 +22,7 @@ from debiasbench.leaderboard.site import About, write_page, write_site
 from debiasbench.leaderboard.site.build import pages, single
 from debiasbench.leaderboard.site.command import command
 from debiasbench.leaderboard.site.content import collect
+from debiasbench.leaderboard.site.folder import Folder
 from debiasbench.leaderboard.site.links import Links
 from debiasbench.leaderboard.site.methods import pair_tables
 from debiasbench.leaderboard.site.names import file_name, hashed
@@ -239,6 +240,19 @@ def test_a_site_is_replaced_without_leaving_pages_of_records_that_are_gone(tmp_p
         hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
         for name, digest in listed.items()
     )
+
+
+def test_a_site_that_was_interrupted_is_made_again(tmp_path: Path) -> None:
+    Folder(tmp_path / "site").write("index.html", b"half")
+    folder = tmp_path / "site"
+    write_site(gathered(tmp_path / "records", usual()[:3]), folder, whole=False)
+    assert (folder / "index.html").read_bytes() != b"half"
+
+
+@pytest.mark.parametrize("name", ["../index.html", "r/../../x.html", "/etc/passwd", ".hidden"])
+def test_no_file_outside_of_the_site_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="is not the name of a file of a site"):
+        Folder(tmp_path / "site").write(name, b"")
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:

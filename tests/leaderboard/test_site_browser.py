@@ -153,6 +153,11 @@ def test_a_permalink_restores_everything_in_a_new_tab(tab: Any, folder: Path) ->
     assert tab.get_by_label("Search").input_value() == "r"
     assert names(tab) == ["erm", "lff", "rest"]
     assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+    tab.evaluate("location.hash = '#main'")  # as the link that skips to the content does
+    assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert tab.get_by_label("Search").input_value() == "r"
+    tab.goto(start + state)
+    tab.wait_for_url("**/*.last.conflict.html*")
     other = tab.context.new_page()
     other.goto(tab.url)
     assert names(other) == names(tab)

@@ -28,10 +28,12 @@ class Folder:
         self._path = path
         self._before = self._read_manifest()
         self._written: dict[str, str] = {}
+        self._begin()
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, unless it has this content already. Raises `StoreError`."""
-        assert _OURS.fullmatch(name), name
+        if not _OURS.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a file of a site")
         digest = hashlib.sha256(content).hexdigest()
         self._written[name] = digest
         path = self._path / name
@@ -45,6 +47,15 @@ class Folder:
             temporary.replace(path)
         except OSError as error:
             raise StoreError(f"Cannot write {path}: {error.strerror or error}") from error
+
+    def _begin(self) -> None:
+        """Write a manifest, so that a site that was interrupted can be made again."""
+        if not (self._path / MANIFEST).exists():
+            try:
+                self._path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"Cannot write {self._path}: {error.strerror}") from error
+            write_bytes(self._path / MANIFEST, b"{}\n")
 
     def finish(self) -> int:
         """Remove the files of an earlier site, and write the manifest; return the number of files.

@@ -4,9 +4,12 @@
   const root = document.documentElement, body = document.body;
   const all = (what, where = document) => [...where.querySelectorAll(what)];
   // the state is in the hash, such as #sort=board~conflict~-1&q=rest&theme=dark
+  // a link within the page, such as #main, leaves it as it is
+  let kept = new URLSearchParams();
   const read = () => {
     const text = location.hash.slice(1);
-    return new URLSearchParams(text.includes("=") ? text : "");
+    if (!text || text.includes("=")) kept = new URLSearchParams(text);
+    return new URLSearchParams(kept);
   };
   const written = (state) => {
     const text = state.toString().replaceAll("%7E", "~");
