@@ -43,7 +43,7 @@ def published(name: str) -> list[Spec]:
 
 
 def test_suites_are_named_after_their_files() -> None:
-    expected = ["cmnist-mlp", "cmnist-trio", "digits-methods"]
+    expected = ["cmnist-mlp", "cmnist-trio", "digits-density", "digits-methods"]
     assert names() == [*expected, "rest-bffhq", "rest-cifar10c", "rest-cmnist"]
     assert [read(name).name for name in names()] == names()
 
