@@ -19,17 +19,25 @@ from tests.leaderboard.test_leaderboard import ERM, LFF, REST, run
 
 METHOD = "<img src=x onerror=1>"
 FORMULA = '=HYPERLINK("http://evil.example","x")'
-CURVES = [Curves("train", {"loss": [2.0, 1.5], "val_unbiased": [0.4, 0.7], "val_loss": [2.0, 1.0]})]
+CURVES = {"loss": [2.0, 1.5], "val_loss": [2.0, 1.0]}
 
 
 def usual() -> list[Record]:
     """Return records of three methods on two data sets, one of which failed."""
     other = Choice("toy", {"ratio": 0.01})
     moved = [replace(r, spec=replace(r.spec, dataset=other)) for r in [*ERM, *REST]]
-    second = [
-        replace(r, id=r.spec.id, task=replace(r.task, fingerprint="beef"), curves=CURVES)
-        for r in moved
-    ]
+    second = []
+    for r in moved:
+        assert r.cost is not None
+        cost = replace(r.cost, stages=[{"name": "train", "epochs": 2}])
+        outcomes = {name: replace(o, epoch=2) for name, o in r.outcomes.items()}
+        values = r.outcomes["last"].val.metrics
+        rising = {f"val_{name}": [value / 2, value] for name, value in values.items()}
+        curves = [Curves("train", {**CURVES, **rising})]
+        task = replace(r.task, fingerprint="beef")
+        second.append(
+            replace(r, id=r.spec.id, task=task, cost=cost, outcomes=outcomes, curves=curves)
+        )
     return [*ERM, *LFF, *REST, run("lff", 9, failed=True), *second]
 
 

@@ -44,6 +44,7 @@ def over_data_sets(
             baseline=asked["baseline"],
             correct=gathered.correct,
             unverified=gathered.unverified,
+            standing=gathered.standing,
         )
     except RecordError:
         return []
@@ -61,6 +62,7 @@ def of_rules(
             select=asked["select"],
             correct=gathered.correct,
             unverified=gathered.unverified,
+            standing=gathered.standing,
         )
     except RecordError:
         return {}
