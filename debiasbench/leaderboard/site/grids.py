@@ -50,6 +50,7 @@ def over_data_sets(
             baseline=asked["baseline"],
             correct=gathered.correct,
             unverified=gathered.unverified,
+            standing=gathered.standing,
         )
     except RecordError:
         return []
@@ -67,6 +68,7 @@ def of_rules(
             select=asked["select"],
             correct=gathered.correct,
             unverified=gathered.unverified,
+            standing=gathered.standing,
         )
     except RecordError:
         return {}

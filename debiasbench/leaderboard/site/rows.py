@@ -169,6 +169,8 @@ def records(content: Content, row: Row, links: Links) -> Sequence[Link]:
 def badges(content: Content, row: Row) -> list[Link]:
     """Say in words what limits a row."""
     found = []
+    if row.trust:
+        found.append(Link(row.trust, title="how far maintainers trust its records"))
     if row.stale:
         found.append(Link("stale", title=f"not compared: {row.stale}"))
     if row.trust:
