@@ -148,8 +148,8 @@ def test_diff_shows_options_accuracies_and_samples_by_group(cli: Cli) -> None:
     assert ["spec.method.name", "erm", "lff"] in lines
     assert ["spec.method.options.q", "absent", "0.7"] in lines
     assert ["spec.seed", "0", "1"] in lines
-    assert "Of 40 test samples, 2 are right in only one" in text
-    assert ["a", "with", "y", "10", "0", "1"] in lines
+    assert "Of 40 test samples, 8 are right in only one" in text
+    assert ["a", "with", "y", "10", "1", "2"] in lines
     assert ["b", "with", "y", "10", "1", "0"] in lines
     assert ["val_unbiased", "unbiased", "70.0", "70.0", "+0.0"] in lines
     assert "provenance.started" not in text

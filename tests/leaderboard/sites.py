@@ -37,7 +37,7 @@ def _with_curves(record: Record) -> Record:
     outcomes = {rule: replace(one, epoch=2) for rule, one in record.outcomes.items()}
     values = {"loss": [2.0, 1.5], "val_loss": [2.0, 1.0]}
     for name, value in outcomes["last"].val.metrics.items():
-        values[f"val_{name}"] = [0.1, value] if value > 0.1 else [0.0, value]
+        values[f"val_{name}"] = [value / 2, value]
     assert record.cost is not None
     cost = replace(record.cost, stages=[{"name": "train", "epochs": 2}])
     return replace(record, outcomes=outcomes, cost=cost, curves=[Curves("train", values)])
