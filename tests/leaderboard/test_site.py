@@ -28,6 +28,7 @@ from debiasbench.leaderboard.site.methods import pair_tables
 from debiasbench.leaderboard.site.names import file_name, hashed
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.reading import read_all
+from debiasbench.records.record import to_json
 from debiasbench.records.selection import RULES
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import find_dataset, make_spec
@@ -156,7 +157,14 @@ def test_a_record_page_has_the_spec_curves_groups_cost_and_digest(built: Path) -
 def test_trust_and_withdrawal_are_words_beside_a_row(tmp_path: Path) -> None:
     records = usual()[:10]
     first, second = records[:5], records[5:]  # of erm, and of lff
-    levels = {r.id: {"level": "reproduced", "date": "2026-11-01"} for r in first}
+    levels = {
+        r.id: {
+            "level": "reproduced",
+            "date": "2026-11-01",
+            "sha256": hashlib.sha256(to_json(r).encode()).hexdigest(),
+        }
+        for r in first
+    }
     (tmp_path / "trust.json").write_text(json.dumps(levels))
     gone = [f'["{r.id}"]\nreason = "a bug"\ndate = "2026-11-01"\n' for r in second]
     (tmp_path / "withdrawn.toml").write_text("".join(gone))
