@@ -340,7 +340,7 @@ def test_a_new_reference_of_the_labels_is_seen_by_records_that_are_known(results
     (results / "references").mkdir()
     save_file(stored, results / "references" / "f00d.safetensors")
     known, _ = both(results)
-    assert len(known.problems) == 7
+    assert len(known.problems) == 6  # references are beside a record or in the folder above
     shutil.rmtree(results / "references")
     known, _ = both(results)
     assert known.problems == []
