@@ -32,6 +32,11 @@ def test_the_records_on_digits_are_those_of_the_suite() -> None:
     assert {r.id for r in records} == {s.id for s in read("digits-methods").specs(Plugins([]))}
 
 
+def test_the_records_of_other_densities_are_those_of_the_suite() -> None:
+    records = [record for _, record in read_all([RECORDS / "digits-density"])[0]]
+    assert {r.id for r in records} == {s.id for s in read("digits-density").specs(Plugins([]))}
+
+
 def as_recorded(spec: Spec) -> Spec:
     """Return the spec as the records on the H200 have it: in bf16, by the first rules."""
     return replace(spec, training={**spec.training, "precision": "bf16"}, revisions=None)
