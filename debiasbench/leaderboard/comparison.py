@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from debiasbench.leaderboard.crossed import by_group, chunks, p_values, parts_of
-from debiasbench.leaderboard.groups import noise_floors, over_samples, worst_group, worst_groups
+from debiasbench.leaderboard.groups import noise_floors, over_samples, worst_groups
 from debiasbench.leaderboard.pairs import parts_of_pairs
 from debiasbench.leaderboard.ranks import rank_intervals
 from debiasbench.leaderboard.row import Difference, Interval
-from debiasbench.leaderboard.samples import crossed
 from debiasbench.leaderboard.statistics import holm, interval, paired_difference, paired_p
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from debiasbench.records.metrics import GroupCounts
 
 LEVEL = 0.05
-DENSE = 2  # pairs of each row, from which on all products of rows are computed
 RANKED = 80  # rows of a section that all pairwise tests are made for
 SHORTFALL = 0.10  # of the noise floor, from which on the worst group says too little to rank by
 
@@ -67,7 +65,7 @@ class Comparison:
         ]
         by_number: dict[int, list[int]] = {}
         for i, row in enumerate(rows):
-            if self.samples is not None and row.values and row.values.keys() <= row.tables.keys():
+            if self.samples is not None and row.values and _has_tables(row, row.values):
                 by_number.setdefault(len(row.values), []).append(i)
         for number, places in by_number.items():
             assert self.samples is not None
@@ -84,8 +82,7 @@ class Comparison:
         some = [rows[i] for i in places]
         table = self.samples.stacked(some, [sorted(row.values) for row in some])
         means, v_samples, v_total = by_group(table, self.samples.each)
-        bounds = worst_groups(means, v_samples, self.samples.each)[:2]
-        worst = [Interval(*both) for both in zip(*(of.tolist() for of in bounds), strict=True)]
+        worst = self._worst(means, v_samples)
         intervals: list[Interval] = [row.interval for row in some]
         basis = "samples" if table.shape[1] == 1 else "both"
         if self.metric == "worst_group":
@@ -103,9 +100,6 @@ class Comparison:
                     intervals[i] = Interval(*cut, *parted[i].halves(), basis)
         for i, row, own, of_worst in zip(places, some, intervals, worst, strict=True):
             yield i, replace(row, interval=own, worst=of_worst)
-
-    def _table(self, row: Row, seeds: Sequence[int]) -> NDArray[np.bool_] | None:
-        return None if self.samples is None or not seeds else crossed(row.tables, seeds)
 
     def difference(self, row: Row, baseline: Row) -> Difference:
         """Return the mean difference of two rows over common seeds, with its 95 % interval and p.
@@ -133,17 +127,24 @@ class Comparison:
 
     def _apart(self, one: Row, other: Row, seeds: Sequence[int], mean: float) -> Difference:
         """Return a difference that is not that of a crossed table."""
-        a, b = self._table(one, seeds), self._table(other, seeds)
-        if a is None or b is None:
+        if self.samples is None or not all(_has_tables(row, seeds) for row in (one, other)):
             low, high = paired_difference(one.values, other.values)[1:]
             return Difference(mean, low, high, paired_p(one.values, other.values))
         if self.metric != "worst_group":
             return Difference()
+        a, b = tables = self.samples.stacked([one, other], [seeds, seeds])
         if np.array_equal(a, b):
             return Difference(0.0, 0.0, 0.0, 1.0)
-        assert self.samples is not None
-        first, second = (worst_group(x, self.samples.each, LEVEL / 2) for x in (a, b))
+        first, second = self._worst(*by_group(tables, self.samples.each)[:2], LEVEL / 2)
         return Difference(mean, first.low - second.high, first.high - second.low)
+
+    def _worst(
+        self, means: NDArray[np.float64], v_samples: NDArray[np.float64], level: float = LEVEL
+    ) -> list[Interval]:
+        """Return the intervals of worst groups, from what `by_group` returned for the tables."""
+        assert self.samples is not None
+        low, high, _ = worst_groups(means, v_samples, self.samples.each, level)
+        return [Interval(*both) for both in zip(low.tolist(), high.tolist(), strict=True)]
 
     def tests(self, pairs: Sequence[tuple[Row, Row]]) -> list[float]:
         """Return the p of each pair of rows; NaN for a pair that cannot be tested."""
@@ -156,57 +157,28 @@ class Comparison:
 
     def _p_of_seeds(self, one: Row, other: Row) -> float:
         """Return the p over seeds alone; NaN if there are predictions, which have no test."""
-        seeds = sorted(one.values.keys() & other.values.keys())
-        if any(self._table(row, seeds) is None for row in (one, other)):
-            return paired_p(one.values, other.values)
-        return math.nan
+        seeds = one.values.keys() & other.values.keys()
+        if self.samples is not None and all(_has_tables(row, seeds) for row in (one, other)):
+            return math.nan
+        return paired_p(one.values, other.values)
 
     def _parts(self, pairs: Sequence[tuple[Row, Row]]) -> dict[int, Parts]:
         """Return number of a pair -> the parts of its difference, where predictions allow it."""
-        groups = self.groups
-        if groups is None:
+        if self.samples is None or self.groups is None:
             return {}
         alike: dict[tuple[int, ...], list[int]] = {}  # common seeds -> pairs
         for i, (one, other) in enumerate(pairs):
             seeds = tuple(sorted(one.values.keys() & other.values.keys()))
-            tested = all(seed in row.tables for row in (one, other) for seed in seeds)
-            if len(seeds) >= 2 and tested:
+            if len(seeds) >= 2 and all(_has_tables(row, seeds) for row in (one, other)):
                 alike.setdefault(seeds, []).append(i)
         found: dict[int, Parts] = {}
         for seeds, numbers in alike.items():
             rows = {id(row): row for i in numbers for row in pairs[i]}
-            if len(numbers) < DENSE * len(rows):
-                found |= self._differences([pairs[i] for i in numbers], numbers, seeds)
-                continue
             place = {name: number for number, name in enumerate(rows)}
-            tables = [crossed(row.tables, seeds) for row in rows.values()]
+            tables = self.samples.stacked(list(rows.values()), [seeds] * len(rows))
             of = [(place[id(pairs[i][0])], place[id(pairs[i][1])]) for i in numbers]
-            known = [table for table in tables if table is not None]
-            found |= zip(numbers, parts_of_pairs(known, groups, of), strict=True)
+            found |= zip(numbers, parts_of_pairs(tables, self.groups, of), strict=True)
         return found
-
-    def _differences(
-        self, pairs: Sequence[tuple[Row, Row]], places: Sequence[int], seeds: Sequence[int]
-    ) -> dict[int, Parts]:
-        """Return by place the parts of the differences of pairs over some seeds."""
-        assert self.samples is not None
-        assert self.groups is not None
-        numbers: dict[int, int] = {}  # of the rows, by identity
-        rows: list[Row] = []
-        for row in (row for pair in pairs for row in pair):
-            if numbers.setdefault(id(row), len(rows)) == len(rows):
-                rows.append(row)
-        tables = [
-            self.samples.stacked(rows[some], [seeds] * len(rows[some]))
-            for some in chunks(len(rows), len(seeds) * len(self.samples.group))
-        ]
-        x = np.concatenate(tables).view(np.int8)
-        of = np.array([[numbers[id(one)], numbers[id(other)]] for one, other in pairs])
-        found: list[Parts] = []
-        for some in chunks(len(pairs), x[0].size):
-            one, other = of[some].T
-            found += parts_of(*by_group(x[one] - x[other], self.groups), self.groups)
-        return dict(zip(places, found, strict=True))
 
     def compared(self, section: Sequence[Row]) -> list[Row]:
         """Return the rows of a section with marks and ranks.
@@ -235,7 +207,7 @@ class Comparison:
     def _tested(self, places: Sequence[int], section: Sequence[Row]) -> list[int]:
         """Return the places of rows that can be compared with any other."""
         if self.metric == "worst_group" and self.samples is not None:
-            return [i for i in places if section[i].values.keys() <= section[i].tables.keys()]
+            return [i for i in places if _has_tables(section[i], section[i].values)]
         seeds = {i: section[i].values.keys() for i in places}
         return [
             i for i in places if any(len(seeds[i] & of) >= 2 for j, of in seeds.items() if j != i)
@@ -287,15 +259,22 @@ class Comparison:
     def _worse_apart(self, rows: Sequence[Row]) -> set[tuple[int, int]]:
         """Compare worst groups by intervals that hold for all rows at once (Bonferroni)."""
         assert self.samples is not None
-        bounds = {}
+        bounds: dict[int, Interval] = {}
         for i, row in enumerate(rows):
-            if (table := self._table(row, sorted(row.values))) is not None:
-                bounds[i] = worst_group(table, self.samples.each, LEVEL / len(rows))
+            if _has_tables(row, row.values):
+                table = self.samples.stacked([row], [sorted(row.values)])
+                found = by_group(table, self.samples.each)[:2]
+                (bounds[i],) = self._worst(*found, LEVEL / len(rows))
         return {(i, j) for i, a in bounds.items() for j, b in bounds.items() if a.high < b.low}
 
 
+def _has_tables(row: Row, seeds: Collection[int]) -> bool:
+    """Say whether there are predictions of all these seeds of a row."""
+    return row.tables.keys() >= set(seeds)
+
+
 def all_pairs(number: int) -> list[tuple[int, int]]:
-    """Return the pairs (i, j) of so many rows, j below i."""
+    """Return the pairs (i, j) of `number` rows with j < i."""
     return [(i, j) for i in range(number) for j in range(i)]
 
 

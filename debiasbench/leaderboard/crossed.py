@@ -114,35 +114,55 @@ def parts_of(
 def by_group(
     tables: NDArray[Any], groups: Groups
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return (R, G, S) means, and (R, G) their variance over seeds' common samples and in total.
+    """Return (R, G, S) the means of groups, and (R, G) two variances of their mean over seeds.
 
     `tables`: (R, S, N), bool, or differences of -1, 0 and 1; samples sorted by group. The first
-    variance is that of the mean over seeds from samples alone; what samples and seeds do together
-    is not in it. It is in the second. With one seed, both are those of independent samples.
+    variance comes from samples alone, without what samples and seeds do together; the second has
+    both. With one seed, both are those of independent samples.
     """
     answers = tables.dtype == bool
     x = tables.view(np.int8) if answers else tables
-    seeds, n = x.shape[1], groups.sizes
-    sums = np.add.reduceat(x, groups.starts, axis=2, dtype=np.int64)  # (R, S, G)
+    sums = np.add.reduceat(x, groups.starts, axis=2, dtype=np.int64).transpose(0, 2, 1)
     each = np.add.reduce(x, axis=1, dtype=np.int64)  # (R, N)
-    middle = sums.sum(axis=1).astype(np.float64) ** 2 / (n * seeds)
-    of_samples = np.add.reduceat(each * each, groups.starts, axis=1) / seeds - middle
-    of_seeds = (sums.astype(np.float64) ** 2).sum(axis=1) / n - middle
     ones = each if answers else np.add.reduce(np.abs(x), axis=1, dtype=np.int64)
     squares = np.add.reduceat(ones, groups.starts, axis=1)
+    of_each = np.add.reduceat(each * each, groups.starts, axis=1)
+    return of_sums(sums, squares, of_each, groups.sizes, alone=0.25 if answers else 1.0)
+
+
+def of_sums(
+    sums: NDArray[Any],
+    squares: NDArray[Any],
+    of_each: NDArray[Any],
+    sizes: NDArray[np.int64],
+    *,
+    alone: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return what `by_group` does, from the sums of the values in each group.
+
+    `sums`: (R, G, S) of each seed. `squares`: (R, G) of the squared values. `of_each`: (R, G) of
+    the squared sum over seeds of each sample. `alone`: the variance in a group of one sample, which
+    says nothing of it: the largest that values of this range can have.
+    """
+    seeds, n = sums.shape[2], sizes
+    middle = sums.sum(axis=2).astype(np.float64) ** 2 / (n * seeds)
+    of_samples = of_each / seeds - middle
+    of_seeds = (sums.astype(np.float64) ** 2).sum(axis=2) / n - middle
     many = np.maximum(n - 1, 1)
     rest = np.maximum(squares - middle - of_samples - of_seeds, 0.0)
     rest /= many * max(seeds - 1, 1)
     v_total = of_samples / many / (n * seeds)
     v_samples = np.maximum(of_samples / many - rest, 0.0) / (n * seeds)
-    # one sample says nothing of the variance: the largest that values of this range can have
     for variance in (v_samples, v_total):
-        variance[:, n == 1] = 0.25 if answers else 1.0
-    return (sums / n).transpose(0, 2, 1), v_samples, v_total
+        variance[:, n == 1] = alone
+    return sums / n[:, None], v_samples, v_total
 
 
 def chunks(rows: int, each: int) -> Iterator[slice]:
-    """Yield the slices of so many rows, of `each` numbers, that fit into memory together."""
+    """Yield slices that cover `rows` rows; each slice fits into memory.
+
+    `each`: numbers that a row has.
+    """
     step = max(1, MOST // max(each, 1))
     for first in range(0, rows, step):
         yield slice(first, first + step)
@@ -163,7 +183,8 @@ def p_values(differences: Sequence[Parts]) -> list[float]:
     if open_.size:
         of = (array[open_] for array in (mean, v_seeds, v_samples, seeds, freedom))
         p[open_] = np.exp(_log_p(*of))
-    return [float(value) for value in p]
+    values: list[float] = p.tolist()
+    return values
 
 
 def _log_p(

@@ -1,8 +1,8 @@
-"""All pairs of rows at once: the parts of their differences from Gram matrices.
+"""The parts of the differences of many pairs of rows, one by one or all at once.
 
-The sums of squares of A - B follow from those of A and B and from their product, and the products
-of M tables are one matrix multiplication, (M, N S) by (N S, M), in each group. Sums of products of
-0 and 1 are whole numbers, which floats hold exactly.
+All at once: the sums of squares of A - B follow from those of A and B and from their product, and
+the products of M tables are one matrix multiplication, (M, S N) by (S N, M), in each group. Sums of
+products of 0 and 1 are whole numbers, which floats hold exactly.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from debiasbench.leaderboard.crossed import Parts, parts_of
+from debiasbench.leaderboard.crossed import by_group, chunks, of_sums, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,45 +20,48 @@ if TYPE_CHECKING:
 
     from debiasbench.leaderboard.crossed import Groups, Parts
 
+DENSE = 2  # pairs of each row, from which on all products are computed
 EXACT = 1 << 24  # whole numbers up to this one are exact in 32 bits
 
 
 def parts_of_pairs(
-    tables: Sequence[NDArray[Any]], groups: Groups, pairs: Sequence[tuple[int, int]]
+    tables: NDArray[np.bool_], groups: Groups, pairs: Sequence[tuple[int, int]]
 ) -> list[Parts]:
-    """Return `parts(tables[i] - tables[j], groups)` for each pair (i, j).
+    """Return the parts of the difference of tables i and j for each pair (i, j).
 
-    `tables`: M of (N, S) with 0 and 1, samples sorted by group, all with the same S >= 2 seeds.
+    `tables`: (M, S, N), samples sorted by group, of S >= 2 seeds.
     """
     if not pairs:
         return []
-    stacked = np.stack([np.asarray(table, dtype=bool) for table in tables])  # (M, N, S)
-    seeds = stacked.shape[2]
     first, second = np.array(pairs, dtype=np.int64).T
-    number, n = len(groups.sizes), groups.sizes
-    right = np.add.reduceat(stacked, groups.starts, axis=1, dtype=np.int64)  # (M, G, S)
+    if len(pairs) >= DENSE * len(tables):
+        return _at_once(tables, groups, first, second)
+    x = tables.view(np.int8)
+    found: list[Parts] = []
+    for some in chunks(len(pairs), x[0].size):
+        found += parts_of(*by_group(x[first[some]] - x[second[some]], groups), groups)
+    return found
+
+
+def _at_once(
+    tables: NDArray[np.bool_],
+    groups: Groups,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+) -> list[Parts]:
+    """Return the parts of the differences from the products of all tables."""
+    seeds, number = tables.shape[1], len(groups.sizes)
+    sums = np.add.reduceat(tables, groups.starts, axis=2, dtype=np.int64).transpose(0, 2, 1)
     # (P, G) sums over samples and seeds of (A - B)^2, and over samples of (sum_s A - B)^2
-    whole = np.zeros((len(pairs), number))
-    of_rows = np.zeros((len(pairs), number))
-    for g in range(number):
-        if not groups.weights[g]:
-            continue
-        x = stacked[:, groups.starts[g] : groups.starts[g] + n[g]]
-        both = _gram(x.reshape(len(x), -1), int(n[g]) * seeds)
-        sums = _gram(x.sum(axis=2), int(n[g]) * seeds * seeds)
-        whole[:, g] = _squared(both, first, second)
-        of_rows[:, g] = _squared(sums, first, second)
-    d = (right[first] - right[second]).astype(np.float64)  # (P, G, S)
-    middle = d.sum(axis=2) ** 2 / (n * seeds)
-    of_samples = of_rows / seeds - middle
-    of_seeds = (d**2).sum(axis=2) / n - middle
-    many = np.maximum(n - 1, 1)  # as in `by_group`
-    rest = np.maximum(whole - middle - of_samples - of_seeds, 0.0) / (many * max(seeds - 1, 1))
-    v_total = of_samples / many / (n * seeds)
-    v_samples = np.maximum(of_samples / many - rest, 0.0) / (n * seeds)
-    for variance in (v_samples, v_total):
-        variance[:, n == 1] = 1.0
-    return parts_of(d / n[:, None], v_samples, v_total, groups)
+    squares, of_each = np.zeros((2, len(first), number))
+    for g in np.flatnonzero(groups.weights):
+        size = int(groups.sizes[g])
+        x = tables[:, :, groups.starts[g] : groups.starts[g] + size]
+        both = _gram(x.reshape(len(x), -1), size * seeds)
+        squares[:, g] = _squared(both, first, second)
+        of_each[:, g] = _squared(_gram(x.sum(axis=1), size * seeds * seeds), first, second)
+    differences = sums[first] - sums[second]  # (P, G, S)
+    return parts_of(*of_sums(differences, squares, of_each, groups.sizes, alone=1.0), groups)
 
 
 def _gram(x: NDArray[Any], largest: int) -> NDArray[np.float64]:

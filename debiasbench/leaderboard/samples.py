@@ -91,12 +91,11 @@ class Samples:
         own = weights(self.counts, metric)
         if own is None:
             return None
-        present = self.counts.totals.ravel() > 0
-        return Groups.of(
-            self.counts.totals.ravel()[present].tolist(), own.ravel()[present].tolist()
-        )
+        sizes = self.counts.totals.ravel()
+        present = sizes > 0
+        return Groups.of(sizes[present].tolist(), own.ravel()[present].tolist())
 
-    @property
+    @cached_property
     def each(self) -> Groups:
         """The groups with equal weights."""
         sizes = [int(n) for n in self.counts.totals.ravel() if n]
@@ -106,12 +105,3 @@ class Samples:
 def _bits(tables: Mapping[int, NDArray[np.bool_]], seed: int) -> bytes:
     assert isinstance(tables, Tables)
     return tables.bits(seed)
-
-
-def crossed(
-    tables: Mapping[int, NDArray[np.bool_]], seeds: Sequence[int]
-) -> NDArray[np.bool_] | None:
-    """Return the (N, S) table of some seeds, None if one of them has no predictions."""
-    if any(seed not in tables for seed in seeds):
-        return None
-    return np.stack([tables[seed] for seed in seeds], axis=1)

@@ -48,17 +48,20 @@ def test_all_pairs_at_once_are_those_of_each_pair(
     groups, made = Groups.of(sizes, weights), tables(rng, 6, sum(sizes), seeds)
     made += [made[0], made[1] | made[0], np.ones_like(made[0]), np.zeros_like(made[0])]
     pairs = [*combinations(range(len(made)), 2), (3, 1), (2, 2)]
-    for (i, j), found in zip(pairs, parts_of_pairs(made, groups, pairs), strict=True):
-        same(found, parts(made[i].astype(np.int8) - made[j], groups))
-    assert parts_of_pairs(made, groups, []) == []
+    stacked = np.stack([table.T for table in made])
+    for some in (pairs, pairs[:5]):  # all at once, and one by one
+        for (i, j), found in zip(some, parts_of_pairs(stacked, groups, some), strict=True):
+            same(found, parts(made[i].astype(np.int8) - made[j], groups))
+    assert parts_of_pairs(stacked, groups, []) == []
 
 
 def test_sums_beyond_the_exact_numbers_of_32_bits_stay_exact() -> None:
     rng = np.random.default_rng(0)
     seeds, samples = 300, 400  # 300^2 * 400 is above 2^24
     groups, made = Groups.of([samples], [1.0]), tables(rng, 3, samples, seeds)
-    pairs = list(combinations(range(3), 2))
-    for (i, j), found in zip(pairs, parts_of_pairs(made, groups, pairs), strict=True):
+    pairs = 2 * list(combinations(range(3), 2))  # as many as are computed at once
+    stacked = np.stack([table.T for table in made])
+    for (i, j), found in zip(pairs, parts_of_pairs(stacked, groups, pairs), strict=True):
         same(found, parts(made[i].astype(np.int8) - made[j], groups))
 
 
