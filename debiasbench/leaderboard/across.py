@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
     from debiasbench.specs.spec import Choice
+
 FRIEDMAN = 12  # different data sets, below which Friedman's test can hardly decide anything
 
 

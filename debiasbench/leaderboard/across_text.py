@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from debiasbench.leaderboard import cells, flat
+from debiasbench.leaderboard.across import FRIEDMAN
 from debiasbench.leaderboard.grid import Cell, Grid
 from debiasbench.leaderboard.lines import (
     BETTER,
@@ -151,8 +152,8 @@ def counts(verdicts: dict[str, int]) -> str:
 def _tests(across: Across) -> list[str]:
     if not across.friedman:
         return [
-            "No Friedman test over data sets: with fewer than 12 different ones it can hardly "
-            "decide anything."
+            f"No Friedman test over data sets: with fewer than {FRIEDMAN} different ones it can "
+            "hardly decide anything."
         ]
     sections = {line.level: cells.section(line.match.present[0]) for line in across.lines}
     return [

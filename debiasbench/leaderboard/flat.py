@@ -121,13 +121,13 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
     }
 
 
-def difference(of: Difference) -> dict[str, float | None]:
-    """Return the columns of a difference."""
+def difference(of: Difference, name: str = "difference") -> dict[str, float | None]:
+    """Return the columns of a difference; `name`: with which their names begin."""
     return {
-        "difference": blank(of.mean),
-        "difference_low": blank(of.low),
-        "difference_high": blank(of.high),
-        "difference_p": blank(of.p),
+        name: blank(of.mean),
+        f"{name}_low": blank(of.low),
+        f"{name}_high": blank(of.high),
+        f"{name}_p": blank(of.p),
     }
 
 

@@ -6,13 +6,13 @@ are in sections by the labels that the method itself reads; what a rule reads be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.board import boards
 from debiasbench.leaderboard.comparison import RANKED, all_pairs, is_comparable
-from debiasbench.leaderboard.notes import FEW, by_older_rules, over_seeds_alone
+from debiasbench.leaderboard.notes import FEW, SMALL, by_older_rules, over_seeds_alone
 from debiasbench.leaderboard.orders import kendall, places
 from debiasbench.leaderboard.row import Difference
 from debiasbench.records.selection import RULES, USES_GROUPS
@@ -43,9 +43,10 @@ class Line:
     name: str
     level: Level
     rows: dict[str, Row]
-    ranks: dict[str, float]
-    gaps: dict[str, Difference]
-    best: frozenset[str]  # rules under which it is best, or not distinguishable from the best
+    ranks: dict[str, float] = field(default_factory=dict)
+    gaps: dict[str, Difference] = field(default_factory=dict)
+    # rules under which it is best, or not distinguishable from the best
+    best: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,6 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
             row.name,
             of_rule[LAST][row.records[0]].level if LAST in rules else row.level,
             {rule: of_rule[rule][row.records[0]] for rule in rules},
-            {},
-            {},
-            frozenset(),
         )
         for row in own.rows
     ]
@@ -194,15 +192,13 @@ def _section(
         best[rule] = sorted(marked, key=lambda k, rule=rule: ranks[rule][k])  # type: ignore[misc]
     place = {i: k for k, i in enumerate(compared)}
     made = [
-        Line(
-            line.name,
-            line.level,
-            line.rows,
-            {rule: of[place[i]] for rule, of in ranks.items() if i in place},
-            _gaps(line, by_rule),
-            frozenset(rule for rule, of in best.items() if i in place and place[i] in of),
+        replace(
+            line,
+            ranks={rule: of[place[i]] for rule, of in ranks.items() if i in place},
+            gaps=gaps,
+            best=frozenset(rule for rule, of in best.items() if i in place and place[i] in of),
         )
-        for i, line in enumerate(lines)
+        for i, (line, gaps) in enumerate(zip(lines, _gaps(lines, by_rule), strict=True))
     ]
     if own not in ranks:
         return made, []
@@ -224,13 +220,15 @@ def _section(
     return made, agreements
 
 
-def _gaps(line: Line, by_rule: Mapping[str, Board]) -> dict[str, Difference]:
-    """Return the differences to the last epoch; a row of one seed has none."""
-    gaps = {}
-    for rule, row in line.rows.items():
-        comparison = by_rule[rule].comparison
-        if rule != LAST and LAST in line.rows and comparison is not None:
-            gaps[rule] = comparison.difference(row, line.rows[LAST])
+def _gaps(lines: Sequence[Line], by_rule: Mapping[str, Board]) -> list[dict[str, Difference]]:
+    """Return for each line the differences to the last epoch; a row of one seed has none."""
+    gaps: list[dict[str, Difference]] = [{} for _ in lines]
+    for rule, board in by_rule.items():
+        if rule == LAST or LAST not in by_rule or board.comparison is None:
+            continue
+        pairs = [(line.rows[rule], line.rows[LAST]) for line in lines]
+        for gap, difference in zip(gaps, board.comparison.differences(pairs), strict=True):
+            gap[rule] = difference
     return gaps
 
 
@@ -267,8 +265,8 @@ def _notes(lines: Sequence[Line], own: Board, left_out: Sequence[str], smallest:
     if 0 < smallest < FEW:
         samples = "sample" if smallest == 1 else "samples"
         made.append(
-            f"The smallest group of the validation split has {smallest} {samples}, so rules that "
-            f"read group labels ({', '.join(sorted(USES_GROUPS))}) select epochs by chance in part."
+            f"{SMALL} has {smallest} {samples}, so rules that read group labels "
+            f"({', '.join(sorted(USES_GROUPS))}) select epochs by chance in part."
         )
     old = [
         line.name

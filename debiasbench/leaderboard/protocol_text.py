@@ -9,7 +9,7 @@ from debiasbench.leaderboard import cells, flat
 from debiasbench.leaderboard.grid import Cell, Grid
 from debiasbench.leaderboard.protocol import LAST
 from debiasbench.leaderboard.render import heading
-from debiasbench.leaderboard.row import LEVELS
+from debiasbench.leaderboard.row import LEVELS, Difference
 from debiasbench.records.selection import USES_GROUPS
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def _line(line: Line) -> dict[str, object]:
 
 
 def _under(line: Line, rule: str) -> dict[str, object]:
-    row, gap = line.rows[rule], line.gaps.get(rule)
+    row = line.rows[rule]
     return {
         "rule": rule,
         "mean": flat.blank(row.mean),
@@ -232,10 +232,7 @@ def _under(line: Line, rule: str) -> dict[str, object]:
         "high": flat.blank(row.interval.high),
         "rank": line.ranks.get(rule),
         "best": rule in line.best,
-        "gap": flat.blank(gap.mean) if gap else None,
-        "gap_low": flat.blank(gap.low) if gap else None,
-        "gap_high": flat.blank(gap.high) if gap else None,
-        "gap_p": flat.blank(gap.p) if gap else None,
+        **flat.difference(line.gaps.get(rule, Difference()), "gap"),
         "seeds": " ".join(map(str, row.values)),
     }
 
