@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.standing import Standing
@@ -18,7 +18,7 @@ from debiasbench.records.sharing import Sharing
 from debiasbench.records.verify import examine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from debiasbench.records.correct import Correct
     from debiasbench.records.index import State
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from debiasbench.records.record import Record
 
 LISTED = 5  # problems that one message names
+
+
+class Evidence(TypedDict):
+    """What is known of records beside their content, as arguments of `boards`."""
+
+    correct: Mapping[str, Mapping[str, Correct]]
+    unverified: Collection[str]
+    standing: Standing
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,11 @@ class Gathered:
     problems: list[str]
     paths: dict[str, Path]
     standing: Standing = field(default_factory=Standing)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What functions that make boards need beside the records."""
+        return Evidence(correct=self.correct, unverified=self.unverified, standing=self.standing)
 
 
 def gather(

@@ -59,10 +59,10 @@ def table(
     go together.
     """
     if across:
-        _check_whole("across", pivot=pivot, panel=panel, columns=columns, sort=sort)
+        _check_alone("across", pivot=pivot, panel=panel, columns=columns, sort=sort)
     if protocol:
         together = {"across": "" if across else None, "baseline": baseline}
-        _check_whole("protocol", pivot=pivot, panel=panel, columns=columns, sort=sort, **together)
+        _check_alone("protocol", pivot=pivot, panel=panel, columns=columns, sort=sort, **together)
     _check(form, pivot=pivot, columns=columns, baseline=baseline, sort=sort)
     if panel is not None:
         _check_panel(panel, metric=metric, select=select, baseline=baseline, pivot=pivot)
@@ -109,9 +109,7 @@ def _across(
     made = over_data_sets.across(
         gathered.records,
         baseline=baseline,
-        correct=gathered.correct,
-        unverified=gathered.unverified,
-        standing=gathered.standing,
+        **gathered.evidence,
         **shared,
     )
     return across_text.FLAT[form](made) if form not in WRITERS else across_text.grids(made)
@@ -120,9 +118,7 @@ def _across(
 def _protocols(gathered: Gathered, form: str, shared: Mapping[str, str | None]) -> str | list[Grid]:
     made = protocols(
         gathered.records,
-        correct=gathered.correct,
-        unverified=gathered.unverified,
-        standing=gathered.standing,
+        **gathered.evidence,
         **shared,
     )
     if form not in WRITERS:
@@ -134,9 +130,7 @@ def _pivots(gathered: Gathered, option: str, shared: Mapping[str, str | None]) -
     made = pivoted.pivots(
         gathered.records,
         option,
-        correct=gathered.correct,
-        unverified=gathered.unverified,
-        standing=gathered.standing,
+        **gathered.evidence,
         **shared,
     )
     return [pivoted.grid(one) for one in made]
@@ -153,9 +147,7 @@ def _boards(
     made = boards(
         gathered.records,
         baseline=baseline,
-        correct=gathered.correct,
-        unverified=gathered.unverified,
-        standing=gathered.standing,
+        **gathered.evidence,
         **shared,
     )
     if sort is not None:
@@ -167,9 +159,7 @@ def _check(form: str, **given: str | None) -> None:
     """Raise `OptionError` for options of which one has no meaning beside another."""
     pivot, columns, baseline, sort = (given[n] for n in ("pivot", "columns", "baseline", "sort"))
     if pivot is not None:
-        for name in ("baseline", "columns", "sort"):
-            if given[name] is not None:
-                raise OptionError(f"--pivot cannot be combined with --{name}")
+        _check_alone("pivot", baseline=baseline, columns=columns, sort=sort)
         if form not in WRITERS:
             raise OptionError(
                 f"--pivot cannot be combined with --format {form}, which has a row for each value"
@@ -186,13 +176,11 @@ def _check_panel(panel: str, **given: str | None) -> None:
     """Raise `OptionError` for a panel that there is not, and for options without meaning for it."""
     if panel not in panelled.PANELS:
         raise UnknownNameError("panel", panel, panelled.PANELS)
-    for name, value in given.items():
-        if value is not None:
-            raise OptionError(f"--panel {panel} cannot be combined with --{name}")
+    _check_alone(f"panel {panel}", **given)
 
 
-def _check_whole(option: str, **given: str | None) -> None:
-    """Raise `OptionError` for options without meaning beside one that makes a table of its own."""
+def _check_alone(option: str, **given: str | None) -> None:
+    """Raise `OptionError` for a given option, because it has no meaning beside `option`."""
     for name, value in given.items():
         if value is not None:
             raise OptionError(f"--{option} cannot be combined with --{name}")
