@@ -283,14 +283,10 @@ def _ranked(
 
 
 def _counted(line: Line, number: int, pairs: Sequence[Pair]) -> Line:
-    total = dict.fromkeys((BETTER, WORSE, NEITHER), 0)
-    turned = {BETTER: WORSE, WORSE: BETTER, NEITHER: NEITHER}
-    for pair in pairs:
-        for verdict in pair.verdicts:
-            if verdict is not None and pair.one == number:
-                total[verdict] += 1
-            elif verdict is not None and pair.other == number:
-                total[turned[verdict]] += 1
+    own = [pair for pair in pairs if pair.one == number]
+    own += [pair.turned for pair in pairs if pair.other == number]
+    counts = [pair.counts() for pair in own]
+    total = {name: sum(of[name] for of in counts) for name in (BETTER, WORSE, NEITHER)}
     return replace(line, verdicts=total)
 
 
@@ -315,13 +311,5 @@ def _standing(line: Line, section: Sequence[Line]) -> float:
 
 def _numbered(pair: Pair, number: Mapping[int, int]) -> Pair:
     """Give a pair the numbers of all lines, the smaller one first."""
-    one, other = number[pair.one], number[pair.other]
-    if one < other:
-        return replace(pair, one=one, other=other)
-    turned: dict[str | None, str | None] = {BETTER: WORSE, WORSE: BETTER}
-    return Pair(
-        other,
-        one,
-        [Difference(-d.mean, -d.high, -d.low, d.p) for d in pair.differences],
-        [turned.get(verdict, verdict) for verdict in pair.verdicts],
-    )
+    numbered = replace(pair, one=number[pair.one], other=number[pair.other])
+    return numbered if numbered.one < numbered.other else numbered.turned

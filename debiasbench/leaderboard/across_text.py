@@ -219,10 +219,7 @@ def _results(line: Line) -> int:
 
 
 def _between(of: dict[tuple[int, int], Pair], i: int, j: int) -> str:
-    if (i, j) in of:
-        return counts(of[i, j].counts())
-    found = of[j, i].counts()
-    return counts({BETTER: found[WORSE], WORSE: found[BETTER], NEITHER: found[NEITHER]})
+    return counts((of[i, j] if (i, j) in of else of[j, i].turned).counts())
 
 
 def as_csv(across: Across) -> str:

@@ -27,6 +27,7 @@ CANNOT_RUN = "cannot run"
 
 NOTHING = Difference()  # where two rows cannot be compared
 BETTER, WORSE, NEITHER = "better", "worse", "neither"  # the verdicts on two lines
+TURNED = {BETTER: WORSE, WORSE: BETTER, NEITHER: NEITHER, None: None}  # with the lines exchanged
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,16 @@ class Pair:
     other: int
     differences: list[Difference]
     verdicts: list[str | None]
+
+    @property
+    def turned(self) -> Pair:
+        """The same comparison with the two lines exchanged."""
+        return Pair(
+            self.other,
+            self.one,
+            [Difference(-d.mean, -d.high, -d.low, d.p) for d in self.differences],
+            [TURNED[verdict] for verdict in self.verdicts],
+        )
 
     def counts(self) -> dict[str, int]:
         """Return on how many data sets `one` is better, worse and neither."""

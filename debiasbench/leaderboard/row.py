@@ -81,7 +81,7 @@ class Row:
     worst: Interval = Interval()  # of the accuracy of the worst group
     floor: float = math.nan  # worst group of a classifier with the same accuracy in every group
     marked: bool = False  # best of its section, or not distinguishable from the best
-    rank: tuple[int, int, int] | None = None  # from, to, of so many rows of its section
+    rank: tuple[int, int, int] | None = None  # lowest, highest, number of ranked rows
     difference: Difference = Difference()  # to the board's baseline
     # seed -> (N,) which test samples are correct, sorted by group; absent without predictions
     tables: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict, compare=False, repr=False)
