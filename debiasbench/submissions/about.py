@@ -8,7 +8,6 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
-from debiasbench.common.errors import RecordError
 from debiasbench.common.wording import listed, shown
 
 FILE = "submission.toml"
@@ -144,10 +143,3 @@ def template(values: dict[str, str]) -> str:
         if not own or _own(name):
             lines += [f"# {meaning}", f"{name} = {json.dumps(values.get(name) or TODO)}"]
     return "\n".join(lines) + "\n"
-
-
-def need(about: About | None, problems: list[str]) -> About:
-    """Return what was parsed; raises `RecordError` with the problems if nothing was."""
-    if about is None:
-        raise RecordError("; ".join(problems))
-    return about
