@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from debiasbench.common.wording import shown
@@ -27,9 +28,9 @@ OFF = 0.01  # relative difference of two costs that must be equal
 class Published:
     """Published records without errors, and what later records are compared with."""
 
-    records: dict[str, Record] = field(default_factory=dict)  # by id
-    together: Together = field(default_factory=Together)
-    references: Path | None = None
+    records: dict[str, Record]  # by id; none is added after `read`
+    together: Together
+    references: Path | None
 
     @classmethod
     def read(cls, places: Iterable[Path], references: Path | None = None) -> Published:
@@ -42,6 +43,11 @@ class Published:
             if not published.together.examine(path, record).messages:
                 published.records.setdefault(record.id, record)
         return published
+
+    @cached_property
+    def rows(self) -> dict[str, list[Record]]:
+        """The published records by `row_of`."""
+        return rows(self.records.values())
 
     def task(self, record: Record) -> Iterator[Finding]:
         """Check what a record says of its data against published records (E03)."""
@@ -68,20 +74,24 @@ class Published:
         folder = self.references
         return folder is not None and read(folder, record.task.fingerprint) is not None
 
-    def spread(self, record: Record, but: Collection[str] = ()) -> float:
+    def spread(self, record: Record, but: Collection[str]) -> float:
         """Return the largest standard deviation over seeds of any published row on the same data.
 
         `but`: ids that do not count, those of the submission, which may be published already: a row
         may vary more only because its records were made up.
         """
-        same = [
-            other
-            for other in self.records.values()
-            if other.id not in but
-            and other.task.fingerprint == record.task.fingerprint
-            and other.task.metric == record.task.metric
-        ]
-        return max(map(deviation, rows(same).values()), default=0.0)
+        task = record.task
+        same = (
+            [
+                other
+                for other in row
+                if other.id not in but
+                and other.task.fingerprint == task.fingerprint
+                and other.task.metric == task.metric
+            ]
+            for row in self.rows.values()
+        )
+        return max(map(deviation, same), default=0.0)
 
     def cost(self, record: Record) -> Iterator[Finding]:
         """Compare the cost of a record with those of the same network on the same data (W01)."""
@@ -133,7 +143,7 @@ class Published:
                     "W02", f"its status is {record.status}, but {known.status} in the published one"
                 )
             return
-        most = tolerance(known, deviation(self.row(known)))
+        most = tolerance(known, deviation(self.rows[row_of(known.spec)]))
         off = accuracy(record) - accuracy(known)
         if not abs(off) <= most:
             yield Finding(
@@ -142,10 +152,6 @@ class Published:
                 f"published record of the same spec; {most:.4f} are the most that test samples and "
                 "seeds explain",
             )
-
-    def row(self, record: Record) -> list[Record]:
-        """Return the published records of the row of a record."""
-        return [r for r in self.records.values() if row_of(r.spec) == row_of(record.spec)]
 
 
 def _differ(one: float, other: float) -> bool:
