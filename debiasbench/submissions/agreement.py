@@ -51,8 +51,7 @@ def agreements(result: Result, again: Path, nonce: str, number: int = 1) -> list
     every = [record for _, record in submission.records]
     together = Together(result.references)
     outcomes = []
-    for chosen in sample(every, nonce, number):
-        row = next(r for r in rows(every).values() if chosen[0] in r)
+    for row, chosen in zip(rows(every).values(), sample(every, nonce, number), strict=True):
         for record in chosen:
             spread = min(result.spreads.get(record.id, 0.0), deviation(row))
             outcomes.append(_outcome(files[record.id], record, new, spread, together))
