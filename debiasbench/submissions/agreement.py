@@ -15,7 +15,7 @@ from debiasbench.records.reading import stream
 from debiasbench.records.store import read_predictions
 from debiasbench.records.trust import content_of
 from debiasbench.records.verify import Together
-from debiasbench.submissions.against import rows
+from debiasbench.submissions.against import differing, rows
 from debiasbench.submissions.near import accuracy, deviation, tolerance
 from debiasbench.submissions.reproduce import sample
 
@@ -95,9 +95,7 @@ def obstacle(record: Record, again: Record) -> str | None:
         return f"the method declares {again.supervision}, but the record says {record.supervision}"
     if record.provenance.code is None:
         return "the record does not say with which code it was made"
-    before, now = record.provenance.plugin_code, again.provenance.plugin_code
-    different = [kind for kind in sorted({*now, *before}) if now.get(kind) != before.get(kind)]
-    if different:
+    if different := differing(record.provenance.plugin_code, again.provenance.plugin_code):
         return (
             f"the code of the {' and the '.join(different)} is not that of the record "
             f"({record.provenance.plugins.get(different[0])})"
@@ -136,12 +134,7 @@ def _why_unequal(record: Record, again: Record) -> str:
     if one.hardware != other.hardware:
         return f"the hardware is {other.hardware} instead of {one.hardware}"
     if one.versions != other.versions:
-        names = [
-            n
-            for n in sorted({*one.versions, *other.versions})
-            if one.versions.get(n) != other.versions.get(n)
-        ]
-        return f"versions differ: {', '.join(names)}"
+        return f"versions differ: {', '.join(differing(one.versions, other.versions))}"
     if one.code != other.code:
         return "the code of debiasbench is not that of the record"
     if one.arithmetic != other.arithmetic:
