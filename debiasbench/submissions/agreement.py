@@ -38,7 +38,7 @@ class Outcome:
     message: str
 
 
-def agreements(result: Result, again: Path, nonce: str, number: int = 1) -> list[Outcome]:
+def agreements(result: Result, again: Path, nonce: str, number: int) -> list[Outcome]:
     """Compare the sample of a checked submission with the records in `again`.
 
     Raises `OptionError` for a folder in the submission, `RecordError` for one that does not exist.
