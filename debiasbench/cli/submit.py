@@ -128,7 +128,7 @@ def _sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--nonce",
         required=True,
         help="Text that nobody could know before, such as the commit of the merge; it chooses "
-        "records.",
+        "the records.",
     )(command)
 
 
@@ -245,7 +245,7 @@ def trust(folder: Path, write: Path, commit: str, independent: bool, **lists: Pa
     """Check the submission in FOLDER, and write the level that follows to a file of trust levels.
 
     The level is listed or verified. No file shows who ran it, so only you can say that it is
-    independent; it must be verified then. No level of a record file is ever lowered.
+    independent; such a submission must be verified. No level of a record file is ever lowered.
     """
     from debiasbench.common.errors import RecordError
     from debiasbench.submissions.report import summary

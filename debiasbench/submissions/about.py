@@ -1,4 +1,4 @@
-"""`submission.toml`: who submits which method, and what they say of it."""
+"""`submission.toml`: who submits which method, its source code, and the licence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REQUIRED = {
 }
 _OPTIONAL = {
     "suite": "the suite whose settings the records have; without one they are never verified",
-    "changes": "which changes of debiasbench were not committed, if there were some",
+    "changes": "which changes of debiasbench were not committed, if any",
 }
 _METHOD = {
     "distribution": "the name of the package that has the method",

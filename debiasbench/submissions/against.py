@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 SEEDS = frozenset(range(5))  # of rows whose settings are those of no suite
 BY_MACHINE = ("precision", "micro_batch")  # settings that the machine resolves
-CLOCKS = timedelta(hours=1)  # by which clocks of two machines may differ
+CLOCKS = timedelta(hours=1)  # the clocks of two machines may differ by this
 CHANGES = "+changes"  # ends the commit of a checkout with changes
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a suite says of the records of a submission.
+    """What a suite requires of the records of a submission.
 
-    `seeds`: by data set. `settings`: by data set, network and method, "" for methods that the
-    suite does not have: the settings of training that are allowed.
+    `seeds`: those of each data set. `settings`: the settings of training that are allowed, by data
+    set, network and method; the method "" stands for methods that the suite does not have.
     """
 
     seeds: dict[str, set[int]] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Expected:
 
 
 def expected(name: str, plugins: Plugins) -> Expected:
-    """Read what a suite that comes with debiasbench says; raises `UnknownNameError`."""
+    """Read what a suite of debiasbench itself requires; raises `UnknownNameError`."""
     if name.endswith(".toml"):
         raise UnknownNameError("suite", name, [], "Give the name of a suite, not a file")
     found = Expected()
@@ -256,7 +256,7 @@ def _impossible_date(text: str) -> str:
         date = date if date.tzinfo else date.replace(tzinfo=UTC)
         return "is in the future" if date > datetime.now(UTC) + CLOCKS else ""
     except (ValueError, OverflowError):
-        return "is no date of ISO 8601"
+        return "is not a date of ISO 8601"
 
 
 @dataclass(frozen=True)

@@ -66,12 +66,12 @@ def _outcome(
     together: Together,
 ) -> Outcome:
     if record.id not in new:
-        return Outcome(record, False, "there is no record of it that was run again")
+        return Outcome(record, False, "there is no record of a new run of it")
     other_path, again = new[record.id]
     if content_of(other_path) == content_of(path):
         why: str | None = "the record is the submitted file, not another run"
     elif messages := together.examine(other_path, again).messages:
-        why = f"the record that was run again: {messages[0]}"
+        why = f"the record of the new run: {messages[0]}"
     else:
         why = obstacle(record, again)
     if why is not None:
@@ -115,7 +115,7 @@ def compared(record: Record, again: Record, spread: float, *, equal: bool) -> Ou
     off, most = accuracy(again) - accuracy(record), tolerance(again, spread)
     numbers = (
         f"{record.task.metric} is {accuracy(again):.4f}, {accuracy(record):.4f} in the record; "
-        f"{most:.4f} are the most that test samples and seeds explain"
+        f"test samples and seeds explain a difference of at most {most:.4f}"
     )
     if why := _why_unequal(record, again):
         return Outcome(record, abs(off) <= most, f"{numbers}; not equal because {why}")
@@ -127,9 +127,9 @@ def compared(record: Record, again: Record, spread: float, *, equal: bool) -> Ou
 
 
 def _why_unequal(record: Record, again: Record) -> str:
-    """Return why two runs may differ in the last bits, "" if they must not."""
+    """Return why two runs may differ in the last bits, "" if they must be equal."""
     one, other = record.provenance, again.provenance
-    if not other.deterministic:  # what a stranger's record says of this does not count
+    if not other.deterministic:  # what a stranger's record states here does not count
         return "the device is not deterministic"
     if one.hardware != other.hardware:
         return f"the hardware is {other.hardware} instead of {one.hardware}"

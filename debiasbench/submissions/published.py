@@ -50,7 +50,7 @@ class Published:
         return rows(self.records.values())
 
     def task(self, record: Record) -> Iterator[Finding]:
-        """Check what a record says of its data against published records (E03)."""
+        """Check the facts about its data in a record against published records (E03)."""
         others = [r for r in self.records.values() if r.spec.dataset == record.spec.dataset]
         known = {other.task.fingerprint for other in others}
         if known and record.task.fingerprint not in known:
@@ -64,8 +64,8 @@ class Published:
                 if other.task != record.task:
                     yield Finding(
                         "E03",
-                        f"what it says of its data is not what {other.spec.stem} says of the same "
-                        "data",
+                        f"its facts about the data are not those in {other.spec.stem} about the "
+                        "same data",
                     )
                 return
 
@@ -77,8 +77,8 @@ class Published:
     def spread(self, record: Record, but: Collection[str]) -> float:
         """Return the largest standard deviation over seeds of any published row on the same data.
 
-        `but`: ids that do not count, those of the submission, which may be published already: a row
-        may vary more only because its records were made up.
+        `but`: ids of the submission, which may be published already. They do not count, since a
+        row of forged records may vary more.
         """
         task = record.task
         same = (
@@ -113,8 +113,9 @@ class Published:
         if rates and cost.images_per_second > FASTER * max(rates):
             yield Finding(
                 "W01",
-                f"{cost.images_per_second:,.0f} images per second are {FASTER:g} times more than "
-                f"in any published record on {record.provenance.hardware} ({max(rates):,.0f})",
+                f"{cost.images_per_second:,.0f} images per second are more than {FASTER:g} times "
+                f"those of any published record on {record.provenance.hardware} "
+                f"({max(rates):,.0f})",
             )
         for other in peers:
             assert other.cost is not None
@@ -127,8 +128,8 @@ class Published:
                 yield Finding(
                     "W01",
                     f"a prediction takes {cost.inference_flops:.6g} FLOPs, but "
-                    f"{other.cost.inference_flops:.6g} in {other.spec.stem} with as many "
-                    "parameters",
+                    f"{other.cost.inference_flops:.6g} in {other.spec.stem} with the same number "
+                    "of parameters",
                 )
                 return
 
@@ -149,8 +150,8 @@ class Published:
             yield Finding(
                 "W02",
                 f"{record.task.metric} is {accuracy(record):.4f}, but {accuracy(known):.4f} in the "
-                f"published record of the same spec; {most:.4f} are the most that test samples and "
-                "seeds explain",
+                f"published record of the same spec; test samples and seeds explain a difference "
+                f"of at most {most:.4f}",
             )
 
 
