@@ -21,7 +21,7 @@ def main(request: Path, report: Path) -> int:
     removed = _diff(request, "--diff-filter=D")
     lines, failed = [], bool(others)
     for path in others[:50]:
-        lines.append(f"{path!r} is outside of submissions/NAME/: one folder is one pull request")
+        lines.append(f"{path!r} is outside of submissions/NAME/: change only one such folder")
     if len(names) > 1:
         failed = True
         lines.append(f"{len(names)} submissions in one pull request: make one for each")

@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     from debiasbench.submissions.check import Result
 
 LEADERBOARD = Path("leaderboard")
+LISTS = {  # option -> file or folder in LEADERBOARD that is its default, and its help
+    "published": ("records", "Folder of published records to compare with."),
+    "references": ("references", "Folder of reference labels."),
+    "blocked": ("blocked.toml", "List of versions that must not be used."),
+}
 _FOLDER = click.argument("folder", type=click.Path(path_type=Path))
+_COMMIT = click.option("--commit", default="", help="Commit at which the submission was checked.")
 
 
 def _published_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--published`, `--references` and `--blocked`."""
-    for name, what in (
-        ("blocked", "List of versions that must not be used."),
-        ("references", "Folder of reference labels."),
-        ("published", "Folder of published records to compare with."),
-    ):
-        default = {"blocked": "blocked.toml", "published": "records"}.get(name, name)
+    for name, (default, what) in reversed(LISTS.items()):
         command = click.option(
             f"--{name}",
             type=click.Path(path_type=Path),
@@ -127,7 +128,7 @@ def _sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--nonce",
         required=True,
         help="Text that nobody could know before, such as the commit of the merge; it chooses "
-        "records.",
+        "the records.",
     )(command)
 
 
@@ -186,7 +187,7 @@ def reproduce(specs: Path, options: SessionOptions) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="If all records agree, write the level reproduced to this file of trust levels.",
 )
-@click.option("--commit", default="", help="Commit at which the submission was checked.")
+@_COMMIT
 @_published_options
 @debug_option
 def compare(
@@ -232,7 +233,7 @@ def compare(
     required=True,
     help="File of trust levels, such as leaderboard/trust.json.",
 )
-@click.option("--commit", default="", help="Commit at which the submission was checked.")
+@_COMMIT
 @click.option(
     "--independent",
     is_flag=True,
@@ -244,7 +245,7 @@ def trust(folder: Path, write: Path, commit: str, independent: bool, **lists: Pa
     """Check the submission in FOLDER, and write the level that follows to a file of trust levels.
 
     The level is listed or verified. No file shows who ran it, so only you can say that it is
-    independent; it must be verified then. No level of a record file is ever lowered.
+    independent; such a submission must be verified. No level of a record file is ever lowered.
     """
     from debiasbench.common.errors import RecordError
     from debiasbench.submissions.report import summary
@@ -271,16 +272,16 @@ def _need_verified(result: Result) -> None:
 def _checked(folder: Path, lists: dict[str, Path | None]) -> Result:
     from debiasbench.submissions.check import checked
 
-    def place(name: str, default: str) -> Path | None:
-        given, usual = lists[name], LEADERBOARD / default
-        return given or (usual if usual.exists() else None)
+    def place(name: str) -> Path | None:
+        usual = LEADERBOARD / LISTS[name][0]
+        return lists[name] or (usual if usual.exists() else None)
 
-    published = place("published", "records")
+    published = place("published")
     return checked(
         folder,
         () if published is None else (published,),
-        place("references", "references"),
-        place("blocked", "blocked.toml"),
+        place("references"),
+        place("blocked"),
     )
 
 

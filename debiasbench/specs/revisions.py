@@ -1,4 +1,4 @@
-"""Revisions: what a spec says of code whose results have changed, so that its id is another one."""
+"""Revisions of code: a spec names those above 1, so that new results get another id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`submission.toml`: who submits which method, and what they say of it."""
+"""`submission.toml`: who submits which method, its source code, and the licence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
-from debiasbench.common.errors import RecordError
 from debiasbench.common.wording import listed, shown
 
 FILE = "submission.toml"
@@ -25,7 +24,7 @@ _REQUIRED = {
 }
 _OPTIONAL = {
     "suite": "the suite whose settings the records have; without one they are never verified",
-    "changes": "which changes of debiasbench were not committed, if there were some",
+    "changes": "which changes of debiasbench were not committed, if any",
 }
 _METHOD = {
     "distribution": "the name of the package that has the method",
@@ -144,10 +143,3 @@ def template(values: dict[str, str]) -> str:
         if not own or _own(name):
             lines += [f"# {meaning}", f"{name} = {json.dumps(values.get(name) or TODO)}"]
     return "\n".join(lines) + "\n"
-
-
-def need(about: About | None, problems: list[str]) -> About:
-    """Return what was parsed; raises `RecordError` with the problems if nothing was."""
-    if about is None:
-        raise RecordError("; ".join(problems))
-    return about

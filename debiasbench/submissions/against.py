@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import (
@@ -25,26 +26,26 @@ from debiasbench.specs.resolve import instance, training_of
 from debiasbench.specs.suites import read as read_suite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from debiasbench.records.record import Record
     from debiasbench.specs.plugins import Plugins
-    from debiasbench.specs.spec import Spec
+    from debiasbench.specs.spec import Choice, Spec
     from debiasbench.submissions.about import About
 
 SEEDS = frozenset(range(5))  # of rows whose settings are those of no suite
 BY_MACHINE = ("precision", "micro_batch")  # settings that the machine resolves
-CLOCKS = timedelta(hours=1)  # by which clocks of two machines may differ
+CLOCKS = timedelta(hours=1)  # the clocks of two machines may differ by this
 CHANGES = "+changes"  # ends the commit of a checkout with changes
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a suite says of the records of a submission.
+    """What a suite requires of the records of a submission.
 
-    `seeds`: by data set. `settings`: by data set, network and method, "" for methods that the
-    suite does not have: the settings of training that are allowed.
+    `seeds`: those of each data set. `settings`: the settings of training that are allowed, by data
+    set, network and method; the method "" stands for methods that the suite does not have.
     """
 
     seeds: dict[str, set[int]] = field(default_factory=dict)
@@ -52,7 +53,7 @@ class Expected:
 
 
 def expected(name: str, plugins: Plugins) -> Expected:
-    """Read what a suite that comes with debiasbench says; raises `UnknownNameError`."""
+    """Read what a suite of debiasbench itself requires; raises `UnknownNameError`."""
     if name.endswith(".toml"):
         raise UnknownNameError("suite", name, [], "Give the name of a suite, not a file")
     found = Expected()
@@ -72,7 +73,7 @@ def expected(name: str, plugins: Plugins) -> Expected:
     return found
 
 
-def canonical_of(choice: Any) -> str:
+def canonical_of(choice: Choice) -> str:
     """Return a choice as text that is equal for equal choices."""
     return canonical([choice.name, choice.options])
 
@@ -137,15 +138,20 @@ def suite_settings(record: Record, suite: Expected, name: str) -> Iterator[Findi
 
 
 def _difference(spec: Spec, allowed: Iterable[str]) -> str:
-    import json
-
     training, sparse = json.loads(settings(spec))
     theirs, other = json.loads(sorted(allowed)[0])
-    names = [k for k in sorted({*training, *theirs}) if training.get(k) != theirs.get(k)]
-    texts = [f"{k} is {shown(training.get(k))} instead of {shown(theirs.get(k))}" for k in names]
+    texts = [
+        f"{k} is {shown(training.get(k))} instead of {shown(theirs.get(k))}"
+        for k in differing(training, theirs)
+    ]
     if sparse != other:
         texts.append(f"sparse is {shown(sparse)} instead of {shown(other)}")
     return ", ".join(texts)
+
+
+def differing(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    """Return the names whose values are not the same in two mappings, sorted."""
+    return [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
 
 
 def declared(record: Record, plugins: Plugins) -> Iterator[Finding]:
@@ -250,7 +256,7 @@ def _impossible_date(text: str) -> str:
         date = date if date.tzinfo else date.replace(tzinfo=UTC)
         return "is in the future" if date > datetime.now(UTC) + CLOCKS else ""
     except (ValueError, OverflowError):
-        return "is no date of ISO 8601"
+        return "is not a date of ISO 8601"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from debiasbench.records.reading import stream
 from debiasbench.records.store import read_predictions
 from debiasbench.records.trust import content_of
 from debiasbench.records.verify import Together
-from debiasbench.submissions.against import rows
+from debiasbench.submissions.against import differing, rows
 from debiasbench.submissions.near import accuracy, deviation, tolerance
 from debiasbench.submissions.reproduce import sample
 
@@ -38,7 +38,7 @@ class Outcome:
     message: str
 
 
-def agreements(result: Result, again: Path, nonce: str, number: int = 1) -> list[Outcome]:
+def agreements(result: Result, again: Path, nonce: str, number: int) -> list[Outcome]:
     """Compare the sample of a checked submission with the records in `again`.
 
     Raises `OptionError` for a folder in the submission, `RecordError` for one that does not exist.
@@ -51,8 +51,7 @@ def agreements(result: Result, again: Path, nonce: str, number: int = 1) -> list
     every = [record for _, record in submission.records]
     together = Together(result.references)
     outcomes = []
-    for chosen in sample(every, nonce, number):
-        row = next(r for r in rows(every).values() if chosen[0] in r)
+    for row, chosen in zip(rows(every).values(), sample(every, nonce, number), strict=True):
         for record in chosen:
             spread = min(result.spreads.get(record.id, 0.0), deviation(row))
             outcomes.append(_outcome(files[record.id], record, new, spread, together))
@@ -67,12 +66,12 @@ def _outcome(
     together: Together,
 ) -> Outcome:
     if record.id not in new:
-        return Outcome(record, False, "there is no record of it that was run again")
+        return Outcome(record, False, "there is no record of a new run of it")
     other_path, again = new[record.id]
     if content_of(other_path) == content_of(path):
         why: str | None = "the record is the submitted file, not another run"
     elif messages := together.examine(other_path, again).messages:
-        why = f"the record that was run again: {messages[0]}"
+        why = f"the record of the new run: {messages[0]}"
     else:
         why = obstacle(record, again)
     if why is not None:
@@ -96,9 +95,7 @@ def obstacle(record: Record, again: Record) -> str | None:
         return f"the method declares {again.supervision}, but the record says {record.supervision}"
     if record.provenance.code is None:
         return "the record does not say with which code it was made"
-    before, now = record.provenance.plugin_code, again.provenance.plugin_code
-    different = [kind for kind in sorted({*now, *before}) if now.get(kind) != before.get(kind)]
-    if different:
+    if different := differing(record.provenance.plugin_code, again.provenance.plugin_code):
         return (
             f"the code of the {' and the '.join(different)} is not that of the record "
             f"({record.provenance.plugins.get(different[0])})"
@@ -118,7 +115,7 @@ def compared(record: Record, again: Record, spread: float, *, equal: bool) -> Ou
     off, most = accuracy(again) - accuracy(record), tolerance(again, spread)
     numbers = (
         f"{record.task.metric} is {accuracy(again):.4f}, {accuracy(record):.4f} in the record; "
-        f"{most:.4f} are the most that test samples and seeds explain"
+        f"test samples and seeds explain a difference of at most {most:.4f}"
     )
     if why := _why_unequal(record, again):
         return Outcome(record, abs(off) <= most, f"{numbers}; not equal because {why}")
@@ -130,19 +127,14 @@ def compared(record: Record, again: Record, spread: float, *, equal: bool) -> Ou
 
 
 def _why_unequal(record: Record, again: Record) -> str:
-    """Return why two runs may differ in the last bits, "" if they must not."""
+    """Return why two runs may differ in the last bits, "" if they must be equal."""
     one, other = record.provenance, again.provenance
-    if not other.deterministic:  # what a stranger's record says of this does not count
+    if not other.deterministic:  # what a stranger's record states here does not count
         return "the device is not deterministic"
     if one.hardware != other.hardware:
         return f"the hardware is {other.hardware} instead of {one.hardware}"
     if one.versions != other.versions:
-        names = [
-            n
-            for n in sorted({*one.versions, *other.versions})
-            if one.versions.get(n) != other.versions.get(n)
-        ]
-        return f"versions differ: {', '.join(names)}"
+        return f"versions differ: {', '.join(differing(one.versions, other.versions))}"
     if one.code != other.code:
         return "the code of debiasbench is not that of the record"
     if one.arithmetic != other.arithmetic:

@@ -12,6 +12,7 @@ from debiasbench.records.checks.finding import Finding
 from debiasbench.records.checks.labels import near
 from debiasbench.specs.plugins import Plugins
 from debiasbench.submissions import against
+from debiasbench.submissions.about import FILE
 from debiasbench.submissions.folder import Submission, opened
 from debiasbench.submissions.published import Published
 
@@ -66,13 +67,12 @@ def checked(
     known = Published.read(published, references)
     plugins = Plugins(installed=False)
     about = submission.about
-    suite, trouble = None, None
+    suite = None
     if about is not None and about.suite:
         try:
             suite = against.expected(about.suite, plugins)
         except DebiasbenchError as error:
-            trouble = Finding("E08", str(error))
-            findings.setdefault("submission.toml", []).append(trouble)
+            findings.setdefault(FILE, []).append(Finding("E08", str(error)))
     bad_versions = [] if blocked is None else against.read_blocked(blocked)
     records = [record for _, record in submission.records]
     for path, record in submission.records:

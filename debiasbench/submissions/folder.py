@@ -61,7 +61,7 @@ def opened(folder: Path) -> Submission:
     submission = Submission(folder.name, folder)
     if not NAME.fullmatch(folder.name):
         submission.add(
-            ".", "E00", f"the name {shown(folder.name)} must have 2 to 40 of a-z, 0-9, -"
+            ".", "E00", f"the name {shown(folder.name)} must have 2 to 40 characters of a-z, 0-9, -"
         )
     try:
         names = _files(folder)

@@ -1,8 +1,8 @@
 """How much the accuracy of two runs of one spec may differ: test samples and seeds (W02).
 
 Two runs that are not equal bit for bit, because the machine or the code differs, are two trainings.
-Their accuracy differs by what test samples and seeds decide: twice the standard error over samples,
-plus the standard deviation over the seeds of the row.
+Test samples and seeds explain a difference of their accuracies: twice the standard error over
+samples, plus the standard deviation over the seeds of the row.
 """
 
 from __future__ import annotations

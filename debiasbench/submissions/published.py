@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from debiasbench.common.wording import shown
@@ -27,9 +28,9 @@ OFF = 0.01  # relative difference of two costs that must be equal
 class Published:
     """Published records without errors, and what later records are compared with."""
 
-    records: dict[str, Record] = field(default_factory=dict)  # by id
-    together: Together = field(default_factory=Together)
-    references: Path | None = None
+    records: dict[str, Record]  # by id; none is added after `read`
+    together: Together
+    references: Path | None
 
     @classmethod
     def read(cls, places: Iterable[Path], references: Path | None = None) -> Published:
@@ -43,8 +44,13 @@ class Published:
                 published.records.setdefault(record.id, record)
         return published
 
+    @cached_property
+    def rows(self) -> dict[str, list[Record]]:
+        """The published records by `row_of`."""
+        return rows(self.records.values())
+
     def task(self, record: Record) -> Iterator[Finding]:
-        """Check what a record says of its data against published records (E03)."""
+        """Check the facts about its data in a record against published records (E03)."""
         others = [r for r in self.records.values() if r.spec.dataset == record.spec.dataset]
         known = {other.task.fingerprint for other in others}
         if known and record.task.fingerprint not in known:
@@ -58,8 +64,8 @@ class Published:
                 if other.task != record.task:
                     yield Finding(
                         "E03",
-                        f"what it says of its data is not what {other.spec.stem} says of the same "
-                        "data",
+                        f"its facts about the data are not those in {other.spec.stem} about the "
+                        "same data",
                     )
                 return
 
@@ -68,20 +74,24 @@ class Published:
         folder = self.references
         return folder is not None and read(folder, record.task.fingerprint) is not None
 
-    def spread(self, record: Record, but: Collection[str] = ()) -> float:
+    def spread(self, record: Record, but: Collection[str]) -> float:
         """Return the largest standard deviation over seeds of any published row on the same data.
 
-        `but`: ids that do not count, those of the submission, which may be published already: a row
-        may vary more only because its records were made up.
+        `but`: ids of the submission, which may be published already. They do not count, since a
+        row of forged records may vary more.
         """
-        same = [
-            other
-            for other in self.records.values()
-            if other.id not in but
-            and other.task.fingerprint == record.task.fingerprint
-            and other.task.metric == record.task.metric
-        ]
-        return max(map(deviation, rows(same).values()), default=0.0)
+        task = record.task
+        same = (
+            [
+                other
+                for other in row
+                if other.id not in but
+                and other.task.fingerprint == task.fingerprint
+                and other.task.metric == task.metric
+            ]
+            for row in self.rows.values()
+        )
+        return max(map(deviation, same), default=0.0)
 
     def cost(self, record: Record) -> Iterator[Finding]:
         """Compare the cost of a record with those of the same network on the same data (W01)."""
@@ -103,8 +113,9 @@ class Published:
         if rates and cost.images_per_second > FASTER * max(rates):
             yield Finding(
                 "W01",
-                f"{cost.images_per_second:,.0f} images per second are {FASTER:g} times more than "
-                f"in any published record on {record.provenance.hardware} ({max(rates):,.0f})",
+                f"{cost.images_per_second:,.0f} images per second are more than {FASTER:g} times "
+                f"those of any published record on {record.provenance.hardware} "
+                f"({max(rates):,.0f})",
             )
         for other in peers:
             assert other.cost is not None
@@ -117,8 +128,8 @@ class Published:
                 yield Finding(
                     "W01",
                     f"a prediction takes {cost.inference_flops:.6g} FLOPs, but "
-                    f"{other.cost.inference_flops:.6g} in {other.spec.stem} with as many "
-                    "parameters",
+                    f"{other.cost.inference_flops:.6g} in {other.spec.stem} with the same number "
+                    "of parameters",
                 )
                 return
 
@@ -133,19 +144,15 @@ class Published:
                     "W02", f"its status is {record.status}, but {known.status} in the published one"
                 )
             return
-        most = tolerance(known, deviation(self.row(known)))
+        most = tolerance(known, deviation(self.rows[row_of(known.spec)]))
         off = accuracy(record) - accuracy(known)
         if not abs(off) <= most:
             yield Finding(
                 "W02",
                 f"{record.task.metric} is {accuracy(record):.4f}, but {accuracy(known):.4f} in the "
-                f"published record of the same spec; {most:.4f} are the most that test samples and "
-                "seeds explain",
+                f"published record of the same spec; test samples and seeds explain a difference "
+                f"of at most {most:.4f}",
             )
-
-    def row(self, record: Record) -> list[Record]:
-        """Return the published records of the row of a record."""
-        return [r for r in self.records.values() if row_of(r.spec) == row_of(record.spec)]
 
 
 def _differ(one: float, other: float) -> bool:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from debiasbench.submissions.check import Result
 
 
-def levels(result: Result, level: str, date: str, commit: str = "") -> dict[str, Trust]:
+def levels(result: Result, level: str, date: str, commit: str) -> dict[str, Trust]:
     """Return one level for each record of a submission, by id; raises `RecordError`."""
     log = f"submission {result.submission.name}"
     return {

@@ -1,4 +1,4 @@
-"""Folders of submissions for tests: seven seeds of a toy method, and what is published beside."""
+"""Folders of submissions for tests: five seeds of a toy method, and published records."""
 
 from __future__ import annotations
 

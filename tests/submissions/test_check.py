@@ -338,7 +338,7 @@ def test_costs_far_from_those_of_published_records_need_a_look(tmp_path: Path) -
     edit(first(place), faster)
     result = checked(place, [published(tmp_path)])
     assert codes(result) == ["W01"]
-    assert "1,200 images per second are 3 times more" in texts(result)
+    assert "1,200 images per second are more than 3 times those of" in texts(result)
     assert "a prediction takes 1e+06 FLOPs, but 2e+06" in texts(result)
     assert result.errors == 0
 
