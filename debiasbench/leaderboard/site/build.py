@@ -167,6 +167,7 @@ def _view(
     """Return what the part of a page about a board shows."""
     board = place.boards[view]
     shown = heat.chosen(board.rows, place.task)
+    own = _own(board.rows)
     return {
         "place": place,
         "shown": board,
@@ -174,9 +175,7 @@ def _view(
         "figures": beside(board),
         "heats": [h for row in shown if (h := heat.of_row(content, place, row, board.rule))],
         "hidden": sum(bool(row.values) for row in board.rows) - len(shown),
-        "notes": [
-            note for note in grid(board, "html-table", ()).remarks if note not in _own(board.rows)
-        ],
+        "notes": [note for note in grid(board, "html-table", ()).remarks if note not in own],
         "options": options(board.rows),
         "epoch": cells.epoch(board.rule),
         "metric": cells.words(board.metric),
