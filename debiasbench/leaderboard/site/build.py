@@ -75,16 +75,11 @@ def single(content: Content) -> str:
     links = Links(single=True)
     return page(
         "single.html.j2",
-        **_shared(content, links, "debiasbench leaderboards"),
-        facts=_facts(content),
-        places=overview.place_table(content, links),
-        methods=overview.method_table(content, links),
-        across=noted(content.across, "across", content.methods, links),
+        **_over_all(content, links),
         boards=[
             _view(content, place, place.own, links, f"t-{i}")
             for i, place in enumerate(content.places)
         ],
-        known=_known(content, links),
     )
 
 
@@ -101,15 +96,19 @@ def _shared(content: Content, links: Links, title: str) -> dict[str, Any]:
 
 def _index(content: Content) -> str:
     links = Links()
-    return page(
-        "index.html.j2",
+    return page("index.html.j2", **_over_all(content, links))
+
+
+def _over_all(content: Content, links: Links) -> dict[str, Any]:
+    """Return what the first page of a site and the page that is mailed both show."""
+    return {
         **_shared(content, links, "debiasbench leaderboards"),
-        facts=_facts(content),
-        places=overview.place_table(content, links),
-        methods=overview.method_table(content, links),
-        across=noted(content.across, "across", content.methods, links),
-        known=_known(content, links),
-    )
+        "facts": _facts(content),
+        "places": overview.place_table(content, links),
+        "methods": overview.method_table(content, links),
+        "across": noted(content.across, "across", content.methods, links),
+        "known": _known(content, links),
+    }
 
 
 def _grids_of_rules(content: Content, place: Place) -> Sequence[Grid]:
