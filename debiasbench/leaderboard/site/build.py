@@ -62,7 +62,7 @@ def pages(content: Content) -> Iterator[tuple[str, str]]:
             yield f"d/{board_file(place, view)}", _board(content, place, view)
         if len(place.board.rows) > MOST:
             yield f"d/{place.name}.figures.html", _figures(content, place)
-        if grids := _grids_of_rules(content, place):
+        if grids := content.rules.get(place):
             yield f"d/{place.name}.rules.html", _rules(content, place, grids)
     for name, rows in content.methods.items():
         yield f"m/{file_name(name)}.html", _method(content, name, rows)
@@ -109,11 +109,6 @@ def _over_all(content: Content, links: Links) -> dict[str, Any]:
         "across": noted(content.across, "across", content.methods, links),
         "known": _known(content, links),
     }
-
-
-def _grids_of_rules(content: Content, place: Place) -> Sequence[Grid]:
-    names = {record.id for record in place.records}
-    return next((grids for name, grids in content.protocols.items() if name in names), ())
 
 
 def _figures(content: Content, place: Place) -> str:
@@ -196,7 +191,7 @@ def _board(content: Content, place: Place, view: View) -> str:
         **_view(content, place, view, links),
         rule=rule,
         drawn=links.figures(place) if len(place.board.rows) > MOST else "",
-        compared=links.protocol(place) if _grids_of_rules(content, place) else "",
+        compared=links.protocol(place) if content.rules.get(place) else "",
         metrics=[
             (cells.words(name), links.board(place, (rule, name)), name == metric, name)
             for name in METRICS

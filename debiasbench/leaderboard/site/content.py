@@ -108,6 +108,11 @@ class Content:
         }
 
     @cached_property
+    def rules(self) -> dict[Place, Sequence[Grid]]:
+        """The tables that compare the selection rules on a place, if there are any."""
+        return {self.row_of[name][0]: grids for name, grids in self.protocols.items()}
+
+    @cached_property
     def newest(self) -> Record:
         """The record that was made last; its date and commit are those of the site."""
         return max(self.records.values(), key=lambda r: (r.provenance.started, r.id))
