@@ -98,7 +98,7 @@ def layout(figure: Figure) -> Layout:
 
 
 def length(text: str, size: float = SIZE) -> float:
-    """Return about how long a text is, rather too long than too short."""
+    """Estimate the length of a text, too long rather than too short."""
     parts = (
         0.36 if c in _NARROW else 0.95 if c in _WIDE else 0.72 if c.isupper() else 0.62
         for c in text
@@ -108,7 +108,7 @@ def length(text: str, size: float = SIZE) -> float:
 
 
 def cut(text: str, most: float = WIDEST) -> str:
-    """Return a text on one line that is not longer than `most`, with "…" if it was."""
+    """Return a text on one line that is not longer than `most`; "…" replaces the rest."""
     line = printable(" ".join(text.split()))
     if length(line) <= most:
         return line

@@ -123,7 +123,7 @@ def pareto(board: Board, cost: str, worse: Worse | None = None) -> Figure | None
 
 
 def standing(board: Board, section: Sequence[Row], cost: str, tested: Worse) -> list[str]:
-    """Return of each row of a section whether it is on the front: `FRONT`, `NOISE`, and so on.
+    """Return for each row of a section how it stands to the front: `FRONT`, `NOISE`, and so on.
 
     `cost`: a name of `Row.costs`. A row is dominated if another one is at least as good in both,
     and significantly better (5 % over all pairs of the section) or more than 5 % cheaper.

@@ -177,7 +177,7 @@ def _view(
 
 
 def _own(rows: list[Row]) -> set[str]:
-    """Return the remarks that name the options of a row, which pages list apart."""
+    """Return the remarks that name the options of a row, which pages list separately."""
     return {f"{cells.options(row)}." for row in rows if row.options}
 
 

@@ -99,7 +99,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _latest(content: Content) -> dict[str, object]:
-    """Describe the site: the newest record, and how much there is."""
+    """Describe the site: its newest record, and the numbers of records, methods and boards."""
     newest = content.newest.provenance
     return {
         "commit": newest.git,

@@ -80,7 +80,7 @@ def of_row(content: Content, place: Place, row: Row, rule: str) -> Heat | None:
 
 
 def _summed(records: Sequence[Record], rule: str) -> GroupCounts:
-    """Return the mean accuracies as counts: hits of all records, over so many samples each."""
+    """Return counts whose hits are the means over records, so that accuracies are means too."""
     hits: NDArray[Any] = np.sum([r.outcomes[rule].test.hits for r in records], axis=0)
     mean: NDArray[Any] = hits / len(records)
     counts = record_counts(records[0], records[0].outcomes[rule])

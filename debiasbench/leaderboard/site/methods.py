@@ -1,4 +1,4 @@
-"""The page of a method: its rows on all data, and their differences to others that saw as much."""
+"""The page of a method: its rows on all data, and differences to others with the same labels."""
 
 from __future__ import annotations
 
