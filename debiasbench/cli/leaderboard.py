@@ -39,7 +39,7 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
 @click.option(
     "--across",
     is_flag=True,
-    help="Compare methods over all data sets: points, mean ranks, and who is better on how many.",
+    help="Compare methods over all data sets: points, mean ranks, and which is better on how many.",
 )
 @click.option(
     "--protocol",
@@ -77,8 +77,8 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     "methods",
     metavar="NAME",
     multiple=True,
-    help="With --plot density or groups: draw only the rows of this method, or of this name. Can "
-    "be used several times.",
+    help="With --plot density or groups: draw only the rows of this method, or the row with this "
+    "name. Can be used several times.",
 )
 @format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")

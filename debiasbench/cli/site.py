@@ -37,7 +37,7 @@ def write_pages(
 
 
 def _about(names: Iterable[str]) -> Mapping[str, About]:
-    """Return what the installed code says of methods; nothing of those that are not installed."""
+    """Return the sentence and the paper of each method that is installed."""
     from debiasbench.common.errors import UnknownNameError
     from debiasbench.leaderboard.site import About
 

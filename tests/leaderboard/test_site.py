@@ -278,7 +278,7 @@ def test_no_file_outside_of_the_site_is_written(tmp_path: Path, name: str) -> No
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(StoreError, match="holds something else than a site"):
+    with pytest.raises(StoreError, match="holds something other than a site"):
         write_site(gathered(tmp_path / "records", usual()[:3]), tmp_path)
     assert not (tmp_path / "index.html").exists()
 

@@ -141,8 +141,8 @@ def _series(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 def _sets_density(rows: Sequence[Row]) -> set[str]:
     """Return the options of a method that set the density.
 
-    Those that are called so, if they differ; otherwise those of which equal values give equal
-    densities, and different values different ones.
+    Those with a name of `NAMES`, if their values differ; otherwise those whose values and
+    densities belong together one by one.
     """
     values: dict[str, dict[str, set[float]]] = {}
     for row in rows:

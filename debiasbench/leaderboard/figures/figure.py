@@ -165,7 +165,8 @@ class Key:
 class Figure:
     """Marks between two axes. `width`, `height`: of the area between the axes, in pixels.
 
-    `notes`: sentences for the caption, the first says what is drawn. They are not in the picture.
+    `notes`: sentences for the caption, which the picture does not show; the first says what is
+    drawn.
     """
 
     title: str
@@ -184,5 +185,5 @@ class Figure:
 
     @property
     def description(self) -> str:
-        """Everything that the picture shows, in words, for those who do not see it."""
+        """Everything that the picture shows, in words, for readers who cannot see it."""
         return " ".join([f"{self.title}.", *(mark.text for mark in self.marks if mark.text)])

@@ -6,6 +6,7 @@ pixels (of 1/96 inch) from the upper left corner.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -97,7 +98,7 @@ def layout(figure: Figure) -> Layout:
 
 
 def length(text: str, size: float = SIZE) -> float:
-    """Return about how long a text is, rather too long than too short."""
+    """Estimate the length of a text, too long rather than too short."""
     parts = (
         0.36 if c in _NARROW else 0.95 if c in _WIDE else 0.72 if c.isupper() else 0.62
         for c in text
@@ -107,7 +108,7 @@ def length(text: str, size: float = SIZE) -> float:
 
 
 def cut(text: str, most: float = WIDEST) -> str:
-    """Return a text on one line that is not longer than `most`, with "…" if it was."""
+    """Return a text on one line that is not longer than `most`; "…" replaces the rest."""
     line = printable(" ".join(text.split()))
     if length(line) <= most:
         return line
@@ -223,13 +224,14 @@ def _beside_dots(at: Layout) -> list[Label]:
             max(box.bottom for _, box in places),
         )
         near = [box for box in taken if around.over(box) > 0]  # with many dots, a few of them
-        (x, y, anchor), box = min(
-            places,
-            key=lambda place: (
-                sum(place[1].over(box) for box in near)
-                + 10 * sum(place[1].over(box) for box in outside)
-            ),
-        )
+        least = math.inf
+        for place, own in places:
+            hidden = sum(own.over(other) for other in near)
+            hidden += 10 * sum(own.over(other) for other in outside)
+            if hidden < least:
+                least, (x, y, anchor), box = hidden, place, own
+            if hidden == 0:  # no later place is better
+                break
         taken.append(box)
         dot = at.x(point.x), at.y(point.y)
         far = abs(y - dot[1]) > FAR and anchor != "middle"

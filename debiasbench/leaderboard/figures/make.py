@@ -1,4 +1,4 @@
-"""From records to one figure of one board, with an error for every figure that there is not."""
+"""From records to one figure of one board, with an error for a figure that cannot be made."""
 
 from __future__ import annotations
 

@@ -38,11 +38,30 @@ FRONT, NOISE, BEHIND, ALONE = "front", "within the noise of the front", "dominat
 LOOKS: dict[str, Look] = {FRONT: "full", NOISE: "hollow", BEHIND: "faint", ALONE: "faint"}
 
 
-def pareto(board: Board, cost: str) -> Figure | None:
+class Worse:
+    """Which rows of a board are significantly worse, tested once for figures of several costs."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board  # keeps the rows alive, so that no other row gets their ids
+        self._known: dict[tuple[int, ...], Collection[tuple[int, int]]] = {}
+
+    def among(self, rows: Sequence[Row]) -> Collection[tuple[int, int]]:
+        """Return `Comparison.worse` of some rows; no pairs if the rows are not tested."""
+        comparison = self._board.comparison
+        if comparison is None or not 2 <= len(rows) <= RANKED:
+            return ()
+        key = tuple(map(id, rows))
+        if key not in self._known:
+            self._known[key] = comparison.worse(rows)
+        return self._known[key]
+
+
+def pareto(board: Board, cost: str, worse: Worse | None = None) -> Figure | None:
     """Return the accuracy of all rows against a cost of `PARETO`, with the front of each section.
 
-    None if no row has this cost, and for seconds that were measured on different machines. Raises
-    `UnknownNameError` for a cost that there is not.
+    `worse`: of the board, shared by its figures of other costs. None if no row has this cost, and
+    for seconds that were measured on different machines. Raises `UnknownNameError` for an unknown
+    cost.
     """
     if cost not in PARETO:
         raise UnknownNameError("cost", cost, PARETO)
@@ -54,12 +73,13 @@ def pareto(board: Board, cost: str) -> Figure | None:
     free = [row.name for row in shown(board) if row.costs[name] == 0]
     if not rows:
         return None
+    worse = worse or Worse(board)
     marks: list[Mark] = []
     states: set[str] = set()
     sections = list(dict.fromkeys(row.level for row in rows))
     for series, level in enumerate(sections):
         section = [row for row in rows if row.level == level]
-        found = standing(board, section, name)
+        found = standing(board, section, name, worse)
         states |= set(found)
         front = sorted(
             (row.costs[name] / unit, row.mean)
@@ -102,8 +122,8 @@ def pareto(board: Board, cost: str) -> Figure | None:
     )
 
 
-def standing(board: Board, section: Sequence[Row], cost: str) -> list[str]:
-    """Return of each row of a section whether it is on the front: `FRONT`, `NOISE`, and so on.
+def standing(board: Board, section: Sequence[Row], cost: str, tested: Worse) -> list[str]:
+    """Return for each row of a section how it stands to the front: `FRONT`, `NOISE`, and so on.
 
     `cost`: a name of `Row.costs`. A row is dominated if another one is at least as good in both,
     and significantly better (5 % over all pairs of the section) or more than 5 % cheaper.
@@ -111,11 +131,9 @@ def standing(board: Board, section: Sequence[Row], cost: str) -> list[str]:
     seed are not compared, and none by a worst group that says too little.
     """
     compared = [row for row in section if is_comparable(row)]
-    worse: Collection[tuple[int, int]] = set()
     if board.comparison is not None and not board.comparison.ranks(compared):
         return [ALONE] * len(section)
-    if board.comparison is not None and 2 <= len(compared) <= RANKED:
-        worse = board.comparison.worse(compared)
+    worse = tested.among(compared)
     states = {}
     for i, row in enumerate(compared):
         own = row.costs[cost]

@@ -1,4 +1,4 @@
-"""Ranks with their intervals: one line a row, sections one below the other."""
+"""Ranks with their intervals: one line for each row, grouped by section."""
 
 from __future__ import annotations
 

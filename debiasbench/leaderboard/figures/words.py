@@ -1,4 +1,4 @@
-"""What figures say of a board in words, and which of its rows they show."""
+"""Texts about a board in its figures, and which of its rows figures show."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def accuracies(board: Board) -> str:
 
 
 def numbers(row: Row) -> str:
-    """Say the accuracy of a row and its interval, such as "54.3 % (50.1 – 58.2)"."""
+    """Write the accuracy of a row and its interval, such as "54.3 % (50.1 – 58.2)"."""
     middle = f"{cells.percent(row.mean)} %"
     return middle if math.isnan(row.interval.low) else f"{middle} ({cells.bounds(row)})"
 

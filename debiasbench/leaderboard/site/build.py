@@ -62,7 +62,7 @@ def pages(content: Content) -> Iterator[tuple[str, str]]:
             yield f"d/{board_file(place, view)}", _board(content, place, view)
         if len(place.board.rows) > MOST:
             yield f"d/{place.name}.figures.html", _figures(content, place)
-        if grids := _grids_of_rules(content, place):
+        if grids := content.rules.get(place):
             yield f"d/{place.name}.rules.html", _rules(content, place, grids)
     for name, rows in content.methods.items():
         yield f"m/{file_name(name)}.html", _method(content, name, rows)
@@ -75,16 +75,11 @@ def single(content: Content) -> str:
     links = Links(single=True)
     return page(
         "single.html.j2",
-        **_shared(content, links, "debiasbench leaderboards"),
-        facts=_facts(content),
-        places=overview.place_table(content, links),
-        methods=overview.method_table(content, links),
-        across=noted(content.across, "across", content.methods, links),
+        **_over_all(content, links),
         boards=[
             _view(content, place, place.own, links, f"t-{i}")
             for i, place in enumerate(content.places)
         ],
-        known=_known(content, links),
     )
 
 
@@ -101,20 +96,19 @@ def _shared(content: Content, links: Links, title: str) -> dict[str, Any]:
 
 def _index(content: Content) -> str:
     links = Links()
-    return page(
-        "index.html.j2",
+    return page("index.html.j2", **_over_all(content, links))
+
+
+def _over_all(content: Content, links: Links) -> dict[str, Any]:
+    """Return what the first page of a site and the page that is mailed both show."""
+    return {
         **_shared(content, links, "debiasbench leaderboards"),
-        facts=_facts(content),
-        places=overview.place_table(content, links),
-        methods=overview.method_table(content, links),
-        across=noted(content.across, "across", content.methods, links),
-        known=_known(content, links),
-    )
-
-
-def _grids_of_rules(content: Content, place: Place) -> Sequence[Grid]:
-    names = {record.id for record in place.records}
-    return next((grids for name, grids in content.protocols.items() if name in names), ())
+        "facts": _facts(content),
+        "places": overview.place_table(content, links),
+        "methods": overview.method_table(content, links),
+        "across": noted(content.across, "across", content.methods, links),
+        "known": _known(content, links),
+    }
 
 
 def _figures(content: Content, place: Place) -> str:
@@ -167,6 +161,7 @@ def _view(
     """Return what the part of a page about a board shows."""
     board = place.boards[view]
     shown = heat.chosen(board.rows, place.task)
+    own = _own(board.rows)
     return {
         "place": place,
         "shown": board,
@@ -174,9 +169,7 @@ def _view(
         "figures": beside(board),
         "heats": [h for row in shown if (h := heat.of_row(content, place, row, board.rule))],
         "hidden": sum(bool(row.values) for row in board.rows) - len(shown),
-        "notes": [
-            note for note in grid(board, "html-table", ()).remarks if note not in _own(board.rows)
-        ],
+        "notes": [note for note in grid(board, "html-table", ()).remarks if note not in own],
         "options": options(board.rows),
         "epoch": cells.epoch(board.rule),
         "metric": cells.words(board.metric),
@@ -184,7 +177,7 @@ def _view(
 
 
 def _own(rows: list[Row]) -> set[str]:
-    """Return the remarks that name the options of a row, which pages list apart."""
+    """Return the remarks that name the options of a row, which pages list separately."""
     return {f"{cells.options(row)}." for row in rows if row.options}
 
 
@@ -198,7 +191,7 @@ def _board(content: Content, place: Place, view: View) -> str:
         **_view(content, place, view, links),
         rule=rule,
         drawn=links.figures(place) if len(place.board.rows) > MOST else "",
-        compared=links.protocol(place) if _grids_of_rules(content, place) else "",
+        compared=links.protocol(place) if content.rules.get(place) else "",
         metrics=[
             (cells.words(name), links.board(place, (rule, name)), name == metric, name)
             for name in METRICS

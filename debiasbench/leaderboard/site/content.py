@@ -33,7 +33,7 @@ View = tuple[str, str]
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a method beside its records: one sentence, and the paper to cite."""
+    """What a method is, in one sentence, and the paper to cite; records do not hold them."""
 
     summary: str = ""
     citation: str = ""
@@ -43,8 +43,8 @@ class About:
 class Place:
     """A data set and a network, whose rows may be compared: the boards of one page.
 
-    `name`: of its files, and the same as long as data set, network and data are. `title`: short,
-    without what all places share. `boards`: view -> board; `own` is the view that is shown first.
+    `name`: of its files. `title`: short, without options that are equal in all places.
+    `boards`: view -> board; `own` is the view that is shown first.
     """
 
     name: str
@@ -73,8 +73,8 @@ class Place:
 class Content:
     """Everything that a site shows.
 
-    `about`: name of a method in specs -> what is known of it. `across`: tables over all data sets.
-    `protocols`: id of a record -> the tables that compare the selection rules on its data.
+    `about`: name of a method in specs -> its sentence and paper. `across`: tables over all data
+    sets. `protocols`: id of a record -> the tables that compare the selection rules on its data.
     """
 
     gathered: Gathered
@@ -108,12 +108,17 @@ class Content:
         }
 
     @cached_property
+    def rules(self) -> dict[Place, Sequence[Grid]]:
+        """The tables that compare the selection rules on a place, if there are any."""
+        return {self.row_of[name][0]: grids for name, grids in self.protocols.items()}
+
+    @cached_property
     def newest(self) -> Record:
         """The record that was made last; its date and commit are those of the site."""
         return max(self.records.values(), key=lambda r: (r.provenance.started, r.id))
 
     def known_of(self, row: Row) -> About:
-        """Return what is known of the method of a row."""
+        """Return the sentence and the paper of the method of a row."""
         return self.about.get(self.records[row.records[0]].spec.method.name, About())
 
 

@@ -24,7 +24,7 @@ SHOWN = ("val_average", "val_unbiased", "val_worst_group", "val_conflict", "val_
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture with a title, and words that say the same for those who do not see it."""
+    """A picture with a title, and words that say the same for readers who cannot see it."""
 
     title: str
     picture: Markup

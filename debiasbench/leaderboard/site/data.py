@@ -30,10 +30,11 @@ def files(content: Content) -> Iterator[tuple[str, bytes]]:
     own = [place.board for place in content.places]
     yield "data/overview.csv", as_csv(own).encode()
     yield "data/overview.json", as_json(own).encode()
-    records = sorted(content.records.values(), key=lambda record: record.id)
-    for record in records:
-        yield f"r/{record.id}.json", original(content, record)
-    each = [_line(original(content, record)) for record in records]
+    each = []
+    for record in sorted(content.records.values(), key=lambda record: record.id):
+        stored = original(content, record)
+        yield f"r/{record.id}.json", stored
+        each.append(_line(stored))
     # without a time and a name, so that equal records give equal bytes
     yield "data/records.jsonl.gz", gzip.compress("".join(f"{e}\n" for e in each).encode(), mtime=0)
     yield "latest.json", text(_latest(content)).encode()
@@ -98,7 +99,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _latest(content: Content) -> dict[str, object]:
-    """Describe the site: the newest record, and how much there is."""
+    """Describe the site: its newest record, and the numbers of records, methods and boards."""
     newest = content.newest.provenance
     return {
         "commit": newest.git,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from debiasbench.leaderboard.figures import PARETO, density, pareto, ranks, svg
+from debiasbench.leaderboard.figures import PARETO, Worse, density, pareto, ranks, svg
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,9 @@ def beside(board: Board) -> list[Shown]:
 
 def figures(board: Board) -> list[Shown]:
     """Draw all figures that a board has data for."""
-    return _shown([density(board), ranks(board), *(pareto(board, cost) for cost in PARETO)])
+    worse = Worse(board)
+    costs = [pareto(board, cost, worse) for cost in PARETO]
+    return _shown([density(board), ranks(board), *costs])
 
 
 def _shown(made: Sequence[Figure | None]) -> list[Shown]:

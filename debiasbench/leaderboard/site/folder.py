@@ -76,11 +76,11 @@ class Folder:
             found = json.loads(read_regular(self._path / MANIFEST).decode())
         except (OSError, ValueError) as error:
             raise StoreError(
-                f"{self._path} holds something else than a site ({error}). Choose an empty folder"
+                f"{self._path} holds something other than a site ({error}). Choose an empty folder"
             ) from error
         if not isinstance(found, dict):
             raise StoreError(
-                f"{self._path} holds something else than a site. Choose an empty folder"
+                f"{self._path} holds something other than a site. Choose an empty folder"
             )
         return {str(name): str(digest) for name, digest in found.items()}
 

@@ -1,4 +1,4 @@
-"""Tables that are laid out elsewhere as text, such as those over data sets, for a page."""
+"""Tables that other modules lay out as text, such as those over data sets, for a page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MethodLinks(Protocol):
 
 @dataclass(frozen=True)
 class Noted:
-    """A table with the sentences that one must know to read it."""
+    """A table with the sentences that explain it."""
 
     table: Table
     remarks: Sequence[str]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from debiasbench.leaderboard.figures import colours
+from debiasbench.leaderboard.figures.figure import FEW
 from debiasbench.records.record import test_counts as record_counts
 
 if TYPE_CHECKING:
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from debiasbench.records.metrics import GroupCounts
     from debiasbench.records.record import Record, TaskFacts
 
-LEVELS = 10  # classes h0 to h10 of the style
-FEW = 20  # samples of a group, below which its cell is hatched
 MOST = 1500  # cells of a page; a hundred groups of many rows would fill it
 
 
@@ -67,7 +67,7 @@ def _square(accuracy: float, samples: int, aligned: bool) -> Square:
     if math.isnan(accuracy):
         return Square("—", f"{kind}none", title)
     few = " few" if samples < FEW else ""
-    return Square(f"{100 * accuracy:.0f}", f"{kind}h{round(LEVELS * accuracy)}{few}", title)
+    return Square(f"{100 * accuracy:.0f}", f"{kind}h{colours.heat(accuracy)}{few}", title)
 
 
 def of_row(content: Content, place: Place, row: Row, rule: str) -> Heat | None:
@@ -80,7 +80,7 @@ def of_row(content: Content, place: Place, row: Row, rule: str) -> Heat | None:
 
 
 def _summed(records: Sequence[Record], rule: str) -> GroupCounts:
-    """Return the mean accuracies as counts: hits of all records, over so many samples each."""
+    """Return counts whose hits are the means over records, so that accuracies are means too."""
     hits: NDArray[Any] = np.sum([r.outcomes[rule].test.hits for r in records], axis=0)
     mean: NDArray[Any] = hits / len(records)
     counts = record_counts(records[0], records[0].outcomes[rule])

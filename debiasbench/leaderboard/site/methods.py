@@ -1,4 +1,4 @@
-"""The page of a method: its rows on all data, and their differences to others that saw as much."""
+"""The page of a method: its rows on all data, and differences to others with the same labels."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 def method_table(content: Content, rows: Sequence[tuple[Place, Row]], links: Links) -> Table:
     """Lay out all rows of a method, in sections by data set and network."""
-    by_place: dict[int, tuple[Place, list[Row]]] = {}
+    by_place: dict[Place, list[Row]] = {}
     for place, row in rows:
-        by_place.setdefault(id(place), (place, []))[1].append(row)
+        by_place.setdefault(place, []).append(row)
     return Table(
         name="results",
         caption="Results on all data, each with its own metric and selection rule",
@@ -44,11 +44,8 @@ def method_table(content: Content, rows: Sequence[tuple[Place, Row]], links: Lin
             Heading("records", "records, by seed"),
         ],
         sections=[
-            Section(
-                f"{place.title}",
-                [_line(content, place, row, links) for row in of],
-            )
-            for place, of in by_place.values()
+            Section(place.title, [_line(content, place, row, links) for row in of])
+            for place, of in by_place.items()
         ],
     )
 

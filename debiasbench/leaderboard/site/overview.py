@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from debiasbench.leaderboard import cells
@@ -110,13 +109,8 @@ def _method_cell(place: Place, row: Row | None) -> Cell:
     failed = f" ✗ {len(row.failed)}" if row.failed else ""
     own = f"{cells.percent(row.mean)} %, 95 % interval {cells.bounds(row)} %"
     if board.baseline and row.name != board.baseline:
-        d = row.difference
-        text = "—" if math.isnan(d.mean) else _points(d.mean, d.low, d.high)
-        return Cell(f"{text}{failed}", d.mean, own, strong=row.marked)
+        text = f"{cells.difference(row)}{failed}"
+        return Cell(text, row.difference.mean, own, strong=row.marked)
     return Cell(
         f"{cells.percent(row.mean)} ({cells.bounds(row)}){failed}", row.mean, own, strong=row.marked
     )
-
-
-def _points(mean: float, low: float, high: float) -> str:
-    return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"

@@ -56,7 +56,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Line:
-    """A row: its name, what is said of it beside its name, and its cells.
+    """A row: its name, the badges beside it, and its cells.
 
     `more`: the rest of the name, which may be long.
     """
