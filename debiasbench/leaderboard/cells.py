@@ -111,9 +111,8 @@ def seeds(row: Row) -> str:
     return str(planned) if len(row.values) == planned else f"{len(row.values)} of {planned}"
 
 
-def difference(row: Row) -> str:
-    """Write the mean difference to the baseline in points, with its 95 % interval."""
-    of = row.difference
+def difference(of: Difference) -> str:
+    """Write a difference in points, with its 95 % interval."""
     value, low, high = (100 * number for number in (of.mean, of.low, of.high))
     return "—" if math.isnan(value) else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 

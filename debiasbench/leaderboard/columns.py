@@ -102,7 +102,7 @@ COLUMNS: dict[str, Column] = {
         Column(
             "difference",
             lambda board: f"minus {board.baseline}, points",
-            lambda row, _board: cells.difference(row),
+            lambda row, _board: cells.difference(row.difference),
             lambda row, _board: -row.difference.mean,
         ),
         *(_metric(name) for name in METRICS),

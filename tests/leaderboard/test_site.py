@@ -171,6 +171,7 @@ def test_trust_and_withdrawal_are_words_beside_a_row(tmp_path: Path) -> None:
     folder = site(tmp_path, records, whole=False)
     text = Page(next((folder / "d").glob("*.html"))).text
     assert "erm reproduced" in text
+    assert "reproduced reproduced" not in text
     assert "lff stale" in text
 
 

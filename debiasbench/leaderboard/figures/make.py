@@ -65,9 +65,7 @@ def make(
             metric=metric,
             select=select,
             baseline=baseline,
-            correct=gathered.correct,
-            unverified=gathered.unverified,
-            standing=gathered.standing,
+            **gathered.evidence,
         )
     )
     rows = _chosen(board, methods)

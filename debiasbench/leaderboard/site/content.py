@@ -147,9 +147,7 @@ def collect(
     make = partial(
         boards,
         records,
-        correct=gathered.correct,
-        unverified=gathered.unverified,
-        standing=gathered.standing,
+        **gathered.evidence,
     )
     first = make(metric=metric, select=select, baseline=baseline)
     made: list[dict[View, Board]] = [{} for _ in keys]

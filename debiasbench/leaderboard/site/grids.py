@@ -48,9 +48,7 @@ def over_data_sets(
             metric=asked["metric"],
             select=asked["select"],
             baseline=asked["baseline"],
-            correct=gathered.correct,
-            unverified=gathered.unverified,
-            standing=gathered.standing,
+            **gathered.evidence,
         )
     except RecordError:
         return []
@@ -66,9 +64,7 @@ def of_rules(
             records,
             metric=asked["metric"],
             select=asked["select"],
-            correct=gathered.correct,
-            unverified=gathered.unverified,
-            standing=gathered.standing,
+            **gathered.evidence,
         )
     except RecordError:
         return {}

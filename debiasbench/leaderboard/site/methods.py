@@ -59,7 +59,7 @@ def _line(content: Content, place: Place, row: Row, links: Links) -> Line:
             Cell(COLUMNS["accuracy"].text(row, board), row.mean, strong=row.marked),
             Cell(cells.bounds(row), row.interval.low),
             Cell(cells.rank(row), sum(row.rank[:2]) / 2 if row.rank else math.nan),
-            Cell(cells.difference(row), row.difference.mean),
+            Cell(cells.difference(row.difference), row.difference.mean),
             *(
                 Cell(
                     cells.flagged(
@@ -146,13 +146,11 @@ def _pair_table(number: int, place: Place, row: Row, lines: list[Line]) -> Table
 
 
 def _pair(board: Board, row: Row, other: Row, found: Difference, links: Links) -> Line:
-    points = [100 * v for v in (found.mean, found.low, found.high)]
-    text = "{:+.1f} ({:+.1f} to {:+.1f})".format(*points)
     counts = _discordant(board, row, other)
     return Line(
         Link(other.method, links.method(other.method)),
         [
-            Cell(text, found.mean, strong=found.low > 0 or found.high < 0),
+            Cell(cells.difference(found), found.mean, strong=found.low > 0 or found.high < 0),
             Cell("—" if math.isnan(found.p) else _p(found.p), found.p),
             *(
                 [Cell(f"{count:,}", count) for count in counts]

@@ -109,7 +109,7 @@ def _method_cell(place: Place, row: Row | None) -> Cell:
     failed = f" ✗ {len(row.failed)}" if row.failed else ""
     own = f"{cells.percent(row.mean)} %, 95 % interval {cells.bounds(row)} %"
     if board.baseline and row.name != board.baseline:
-        text = f"{cells.difference(row)}{failed}"
+        text = f"{cells.difference(row.difference)}{failed}"
         return Cell(text, row.difference.mean, own, strong=row.marked)
     return Cell(
         f"{cells.percent(row.mean)} ({cells.bounds(row)}){failed}", row.mean, own, strong=row.marked

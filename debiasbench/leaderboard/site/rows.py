@@ -112,7 +112,7 @@ def _line(
         p = row.difference.p
         made.append(
             Cell(
-                cells.difference(row),
+                cells.difference(row.difference),
                 row.difference.mean,
                 "" if math.isnan(p) else f"p = {p:.2g}",
             )
@@ -169,8 +169,6 @@ def records(content: Content, row: Row, links: Links) -> Sequence[Link]:
 def badges(content: Content, row: Row) -> list[Link]:
     """Say in words what limits a row."""
     found = []
-    if row.trust:
-        found.append(Link(row.trust, title="how far maintainers trust its records"))
     if row.stale:
         found.append(Link("stale", title=f"not compared: {row.stale}"))
     if row.trust:
