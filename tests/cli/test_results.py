@@ -122,7 +122,8 @@ def test_show_says_what_is_wrong_with_a_record(cli: Cli) -> None:
         ("0123456789abcdef", "There is no record '0123456789abcdef' in results"),
         ("abc", "is neither a file nor an id"),
         ("erm", "is neither a file nor an id"),
-        ("none.json", "No results at none.json"),
+        ("none.json", "none.json cannot be read: No such file or directory"),
+        ("results/", "results cannot be read: Is a directory"),
     ],
 )
 def test_a_record_that_is_not_there_is_an_error(cli: Cli, name: str, message: str) -> None:
