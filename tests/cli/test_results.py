@@ -243,6 +243,11 @@ def test_the_command_of_a_spec_makes_the_same_spec(plugins: Plugins, debiasbench
     assert "Already done" in again.stdout
 
 
+def test_the_command_names_an_option_that_is_also_a_word_of_the_command_in_full() -> None:
+    words = command(replace(SPEC, method=Choice("acme", {"model": "big", "q": 0.7})))
+    assert "--set method.model=big --set q=0.7" in words
+
+
 def test_the_command_of_a_sparse_spec_has_its_sparsifier(plugins: Plugins) -> None:
     spec = make_spec(
         plugins, dataset="toy", method="erm", sparse="rigl", sparse_options={"density": "0.1"}
