@@ -183,8 +183,4 @@ def _fields(part: Any) -> dict[str, Any]:
 
 def _small(numbers: NDArray[np.int64]) -> NDArray[Any]:
     """Return whole numbers from 0 on in the smallest type that holds them."""
-    largest = numbers.max(initial=0)
-    for kind in (np.uint8, np.uint16, np.uint32):
-        if largest <= np.iinfo(kind).max:
-            return numbers.astype(kind)
-    return numbers
+    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
