@@ -110,12 +110,6 @@ def _samples(a: tuple[Path, Record], b: tuple[Path, Record], rule: str) -> str:
 
 
 def _both(a: float, b: float) -> tuple[str, str, str]:
-    return _percent(a), _percent(b), _points(b - a)
+    from debiasbench.leaderboard.cells import percent
 
-
-def _percent(value: float) -> str:
-    return "—" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _points(value: float) -> str:
-    return "—" if math.isnan(value) else f"{100 * value:+.1f}"
+    return percent(a), percent(b), "—" if math.isnan(b - a) else f"{100 * (b - a):+.1f}"

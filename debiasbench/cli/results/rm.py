@@ -51,6 +51,7 @@ def rm(
         say("No record is chosen, so nothing was removed")
         return
     paths = [file for path, record in found for file in files(path, record)]
+    size = summary(len(found), paths)
     for file in paths:
         say(file)
     if not yes:
@@ -59,10 +60,10 @@ def rm(
                 f"{counted(len(found), 'record')} not removed without a confirmation, and there is "
                 "no terminal to ask. Add --yes"
             )
-        if not click.confirm(f"Remove {summary(len(found), paths)}?"):
+        if not click.confirm(f"Remove {size}?"):
             say("Nothing was removed")
             return
-    size, removed, busy = summary(len(found), paths), 0, []
+    removed, busy = 0, []
     for path, record in found:
         try:
             remove(path, record)
