@@ -118,7 +118,7 @@ class _Gathering:
             self._problems.append(_contradictory(found.file, messages))
             return
         stored, bare = examined.stored, bool(examined.unverified)
-        right = {} if stored is None else self._splits.every(record, stored)
+        right = {} if stored is None else self._splits.correct(record, stored)
         if (index := self._indexes.get(found.place)) is not None:
             known = digests(stored or {})
             index.add(found.name, own, now, found.file, record, right, bare, known)
