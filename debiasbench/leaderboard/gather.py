@@ -34,8 +34,8 @@ class Gathered:
 
     `correct`: selection rule -> id -> the test samples that the run classified correctly.
     `unverified`: ids of those without predictions. `problems`: a message for each file that was
-    left out. `paths`: id -> the file of the record. `standing`: what maintainers state of
-    the records.
+    left out. `paths`: id -> the file of the record. `standing`: what maintainers state
+    about the records.
     """
 
     records: list[Record]
@@ -54,7 +54,7 @@ def gather(
     The records hold only what tables with the selection rule `select` need; None stands for the
     rule of each record's data set. `whole`: they hold everything instead, for all rules. `index`:
     read only files that have changed since they were read last, see `debiasbench.records.index`;
-    this changes no result, and needs not `whole`. Raises `RecordError` if there is no record to
+    the result is the same; ignored with `whole`. Raises `RecordError` if there is no record to
     compare.
     """
     places = list(places)

@@ -23,7 +23,7 @@ class Correct:
     """The N test samples of a run: their groups, and whether each was classified correctly.
 
     `group`: (N,) group = y * B + bias, the same object for all runs on the same samples. `bits`:
-    eight samples a byte, so that 100,000 runs fit into memory.
+    eight samples in a byte, so that 100,000 runs fit into memory.
     """
 
     group: NDArray[np.integer]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from debiasbench.records.record import Record
 
-TIMES = ("provenance.started", "cost.wall_seconds", "cost.images_per_second")  # of every run
+TIMES = ("provenance.started", "cost.wall_seconds", "cost.images_per_second")  # always differ
 ABSENT = "absent"
 
 

@@ -25,7 +25,7 @@ SHORTEST = 4  # digits that may stand for an id
 
 @dataclass(frozen=True)
 class Choice:
-    """Which records: those that have all of what is given.
+    """Which records: those that match everything that is given.
 
     `ids`: ids or their first digits, or paths of files. `seeds`: None for all.
     """
@@ -42,7 +42,7 @@ class Choice:
         return self == Choice()
 
     def has(self, record: Record) -> bool:
-        """Say whether a record has what is given, apart from its id."""
+        """Say whether a record matches, apart from its id."""
         spec = record.spec
         return (
             self.method in {None, spec.method.name}

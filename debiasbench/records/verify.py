@@ -68,7 +68,7 @@ class Together:
         """Return what `examine` does, and what follows from the records before this one."""
         found = examine(path, record, self.labels)
         if found.messages:
-            return found  # whatever it shares with others says nothing against them
+            return found  # what it shares with others does not count against them
         more = self.copies.findings(record, found.stored)
         wrong = any(finding.is_error for finding in more)
         stored = None if wrong else found.stored

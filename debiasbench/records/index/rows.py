@@ -131,7 +131,7 @@ class Rows:
         return self._rules[rule]
 
     def sizes(self, rule: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return (R,) the numbers of hits and of bytes of bits of each record under a rule."""
+        """Return (R,) how many hits, and how many bytes of bits, each record has under a rule."""
         own = self.rule(rule)
         groups = np.array([len(task["group_counts"]["test"]) for task in self.shared["task"]])
         of_bits = np.array([0, *((len(group) + 7) // 8 for group in self.groups)])
