@@ -12,7 +12,7 @@ VARIABLE = "DEBIASBENCH_CACHE"
 def user_cache() -> Path | None:
     """Return the folder, which may not exist yet; None if there is no place for it.
 
-    `DEBIASBENCH_CACHE` sets it; 0 says that there is none. Otherwise it is `debiasbench` in the
+    `DEBIASBENCH_CACHE` sets it; 0 turns it off. Otherwise it is `debiasbench` in the
     cache folder of the user: `XDG_CACHE_HOME`, `~/Library/Caches` on macOS, or `~/.cache`.
     """
     chosen = os.environ.get(VARIABLE)

@@ -42,8 +42,8 @@ class Gathered:
 
     `correct`: selection rule -> id -> the test samples that the run classified correctly.
     `unverified`: ids of those without predictions. `problems`: a message for each file that was
-    left out. `paths`: id -> the file of the record. `standing`: what maintainers state of
-    the records.
+    left out. `paths`: id -> the file of the record. `standing`: what maintainers state
+    about the records.
     """
 
     records: list[Record]
@@ -67,7 +67,7 @@ def gather(
     The records hold only what tables with the selection rule `select` need; None stands for the
     rule of each record's data set. `whole`: they hold everything instead, for all rules. `index`:
     read only files that have changed since they were read last, see `debiasbench.records.index`;
-    this changes no result, and needs not `whole`. Raises `RecordError` if there is no record to
+    the result is the same; ignored with `whole`. Raises `RecordError` if there is no record to
     compare.
     """
     places = list(places)
@@ -131,7 +131,7 @@ class _Gathering:
             self._problems.append(_contradictory(found.file, messages))
             return
         stored, bare = examined.stored, bool(examined.unverified)
-        right = {} if stored is None else self._splits.every(record, stored)
+        right = {} if stored is None else self._splits.correct(record, stored)
         if (index := self._indexes.get(found.place)) is not None:
             known = digests(stored or {})
             index.add(found.name, own, now, found.file, record, right, bare, known)

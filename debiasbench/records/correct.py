@@ -23,7 +23,7 @@ class Correct:
     """The N test samples of a run: their groups, and whether each was classified correctly.
 
     `group`: (N,) group = y * B + bias, the same object for all runs on the same samples. `bits`:
-    eight samples a byte, so that 100,000 runs fit into memory.
+    eight samples in a byte, so that 100,000 runs fit into memory.
     """
 
     group: NDArray[np.integer]
@@ -42,30 +42,17 @@ class Splits:
     def __init__(self) -> None:
         self._known: dict[bytes, NDArray[np.integer]] = {}
 
-    def correct(
-        self, record: Record, stored: Mapping[str, NDArray[Any]], rule: str
-    ) -> Correct | None:
-        """Return which samples were right under a selection rule; None if it has no outcome.
+    def correct(self, record: Record, stored: Mapping[str, NDArray[Any]]) -> dict[str, Correct]:
+        """Return by selection rule which samples were right; rules that keep an epoch share it.
 
         `stored`: the content of the predictions file of `record`, which `verify` found to be sound.
         """
-        if rule not in record.outcomes:
-            return None
-        predicted = stored[f"test.{prediction_key(record.outcomes[rule].epoch)}"]
-        right = predicted == stored["test.y"]
-        return Correct(self.group(stored["test.group"]), np.packbits(right).tobytes())
-
-    def every(self, record: Record, stored: Mapping[str, NDArray[Any]]) -> dict[str, Correct]:
-        """Return by selection rule what `correct` does; rules that keep an epoch share it."""
+        group = self.group(stored["test.group"])
         by_epoch: dict[int | None, Correct] = {}
-        found = {}
-        for rule, outcome in record.outcomes.items():
-            if outcome.epoch not in by_epoch:
-                right = self.correct(record, stored, rule)
-                assert right is not None
-                by_epoch[outcome.epoch] = right
-            found[rule] = by_epoch[outcome.epoch]
-        return found
+        for epoch in {outcome.epoch for outcome in record.outcomes.values()}:
+            right = stored[f"test.{prediction_key(epoch)}"] == stored["test.y"]
+            by_epoch[epoch] = Correct(group, np.packbits(right).tobytes())
+        return {rule: by_epoch[outcome.epoch] for rule, outcome in record.outcomes.items()}
 
     def group(self, group: NDArray[np.integer]) -> NDArray[np.integer]:
         """Return the first array that equals this one."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from debiasbench.records.record import Record
 
-TIMES = ("provenance.started", "cost.wall_seconds", "cost.images_per_second")  # of every run
+TIMES = ("provenance.started", "cost.wall_seconds", "cost.images_per_second")  # always differ
 ABSENT = "absent"
 
 
@@ -49,18 +49,13 @@ def differing(first: Record, second: Record) -> list[Differing]:
     """
     parts = ("spec", "supervision", "task", "provenance", "status", "failure", "cost")
     one, other = (
-        dict(_flat({part: _plain(getattr(record, part)) for part in parts}))
-        for record in (first, second)
+        dict(_flat({part: data[part] for part in parts})) for data in map(asdict, (first, second))
     )
     return [
         Differing(name, one.get(name, ABSENT), other.get(name, ABSENT))
         for name in dict.fromkeys([*one, *other])
         if name not in TIMES and repr(one.get(name, ABSENT)) != repr(other.get(name, ABSENT))
     ]
-
-
-def _plain(part: object) -> object:
-    return asdict(part) if hasattr(part, "__dataclass_fields__") else part  # type: ignore[call-overload]
 
 
 def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:

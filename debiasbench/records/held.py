@@ -12,7 +12,7 @@ from debiasbench.common.errors import RecordError, StoreError
 from debiasbench.common.names import IMPORTED
 from debiasbench.common.wording import counted, shown
 from debiasbench.records.beside import PREDICTIONS, WEIGHTS
-from debiasbench.records.reading import read_visited, visited
+from debiasbench.records.reading import read, read_visited, visited
 from debiasbench.records.store import Store
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SHORTEST = 4  # digits that may stand for an id
 
 @dataclass(frozen=True)
 class Choice:
-    """Which records: those that have all of what is given.
+    """Which records: those that match everything that is given.
 
     `ids`: ids or their first digits, or paths of files. `seeds`: None for all.
     """
@@ -42,7 +42,7 @@ class Choice:
         return self == Choice()
 
     def has(self, record: Record) -> bool:
-        """Say whether a record has what is given, apart from its id."""
+        """Say whether a record matches, apart from its id."""
         spec = record.spec
         return (
             self.method in {None, spec.method.name}
@@ -61,14 +61,18 @@ def one(place: Path, name: str) -> tuple[Path, Record]:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise RecordError(
-            f"There is no record {shown(name)} in {place}: give a file, or an id or at least "
-            f"{SHORTEST} digits of it. `debiasbench results ls {place}` lists them"
-        )
+        raise _missing(place, name)
     paths = ", ".join(str(path) for path, _ in found[:4])
     raise RecordError(
         f"{shown(name)} stands for {len(found)} records: {paths}{', ...' if len(found) > 4 else ''}"
         ". Give more digits, or a file"
+    )
+
+
+def _missing(place: Path, name: str) -> RecordError:
+    return RecordError(
+        f"There is no record {shown(name)} in {place}: give a file, or an id or at least "
+        f"{SHORTEST} digits of it. `debiasbench results ls {place}` lists them"
     )
 
 
@@ -77,18 +81,14 @@ def named(place: Path, name: str) -> Iterator[tuple[Path, Record]]:
 
     Raises `RecordError` for a file that is no record, and for a name that is too short.
     """
-    problems: list[str] = []
-    file = Path(name)
     if name.endswith(".json") or os.sep in name:
-        found = next(iter(visited([file], problems)), None)
-        if found is None or (record := read_visited(found, problems)) is None:
-            raise RecordError("; ".join(problems) or f"{name} is not a record")
-        yield file, record
+        yield Path(name), read(Path(name))
         return
     if len(name) < SHORTEST or set(name) - set("0123456789abcdef"):
         raise RecordError(
             f"{shown(name)} is neither a file nor an id, which has {SHORTEST} to 16 digits 0 to f"
         )
+    problems: list[str] = []
     files = list(visited([place], problems))
     # the names of files end with the id, unless somebody has renamed them
     likely = [one for one in files if one.name.rpartition("-")[2].startswith(name)]
@@ -114,7 +114,7 @@ def chosen(place: Path, choice: Choice, problems: list[str]) -> list[tuple[Path,
         for name in choice.ids:
             of_name = list(named(place, name))
             if not of_name:
-                one(place, name)  # says that there is none
+                raise _missing(place, name)
             found |= dict(of_name)
         return [(path, record) for path, record in found.items() if choice.has(record)]
     records = []
@@ -144,12 +144,7 @@ def remove(path: Path, record: Record) -> list[Path]:
     Raises `BusyError` if its spec is being run, `RecordError` if it has changed, and `StoreError`.
     """
     with Store(path.parent).claim(record.spec):
-        problems: list[str] = []
-        now = next(
-            (read_visited(found, problems) for found in visited([path], problems)),
-            None,
-        )
-        if repr(now) != repr(record):  # NaN differs from itself
+        if repr(read(path)) != repr(record):  # NaN differs from itself
             raise RecordError(f"{path} has changed since it was listed, so it was not removed")
         removed = []
         for file in files(path, record):

@@ -116,7 +116,7 @@ METRICS: dict[str, Callable[[GroupCounts], float]] = {
 
 
 def weights(g: GroupCounts, metric: str) -> NDArray[np.float64] | None:
-    """Return the (C, B) weights of the group accuracies whose weighted sum a metric is.
+    """Return the (C, B) weights with which a metric sums the group accuracies.
 
     They are 0 for groups without samples, and their sum is 1. None for `worst_group`, which is no
     weighted sum, and where the metric is undefined.

@@ -1,4 +1,4 @@
-"""A list of the rows that were published, so that none of them disappears in silence.
+"""A list of the rows that were published, so that none of them disappears unnoticed.
 
 A line names the data, the network and the method with their options, as canonical JSON. Ids are not
 in it, since records are made again with newer code.
@@ -39,7 +39,7 @@ def rows(places: Iterable[Path]) -> set[str]:
 
 
 def lost(file: Path, places: Iterable[Path]) -> list[str]:
-    """Return the rows of a list of which there is no record, and that were not withdrawn.
+    """Return the rows of a list that have no record and were not withdrawn.
 
     A withdrawn row that has no record left is listed in `withdrawn.toml` under its line. A file
     that does not exist has no rows. Raises `RecordError`.

@@ -1,4 +1,4 @@
-"""What maintainers state of records outside of them: trust levels, and withdrawn records.
+"""What maintainers state about records, in files of their own: trust levels and withdrawn records.
 
 `trust.json` and `withdrawn.toml` lie beside the records or above them; nothing in a record or in a
 submission can change them. A level is that of one record file: if the file changes, it has none.

@@ -26,34 +26,6 @@ if TYPE_CHECKING:
     Stored = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True)
-class Checked:
-    """Records sorted by what checking them found.
-
-    `sound`: records that do not contradict themselves. `contradictions`: the others, each with at
-    least one message. `unverified`: those sound records whose hits could not be compared with
-    predictions, with the reason.
-    """
-
-    sound: list[tuple[Path, Record]]
-    contradictions: list[tuple[Path, list[str]]]
-    unverified: list[tuple[Path, Record, str]]
-
-
-def check(records: Iterable[tuple[Path, Record]]) -> Checked:
-    """Verify records that were read from the paths beside them, also against each other."""
-    checked, together = Checked([], [], []), Together()
-    for path, record in records:
-        found = together.examine(path, record)
-        if found.messages:
-            checked.contradictions.append((path, found.messages))
-            continue
-        checked.sound.append((path, record))
-        if found.unverified:
-            checked.unverified.append((path, record, found.unverified))
-    return checked
-
-
 def verify(path: Path, record: Record) -> list[str]:
     """Return a message for each contradiction in a record, none if it agrees with itself.
 
@@ -96,7 +68,7 @@ class Together:
         """Return what `examine` does, and what follows from the records before this one."""
         found = examine(path, record, self.labels)
         if found.messages:
-            return found  # whatever it shares with others says nothing against them
+            return found  # what it shares with others does not count against them
         more = self.copies.findings(record, found.stored)
         wrong = any(finding.is_error for finding in more)
         stored = None if wrong else found.stored

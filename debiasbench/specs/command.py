@@ -1,37 +1,37 @@
-"""A spec as the command that runs it."""
+"""The command that makes a run again, from its spec."""
 
 from __future__ import annotations
 
 import shlex
 from typing import TYPE_CHECKING
 
-from debiasbench.specs.words import as_text
+from debiasbench.specs.words import as_text, short_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from debiasbench.specs.spec import Spec
 
+CONTINUED = " \\\n    "  # between lines of one command
 
-def command(spec: Spec) -> str:
-    """Return the line that runs a spec, for a shell.
+
+def command(spec: Spec, between: str = " ") -> str:
+    """Write the `debiasbench run` of a spec, for a POSIX shell.
 
     All options are in it, so that it does not depend on defaults. Revisions are not: a newer one of
-    the code makes another spec.
+    the code makes another spec. `between`: separates the parts of the run and the options of each.
     """
-    return shlex.join(["debiasbench", "run", *_words(spec)])
-
-
-def _words(spec: Spec) -> Iterator[str]:
-    yield from ("--method", spec.method.name, "--dataset", spec.dataset.name)
-    yield from ("--model", spec.model.name, "--seed", str(spec.seed))
+    options = {"method": spec.method, "dataset": spec.dataset, "model": spec.model}
+    words = ["debiasbench", "run"]
+    lines = [words]
+    for kind, choice in options.items():
+        words += [f"--{kind}", choice.name]
     if spec.sparse is not None:
-        yield from ("--sparse", spec.sparse.name)
-    training = {"precision": "fp32", **spec.training}
-    scopes = [("", spec.method.options), ("dataset.", spec.dataset.options)]
-    scopes += [("model.", spec.model.options), ("train.", training)]
-    if spec.sparse is not None:
-        scopes.append(("sparse.", spec.sparse.options))
-    for scope, options in scopes:
-        for name, value in options.items():
-            yield from ("--set", f"{scope}{name}={as_text(value)}")
+        words += ["--sparse", spec.sparse.name]
+        options["sparse"] = spec.sparse
+    words += ["--seed", str(spec.seed)]
+    # a spec without a precision means this one, and a GPU would choose another
+    training = {"precision": "fp32"} | spec.training
+    settings = {kind: choice.options for kind, choice in options.items()} | {"train": training}
+    for scope, values in settings.items():
+        pairs = [f"{short_name(f'{scope}.{n}')}={as_text(v)}" for n, v in sorted(values.items())]
+        lines.append([word for pair in pairs for word in ("--set", pair)])
+    return between.join(shlex.join(line) for line in lines if line)

@@ -122,7 +122,8 @@ def test_show_says_what_is_wrong_with_a_record(cli: Cli) -> None:
         ("0123456789abcdef", "There is no record '0123456789abcdef' in results"),
         ("abc", "is neither a file nor an id"),
         ("erm", "is neither a file nor an id"),
-        ("none.json", "No results at none.json"),
+        ("none.json", "none.json cannot be read: No such file or directory"),
+        ("results/", "results cannot be read: Is a directory"),
     ],
 )
 def test_a_record_that_is_not_there_is_an_error(cli: Cli, name: str, message: str) -> None:
@@ -240,6 +241,11 @@ def test_the_command_of_a_spec_makes_the_same_spec(plugins: Plugins, debiasbench
     again = debiasbench(*shlex.split(words)[1:], "--quiet")
     assert again.exit_code == 0, again.output
     assert "Already done" in again.stdout
+
+
+def test_the_command_names_an_option_that_is_also_a_word_of_the_command_in_full() -> None:
+    words = command(replace(SPEC, method=Choice("acme", {"model": "big", "q": 0.7})))
+    assert "--set method.model=big --set q=0.7" in words
 
 
 def test_the_command_of_a_sparse_spec_has_its_sparsifier(plugins: Plugins) -> None:

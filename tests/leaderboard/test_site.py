@@ -20,7 +20,6 @@ from debiasbench.cli import main
 from debiasbench.common.errors import StoreError, UnknownNameError
 from debiasbench.leaderboard.site import About, write_page, write_site
 from debiasbench.leaderboard.site.build import pages, single
-from debiasbench.leaderboard.site.command import command
 from debiasbench.leaderboard.site.content import collect
 from debiasbench.leaderboard.site.folder import Folder
 from debiasbench.leaderboard.site.links import Links
@@ -30,6 +29,7 @@ from debiasbench.records.metrics import METRICS
 from debiasbench.records.reading import read_all
 from debiasbench.records.record import to_json
 from debiasbench.records.selection import RULES
+from debiasbench.specs.command import CONTINUED, command
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import find_dataset, make_spec
 from debiasbench.specs.words import arguments, combined, read_settings
@@ -325,7 +325,7 @@ def test_the_command_of_a_record_has_its_spec(tmp_path: Path) -> None:
     plugins = Plugins()
     records = [record for _, record in read_all([PUBLISHED / "cmnist-cpu"])[0]]
     for record in records:
-        words = shlex.split(command(record.spec).replace("\\\n", " "))[2:]
+        words = shlex.split(command(record.spec, CONTINUED).replace("\\\n", " "))[2:]
         given = dict(zip(words[::2], words[1::2], strict=True))
         settings = [b for a, b in zip(words[::2], words[1::2], strict=True) if a == "--set"]
         names = {n: given[f"--{n}"] for n in ("method", "dataset", "model")}

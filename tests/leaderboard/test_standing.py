@@ -12,6 +12,7 @@ from click.testing import Result
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard import boards
 from debiasbench.leaderboard.standing import Standing
+from debiasbench.records.reading import read
 from debiasbench.records.rows import added, listed, lost, row
 from debiasbench.records.trust import (
     Trust,
@@ -23,7 +24,7 @@ from debiasbench.records.trust import (
     withdrawn_of,
 )
 from tests.leaderboard.test_leaderboard import ERM, LFF
-from tests.records.training import reread, seeds
+from tests.records.training import seeds
 
 Cli = Callable[..., Result]
 LEADERBOARD = Path(__file__).parent.parent.parent / "leaderboard"
@@ -70,7 +71,7 @@ def test_a_row_that_disappears_is_named_unless_it_was_withdrawn(
     paths = seeds(Path("board/records"), 2)
     words = ("verify", "board/records", "--rows", "board/rows.txt")
     assert debiasbench(*words, "--add-rows").exit_code == 0
-    line = row(reread(paths[0]).spec)
+    line = row(read(paths[0]).spec)
     assert listed(Path("board/rows.txt")) == [line]
     assert added(Path("board/rows.txt"), [Path("board/records")]) == []
     assert debiasbench(*words).exit_code == 0
@@ -92,7 +93,7 @@ def test_every_published_row_is_there_or_was_withdrawn() -> None:
 
 def test_what_maintainers_state_is_read_beside_the_records(debiasbench: Cli) -> None:
     paths = seeds(Path("board/records"), 3)
-    ids = [reread(path).id for path in paths]
+    ids = [read(path).id for path in paths]
     trust = {
         key: {"level": "verified", "date": "2026-11-27", "sha256": content_of(path)}
         for key, path in zip(ids, paths, strict=True)
@@ -110,7 +111,7 @@ def test_what_maintainers_state_is_read_beside_the_records(debiasbench: Cli) -> 
 
 def test_a_level_is_that_of_the_file_that_was_checked(tmp_path: Path) -> None:
     (path,) = seeds(tmp_path / "records", 1)
-    name = reread(path).id
+    name = read(path).id
     raised(tmp_path / "trust.json", {name: Trust("verified", "2026-11-27", content_of(path))})
     assert trust_of([tmp_path / "records"], {name: path}) == {name: "verified"}
     path.write_text(path.read_text() + "\n")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -201,13 +200,12 @@ def test_what_a_check_cannot_read_is_an_error_of_that_record(
 
 
 def relabel(path: Path) -> None:
-    """Exchange classes and groups of two samples that are predicted alike, so that hits rise."""
+    """Reverse the order of the test samples, with everything that is known of them."""
     file = path.with_name(path.stem + PREDICTIONS)
-    values = load_file(file)
-    order = np.arange(40)[::-1]
-    for name in list(values):
-        if name.startswith("test."):
-            values[name] = np.ascontiguousarray(values[name][order])
+    values = {
+        name: v[::-1].copy() if name.startswith("test.") else v
+        for name, v in load_file(file).items()
+    }
     save_file(values, file)
     edit(path, lambda data: data["predictions"].update(sha256=sha256(file.read_bytes())))
 
@@ -321,17 +319,6 @@ def test_honest_records_of_older_versions_are_accepted(tmp_path: Path) -> None:
     assert codes(path) == []
 
 
-def test_every_published_record_passes_every_check() -> None:
-    records, problems = read_all([PUBLISHED / "records"])
-    compared = Together()
-    found = {
-        path.name: [f for f in compared.examine(path, record).findings if f.is_error]
-        for path, record in records
-    }
-    assert problems == []
-    assert {name: errors for name, errors in found.items() if errors} == {}
-
-
 def test_the_published_data_have_references() -> None:
     records, _ = read_all([PUBLISHED / "records"])
     fingerprints = {record.task.fingerprint for _, record in records if record.outcomes}
@@ -357,7 +344,7 @@ def test_a_published_record_that_is_forged_is_found(forge: str, tmp_path: Path) 
         "id": lambda d: d["spec"]["training"].update(epochs=1),
     }
     if forge == "relabelled":
-        _relabel_all(path)
+        relabel(path)
     elif forge == "predictions":
         file = path.with_name(path.stem + PREDICTIONS)
         values = load_file(file)
@@ -382,14 +369,3 @@ def _copied(folder: Path) -> Path:
                 (folder / name).write_bytes(path.with_name(name).read_bytes())
             return folder / path.name
     raise AssertionError("there is no published record with curves")
-
-
-def _relabel_all(path: Path) -> None:
-    """Reverse the order of the test samples, with everything that is known of them."""
-    file = path.with_name(path.stem + PREDICTIONS)
-    values = {
-        name: v[::-1].copy() if name.startswith("test.") else v
-        for name, v in load_file(file).items()
-    }
-    save_file(values, file)
-    edit(path, lambda data: data["predictions"].update(sha256=sha256(file.read_bytes())))

@@ -21,6 +21,7 @@ from debiasbench.leaderboard.gather import Gathered, gather
 from debiasbench.records import reading
 from debiasbench.records.beside import PREDICTIONS
 from debiasbench.records.index import folder, kept, places
+from debiasbench.records.record import to_json
 from debiasbench.specs.spec import Choice
 from tests.records.test_record import SPEC, make_record
 from tests.records.test_verify import edit, honest, inferring, set_at
@@ -46,16 +47,10 @@ def results(tmp_path: Path) -> Path:
             honest(place / method, spec, (9 - i, 5 + seed, 4, 10))
     failed = make_record(replace(SPEC, seed=7), failed=True)
     path = honest(place, replace(SPEC, seed=8))
-    path.with_name(f"{failed.spec.stem}.json").write_text(reading_text(failed))
+    path.with_name(f"{failed.spec.stem}.json").write_text(to_json(failed))
     path.with_name(path.stem + PREDICTIONS).unlink()
     inferring(place / "deep" / "er", replace(SPEC, method=Choice("jtt"), seed=0))
     return place
-
-
-def reading_text(record: Any) -> str:
-    from debiasbench.records.record import to_json
-
-    return to_json(record)
 
 
 def tables(found: Gathered, select: str | None = None) -> str:

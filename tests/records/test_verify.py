@@ -20,8 +20,9 @@ from debiasbench.records.inference import INFERRED, Inference, count
 from debiasbench.records.metrics import GroupCounts, accuracies
 from debiasbench.records.reading import read, read_all
 from debiasbench.records.record import SplitResult
+from debiasbench.records.report import verified
 from debiasbench.records.store import Store
-from debiasbench.records.verify import check, verify, why_unverified
+from debiasbench.records.verify import verify, why_unverified
 from debiasbench.specs.spec import Spec
 from tests.records.test_record import SPEC, make_record
 
@@ -418,12 +419,13 @@ def test_an_undefined_metric_agrees_with_itself(tmp_path: Path) -> None:
     assert verify(tmp_path / "x.json", replace(record, task=task, outcomes=outcomes)) == []
 
 
-def test_check_sorts_records(tmp_path: Path) -> None:
+def test_a_report_sorts_records(tmp_path: Path) -> None:
     specs = [replace(SPEC, seed=seed) for seed in range(3)]
     paths = [honest(tmp_path, spec) for spec in specs]
     edit(paths[1], set_at("cost", "density", value=1.0))
     paths[2].with_name(paths[2].stem + PREDICTIONS).unlink()
-    checked = check(read_all([tmp_path])[0])
-    assert [path for path, _ in checked.sound] == sorted([paths[0], paths[2]])
-    assert [path for path, _ in checked.contradictions] == [paths[1]]
-    assert [path for path, _, _ in checked.unverified] == [paths[2]]
+    report, _ = verified([tmp_path])
+    assert report.records == 3
+    assert [path for path, found in report.findings if found[0].is_error] == [paths[1]]
+    assert [path for path, _ in report.unverified] == [paths[2]]
+    assert "1 verified, 1 without predictions, 1 contradictory" in report.summary

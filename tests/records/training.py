@@ -12,7 +12,7 @@ import numpy as np
 
 from debiasbench.records.beside import PREDICTIONS, digest, prediction_key
 from debiasbench.records.metrics import GroupCounts, accuracies
-from debiasbench.records.record import Cost, Curves, Outcome, Record, SplitResult
+from debiasbench.records.record import Cost, Curves, Outcome, SplitResult
 from debiasbench.records.selection import RULES, Tracker
 from debiasbench.records.store import Store
 from debiasbench.specs.spec import Spec
@@ -92,10 +92,3 @@ def seeds(folder: Path, number: int = 5, spec: Spec = SPEC, **changes: Any) -> l
     return [
         trained(folder, replace(spec, seed=seed), noise=seed, **changes) for seed in range(number)
     ]
-
-
-def reread(path: Path) -> Record:
-    """Read a record again, after it was changed."""
-    from debiasbench.records.reading import read
-
-    return read(path)

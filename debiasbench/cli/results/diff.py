@@ -10,7 +10,7 @@ import click
 
 from debiasbench.cli.common import debug_option, results_option, say
 from debiasbench.cli.parsing import Command
-from debiasbench.common.wording import shortened
+from debiasbench.common.wording import counted, shortened
 
 if TYPE_CHECKING:
     from debiasbench.records.record import Record
@@ -27,11 +27,11 @@ LISTED = 20  # groups, those with most differences first
 @results_option
 @debug_option
 def diff(first: str, second: str, select: str | None, results: Path) -> None:
-    """Compare records A and B, each given by its file, its id, or the first digits of it.
+    """Compare records A and B, each given by its file, its id, or the first digits of its id.
 
     Shows what differs in spec, versions, machine and cost, the accuracies of both, and how many
-    test samples only one of them has right, by group. The samples say how two networks differ, not
-    two methods; for this, see `debiasbench leaderboard --baseline`.
+    test samples only one of them has right, by group. The samples show how two networks differ.
+    To compare two methods, use `debiasbench leaderboard --baseline`.
     """
     from debiasbench.common.errors import UnknownNameError
     from debiasbench.records.held import one
@@ -105,17 +105,11 @@ def _samples(a: tuple[Path, Record], b: tuple[Path, Record], rule: str) -> str:
     rows = [(g.group, g.samples, g.only_first, g.only_second) for g in different[:LISTED]]
     head = ("group", "samples", "only A right", "only B right")
     more = len(different) - LISTED
-    last = f"\nand {more} more groups" if more > 0 else ""
+    last = f"\nand {counted(more, 'more group')}" if more > 0 else ""
     return f"{text}:\n\n{tabulate(rows, head, 'simple')}{last}"
 
 
 def _both(a: float, b: float) -> tuple[str, str, str]:
-    return _percent(a), _percent(b), _points(b - a)
+    from debiasbench.leaderboard.cells import percent
 
-
-def _percent(value: float) -> str:
-    return "—" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _points(value: float) -> str:
-    return "—" if math.isnan(value) else f"{100 * value:+.1f}"
+    return percent(a), percent(b), "—" if math.isnan(b - a) else f"{100 * (b - a):+.1f}"

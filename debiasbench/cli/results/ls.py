@@ -53,10 +53,10 @@ def ls(
     gathered = gather(places or (Path("results"),))
     for problem in gathered.problems:
         say(f"Warning: {problem}", err=True)
+    found = [record for record in gathered.records if wanted.has(record)]
     rows = [
         _row(record, gathered.paths[record.id], record.id not in gathered.unverified)
-        for record in gathered.records
-        if wanted.has(record)
+        for record in found
     ]
     if form == "csv":
         click.echo(flat.lines(rows), nl=False)
@@ -72,7 +72,7 @@ def ls(
     cells = [[printable(" ".join(cell.split())) for cell in row] for row in cells]
     head = [name if name != "accuracy" else "accuracy %" for name in SHOWN]
     say(tabulate(cells, head, "simple", disable_numparse=True))
-    bad = sum(record.status == "failed" for record in gathered.records if wanted.has(record))
+    bad = sum(record.status == "failed" for record in found)
     say(f"\n{counted(len(rows), 'record')}{f', {bad:,} of failed runs' if bad else ''}")
 
 
@@ -80,13 +80,13 @@ def _row(record: Record, path: Path, verified: bool) -> dict[str, Any]:
     import math
 
     from debiasbench.leaderboard.frame import label
-    from debiasbench.records.metrics import accuracies
+    from debiasbench.records.metrics import METRICS
     from debiasbench.records.record import test_counts
 
     spec, rule = record.spec, record.task.select
     value = math.nan
     if rule in record.outcomes:
-        value = accuracies(test_counts(record, record.outcomes[rule]))[record.task.metric]
+        value = METRICS[record.task.metric](test_counts(record, record.outcomes[rule]))
     failure = record.failure
     return {
         "id": record.id,

@@ -28,11 +28,11 @@ def rm(
     yes: bool,
     results: Path,
 ) -> None:
-    """Remove the records that have all of what is given.
+    """Remove the records that match everything that is given.
 
-    Records are given by ids, their first digits or files, and by method, data set, seed, or as
-    failed. Each is removed with its predictions and weights, and nothing else. A spec that is being
-    run at the moment is not removed. The records are listed first.
+    Records are given by their ids, the first digits of ids, or files, and by method, data set, seed
+    or --failed. Each is removed with its predictions and weights, and nothing else. The record of
+    a spec that is being run at the moment is not removed. The records are listed first.
     """
     from debiasbench.common.errors import BusyError
     from debiasbench.records.held import chosen, files, remove, summary
@@ -48,9 +48,10 @@ def rm(
     for problem in problems:
         say(f"Warning: {problem}", err=True)
     if not found:
-        say("No record is chosen, so nothing was removed")
+        say("No record matches, so nothing was removed")
         return
     paths = [file for path, record in found for file in files(path, record)]
+    size = summary(len(found), paths)
     for file in paths:
         say(file)
     if not yes:
@@ -59,10 +60,10 @@ def rm(
                 f"{counted(len(found), 'record')} not removed without a confirmation, and there is "
                 "no terminal to ask. Add --yes"
             )
-        if not click.confirm(f"Remove {summary(len(found), paths)}?"):
+        if not click.confirm(f"Remove {size}?"):
             say("Nothing was removed")
             return
-    size, removed, busy = summary(len(found), paths), 0, []
+    removed, busy = 0, []
     for path, record in found:
         try:
             remove(path, record)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def show(record: str, results: Path) -> None:
     """Describe a record.
 
-    The record is given by its file, by its id, or by the first digits of it. The description has
-    the command that repeats the run, the accuracies by group and selection rule, cost, machine and
-    code, files, and whether the record agrees with its predictions.
+    The record is given by its file, by its id, or by the first digits of its id. The description
+    has the command that repeats the run, the accuracies by group and selection rule, cost, machine
+    and code, files, and whether the record agrees with its predictions.
     """
     from debiasbench.cli.report import report
     from debiasbench.records.held import one

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from debiasbench.leaderboard import cells
 from debiasbench.leaderboard.render import grid
 from debiasbench.leaderboard.site import data, heat, methods, overview, runs
-from debiasbench.leaderboard.site.command import command
 from debiasbench.leaderboard.site.content import collect
 from debiasbench.leaderboard.site.curves import drawings
 from debiasbench.leaderboard.site.figures import MOST, beside, figures
@@ -20,6 +19,7 @@ from debiasbench.leaderboard.site.rows import badges, board_table, options
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
 from debiasbench.records.store import write_text
+from debiasbench.specs.command import CONTINUED, command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -215,7 +215,7 @@ def _method(content: Content, name: str, rows: list[tuple[Place, Row]]) -> str:
     commands = {}
     for place, row in rows:
         spec = content.records[row.records[0]].spec
-        commands[place.title, row.setting] = command(spec)
+        commands[place.title, row.setting] = command(spec, CONTINUED)
     shown = [
         (place, row, made)
         for place, row in rows
@@ -251,7 +251,7 @@ def _record(content: Content, record: Record) -> str:
         place=place,
         row=row,
         badges=badges(content, row),
-        command=command(record.spec),
+        command=command(record.spec, CONTINUED),
         sees=f"{cells.SEEN['train'][record.supervision.train]}, "
         f"{cells.SEEN['val'][record.supervision.val]}",
         outcomes=runs.outcome_table(record) if record.outcomes else None,

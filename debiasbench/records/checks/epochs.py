@@ -1,4 +1,4 @@
-"""Which epoch each selection rule keeps: among the kept ones, and among all of the curves (E05).
+"""Which epoch each selection rule keeps, of those with predictions and of all in the curves (E05).
 
 Curves have six significant digits. Two epochs whose values are equal in them may have differed in
 the last digits, so it is only certain that they were equal if both are 0 or the metric is a ratio
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from debiasbench.records.record import Outcome, Record
 
 RATIOS = frozenset({"average", "worst_group"})  # metrics that are samples by samples
-FEW = 700  # samples: the ratios of so many differ within six digits
-TIES = 2  # revision of the rules from which on ties go to the later epoch; see `Tracker`
+FEW = 700  # samples; in smaller groups, two different ratios differ within six digits
+TIES = 2  # since this revision of the rules, ties go to the later epoch; see `Tracker`
 CHANGED = 2  # samples of a group that another computation of the same network may change
 
 
@@ -60,7 +60,7 @@ def kept(record: Record, computed: Computed) -> Iterator[str]:
 def _tolerance(record: Record, metric: str) -> float:
     """Return how much a metric changes if two samples of the most influential group change.
 
-    A CPU computes the same twice, whatever the record says of it.
+    A CPU computes the same twice, whatever the record says.
     """
     if record.provenance.deterministic or record.provenance.device == "cpu":
         return ROUNDING
@@ -113,7 +113,7 @@ def curves(record: Record, computed: Computed) -> Iterator[str]:
 
 
 def uneven(record: Record) -> Iterator[str]:
-    """Check that all curves of a stage have as many values, also where training failed (E01)."""
+    """Check that all curves of a stage have equally many values, also in a failed run (E01)."""
     for one in record.curves:
         lengths = sorted({len(values) for values in one.values.values()})
         if len(lengths) > 1:

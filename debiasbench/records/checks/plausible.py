@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 FASTEST = 5e15  # FLOP/s of one device; an NVIDIA B200 has 2.25e15 for dense products in bf16
 FASTEST_CPU = 2e13  # FLOP/s; 128 cores with 64 products a cycle at 2.5 GHz have 2.05e13
-LEAST = 1e-3  # of three forward passes a sample, for a stage that trains only a part of a network
-OFF = 0.01  # relative difference from which on two rates are not the same
+LEAST = 1e-3  # of three forward passes per sample, for a stage that trains only a part of a network
+OFF = 0.01  # relative difference; two rates that differ more are not the same
 
 
 def implausible(record: Record) -> Iterator[str]:
-    """Yield what in the cost of a record cannot be."""
+    """Yield each part of the cost of a record that is impossible."""
     cost = record.cost
     if cost is None:
         return

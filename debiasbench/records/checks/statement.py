@@ -1,4 +1,4 @@
-"""What a record says of itself: id, spec, status (E01)."""
+"""What a record says about itself: id, spec, status (E01)."""
 
 from __future__ import annotations
 

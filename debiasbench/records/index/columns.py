@@ -82,7 +82,7 @@ class Columns:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """Return what an index says of itself; raises `Damaged`."""
+    """Return the version, the place and the number of records of an index; raises `Damaged`."""
     columns = Columns(path)
     try:
         found = columns.json("about")

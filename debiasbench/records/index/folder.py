@@ -1,6 +1,7 @@
-"""`Index`: what tables need of the records of a folder, with the state of the files it was read of.
+"""`Index`: what tables need of the records of a folder, and the state of the files they are from.
 
-A file is known if its name, size, times and inode are as they were, and those of its predictions.
+A record is not read again if name, size, times and inode of its file and of its predictions are as
+they were.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 LEAST = 64  # records of a folder that is worth an index
 REWRITTEN = 500  # an index of n records is written again from n / 500 changes on
-SETTLED = 2.0  # seconds without a change after which the times of a file can be trusted
+SETTLED = 2.0  # seconds since the last change that make the times of a file reliable
 
 State = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
 MOST = (1 << 63) - 1
@@ -77,7 +78,7 @@ class Index:
         """Say whether the labels beside a record are those of its data."""
         lists, shared = self._rows.lists, self._rows.shared
         task, number = lists["task"][row], lists["labels"][row]
-        # whoever agreed once will agree again: known labels stay
+        # labels that agreed once agree again, since known labels stay
         key = file[: file.rfind(os.sep) + 1], task, number
         if number < 0 or key in self._agreeing:
             return True
@@ -138,7 +139,7 @@ class Index:
         self._rows.close()
 
     def save(self) -> None:
-        """Write the index if enough of it has changed; a folder that refuses it is no problem."""
+        """Write the index if enough has changed; a cache that cannot be written is ignored."""
         total = len(self._used) + len(self._fresh)
         changes = len(self._fresh) + len(self._rows) - len(self._used)
         if self._path is None or total < LEAST or not changes or changes * REWRITTEN < total:

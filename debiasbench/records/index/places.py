@@ -19,7 +19,7 @@ from debiasbench.records.index.columns import Damaged, about
 FOLDER = "indexes"
 ENDING = ".npz"
 LEFT = ".new"  # ending of a file that is being written
-OLD = 86_400.0  # seconds after which nobody writes it any more
+OLD = 86_400.0  # seconds; writing a file never takes as long
 
 ROOT = Path(__file__).parents[2]
 CODE = (  # what reads and verifies records

@@ -50,6 +50,7 @@ LISTS = (  # a value for each record
     "labels",  # -1 without predictions
     "group",  # likewise
 )
+PARTS = ("dataset", "model", "method", "sparse")  # of a spec, each with options
 SHARED = ("spec", "task", "provenance", "supervision", "labels")
 NO_RESULT = -1  # the epoch of a rule without outcome
 _FAULTS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
@@ -130,7 +131,7 @@ class Rows:
         return self._rules[rule]
 
     def sizes(self, rule: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return (R,) the numbers of hits and of bytes of bits of each record under a rule."""
+        """Return (R,) how many hits, and how many bytes of bits, each record has under a rule."""
         own = self.rule(rule)
         groups = np.array([len(task["group_counts"]["test"]) for task in self.shared["task"]])
         of_bits = np.array([0, *((len(group) + 7) // 8 for group in self.groups)])
@@ -154,7 +155,8 @@ class Rows:
     ) -> list[tuple[Record, Correct | None]]:
         if not rows:
             return []
-        columns = [self.lists[name] for name in LISTS[2:9]]
+        own = ("id", "seed", "schema", "failure", "inference", "cost")
+        columns = [self.lists[name] for name in own]
         numbers = [self.lists[name] for name in ("spec", "task", "provenance", "supervision")]
         specs = _Lazy(self.shared["spec"], lambda data: sharing.spec(_spec(data)))
         tasks = _Lazy(self.shared["task"], lambda data: sharing.task(TaskFacts(**data)))
@@ -170,7 +172,7 @@ class Rows:
         }
         found = []
         for row in rows:
-            id_, seed, schema, failure, inference, cost, _ = [column[row] for column in columns]
+            id_, seed, schema, failure, inference, cost = [column[row] for column in columns]
             spec, task, provenance, supervision = [column[row] for column in numbers]
             facts, group = tasks[task], self.lists["group"][row]
             rule = select or facts.select
@@ -240,6 +242,3 @@ class _Outcomes:
 def _spec(data: dict[str, Any]) -> Spec:
     parts = {name: None if data[name] is None else Choice(**data[name]) for name in PARTS}
     return Spec(seed=0, **{**data, **parts})
-
-
-PARTS = ("dataset", "model", "method", "sparse")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,9 +56,9 @@ class Fresh:
         labels: Mapping[str, bytes],
     ) -> None:
         """Add a record; `correct`: by rule, empty without predictions; `labels`: their digests."""
-        spec = asdict(record.spec)
+        spec = _fields(record.spec)
         del spec["seed"]
-        made = asdict(record.provenance) | {"started": ""}
+        made = _fields(record.provenance) | {"started": ""}
         cost = record.cost
         values = {
             "name": name,
@@ -74,9 +74,9 @@ class Fresh:
             "unverified": unverified,
             "results": results(record),
             "spec": self._number("spec", spec),
-            "task": self._number("task", asdict(record.task)),
+            "task": self._number("task", _fields(record.task)),
             "provenance": self._number("provenance", made),
-            "supervision": self._number("supervision", asdict(record.supervision)),
+            "supervision": self._number("supervision", _fields(record.supervision)),
             "labels": self._number("labels", {k: v.hex() for k, v in labels.items()})
             if labels
             else -1,
@@ -102,7 +102,7 @@ class Fresh:
         if part not in self.shared:
             self.shared[part] = {json.dumps(d): i for i, d in enumerate(self._rows.shared[part])}
         known = self.shared[part]
-        return known.setdefault(json.dumps(data), len(known))
+        return known.setdefault(json.dumps(data, default=_fields), len(known))
 
     def _group(self, group: NDArray[np.integer]) -> int:
         """Return the number of an array, of which equal ones are one object."""
@@ -176,10 +176,11 @@ def results(record: Record) -> str:
     return hashlib.sha256(json.dumps([record.status, hits]).encode()).hexdigest()[:16]
 
 
+def _fields(part: Any) -> dict[str, Any]:
+    """Return the fields of a part of a record; `asdict` would copy all that they hold."""
+    return {field.name: getattr(part, field.name) for field in fields(part)}
+
+
 def _small(numbers: NDArray[np.int64]) -> NDArray[Any]:
     """Return whole numbers from 0 on in the smallest type that holds them."""
-    largest = numbers.max(initial=0)
-    for kind in (np.uint8, np.uint16, np.uint32):
-        if largest <= np.iinfo(kind).max:
-            return numbers.astype(kind)
-    return numbers
+    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
