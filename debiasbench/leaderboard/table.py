@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, UnknownNameError
@@ -14,8 +13,7 @@ from debiasbench.leaderboard.board import boards
 from debiasbench.leaderboard.columns import COLUMNS, PANEL, chosen, ordered
 from debiasbench.leaderboard.gather import gather
 from debiasbench.leaderboard.protocol import protocols
-from debiasbench.leaderboard.render import FORMATS, WRITERS, grid
-from debiasbench.leaderboard.terminal import terminal
+from debiasbench.leaderboard.render import FORMATS, WRITERS, grid, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -84,8 +82,7 @@ def table(
         made = _boards(gathered, form, names, sort, baseline, shared)
     if isinstance(made, str):
         return made, gathered.problems
-    write = partial(terminal, styled=styled) if form == "text" else WRITERS[form]
-    return "\n".join(map(write, made)), gathered.problems
+    return written(made, form, styled=styled), gathered.problems
 
 
 def _panels(
