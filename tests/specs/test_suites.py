@@ -46,7 +46,8 @@ def published(name: str) -> list[Spec]:
 def test_suites_are_named_after_their_files() -> None:
     field = ["bffhq-resnet18", "celeba-resnet50", "cifar10c-resnet18", "cmnist-mlp", "cmnist-trio"]
     rest = ["rest-ablation", "rest-bffhq", "rest-cifar10c", "rest-cmnist", "waterbirds-resnet50"]
-    assert names() == [*field, "digits-density", "digits-methods", *rest]
+    digits = [f"digits-{name}" for name in ("ablation", "biased-val", "density", "methods")]
+    assert names() == [*field, *digits, *rest]
     assert [read(name).name for name in names()] == names()
 
 
