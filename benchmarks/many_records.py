@@ -43,7 +43,7 @@ from debiasbench.records.record import (
     TaskFacts,
     to_json,
 )
-from debiasbench.records.selection import RULES
+from debiasbench.records.selection import RULES, USES_GROUPS
 from debiasbench.specs.spec import Choice, Spec
 
 DATASETS = 20
@@ -147,9 +147,7 @@ def record(data: Data, spec: Spec, supervision: Supervision, k: int) -> tuple[Re
     for rule, metric in RULES.items():
         epoch = EPOCHS
         if metric is not None:
-            epoch = max(
-                KEPT, key=lambda e: (metrics["val", e][metric], metrics["val", e]["unbiased"], e)
-            )
+            epoch = max(KEPT, key=lambda e: _preferred(metrics["val", e], rule, metric, e))
         results = {s: SplitResult(counted[s, epoch], metrics[s, epoch]) for s in ("val", "test")}
         value = math.nan if metric is None else metrics["val", epoch][metric]
         outcomes[rule] = Outcome(epoch, value, results["val"], results["test"])
@@ -169,6 +167,11 @@ def record(data: Data, spec: Spec, supervision: Supervision, k: int) -> tuple[Re
         **base,
     )
     return made, content
+
+
+def _preferred(values: dict[str, float], rule: str, metric: str, epoch: int) -> tuple[float, ...]:
+    """Return what a rule maximises, as `Tracker` does: only some rules read bias labels."""
+    return values[metric], values["unbiased"] if rule in USES_GROUPS else 0.0, epoch
 
 
 def hash_of(spec: Spec) -> int:
