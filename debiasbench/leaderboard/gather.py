@@ -43,7 +43,8 @@ class Gathered:
     `correct`: selection rule -> id -> the test samples that the run classified correctly.
     `unverified`: ids of those without predictions. `problems`: a message for each file that was
     left out. `paths`: id -> the file of the record. `standing`: what maintainers state
-    about the records.
+    about the records. `states`: id -> the states of the files that the record is from, if an index
+    knows them.
     """
 
     records: list[Record]
@@ -52,6 +53,7 @@ class Gathered:
     problems: list[str]
     paths: dict[str, Path]
     standing: Standing = field(default_factory=Standing)
+    states: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def evidence(self) -> Evidence:
@@ -98,6 +100,7 @@ class _Gathering:
         self._repeated: list[tuple[str, bool]] = []  # id, whether the results are equal
         self._read: dict[str, tuple[Record, Mapping[str, Correct]]] = {}
         self._rows: dict[int, list[int]] = {number: [] for number in indexes}
+        self._states: dict[str, tuple[int, ...]] = {}
 
     def of(self, places: Sequence[Path]) -> Gathered:
         """Visit all files, and return what was found; raises `Damaged` for an index that is."""
@@ -106,9 +109,14 @@ class _Gathering:
             now, own = time.time(), ABSENT if index is None else state(found.file)
             row = None if index is None else index.find(found.name, own, found.file, self._labels)
             if index is None or row is None:
-                self._from_file(found, own, now)
-            elif self._is_new(found, *index.of(row)):
+                known = None if index is None else index.find_bad(found.name, own, found.file)
+                if known is None:
+                    self._from_file(found, own, now)
+                else:
+                    self._problems.append(known)
+            elif self._is_new(found, *(of := index.of(row))):
                 self._rows[found.place].append(row)
+                self._states[of[0]] = index.state(row)
         for number, index in self._indexes.items():
             rows = self._rows[number]
             for record, one in index.records(rows, self._select, self._sharing, self._splits):
@@ -122,21 +130,28 @@ class _Gathering:
         return self._gathered(places)
 
     def _from_file(self, found: Visited, own: State, now: float) -> None:
+        index = self._indexes.get(found.place)
         record = read_visited(found, self._problems)
         if record is None:
             return
         record = replace(record, task=self._sharing.task(record.task))
         examined = examine(Path(found.file), record, self._labels)
         if messages := examined.messages:
-            self._problems.append(_contradictory(found.file, messages))
+            text = _contradictory(found.file, messages)
+            self._problems.append(text)
+            if index is not None and not any(of.code == "E03" for of in examined.findings):
+                index.add_bad(found.name, own, now, found.file, record, text)
             return
         stored, bare = examined.stored, bool(examined.unverified)
         right = {} if stored is None else self._splits.correct(record, stored)
-        if (index := self._indexes.get(found.place)) is not None:
+        states = None
+        if index is not None:
             known = digests(stored or {})
-            index.add(found.name, own, now, found.file, record, right, bare, known)
+            states = index.add(found.name, own, now, found.file, record, right, bare, known)
         if not self._is_new(found, record.id, results(record), bare):
             return
+        if states is not None:
+            self._states[record.id] = states
         if not self._whole:
             rule = self._select or record.task.select
             right = {rule: right[rule]} if rule in right else {}
@@ -165,7 +180,7 @@ class _Gathering:
         ]
         paths = {name: Path(file) for name, (_, file) in self._kept.items()}
         standing = Standing.beside(places, paths)
-        return Gathered(records, correct, self._unverified, problems, paths, standing)
+        return Gathered(records, correct, self._unverified, problems, paths, standing, self._states)
 
 
 def _contradictory(file: str, messages: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, UnknownNameError
 from debiasbench.leaderboard import across as over_data_sets
-from debiasbench.leaderboard import across_text, protocol_text
+from debiasbench.leaderboard import across_text, kept, protocol_text
 from debiasbench.leaderboard import panel as panelled
 from debiasbench.leaderboard import pivot as pivoted
 from debiasbench.leaderboard.board import boards
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.gather import Gathered
     from debiasbench.leaderboard.grid import Grid
 
@@ -69,9 +70,14 @@ def table(
     known = COLUMNS if panel is None else PANEL
     names = None if columns is None else chosen(columns, known)
     rule = select if panel is None else panelled.RULE
-    gathered = gather(places, rule, whole=protocol, index=index)
+    places = list(places)
     shared = {"dataset": dataset, "metric": metric, "select": select}
     made: str | list[Grid]  # text, or what is written in any layout
+    is_plain = not (across or protocol) and panel is None and pivot is None
+    if is_plain and index and (found := kept.known(places, baseline=baseline, **shared)):
+        made = _laid_out(found[0], form, names, sort)
+        return _written(made, form, styled=styled), found[1]
+    gathered = gather(places, rule, whole=protocol, index=index)
     if panel is not None:
         made = _panels(gathered, form, dataset, names, sort)
     elif across:
@@ -81,11 +87,21 @@ def table(
     elif pivot is not None:
         made = _pivots(gathered, pivot, shared)
     else:
-        made = _boards(gathered, form, names, sort, baseline, shared)
+        keep = kept.keeping(places, gathered) if index else None
+        made = _laid_out(
+            boards(gathered.records, baseline=baseline, keep=keep, **gathered.evidence, **shared),
+            form,
+            names,
+            sort,
+        )
+    return _written(made, form, styled=styled), gathered.problems
+
+
+def _written(made: str | list[Grid], form: str, *, styled: bool) -> str:
     if isinstance(made, str):
-        return made, gathered.problems
+        return made
     write = partial(terminal, styled=styled) if form == "text" else WRITERS[form]
-    return "\n".join(map(write, made)), gathered.problems
+    return "\n".join(map(write, made))
 
 
 def _panels(
@@ -136,20 +152,9 @@ def _pivots(gathered: Gathered, option: str, shared: Mapping[str, str | None]) -
     return [pivoted.grid(one) for one in made]
 
 
-def _boards(
-    gathered: Gathered,
-    form: str,
-    names: Sequence[str] | None,
-    sort: str | None,
-    baseline: str | None,
-    shared: Mapping[str, str | None],
+def _laid_out(
+    made: Sequence[Board], form: str, names: Sequence[str] | None, sort: str | None
 ) -> str | list[Grid]:
-    made = boards(
-        gathered.records,
-        baseline=baseline,
-        **gathered.evidence,
-        **shared,
-    )
     if sort is not None:
         made = [ordered(board, sort) for board in made]
     return FORMATS[form](made) if form not in WRITERS else [grid(b, form, names) for b in made]

@@ -102,35 +102,62 @@ def _files(place: Path, number: int, problems: list[str]) -> Iterator[tuple[Visi
     if not place.is_dir():
         yield Visited(str(place), place.name, -1), os.path.realpath(place)
         return
+    top = "" if str(place) == "." else f"{str(place).rstrip(os.sep)}{os.sep}"
+    for folder, names, links in listing(place, problems):
+        real = os.path.realpath(folder)
+        base = "" if folder == "." else f"{folder.rstrip(os.sep)}{os.sep}"
+        for name in names:
+            file = f"{base}{name}"
+            to = os.path.realpath(file) if name in links else f"{real}{os.sep}{name}"
+            yield Visited(file, file[len(top) :], number), to
 
-    def unreadable(error: OSError) -> None:
+
+Part = tuple[str, list[str], set[str]]
+
+
+def listing(place: Path, problems: list[str]) -> list[Part]:
+    """Return the files that may be records below a folder, in order of their paths.
+
+    Each part is a folder, names of files in it, and those of them that are links. A folder with
+    folders in it may occur several times. Hidden files and folders are skipped. Adds a message to
+    `problems` for each folder that cannot be searched.
+    """
+    found: list[Part] = []
+    left: list[str | Part] = [str(place)]
+    while left:
+        one = left.pop()
+        if isinstance(one, tuple):
+            found.append(one)
+        else:
+            left += reversed(_searched(one, problems))
+    return found
+
+
+def _searched(folder: str, problems: list[str]) -> list[str | Part]:
+    """Return the folders in a folder, and the files between them, in order of their names."""
+    try:
+        with os.scandir(folder) as entries:
+            seen = [e for e in entries if not e.name.startswith(".")]
+    except OSError as error:
         if not isinstance(error, FileNotFoundError):
             problems.append(f"{error.filename} cannot be searched: {error.strerror}")
-
-    found: list[tuple[tuple[str, ...], str, str]] = []
-    folders = [str(place)]
-    while folders:
-        folder = folders.pop()
-        path = Path(folder)
-        base = "" if folder == "." else f"{folder.rstrip(os.sep)}{os.sep}"
-        real = os.path.realpath(folder)
-        try:
-            with os.scandir(folder) as listing:
-                for entry in listing:
-                    if entry.name.startswith("."):
-                        continue
-                    file = f"{base}{entry.name}"
-                    if _is_folder(entry):
-                        folders += [] if entry.is_symlink() else [file]  # links may loop
-                    elif file.endswith(".json"):
-                        link = entry.is_symlink()
-                        to = os.path.realpath(file) if link else f"{real}{os.sep}{entry.name}"
-                        found.append(((*path.parts, entry.name), file, to))
-        except OSError as error:
-            unreadable(error)
-    top = "" if str(place) == "." else f"{str(place).rstrip(os.sep)}{os.sep}"
-    for _, file, to in sorted(found):
-        yield Visited(file, file[len(top) :], number), to
+        return []
+    base = "" if folder == "." else f"{folder.rstrip(os.sep)}{os.sep}"
+    kept = [(e.name, _is_folder(e), e) for e in seen]
+    found: list[str | Part] = []
+    files: Part | None = None
+    for name, is_folder, entry in sorted(one for one in kept if one[1] or one[0].endswith(".json")):
+        if not is_folder:
+            if files is None:
+                files = folder, [], set()
+                found.append(files)
+            files[1].append(name)
+            if entry.is_symlink():
+                files[2].add(name)
+        elif not entry.is_symlink():  # links may loop
+            found.append(f"{base}{name}")
+            files = None
+    return found
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -11,10 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debiasbench.common.errors import RecordError
 from debiasbench.records.index.columns import Columns, Damaged, write
 from debiasbench.records.index.places import path_of, version
-from debiasbench.records.index.rows import Rows
+from debiasbench.records.index.rows import Bad, Rows
 from debiasbench.records.index.writing import Fresh, members
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ SETTLED = 2.0  # seconds since the last change that make the times of a file rel
 
 State = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
 MOST = (1 << 63) - 1
+PASSING = ("cannot be", "does not fit into memory")  # of messages that need not be so next time
 ABSENT: State = (-1, 0, 0, 0)
 
 
@@ -46,6 +46,7 @@ class Index:
         self._path = path_of(place)
         self._rows = Rows(None) if new else self._known()
         self._used: list[int] = []
+        self._bad: dict[str, Bad] = {}  # of the files that are there
         self._fresh = Fresh(self._rows)
         self._agreeing: set[tuple[str, int, int]] = set()  # folder, task, labels
 
@@ -66,7 +67,7 @@ class Index:
         row = self._rows.of.get(name)
         if row is None or own == ABSENT:
             return None
-        stored = self._rows.states[row]
+        stored = self._rows.tuples[row]
         beside = self._rows.lists["predictions"][row]
         other = ABSENT if beside is None else state(_beside(file, beside))
         if stored != own + other or not self._agrees(row, file, labels):
@@ -76,22 +77,48 @@ class Index:
 
     def _agrees(self, row: int, file: str, labels: Labels) -> bool:
         """Say whether the labels beside a record are those of its data."""
-        lists, shared = self._rows.lists, self._rows.shared
-        task, number = lists["task"][row], lists["labels"][row]
+        lists = self._rows.lists
         # labels that agreed once agree again, since known labels stay
-        key = file[: file.rfind(os.sep) + 1], task, number
-        if number < 0 or key in self._agreeing:
+        key = file[: file.rfind(os.sep) + 1], lists["task"][row], lists["labels"][row]
+        if key[2] < 0 or key in self._agreeing:
             return True
-        digests = {name: bytes.fromhex(text) for name, text in shared["labels"][number].items()}
-        try:
-            differing = labels.differing_digests(
-                Path(file), shared["task"][task]["fingerprint"], digests
-            )
-        except RecordError:  # reading the file says which reference is damaged
-            return False
-        if differing is None:
+        agreed = self._rows.agrees(row, file, labels)
+        if agreed:
             self._agreeing.add(key)
-        return differing is None
+        return agreed
+
+    def find_bad(self, name: str, own: State, file: str) -> str | None:
+        """Return what is wrong with an unchanged file, None if the file must be read.
+
+        The arguments are those of `find`.
+        """
+        known = self._rows.bad.get(name)
+        if known is None or own == ABSENT:
+            return None
+        beside = known.predictions
+        if known.states != own + (ABSENT if beside is None else state(_beside(file, beside))):
+            return None
+        self._bad[name] = known
+        return f"{file}{known.message}"
+
+    def add_bad(
+        self, name: str, own: State, now: float, file: str, record: Record | None, message: str
+    ) -> None:
+        """Add a file that is no record, or one that contradicts itself; see `add` and `find_bad`.
+
+        `message`: only one that depends on nothing but this file and its predictions.
+        """
+        folder, rest = file[: file.rfind(os.sep)], message.removeprefix(file)
+        # another path of the same folder must give another message
+        if rest == message or not folder or folder in rest or any(w in rest for w in PASSING):
+            return
+        if self._path is None or own == ABSENT:
+            return
+        named = record is not None and record.predictions is not None
+        beside = Path(record.predictions["file"]).name if named else None  # type: ignore
+        other = ABSENT if beside is None else state(_beside(file, beside))
+        if max(*own[1:3], *other[1:3]) <= (now - SETTLED) * 1e9:
+            self._bad[name] = self._fresh.bad[name] = Bad(own + other, beside, rest)
 
     def records(
         self, rows: Sequence[int], select: str | None, sharing: Sharing, splits: Splits
@@ -108,6 +135,10 @@ class Index:
         lists = self._rows.lists
         return lists["id"][row], lists["results"][row], lists["unverified"][row]
 
+    def state(self, row: int) -> tuple[int, ...]:
+        """Return the states of a record and its predictions."""
+        return self._rows.tuples[row]
+
     def add(
         self,
         name: str,
@@ -118,21 +149,22 @@ class Index:
         correct: dict[str, Correct],
         unverified: bool,
         labels: Mapping[str, bytes],
-    ) -> None:
-        """Add a record that was read and is sound.
+    ) -> tuple[int, ...] | None:
+        """Add a record that was read and is sound; return its state if it was added.
 
         `own`: the state of its file before it was read, at the time `now`. `correct`: by rule.
         `labels`: digests of those beside it. Files that have just been changed are left out,
         because another change may leave their times as they are.
         """
         if self._path is None or own == ABSENT:
-            return
+            return None
         beside = None if record.predictions is None else Path(record.predictions["file"]).name
         other = ABSENT if beside is None else state(_beside(file, beside))
         newest = max(*own[1:3], *other[1:3])
         if bool(correct) != (other != ABSENT) or newest > (now - SETTLED) * 1e9:
-            return
+            return None
         self._fresh.add(name, own + other, record, correct, beside, unverified, labels)
+        return own + other
 
     def close(self) -> None:
         """Close the file of the index."""
@@ -140,12 +172,17 @@ class Index:
 
     def save(self) -> None:
         """Write the index if enough has changed; a cache that cannot be written is ignored."""
-        total = len(self._used) + len(self._fresh)
-        changes = len(self._fresh) + len(self._rows) - len(self._used)
+        total = len(self._used) + len(self._fresh) + len(self._bad)
+        known = len(self._rows) + len(self._rows.bad)
+        new = len(self._fresh) + len(self._fresh.bad)
+        changes = new + known - (total - new)
         if self._path is None or total < LEAST or not changes or changes * REWRITTEN < total:
             return
         with suppress(OSError, Damaged):
-            write(self._path, members(self._place, version(), self._rows, self._used, self._fresh))
+            write(
+                self._path,
+                members(self._place, version(), self._rows, self._used, self._fresh, self._bad),
+            )
 
 
 def state(file: str) -> State:
