@@ -6,16 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, UnknownNameError
-from debiasbench.leaderboard import across as over_data_sets
-from debiasbench.leaderboard import across_text, kept, protocol_text
-from debiasbench.leaderboard import panel as panelled
-from debiasbench.leaderboard import pivot as pivoted
+from debiasbench.leaderboard import kept
 from debiasbench.leaderboard.board import boards
-from debiasbench.leaderboard.columns import COLUMNS, PANEL, chosen, ordered
-from debiasbench.leaderboard.gather import gather
-from debiasbench.leaderboard.protocol import protocols
+from debiasbench.leaderboard.columns import COLUMNS, PANEL, PANEL_RULE, PANELS, chosen, ordered
 from debiasbench.leaderboard.render import FORMATS, WRITERS, grid
-from debiasbench.leaderboard.terminal import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +63,7 @@ def table(
         _check_panel(panel, metric=metric, select=select, baseline=baseline, pivot=pivot)
     known = COLUMNS if panel is None else PANEL
     names = None if columns is None else chosen(columns, known)
-    rule = select if panel is None else panelled.RULE
+    rule = select if panel is None else PANEL_RULE
     places = list(places)
     shared = {"dataset": dataset, "metric": metric, "select": select}
     made: str | list[Grid]  # text, or what is written in any layout
@@ -77,6 +71,8 @@ def table(
     if is_plain and index and (found := kept.known(places, baseline=baseline, **shared)):
         made = _laid_out(found[0], form, names, sort)
         return _written(made, form, styled=styled), found[1]
+    from debiasbench.leaderboard.gather import gather  # what reads records takes long to import
+
     gathered = gather(places, rule, whole=protocol, index=index)
     if panel is not None:
         made = _panels(gathered, form, dataset, names, sort)
@@ -100,7 +96,11 @@ def table(
 def _written(made: str | list[Grid], form: str, *, styled: bool) -> str:
     if isinstance(made, str):
         return made
-    write = partial(terminal, styled=styled) if form == "text" else WRITERS[form]
+    write = WRITERS[form]
+    if form == "text":
+        from debiasbench.leaderboard.terminal import terminal
+
+        write = partial(terminal, styled=styled)
     return "\n".join(map(write, made))
 
 
@@ -111,6 +111,8 @@ def _panels(
     names: Sequence[str] | None,
     sort: str | None,
 ) -> str | list[Grid]:
+    from debiasbench.leaderboard import panel as panelled
+
     made = panelled.panels(gathered.records, dataset=dataset, unverified=gathered.unverified)
     if sort is not None:
         made = [ordered(board, sort, PANEL) for board in made]
@@ -122,7 +124,10 @@ def _panels(
 def _across(
     gathered: Gathered, form: str, baseline: str | None, shared: Mapping[str, str | None]
 ) -> str | list[Grid]:
-    made = over_data_sets.across(
+    from debiasbench.leaderboard import across_text
+    from debiasbench.leaderboard.across import across
+
+    made = across(
         gathered.records,
         baseline=baseline,
         **gathered.evidence,
@@ -132,6 +137,9 @@ def _across(
 
 
 def _protocols(gathered: Gathered, form: str, shared: Mapping[str, str | None]) -> str | list[Grid]:
+    from debiasbench.leaderboard import protocol_text
+    from debiasbench.leaderboard.protocol import protocols
+
     made = protocols(
         gathered.records,
         **gathered.evidence,
@@ -143,6 +151,8 @@ def _protocols(gathered: Gathered, form: str, shared: Mapping[str, str | None]) 
 
 
 def _pivots(gathered: Gathered, option: str, shared: Mapping[str, str | None]) -> list[Grid]:
+    from debiasbench.leaderboard import pivot as pivoted
+
     made = pivoted.pivots(
         gathered.records,
         option,
@@ -179,8 +189,8 @@ def _check(form: str, **given: str | None) -> None:
 
 def _check_panel(panel: str, **given: str | None) -> None:
     """Raise `OptionError` for a panel that there is not, and for options without meaning for it."""
-    if panel not in panelled.PANELS:
-        raise UnknownNameError("panel", panel, panelled.PANELS)
+    if panel not in PANELS:
+        raise UnknownNameError("panel", panel, PANELS)
     _check_alone(f"panel {panel}", **given)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import shortened
+from debiasbench.records.listing import listing
 from debiasbench.records.record import Record, from_json
 from debiasbench.records.sharing import Sharing
 
@@ -110,58 +111,3 @@ def _files(place: Path, number: int, problems: list[str]) -> Iterator[tuple[Visi
             file = f"{base}{name}"
             to = os.path.realpath(file) if name in links else f"{real}{os.sep}{name}"
             yield Visited(file, file[len(top) :], number), to
-
-
-Part = tuple[str, list[str], set[str]]
-
-
-def listing(place: Path, problems: list[str]) -> list[Part]:
-    """Return the files that may be records below a folder, in order of their paths.
-
-    Each part is a folder, names of files in it, and those of them that are links. A folder with
-    folders in it may occur several times. Hidden files and folders are skipped. Adds a message to
-    `problems` for each folder that cannot be searched.
-    """
-    found: list[Part] = []
-    left: list[str | Part] = [str(place)]
-    while left:
-        one = left.pop()
-        if isinstance(one, tuple):
-            found.append(one)
-        else:
-            left += reversed(_searched(one, problems))
-    return found
-
-
-def _searched(folder: str, problems: list[str]) -> list[str | Part]:
-    """Return the folders in a folder, and the files between them, in order of their names."""
-    try:
-        with os.scandir(folder) as entries:
-            seen = [e for e in entries if not e.name.startswith(".")]
-    except OSError as error:
-        if not isinstance(error, FileNotFoundError):
-            problems.append(f"{error.filename} cannot be searched: {error.strerror}")
-        return []
-    base = "" if folder == "." else f"{folder.rstrip(os.sep)}{os.sep}"
-    kept = [(e.name, _is_folder(e), e) for e in seen]
-    found: list[str | Part] = []
-    files: Part | None = None
-    for name, is_folder, entry in sorted(one for one in kept if one[1] or one[0].endswith(".json")):
-        if not is_folder:
-            if files is None:
-                files = folder, [], set()
-                found.append(files)
-            files[1].append(name)
-            if entry.is_symlink():
-                files[2].add(name)
-        elif not entry.is_symlink():  # links may loop
-            found.append(f"{base}{name}")
-            files = None
-    return found
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False

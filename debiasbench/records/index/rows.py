@@ -1,4 +1,7 @@
-"""The rows of an index: a row for each record, and what many records share once."""
+"""The rows of an index: a row for each record, and what many records share once.
+
+What makes records is imported when they are asked for: a folder without changes needs none.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from debiasbench.common.errors import RecordError
-from debiasbench.core.supervision import Supervision
-from debiasbench.records.correct import Correct
 from debiasbench.records.index.columns import Damaged
-from debiasbench.records.inference import Inference
-from debiasbench.records.record import (
-    Cost,
-    Failure,
-    Outcome,
-    Provenance,
-    Record,
-    SplitResult,
-    TaskFacts,
-)
 from debiasbench.records.selection import RULES
-from debiasbench.records.sharing import NOTHING
-from debiasbench.specs.spec import Choice, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,9 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from debiasbench.records.checks.labels import Labels
-    from debiasbench.records.correct import Splits
+    from debiasbench.records.correct import Correct, Splits
     from debiasbench.records.index.columns import Columns
+    from debiasbench.records.record import Outcome, Record
     from debiasbench.records.sharing import Sharing
+    from debiasbench.specs.spec import Spec
 
 LISTS = (  # a value for each record
     "name",  # of the file within the folder
@@ -218,6 +209,12 @@ class Rows:
     ) -> list[tuple[Record, Correct | None]]:
         if not rows:
             return []
+        from debiasbench.core.supervision import Supervision
+        from debiasbench.records.correct import Correct
+        from debiasbench.records.inference import Inference
+        from debiasbench.records.record import Cost, Failure, Provenance, Record, TaskFacts
+        from debiasbench.specs.spec import Spec
+
         own = ("id", "seed", "schema", "failure", "inference", "cost")
         columns = [self.lists[name] for name in own]
         numbers = [self.lists[name] for name in ("spec", "task", "provenance", "supervision")]
@@ -286,6 +283,12 @@ class _Outcomes:
     """The outcomes of all records under one rule."""
 
     def __init__(self, rows: Rows, rule: str) -> None:
+        from debiasbench.records.record import Outcome, SplitResult
+        from debiasbench.records.sharing import NOTHING
+
+        self._make: Callable[[int | None, float, list[int]], Outcome] = lambda epoch, value, hits: (
+            Outcome(epoch, value, NOTHING, SplitResult(hits, {}))
+        )
         self._columns = rows.rule(rule)
         hits, bits = rows.sizes(rule)
         self._hits, self._bits = [0, *np.cumsum(hits).tolist()], [0, *np.cumsum(bits).tolist()]
@@ -298,10 +301,11 @@ class _Outcomes:
             return None, b""
         hits = own.hits[self._hits[row] : self._hits[row + 1]].tolist()
         bits = self._packed[self._bits[row] : self._bits[row + 1]]
-        result = SplitResult(hits, {})
-        return Outcome(own.epochs[row], own.values[row], NOTHING, result), bytes(bits)
+        return self._make(own.epochs[row], own.values[row], hits), bytes(bits)
 
 
 def _spec(data: dict[str, Any]) -> Spec:
+    from debiasbench.specs.spec import Choice, Spec
+
     parts = {name: None if data[name] is None else Choice(**data[name]) for name in PARTS}
     return Spec(seed=0, **{**data, **parts})

@@ -12,7 +12,7 @@ from debiasbench.records.index.columns import Columns, Damaged
 from debiasbench.records.index.folder import ABSENT, state
 from debiasbench.records.index.places import path_of, version
 from debiasbench.records.index.rows import Rows
-from debiasbench.records.reading import listing
+from debiasbench.records.listing import listing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,6 @@ import numpy as np
 from debiasbench.records.index.columns import text
 from debiasbench.records.index.rows import LISTS, NO_RESULT, SHARED
 from debiasbench.records.selection import RULES
-from debiasbench.records.sharing import stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +56,8 @@ class Fresh:
         labels: Mapping[str, bytes],
     ) -> None:
         """Add a record; `correct`: by rule, empty without predictions; `labels`: their digests."""
+        from debiasbench.records.sharing import stages
+
         spec = _fields(record.spec)
         del spec["seed"]
         made = _fields(record.provenance) | {"started": ""}
