@@ -37,7 +37,7 @@ ABSENT: State = (-1, 0, 0, 0)
 class Index:
     """What tables need of the records below a folder.
 
-    `find` is called for each file of the folder, then `add` if it was read, and `save` at the end.
+    `match` is called for each file of the folder, then `use` or `add`, and `save` at the end.
     """
 
     def __init__(self, place: str, *, new: bool = False) -> None:
@@ -58,25 +58,28 @@ class Index:
         except (Damaged, OSError):
             return Rows(None)
 
-    def find(self, name: str, own: State, file: str, labels: Labels) -> int | None:
-        """Return the number of an unchanged record; None if the file must be read.
+    def match(self, name: str, own: State, file: str) -> int | Bad | None:
+        """Return the number of an unchanged record, or a file that was bad and has not changed.
 
-        `name`: of the file within the folder. `own`: its state. `file`: its path. `labels`:
-        compares those beside the record with those of other records, as `examine` does.
+        None if the file must be read. `name`: of the file within the folder. `own`: its state.
+        `file`: its path. Call `agrees` before `use`, or `use_bad`.
         """
-        row = self._rows.of.get(name)
-        if row is None or own == ABSENT:
+        row, bad = self._rows.of.get(name), self._rows.bad.get(name)
+        if own == ABSENT or (row is None and bad is None):
             return None
-        stored = self._rows.tuples[row]
-        beside = self._rows.lists["predictions"][row]
-        other = ABSENT if beside is None else state(_beside(file, beside))
-        if stored != own + other or not self._agrees(row, file, labels):
-            return None
-        self._used.append(row)
-        return row
+        if row is not None:
+            beside = self._rows.lists["predictions"][row]
+            other = ABSENT if beside is None else state(_beside(file, beside))
+            return row if self._rows.tuples[row] == own + other else None
+        assert bad is not None
+        other = ABSENT if bad.predictions is None else state(_beside(file, bad.predictions))
+        return bad if bad.states == own + other else None
 
-    def _agrees(self, row: int, file: str, labels: Labels) -> bool:
-        """Say whether the labels beside a record are those of its data."""
+    def agrees(self, row: int, file: str, labels: Labels) -> bool:
+        """Say whether the labels beside a record are those of its data.
+
+        `labels`: compares them with those of other records, as `examine` does.
+        """
         lists = self._rows.lists
         # labels that agreed once agree again, since known labels stay
         key = file[: file.rfind(os.sep) + 1], lists["task"][row], lists["labels"][row]
@@ -87,24 +90,19 @@ class Index:
             self._agreeing.add(key)
         return agreed
 
-    def find_bad(self, name: str, own: State, file: str) -> str | None:
-        """Return what is wrong with an unchanged file, None if the file must be read.
+    def use(self, row: int) -> None:
+        """Keep a record in the index."""
+        self._used.append(row)
 
-        The arguments are those of `find`.
-        """
-        known = self._rows.bad.get(name)
-        if known is None or own == ABSENT:
-            return None
-        beside = known.predictions
-        if known.states != own + (ABSENT if beside is None else state(_beside(file, beside))):
-            return None
-        self._bad[name] = known
-        return f"{file}{known.message}"
+    def use_bad(self, name: str, file: str, bad: Bad) -> str:
+        """Keep a bad file in the index; return what is wrong with it."""
+        self._bad[name] = bad
+        return f"{file}{bad.message}"
 
     def add_bad(
-        self, name: str, own: State, now: float, file: str, record: Record | None, message: str
+        self, name: str, own: State, now: float, file: str, record: Record, message: str
     ) -> None:
-        """Add a file that is no record, or one that contradicts itself; see `add` and `find_bad`.
+        """Add a file that contradicts itself; see `add`.
 
         `message`: only one that depends on nothing but this file and its predictions.
         """
@@ -114,8 +112,7 @@ class Index:
             return
         if self._path is None or own == ABSENT:
             return
-        named = record is not None and record.predictions is not None
-        beside = Path(record.predictions["file"]).name if named else None  # type: ignore
+        beside = None if record.predictions is None else Path(record.predictions["file"]).name
         other = ABSENT if beside is None else state(_beside(file, beside))
         if max(*own[1:3], *other[1:3]) <= (now - SETTLED) * 1e9:
             self._bad[name] = self._fresh.bad[name] = Bad(own + other, beside, rest)
@@ -125,7 +122,7 @@ class Index:
     ) -> list[tuple[Record, Correct | None]]:
         """Return records as `Sharing.for_tables` does, each with its correct samples.
 
-        `rows`: numbers that `find` returned. `select`: the selection rule, None for that of each
+        `rows`: numbers that `match` returned. `select`: the selection rule, None for that of each
         record's data set. Raises `Damaged`.
         """
         return self._rows.records(rows, select, sharing, splits)

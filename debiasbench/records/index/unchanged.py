@@ -46,7 +46,7 @@ def unchanged(place: Path, labels: Labels) -> Unchanged | None:
     """Return the records of a folder from its index; None if any file must be read.
 
     A file must be read if it is new, if its state or that of its predictions has changed, if it is
-    a link, if another file has the same id, and if labels differ; see `Index.find`.
+    a link, if another file has the same id, and if labels differ; see `Index.match`.
     """
     real = os.path.realpath(place)
     path = path_of(real)
