@@ -6,12 +6,13 @@ stated by maintainers and computed by this code is the same. Nothing is unpickle
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.util
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -60,23 +61,38 @@ def known(
     """
     if len(places) != 1 or not places[0].is_dir():
         return None
-    found = unchanged(places[0], Labels())
-    if found is None or not found.ids:
-        return None
-    paths = _Paths(found.ids, found.files)
-    one = Kept(os.path.realpath(places[0]), Standing.beside(places, paths))
-    made = []
+    with _without_collections():
+        found = unchanged(places[0], Labels())
+        if found is None or not found.ids:
+            return None
+        one = Kept(
+            os.path.realpath(places[0]),
+            Standing.beside(places, _Paths(found.ids, found.files)),
+        )
+        made = []
+        try:
+            for asked, rows in _asked(found, dataset, metric, select, baseline):
+                ids = list(map(found.ids.__getitem__, rows))
+                unverified = list(map(found.unverified.__getitem__, rows))
+                board = one.find(asked, ids, found.states[rows], unverified)
+                if board is None:
+                    return None
+                made.append(board)
+            return finished(made, baseline), found.problems
+        except UnknownNameError:
+            return None  # the message lists what is known
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Let Python look for no unused objects while a million are made that all stay in use."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        for asked, rows in _asked(found, dataset, metric, select, baseline):
-            ids = list(map(found.ids.__getitem__, rows))
-            unverified = list(map(found.unverified.__getitem__, rows))
-            board = one.find(asked, ids, found.states[rows], unverified)
-            if board is None:
-                return None
-            made.append(board)
-        return finished(made, baseline), found.problems
-    except UnknownNameError:
-        return None  # the message lists what is known
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _asked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,17 +34,18 @@ def _searched(folder: str, problems: list[str]) -> list[str | Part]:
     """Return the folders in a folder, and the files between them, in order of their names."""
     try:
         with os.scandir(folder) as entries:
-            seen = [e for e in entries if not e.name.startswith(".")]
+            seen = [e for e in entries if e.name[0] != "."]
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
             problems.append(f"{error.filename} cannot be searched: {error.strerror}")
         return []
     base = "" if folder == "." else f"{folder.rstrip(os.sep)}{os.sep}"
-    kept = [(e.name, _is_folder(e), e) for e in seen]
+    folders = {e.name for e in seen if _is_folder(e)}
+    kept = [(e.name, e) for e in seen if e.name.endswith(".json") or e.name in folders]
     found: list[str | Part] = []
     files: Part | None = None
-    for name, is_folder, entry in sorted(one for one in kept if one[1] or one[0].endswith(".json")):
-        if not is_folder:
+    for name, entry in sorted(kept, key=itemgetter(0)):
+        if name not in folders:
             if files is None:
                 files = folder, [], set()
                 found.append(files)

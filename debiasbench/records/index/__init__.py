@@ -4,7 +4,7 @@ from debiasbench.records.index.columns import Damaged
 from debiasbench.records.index.folder import ABSENT, Index, State, state
 from debiasbench.records.index.places import Kept, boards_of, digest_of, kept, remove
 from debiasbench.records.index.rows import Bad
-from debiasbench.records.index.unchanged import Unchanged, unchanged
+from debiasbench.records.index.untouched import Unchanged, unchanged
 from debiasbench.records.index.writing import results
 
 __all__ = [

@@ -92,16 +92,24 @@ def remove(*, only_orphans: bool = False) -> list[Kept]:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > OLD:
                 path.unlink()
+    for folder in _files(BOARDS):
+        if not folder.with_suffix(ENDING).exists():
+            _remove_boards(folder)
     for one in kept():
         if only_orphans and Path(one.place).is_dir() and one.place:
             continue
         with suppress(OSError):
             one.path.unlink()
             removed.append(one)
-            for file in _all(_boards(one.path)):
-                file.unlink()
-            _boards(one.path).rmdir()
+            _remove_boards(_boards(one.path))
     return removed
+
+
+def _remove_boards(folder: Path) -> None:
+    with suppress(OSError):
+        for file in _all(folder):
+            file.unlink()
+        folder.rmdir()
 
 
 def _all(folder: Path) -> list[Path]:
