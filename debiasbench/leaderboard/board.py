@@ -86,6 +86,33 @@ def boards(
 
     Raises `UnknownNameError`, also for a baseline that no board has.
     """
+    made = each(
+        records,
+        dataset=dataset,
+        metric=metric,
+        select=select,
+        baseline=baseline,
+        correct=correct,
+        unverified=unverified,
+        standing=standing,
+        keep=keep,
+    )
+    return finished(made, baseline)
+
+
+def each(
+    records: Sequence[Record],
+    *,
+    dataset: str | None = None,
+    metric: str | None = None,
+    select: str | None = None,
+    baseline: str | None = None,
+    correct: Mapping[str, Mapping[str, Correct]] | None = None,
+    unverified: Collection[str] = (),
+    standing: Standing | None = None,
+    keep: Keep | None = None,
+) -> list[Board]:
+    """Return what `boards` does, without comparing the boards with each other; see `finished`."""
     for kind, name, known in (("metric", metric, METRICS), ("selection rule", select, RULES)):
         if name is not None and name not in known:
             raise UnknownNameError(kind, name, known)
@@ -112,7 +139,7 @@ def boards(
             standing=standing or Standing(),
         )
         made.append(make() if keep is None else keep(asked, groups[key], make))
-    return finished(made, baseline)
+    return made
 
 
 def finished(made: Sequence[Board], baseline: str | None) -> list[Board]:

@@ -42,7 +42,7 @@ class Gathered:
     `unverified`: ids of those without predictions. `problems`: a message for each file that was
     left out. `paths`: id -> the file of the record. `standing`: what maintainers state
     about the records. `states`: id -> the states of the files that the record is from, if an index
-    knows them.
+    knows them. `started`: id -> when the run was started, which records for tables do not hold.
     """
 
     records: list[Record]
@@ -52,6 +52,7 @@ class Gathered:
     paths: dict[str, Path]
     standing: Standing = field(default_factory=Standing)
     states: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    started: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def evidence(self) -> Evidence:
@@ -112,6 +113,7 @@ class _Gathering:
         self._read: dict[str, tuple[Record, Mapping[str, Correct]]] = {}
         self._rows: dict[int, list[int]] = {number: [] for number in indexes}
         self._states: dict[str, tuple[int, ...]] = {}
+        self._started: dict[str, str] = {}
 
     def of(self, places: Sequence[Path]) -> Gathered:
         """Visit all files, and return what was found; raises `Damaged` for an index that is."""
@@ -131,6 +133,7 @@ class _Gathering:
                 if self._is_new(found, *(of := index.of(one.match))):
                     self._rows[found.place].append(one.match)
                     self._states[of[0]] = index.state(one.match)
+                    self._started[of[0]] = index.started(one.match)
         for number, index in self._indexes.items():
             rows = self._rows[number]
             for record, right in index.records(rows, self._select, self._sharing, self._splits):
@@ -186,6 +189,7 @@ class _Gathering:
             return
         if states is not None:
             self._states[record.id] = states
+        self._started[record.id] = record.provenance.started
         if not self._whole:
             rule = self._select or record.task.select
             right = {rule: right[rule]} if rule in right else {}

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
-from collections import deque
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from debiasbench.common.copies import copied
 from debiasbench.records.checks.labels import digests
 from debiasbench.records.correct import Splits
 from debiasbench.records.reading import read_visited
@@ -30,7 +24,6 @@ if TYPE_CHECKING:
 
 MANY = 1500  # files that are worth the start of processes
 CHUNK = 100  # files that a process reads before it answers
-AHEAD = 3  # answers of each process that may wait
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,51 +74,16 @@ class Reader:
 
     def read_all(self, files: Sequence[Visited]) -> Iterator[Seen]:
         """Read files in order; many of them in several processes."""
-        done = 0
-        if len(files) >= MANY and (processes := _processes()) > 1:
-            try:
-                for some in self._together(files, processes):
-                    yield from some
-                    done += len(some)
-            except (BrokenProcessPool, OSError):
-                pass  # a process was killed, or none could be started: go on alone
-        yield from map(self.read, files[done:])
-
-    def _together(self, files: Sequence[Visited], processes: int) -> Iterator[list[Seen]]:
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-
-        parts = (files[i : i + CHUNK] for i in range(0, len(files), CHUNK))
-        pool = ProcessPoolExecutor(
-            processes, multiprocessing.get_context("fork"), _begin, (self._whole,)
-        )
-        try:
-            waiting = deque(pool.submit(_read, part) for part in islice(parts, AHEAD * processes))
-            while waiting:
-                yield waiting.popleft().result()
-                waiting += (pool.submit(_read, part) for part in islice(parts, 1))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        if len(files) < MANY:
+            yield from map(self.read, files)
+            return
+        parts = [(self, files[i : i + CHUNK]) for i in range(0, len(files), CHUNK)]
+        for some in copied(_read, parts):
+            yield from some
 
 
-def _processes() -> int:
-    """Return how many processes may read; 1 where a process cannot be copied safely."""
-    alone = threading.active_count() == 1 and "torch" not in sys.modules
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" and alone else 1
-
-
-_reader: Reader | None = None  # of a process that only reads
-
-
-def _begin(whole: bool) -> None:
-    global _reader  # noqa: PLW0603 - a process has one
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits for it ends it
-    _reader = Reader(whole=whole)
-
-
-def _read(files: Sequence[Visited]) -> list[Seen]:
-    assert _reader is not None
-    return list(map(_reader.read, files))
+def _read(reader: Reader, files: Sequence[Visited]) -> list[Seen]:
+    return list(map(reader.read, files))
 
 
 def _small(record: Record) -> Record:

@@ -113,9 +113,8 @@ def pair_tables(rows: Sequence[tuple[Place, Row]], links: Links) -> list[Table]:
             for other in board.rows
             if other.level == row.level and other is not row and not other.stale
         ]
-        if row.stale or not others or len(others) >= RANKED:
+        if row.stale or not others or len(others) >= RANKED or board.comparison is None:
             continue
-        assert board.comparison is not None
         differences = board.comparison.differences([(row, other) for other in others])
         lines = [
             _pair(board, row, other, difference, links)

@@ -132,6 +132,10 @@ class Index:
         lists = self._rows.lists
         return lists["id"][row], lists["results"][row], lists["unverified"][row]
 
+    def started(self, row: int) -> str:
+        """Return when the run of a record was started."""
+        return str(self._rows.lists["started"][row])
+
     def state(self, row: int) -> tuple[int, ...]:
         """Return the states of a record and its predictions."""
         return self._rows.tuples[row]

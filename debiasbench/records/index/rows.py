@@ -34,6 +34,7 @@ LISTS = (  # a value for each record
     "id",
     "seed",
     "schema",
+    "started",
     "failure",
     "inference",
     "cost",

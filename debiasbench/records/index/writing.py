@@ -68,6 +68,7 @@ class Fresh:
             "id": record.id,
             "seed": record.spec.seed,
             "schema": record.schema,
+            "started": record.provenance.started,
             "failure": None if record.failure is None else asdict(record.failure),
             "inference": None if record.inference is None else asdict(record.inference),
             "cost": None
