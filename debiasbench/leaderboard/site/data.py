@@ -37,12 +37,12 @@ def files(content: Content) -> Iterator[tuple[str, bytes]]:
     yield "latest.json", text(latest(content)).encode()
 
 
-def of_place(place: Place) -> dict[str, bytes]:
-    """Return the tables of a data set and a network, by their paths."""
+def of_place(place: Place, *, compact: bool = False) -> dict[str, bytes]:
+    """Return the tables of a data set and a network, by their paths; `compact`: see `as_json`."""
     boards = [place.boards[view] for view in sorted(place.boards)]
     return {
         f"data/{place.name}.csv": as_csv(boards).encode(),
-        f"data/{place.name}.json": as_json(boards).encode(),
+        f"data/{place.name}.json": as_json(boards, compact=compact).encode(),
         f"data/{place.name}.groups.csv": lines(_groups(place)).encode(),
     }
 

@@ -23,7 +23,7 @@ from debiasbench.leaderboard.site import build, data
 from debiasbench.leaderboard.site.content import Content, Place, grouped, newest, titles
 from debiasbench.leaderboard.site.folder import Folder
 from debiasbench.leaderboard.site.links import DIGITS, board_file
-from debiasbench.leaderboard.site.markup import page
+from debiasbench.leaderboard.site.markup import escaped, page
 from debiasbench.leaderboard.site.names import file_name, hashed
 from debiasbench.records.metrics import METRICS
 from debiasbench.specs.command import command
@@ -99,7 +99,7 @@ def write_large(
         folder.write(name, rows.encode())
     own = [place.board for place in content.places]
     folder.write("data/overview.csv", as_csv(own).encode())
-    folder.write("data/overview.json", as_json(own).encode())
+    folder.write("data/overview.json", as_json(own, compact=True).encode())
     table = "".join(
         [lines([dict.fromkeys(COLUMNS)]).partition("\n")[0] + "\n", *(m.csv for m in made)]
     )
@@ -127,7 +127,7 @@ def _place(
     place = Place(hashed(title, *key), title, records, {view: board}, view)
     content = Content(gathered, [place], about, large=True, latest=latest)
     files = {f"d/{board_file(place, view)}": build.board(content, place, view).encode()}
-    files |= data.of_place(place)
+    files |= data.of_place(place, compact=True)
     for name, written in files.items():
         folder.write(name, written)
     entries, table = _records(content, place, records)
@@ -170,11 +170,16 @@ def _records(
     """Return the row of each record in a page, by id, and a table of all of them as CSV."""
     board, links, gathered = place.board, content.links("../"), content.gathered
     address, texts = links.board(place), Texts()
+    board_link = f'<a href="{escaped(address)}">{escaped(place.title)}</a>'
+    of_row = {}  # what the seeds of a row share
+    for row in board.rows:
+        link = f'<a href="{escaped(links.method(row.method))}">{escaped(row.name)}</a>'
+        of_row.update(dict.fromkeys(row.records, (row, link)))
     entries, table = {}, []
     for record, run in zip(records, runs_of(records, board.rule, texts), strict=True):
-        row = content.row_of[record.id][1]
-        file = gathered.paths[record.id].name
-        values = {name: run.get(name, math.nan) for name in (*METRICS, *COSTS)}
+        row, link = of_row[record.id]
+        file, why = gathered.paths[record.id].name, run["failure"] or run["missing"] or ""
+        metrics = [run.get(name, math.nan) for name in METRICS]
         table.append(
             {
                 "id": record.id,
@@ -186,38 +191,24 @@ def _records(
                 "status": record.status,
                 "select": board.rule,
                 "epoch": run["epoch"],
-                **{name: blank(value) for name, value in values.items()},
+                **dict(zip(METRICS, map(blank, metrics), strict=True)),
+                **{name: blank(run.get(name, math.nan)) for name in COSTS},
                 "hardware": record.provenance.hardware,
                 "started": gathered.started.get(record.id, record.provenance.started),
                 "file": file,
             }
         )
-        why = run["failure"] or run["missing"] or ""
-        epoch = "—" if run["epoch"] is None else run["epoch"]
-        entries[record.id] = Markup(ENTRY).format(
-            record.id,
-            address,
-            place.title,
-            links.method(row.method),
-            row.name,
-            record.spec.seed,
-            epoch,
-            Markup("").join(
-                Markup("<td>{}</td>").format(cells.percent(values[n])) for n in METRICS
-            ),
-            Markup(' <span class="badge">{}</span>').format(why) if why else "",
-            file,
-            command(record.spec),
+        name = escaped(record.id)
+        badge = f' <span class="badge">{escaped(why)}</span>' if why else ""
+        cells_of = "".join(f"<td>{cells.percent(value)}</td>" for value in metrics)
+        entries[record.id] = (
+            f'<tr id="{name}"><th scope="row"><a href="#{name}">{name}</a>{badge}</th>'
+            f'<td class="text">{board_link}</td><td class="text">{link}</td>'
+            f"<td>{record.spec.seed}</td><td>{'—' if run['epoch'] is None else run['epoch']}</td>"
+            f'{cells_of}<td class="text">{escaped(file)}<details><summary>run it again</summary>'
+            f"<code>{escaped(command(record.spec))}</code></details></td></tr>\n"
         )
     return entries, lines(table).partition("\n")[2]
-
-
-ENTRY = (
-    '<tr id="{0}"><th scope="row"><a href="#{0}">{0}</a>{8}</th><td class="text">'
-    '<a href="{1}">{2}</a></td><td class="text"><a href="{3}">{4}</a></td><td>{5}</td><td>{6}</td>'
-    '{7}<td class="text">{9}<details><summary>run it again</summary><code>{10}</code></details>'
-    "</td></tr>\n"
-)
 
 
 def _pages(content: Content, entries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -235,6 +226,6 @@ def _pages(content: Content, entries: Mapping[str, str]) -> Iterator[tuple[str, 
                 digits=digits,
                 number=len(rows),
                 metrics=[f"{cells.words(name)} %" for name in METRICS],
-                rows=Markup("").join(map(Markup, rows)),
+                rows=Markup("".join(rows)),
             ),
         )

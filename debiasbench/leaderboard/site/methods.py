@@ -108,12 +108,14 @@ def pair_tables(rows: Sequence[tuple[Place, Row]], links: Links) -> list[Table]:
     made: list[Table] = []
     for place, row in rows:
         board = place.board
+        if board.comparison is None:
+            continue
         others = [
             other
             for other in board.rows
             if other.level == row.level and other is not row and not other.stale
         ]
-        if row.stale or not others or len(others) >= RANKED or board.comparison is None:
+        if row.stale or not others or len(others) >= RANKED:
             continue
         differences = board.comparison.differences([(row, other) for other in others])
         lines = [
