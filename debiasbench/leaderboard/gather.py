@@ -227,7 +227,16 @@ class _Gathering:
         ]
         paths = {name: Path(file) for name, (_, file) in self._kept.items()}
         standing = Standing.beside(places, paths)
-        return Gathered(records, correct, self._unverified, problems, paths, standing, self._states)
+        return Gathered(
+            records,
+            correct,
+            self._unverified,
+            problems,
+            paths,
+            standing,
+            self._states,
+            self._started,
+        )
 
 
 def _contradictory(file: str, messages: Sequence[str]) -> str:
