@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -253,6 +254,22 @@ def test_indexes_are_removed_with_their_boards(results: Path, tmp_path: Path) ->
     assert one.bytes > one.path.stat().st_size
     assert len(index.remove()) == 1
     assert list((tmp_path / "cache" / places.FOLDER).iterdir()) == []
+
+
+def test_several_processes_that_make_tables_at_once_make_the_same(
+    results: Path, computed: list[str]
+) -> None:
+    expected = table([results], "json", index=False)
+    found: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(table([results], "json"))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 4
+    assert computed_by(lambda: table([results], "json"), computed) == []
 
 
 def test_several_places_and_no_index_keep_no_boards(results: Path, computed: list[str]) -> None:

@@ -87,6 +87,10 @@ def single(content: Content) -> str:
     )
 
 
+def _links(content: Content, up: str = "") -> Links:
+    return Links(up, large=content.large)
+
+
 def shared(content: Content, links: Links, title: str) -> dict[str, Any]:
     """Return what the frame of every page shows."""
     newest = content.newest.provenance
@@ -102,7 +106,7 @@ def shared(content: Content, links: Links, title: str) -> dict[str, Any]:
 
 def index(content: Content) -> str:
     """Return the text of the first page."""
-    links = content.links()
+    links = _links(content)
     return page("index.html.j2", **_over_all(content, links))
 
 
@@ -121,14 +125,14 @@ def _over_all(content: Content, links: Links) -> dict[str, Any]:
 def _figures(content: Content, place: Place) -> str:
     return page(
         "figures.html.j2",
-        **shared(content, content.links("../"), f"{place.title}: figures"),
+        **shared(content, _links(content, "../"), f"{place.title}: figures"),
         place=place,
         figures=figures(place.board),
     )
 
 
 def _rules(content: Content, place: Place, grids: Sequence[Grid]) -> str:
-    links = content.links("../")
+    links = _links(content, "../")
     return page(
         "rules.html.j2",
         **shared(content, links, f"{place.title}: selection rules"),
@@ -190,7 +194,7 @@ def _own(rows: list[Row]) -> set[str]:
 
 def board(content: Content, place: Place, view: View) -> str:
     """Return the text of the page of a board."""
-    links = content.links("../")
+    links = _links(content, "../")
     rule, metric = view
     frame = shared(content, links, place.title) | {"board": (place.name, *place.own)}
     return page(
@@ -219,7 +223,7 @@ def board(content: Content, place: Place, view: View) -> str:
 
 def method(content: Content, name: str, rows: list[tuple[Place, Row]]) -> str:
     """Return the text of the page of a method, of which `rows` are all."""
-    links = content.links("../")
+    links = _links(content, "../")
     first = content.records[rows[0][1].records[0]]
     commands = {}
     for place, row in rows[:COMMANDS] if content.large else rows:
@@ -250,7 +254,7 @@ def method(content: Content, name: str, rows: list[tuple[Place, Row]]) -> str:
 
 
 def _record(content: Content, record: Record) -> str:
-    links = content.links("../")
+    links = _links(content, "../")
     place, row = content.row_of[record.id]
     return page(
         "record.html.j2",

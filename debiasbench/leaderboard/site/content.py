@@ -13,7 +13,6 @@ from debiasbench.leaderboard.board import boards, of_dataset
 from debiasbench.leaderboard.frame import Texts, plain
 from debiasbench.leaderboard.render import heading
 from debiasbench.leaderboard.site.grids import of_rules, over_data_sets
-from debiasbench.leaderboard.site.links import Links
 from debiasbench.leaderboard.site.names import hashed
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
@@ -123,10 +122,6 @@ class Content:
         if self.latest is not None:
             return self.latest
         return newest(self.gathered, self.records.values())
-
-    def links(self, up: str = "") -> Links:
-        """Return the addresses as a page writes them; `up`: see `Links`."""
-        return Links(up, large=self.large)
 
     def known_of(self, row: Row) -> About:
         """Return the sentence and the paper of the method of a row."""

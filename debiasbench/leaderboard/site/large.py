@@ -22,7 +22,7 @@ from debiasbench.leaderboard.frame import COSTS, Texts, runs_of
 from debiasbench.leaderboard.site import build, data
 from debiasbench.leaderboard.site.content import Content, Place, grouped, newest, titles
 from debiasbench.leaderboard.site.folder import Folder
-from debiasbench.leaderboard.site.links import DIGITS, board_file
+from debiasbench.leaderboard.site.links import DIGITS, Links, board_file
 from debiasbench.leaderboard.site.markup import escaped, page
 from debiasbench.leaderboard.site.names import file_name, hashed
 from debiasbench.records.metrics import METRICS
@@ -168,7 +168,7 @@ def _records(
     content: Content, place: Place, records: Sequence[Record]
 ) -> tuple[dict[str, str], str]:
     """Return the row of each record in a page, by id, and a table of all of them as CSV."""
-    board, links, gathered = place.board, content.links("../"), content.gathered
+    board, links, gathered = place.board, Links("../", large=True), content.gathered
     address, texts = links.board(place), Texts()
     board_link = f'<a href="{escaped(address)}">{escaped(place.title)}</a>'
     of_row = {}  # what the seeds of a row share
@@ -213,7 +213,7 @@ def _records(
 
 def _pages(content: Content, entries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the path and the text of each page of records."""
-    links = content.links("../")
+    links = Links("../", large=True)
     pages: dict[str, list[str]] = {}
     for name in sorted(entries):
         pages.setdefault(name[:DIGITS], []).append(entries[name])

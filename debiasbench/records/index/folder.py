@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from debiasbench.records.sharing import Sharing
 
 LEAST = 64  # records of a folder that is worth an index
-REWRITTEN = 500  # an index of n records is written again from n / 500 changes on
+REWRITTEN = 100_000  # an index of n records is written again from n / 100,000 changes on
 SETTLED = 2.0  # seconds since the last change that make the times of a file reliable
 
 State = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
