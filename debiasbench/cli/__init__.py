@@ -10,6 +10,7 @@ from typing import IO, Any
 import click
 
 from debiasbench.cli.common import say
+from debiasbench.cli.parsing import HELP
 from debiasbench.common.errors import DebiasbenchError, Interrupted
 from debiasbench.common.processes import speaks
 from debiasbench.common.wording import printable, shortened
@@ -118,7 +119,6 @@ class _Commands(MutableMapping[str, click.Command]):
             # some names are those of builtin types
             made = getattr(module, f"{name}_", None) or getattr(module, name)
             assert isinstance(made, click.Command)
-            _add_help(made)
             self._made[name] = made
         return made
 
@@ -135,17 +135,10 @@ class _Commands(MutableMapping[str, click.Command]):
         return len(self._made)
 
 
-def _add_help(command: click.Command) -> None:
-    """Give a command and its sub-commands -h and --help, whatever context they are called in."""
-    click.help_option("-h", "--help", help="Show this message and exit.")(command)
-    for sub in command.commands.values() if isinstance(command, click.Group) else ():
-        _add_help(sub)
-
-
 @click.group(cls=_Group, epilog=EPILOG, commands=_Commands(COMMANDS))
 @click.version_option(package_name="debiasbench")
 def main() -> None:
     """Compare debiasing methods honestly."""
 
 
-click.help_option("-h", "--help", help="Show this message and exit.")(main)
+HELP(main)
