@@ -12,8 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, RecordError
-from debiasbench.common.randomness import derive
 from debiasbench.common.regular import read_regular
+from debiasbench.common.seeds import derive
 from debiasbench.records.store import write_text
 from debiasbench.specs.revisions import changed, renewed
 from debiasbench.specs.spec import Spec
