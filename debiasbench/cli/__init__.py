@@ -18,6 +18,7 @@ from debiasbench.cli.list import list_
 from debiasbench.cli.new import new
 from debiasbench.cli.results import results
 from debiasbench.cli.run import run
+from debiasbench.cli.search import search
 from debiasbench.cli.show import show
 from debiasbench.cli.submit import submit
 from debiasbench.cli.suite import suite
@@ -112,6 +113,7 @@ COMMANDS = (
     show,
     data,
     suite,
+    search,
     sweep,
     leaderboard,
     verify,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from debiasbench.cli.session import SessionOptions
-    from debiasbench.records.record import Record
-    from debiasbench.records.store import Overwrite
+    from debiasbench.records.store import Overwrite, Run, Store
+    from debiasbench.records.trial import TrialRun, Trials
     from debiasbench.runs.session import Session
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
@@ -31,7 +31,8 @@ class Runs:
     """Runs specs in one session and prints a line for each; the first run opens the session.
 
     `quiet`: whether to show no progress within a run. `err`: whether to print all
-    lines on stderr. `tally`: the number of runs by outcome.
+    lines on stderr. `trial`: whether they are trials of searches. `tally`: the number of runs by
+    outcome.
     """
 
     def __init__(
@@ -43,12 +44,15 @@ class Runs:
         *,
         quiet: bool = False,
         err: bool = False,
+        trial: bool = False,
     ) -> None:
         from debiasbench.records.store import Store
+        from debiasbench.records.trial import Trials
 
         self._plugins, self._options, self._overwrite = plugins, options, overwrite
         self._quiet, self._err = quiet, err
-        self._store = Store(options.results)
+        self._trial = trial
+        self._store: Store | Trials = (Trials if trial else Store)(options.results)
         self._session: Session | None = None
         self._paths: list[Path] = []  # of the records of all attempted runs
         self._begun = 0  # attempts, without runs that another process has
@@ -100,7 +104,7 @@ class Runs:
                 opened.watch(progress)
                 return opened
 
-            outcome = attempt(session, spec, self._overwrite)
+            outcome = attempt(session, spec, self._overwrite, trial=self._trial)
         self._count(head, outcome)
         return outcome
 
@@ -170,7 +174,7 @@ class Runs:
                 opened.watch(progress)
                 return opened
 
-            attempt_together(session, specs, self._overwrite, self._count)
+            attempt_together(session, specs, self._overwrite, self._count, trial=self._trial)
 
     def records(self, specs: Iterable[Spec]) -> list[Path]:
         """Return the paths of all existing records of the specs.
@@ -209,11 +213,21 @@ class Runs:
                 click.echo("".join(traceback.format_exception(outcome.error)), err=True)
             say(f"{head}  failed: {' '.join(outcome.problem.split())}", err=True)
         elif outcome.state == "trained" and outcome.run is not None:
-            say(f"{head}  {_result(outcome.run.record)}", err=self._err)
+            say(f"{head}  {_result(outcome.run)}", err=self._err)
 
 
-def _result(record: Record) -> str:
-    """Return the seconds of a run, and its accuracy by the metric of the data set."""
+def _result(run: Run | TrialRun) -> str:
+    """Return the seconds of a run, and its accuracy by the metric of the data set.
+
+    Of a trial not the accuracy: that of the winner is too high, because it won by it.
+    """
+    from debiasbench.records.record import Record
+
+    record = run.record
+    if record.failure is not None:
+        return f"cannot be chosen: {' '.join(record.failure.message.split())}"
+    if not isinstance(record, Record):
+        return "" if record.cost is None else f"{record.cost.wall_seconds:.0f} s"
     rule = record.task.select if record.task.select in record.outcomes else "last"
     value = record.outcomes[rule].test.metrics[record.task.metric]
     seconds = 0.0 if record.cost is None else record.cost.wall_seconds

@@ -78,7 +78,7 @@ class Entry(Generic[C]):
                 raise TypeError(f"{cls.__name__} lacks {missing}")
             check_is_options(cls)
             if self.kind == "dataset":
-                check_search(cls.search)
+                check_search(getattr(cls, "search", {}))
         except OptionError as error:
             raise PluginError(f"{self} is unusable: {error}") from error
         except BaseException as error:  # importing a plugin may raise anything
