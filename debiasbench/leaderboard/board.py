@@ -15,12 +15,14 @@ from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, outdated, rows_of
 from debiasbench.leaderboard.samples import Samples
 from debiasbench.leaderboard.standing import Standing
+from debiasbench.leaderboard.tuning import labelled
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from debiasbench.leaderboard.tuning import Tuned
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
 
@@ -54,6 +56,7 @@ def boards(
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
     standing: Standing | None = None,
+    tuned: Tuned | None = None,
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
@@ -62,8 +65,9 @@ def boards(
     compared with, seed by seed; a board without this row has a note. `correct`: selection rule ->
     id -> the test samples that the run classified correctly, see `gather`; intervals and tests of
     rows without it are over seeds alone. `unverified`: ids of records whose hits could not be
-    compared with predictions, for a note. `standing`: what maintainers state of records. Each spec
-    must occur once: see `distinct`.
+    compared with predictions, for a note. `standing`: what maintainers state of records. `tuned`:
+    which records report winners of searches; None does not tell tuned rows and rows with other
+    settings than the defaults apart. Each spec must occur once: see `distinct`.
 
     Raises `UnknownNameError`, also for a baseline that no board has.
     """
@@ -90,6 +94,7 @@ def boards(
             correct=(correct or {}).get(select or groups[key][0].task.select, {}),
             unverified=unverified,
             standing=standing or Standing(),
+            tuned=tuned,
         )
         for key in sorted(groups)
     ]
@@ -128,11 +133,13 @@ def _board(
     correct: Mapping[str, Correct],
     unverified: Collection[str],
     standing: Standing,
+    tuned: Tuned | None,
 ) -> Board:
     task = records[0].task
     own = {record.id: correct[record.id] for record in records if record.id in correct}
     samples = Samples.common(own, task.splits["test"])
-    rows = outdated(rows_of(runs_of(records, rule, texts), metric))
+    rows = rows_of(runs_of(records, rule, texts), metric)
+    rows = outdated(labelled(rows, records, rule, tuned))
     if samples is not None:
         seeds = {record.id: record.spec.seed for record in records}
         rows = [_with_tables(row, seeds, own, samples) for row in rows]

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, TypedDict
 
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.standing import Standing
+from debiasbench.leaderboard.tuning import Tuned
 from debiasbench.records.checks.labels import Labels, digests
+from debiasbench.records.checks.search import examine as examine_search
 from debiasbench.records.correct import Splits
 from debiasbench.records.index import ABSENT, Damaged, Index, results, state
 from debiasbench.records.reading import read_visited, visited
@@ -20,6 +22,7 @@ from debiasbench.records.verify import examine
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from debiasbench.records.checks.search import ExaminedSearch
     from debiasbench.records.correct import Correct
     from debiasbench.records.index import State
     from debiasbench.records.reading import Visited
@@ -34,6 +37,7 @@ class Evidence(TypedDict):
     correct: Mapping[str, Mapping[str, Correct]]
     unverified: Collection[str]
     standing: Standing
+    tuned: Tuned
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Gathered:
     `correct`: selection rule -> id -> the test samples that the run classified correctly.
     `unverified`: ids of those without predictions. `problems`: a message for each file that was
     left out. `paths`: id -> the file of the record. `standing`: what maintainers state
-    about the records.
+    about the records. `tuned`: which of them report winners of searches.
     """
 
     records: list[Record]
@@ -52,11 +56,17 @@ class Gathered:
     problems: list[str]
     paths: dict[str, Path]
     standing: Standing = field(default_factory=Standing)
+    tuned: Tuned = field(default_factory=Tuned)
 
     @property
     def evidence(self) -> Evidence:
         """What functions that make boards need beside the records."""
-        return Evidence(correct=self.correct, unverified=self.unverified, standing=self.standing)
+        return Evidence(
+            correct=self.correct,
+            unverified=self.unverified,
+            standing=self.standing,
+            tuned=self.tuned,
+        )
 
 
 def gather(
@@ -98,10 +108,11 @@ class _Gathering:
         self._repeated: list[tuple[str, bool]] = []  # id, whether the results are equal
         self._read: dict[str, tuple[Record, Mapping[str, Correct]]] = {}
         self._rows: dict[int, list[int]] = {number: [] for number in indexes}
+        self._searches: list[str] = []  # files
 
     def of(self, places: Sequence[Path]) -> Gathered:
         """Visit all files, and return what was found; raises `Damaged` for an index that is."""
-        for found in visited(places, self._problems):
+        for found in visited(places, self._problems, self._searches):
             index = self._indexes.get(found.place)
             now, own = time.time(), ABSENT if index is None else state(found.file)
             row = None if index is None else index.find(found.name, own, found.file, self._labels)
@@ -165,7 +176,22 @@ class _Gathering:
         ]
         paths = {name: Path(file) for name, (_, file) in self._kept.items()}
         standing = Standing.beside(places, paths)
-        return Gathered(records, correct, self._unverified, problems, paths, standing)
+        tuned = Tuned.among(records, self._examined(problems))
+        return Gathered(records, correct, self._unverified, problems, paths, standing, tuned)
+
+    def _examined(self, problems: list[str]) -> list[ExaminedSearch]:
+        """Read and verify the searches; add a message to `problems` for each bad one."""
+        found = []
+        for file in self._searches:
+            try:
+                one = examine_search(Path(file), self._labels)
+            except RecordError as error:
+                problems.append(str(error))
+                continue
+            found.append(one)
+            if one.findings:
+                problems.append(_contradictory(file, [f.message for f in one.findings]))
+        return found
 
 
 def _contradictory(file: str, messages: Sequence[str]) -> str:
