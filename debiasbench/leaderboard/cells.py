@@ -167,7 +167,7 @@ def options(row: Row) -> str:
     """Write the method of a row with all its options; of a tuned row also what was searched."""
     settings = {**row.options, **row.searched}
     text = ", ".join(f"{name}={plain(value)}" for name, value in sorted(settings.items()))
-    return f"{row.name} ({row.found_by}): {text}" if row.found_by else f"{row.method}: {text}"
+    return f"{row.name}, {row.found_by}: {text}" if row.found_by else f"{row.method}: {text}"
 
 
 def percent(value: float) -> str:
