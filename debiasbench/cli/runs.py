@@ -16,13 +16,14 @@ from debiasbench.runs.provenance import changed
 from debiasbench.runs.sweep import Attempt, Tally, attempt, attempt_together, in_batches, kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from debiasbench.cli.session import SessionOptions
-    from debiasbench.records.store import Overwrite, Run, Store
-    from debiasbench.records.trial import TrialRun, Trials
+    from debiasbench.records.record import Record
+    from debiasbench.records.store import Overwrite, Store
+    from debiasbench.records.trial import Trial, Trials
     from debiasbench.runs.session import Session
+    from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
 
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 class Runs:
     """Runs specs in one session and prints a line for each; the first run opens the session.
 
-    `quiet`: whether to show no progress within a run. `err`: whether to print all
-    lines on stderr. `trial`: whether they are trials of searches. `tally`: the number of runs by
-    outcome.
+    `quiet`: whether to show no progress within a run. `err`: whether to print all lines on stderr.
+    `tally`: the number of runs by outcome. `report`: called with the title and the outcome of each
+    run, instead of printing its line. `trial`: whether they are trials of searches.
     """
 
     def __init__(
@@ -44,14 +45,15 @@ class Runs:
         *,
         quiet: bool = False,
         err: bool = False,
+        report: Callable[[str, Attempt], object] | None = None,
         trial: bool = False,
     ) -> None:
         from debiasbench.records.store import Store
         from debiasbench.records.trial import Trials
 
         self._plugins, self._options, self._overwrite = plugins, options, overwrite
-        self._quiet, self._err = quiet, err
-        self._trial = trial
+        self._quiet, self._err, self._said = quiet, err, report
+        self.trial = trial
         self._store: Store | Trials = (Trials if trial else Store)(options.results)
         self._session: Session | None = None
         self._paths: list[Path] = []  # of the records of all attempted runs
@@ -93,7 +95,7 @@ class Runs:
         width = len(str(total))
         return {label: f"{i:>{width}}/{total}  {label}" for i, label in enumerate(labels, 1)}
 
-    def attempt(self, head: str, spec: Spec) -> Attempt:
+    def attempt(self, title: str, head: str, spec: Spec) -> None:
         """Run a spec, print a line that begins with `head`, and count it."""
         from debiasbench.common.display import display
 
@@ -104,15 +106,39 @@ class Runs:
                 opened.watch(progress)
                 return opened
 
-            outcome = attempt(session, spec, self._overwrite, trial=self._trial)
-        self._count(head, outcome)
-        return outcome
+            outcome = attempt(session, spec, self._overwrite, trial=self.trial)
+        self._ended(title, head, outcome)
 
-    def _count(self, head: str, outcome: Attempt) -> None:
+    def _ended(self, title: str, head: str, outcome: Attempt) -> None:
+        if self._said is None:
+            self.count(head, outcome)
+            return
+        self._note(outcome)
+        self._said(title, outcome)
+
+    def count(self, head: str, outcome: Attempt) -> None:
+        """Count the outcome of a run, and print a line that begins with `head`."""
+        self._note(outcome)
+        if outcome.state == "elsewhere":
+            say(f"{head}  is being trained by another process", err=self._err)
+        elif outcome.state == "failed":
+            say(f"{head}  failed: {' '.join(outcome.problem.split())}", err=True)
+        elif outcome.state == "trained" and outcome.path is not None:
+            from debiasbench.records import store, trial
+
+            text = (
+                _tried(trial.read(outcome.path))
+                if self.trial
+                else _result(store.read(outcome.path))
+            )
+            say(f"{head}  {text}", err=self._err)
+
+    def _note(self, outcome: Attempt) -> None:
         self.tally.count(outcome)
         self._begun += outcome.state != "elsewhere"
-        self._paths += [outcome.run.path] if outcome.run is not None else []
-        self._report(head, outcome)
+        self._paths += [outcome.path] if outcome.path is not None else []
+        if outcome.error is not None and click.get_current_context().meta.get("debug"):
+            click.echo("".join(traceback.format_exception(outcome.error)), err=True)
 
     def attempt_all(
         self,
@@ -141,9 +167,9 @@ class Runs:
                 return
             if len(batch) == 1:
                 ((title, spec),) = batch.items()
-                self.attempt(heads[title], spec)
+                self.attempt(title, heads[title], spec)
             else:
-                self._attempt_together({heads[title]: spec for title, spec in batch.items()})
+                self._attempt_together(batch, heads)
 
     def _number(self, spec: Spec, together: int | Literal["auto"], numbers: dict[str, int]) -> int:
         """Return how many runs such as `spec` to run at once; measured once for similar runs."""
@@ -163,7 +189,7 @@ class Runs:
                 say(f"{numbers[key]} runs at once are fastest on this device", err=True)
         return numbers[key]
 
-    def _attempt_together(self, specs: Mapping[str, Spec]) -> None:
+    def _attempt_together(self, specs: Mapping[str, Spec], heads: Mapping[str, str]) -> None:
         """Run specs at once, print a line for each, and count them."""
         from debiasbench.common.display import display
 
@@ -174,7 +200,10 @@ class Runs:
                 opened.watch(progress)
                 return opened
 
-            attempt_together(session, specs, self._overwrite, self._count, trial=self._trial)
+            def report(title: str, outcome: Attempt) -> None:
+                self._ended(title, heads[title], outcome)
+
+            attempt_together(session, specs, self._overwrite, report, trial=self.trial)
 
     def records(self, specs: Iterable[Spec]) -> list[Path]:
         """Return the paths of all existing records of the specs.
@@ -205,29 +234,19 @@ class Runs:
             self._session = self._options.open(self._plugins, interruptible=True)
         return self._session
 
-    def _report(self, head: str, outcome: Attempt) -> None:
-        if outcome.state == "elsewhere":
-            say(f"{head}  is being trained by another process", err=self._err)
-        elif outcome.state == "failed":
-            if outcome.error is not None and click.get_current_context().meta.get("debug"):
-                click.echo("".join(traceback.format_exception(outcome.error)), err=True)
-            say(f"{head}  failed: {' '.join(outcome.problem.split())}", err=True)
-        elif outcome.state == "trained" and outcome.run is not None:
-            say(f"{head}  {_result(outcome.run)}", err=self._err)
 
+def _tried(trial: Trial) -> str:
+    """Return the seconds of a trial, or why it failed.
 
-def _result(run: Run | TrialRun) -> str:
-    """Return the seconds of a run, and its accuracy by the metric of the data set.
-
-    Of a trial not the accuracy: that of the winner is too high, because it won by it.
+    Not its accuracy: that of the winner is too high, because it won by it.
     """
-    from debiasbench.records.record import Record
+    if trial.failure is not None:
+        return f"cannot be chosen: {' '.join(trial.failure.message.split())}"
+    return "" if trial.cost is None else f"{trial.cost.wall_seconds:.0f} s"
 
-    record = run.record
-    if record.failure is not None:
-        return f"cannot be chosen: {' '.join(record.failure.message.split())}"
-    if not isinstance(record, Record):
-        return "" if record.cost is None else f"{record.cost.wall_seconds:.0f} s"
+
+def _result(record: Record) -> str:
+    """Return the seconds of a run, and its accuracy by the metric of the data set."""
     rule = record.task.select if record.task.select in record.outcomes else "last"
     value = record.outcomes[rule].test.metrics[record.task.metric]
     seconds = 0.0 if record.cost is None else record.cost.wall_seconds
