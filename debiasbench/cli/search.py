@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,11 +14,11 @@ from debiasbench.cli.common import (
     overwrite_option,
     say,
     table_format,
-    together_option,
 )
+from debiasbench.cli.launching import Launch, launch_options
 from debiasbench.cli.parsing import Command
 from debiasbench.cli.searching import Searching
-from debiasbench.cli.session import ALL, SessionOptions, session_options
+from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.words import comparison_options, with_short_options
 from debiasbench.common.errors import Interrupted, OptionError, UnknownNameError
 from debiasbench.common.processes import started_together
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from debiasbench.records.store import Overwrite
+    from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.search import Plan
 
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @session_options(*ALL)
-@together_option
+@launch_options
 @overwrite_option
 @click.option(
     "--select",
@@ -74,7 +75,7 @@ def search(
     seeds: str,
     epochs: int | None,
     options: SessionOptions,
-    together: int | Literal["auto"],
+    launch: Launch,
     overwrite: Overwrite,
     select: str | None,
     metric: str | None,
@@ -111,9 +112,8 @@ def search(
     if dry_run:
         say("".join(f"{line}\n" for plan in plans for line in _listed(plan)), nl=False)
         return
-    searching = Searching(
-        plugins, options, overwrite, plans, reported, rule=select, together=together, quiet=quiet
-    )
+    planned = [(plan, reported) for plan in plans]
+    searching = Searching(plugins, options, overwrite, planned, launch, rule=select, quiet=quiet)
     context = click.get_current_context()
     try:
         searching.run()
@@ -122,7 +122,7 @@ def search(
         context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
     finally:
         searching.close()
-    if places := searching.places():
+    if places := searching.places:
         from debiasbench.leaderboard import table
 
         form, styled = table_format(form)

@@ -92,9 +92,9 @@ def _imported(name: str, folder: Path) -> str:
 
 
 def _entry(entry: Entry[object]) -> str:
+    from debiasbench.common.options import spaces
     from debiasbench.core.data import Dataset
     from debiasbench.core.method import Method
-    from debiasbench.common.options import spaces
     from debiasbench.specs.words import label
 
     cls = entry.load()
@@ -143,7 +143,7 @@ def _options(cls: type) -> str:
     options = describe(cls)
     if not options:
         return "No options."
-    columns = {
+    columns: dict[str, list[object]] = {
         "option": [o.name for o in options],
         "type": [o.kind for o in options],
         "default": ["none" if o.default is None else o.default for o in options],
@@ -151,7 +151,7 @@ def _options(cls: type) -> str:
         "search": ["" if o.search is None else str(o.search) for o in options],
         "meaning": [o.meaning for o in options],
     }
-    if not any(columns["search"]):
+    if not any(o.search for o in options):
         del columns["search"]
     widths = {"type": 24, "search": 24, "meaning": 56}
     return tabulate(

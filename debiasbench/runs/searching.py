@@ -32,7 +32,7 @@ def selected(results: Path, plan: Plan, rule: str | None = None) -> tuple[Search
     if search is None:
         first = trials[0].failure
         raise SearchFailed(
-            f"{plan.method}: none of {counted(len(trials), 'trial')} has a result"
+            f"{plan.title}: none of {counted(len(trials), 'trial')} has a result"
             + ("" if first is None else f": {first.message}")
         )
     searches.write(results, search)
@@ -46,7 +46,7 @@ def _trials(results: Path, plan: Plan) -> list[Trial]:
     if len(trials) < len(found):
         missing = [str(number) for number, trial in enumerate(found) if trial is None]
         raise RecordError(
-            f"{plan.method}: {counted(len(missing), 'trial')} of {len(found)} "
+            f"{plan.title}: {counted(len(missing), 'trial')} of {len(found)} "
             f"{'is' if len(missing) == 1 else 'are'} missing ({', '.join(missing)}), so there is "
             "no winner. Run the same command again"
         )

@@ -83,11 +83,11 @@ def space_of(
 class Plan:
     """A search of one method: its trials, and what they differ in.
 
-    `method`: as a person names it. `space`: by full name. `fixed`: the words that all trials share,
-    by full name.
+    `title`: tells it from other searches of a command. `space`: by full name. `fixed`: the options
+    and settings that all trials share because they were given, by full name.
     """
 
-    method: str
+    title: str
     space: Mapping[str, Space]
     fixed: Mapping[str, object]
     trials: tuple[Spec, ...]
@@ -95,7 +95,7 @@ class Plan:
 
     def titled(self) -> dict[str, Spec]:
         """Return the specs of the trials by title, such as "rest trial=3"."""
-        return {f"{self.method} trial={k}": spec for k, spec in enumerate(self.trials)}
+        return {f"{self.title} trial={k}": spec for k, spec in enumerate(self.trials)}
 
     def values(self, spec: Spec) -> dict[str, object]:
         """Return what a trial has for everything that is searched, by full name."""
@@ -111,7 +111,7 @@ class Plan:
         """Return the specs that report a winner, by title; raises as `check_reported`."""
         check_reported(seeds)
         return {
-            f"{self.method} tuned {label({'seed': seed})}": replace(winner, seed=seed)
+            f"{self.title} tuned {label({'seed': seed})}": replace(winner, seed=seed)
             for seed in seeds
         }
 
@@ -140,19 +140,26 @@ def plan(
     words: Words,
     trials: int = TRIALS,
     *,
+    title: str | None = None,
     find: Find | None = None,
     precision: Precision = "fp32",
 ) -> Plan:
     """Return the search of a method.
 
-    `words`: full names -> values, with "method" and "dataset"; options among them are fixed.
-    `find`, `precision`: as of `Suite.named`. Raises `OptionError`, also for values that do not go
-    together, and `UnknownNameError`.
+    `words`: full names -> values, with "method"; options among them are fixed. `title`: by default
+    the method. `find`, `precision`: as of `Suite.named`. Raises `OptionError`, also for values that
+    do not go together, and `UnknownNameError`.
     """
     check_trials(trials)
     if "seed" in words:
         raise OptionError(f"seed = {words['seed']}: the trials of a search have the seed {SEED}")
     fixed = {name: value for name, value in words.items() if "." in name}
+    if "preset" in words:
+        raise OptionError(
+            f"preset = {words['preset']}: the first trial of a search has the defaults. Leave out "
+            "the preset, or give its settings as options, which are then not searched"
+        )
+    words = {"dataset": "digits", **words}
     method = str(words["method"])
     name = str(words["dataset"]) if find is None else find(str(words["dataset"]))[0]
     space = space_of(plugins, method, name, fixed)
@@ -176,4 +183,4 @@ def plan(
             f"method {method}: the options that are searched change which labels it sees "
             f"({' or '.join(sorted(map(str, seen)))}). Give a value for the option that decides it"
         )
-    return Plan(method, space, fixed, tuple(specs))
+    return Plan(title or method, space, fixed, tuple(specs))
