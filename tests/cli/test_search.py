@@ -101,7 +101,7 @@ def test_a_method_without_a_space_tunes_training_alone(debiasbench: Cli) -> None
     result = debiasbench("search", "erm", *FAST, "--dry-run", "--trials", 3)
     assert result.stdout.splitlines() == [
         "erm trial=0  train.lr=0.05 train.weight_decay=0.0",
-        "erm trial=1  train.lr=0.006247 train.weight_decay=0.001",
+        "erm trial=1  train.lr=0.006243 train.weight_decay=0.001",
         "erm trial=2  train.lr=0.04101 train.weight_decay=1e-05",
     ]
     assert not Path("results").exists()
