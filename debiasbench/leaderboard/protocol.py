@@ -153,7 +153,7 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
     lines = [
         Line(
             row.name,
-            _level(row, of_rule[LAST][row.records[0]] if LAST in rules else row),
+            level_of(row, of_rule[LAST][row.records[0]] if LAST in rules else row),
             {rule: of_rule[rule][row.records[0]] for rule in rules},
         )
         for row in own.rows
@@ -162,7 +162,7 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
     agreements: list[Agreement] = []
     for level in sorted({line.level for line in lines}):
         section = [line for line in lines if line.level == level]
-        ranked, agreed = _section(section, own.rule, {rule: by_rule[rule] for rule in rules})
+        ranked, agreed = ordered(section, own.rule, {rule: by_rule[rule] for rule in rules})
         done += ranked
         agreements += agreed
     left_out = [rule for rule in RULES if rule not in rules]
@@ -171,14 +171,18 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
     )
 
 
-def _level(row: Row, last: Row) -> Level:
+def level_of(row: Row, last: Row) -> Level:
     """Return what the method itself sees, and how its settings were found for the own rule."""
     return (*last.level[:2], row.tuning)
 
 
-def _section(
+def ordered(
     lines: Sequence[Line], own: str, by_rule: Mapping[str, Board]
 ) -> tuple[list[Line], list[Agreement]]:
+    """Return the lines of a section with ranks and marks, and how the rules agree with `own`.
+
+    `by_rule`: the board that has the rows of the lines under each rule.
+    """
     compared = [
         i for i, line in enumerate(lines) if all(is_comparable(row) for row in line.rows.values())
     ]
