@@ -17,7 +17,7 @@ from debiasbench.cli.common import (
 )
 from debiasbench.cli.launching import Launch, launch_options
 from debiasbench.cli.parsing import Command
-from debiasbench.cli.searching import Searching
+from debiasbench.cli.searching import Asked, Given, Searching
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.words import comparison_options, with_short_options
 from debiasbench.common.errors import Interrupted, OptionError, UnknownNameError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from debiasbench.records.store import Overwrite
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
-    from debiasbench.specs.search import Plan
+    from debiasbench.specs.search import Plan, Planner
 
 
 @click.command(cls=Command)
@@ -57,6 +57,12 @@ if TYPE_CHECKING:
     help="The selection rule that chooses epochs and the best trial.  [default: that of the data "
     "set]",
 )
+@click.option(
+    "--sampler",
+    metavar="optuna:tpe|random",
+    help="Let Optuna draw the trials, one after the other, for your own use: tables label such "
+    "rows as set by hand. Needs the extra search.  [default: a Latin hypercube]",
+)
 @click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")
 @format_option
 @click.option("--dry-run", is_flag=True, help="Only list the trials, with their values.")
@@ -78,6 +84,7 @@ def search(
     launch: Launch,
     overwrite: Overwrite,
     select: str | None,
+    sampler: str | None,
     metric: str | None,
     form: str | None,
     dry_run: bool,
@@ -95,7 +102,7 @@ def search(
     from debiasbench.records.metrics import METRICS
     from debiasbench.records.selection import RULES
     from debiasbench.specs.grid import seeds as read_seeds
-    from debiasbench.specs.search import check_reported, check_trials
+    from debiasbench.specs.search import check_reported, check_trials, hypercube
 
     if started_together():
         raise click.UsageError("torchrun trains one run at a time: use it with `debiasbench run`")
@@ -108,12 +115,19 @@ def search(
     settings = with_short_options(
         settings, epochs=epochs, batch_size=batch_size, precision=precision
     )
-    plans = _plans(plugins, options, methods, dataset, model, settings, sparse, trials)
+    planners = _planners(plugins, options, methods, dataset, model, settings, sparse)
+    given = Given(plugins, options, overwrite, launch, rule=select, quiet=quiet)
+    searching: Searching
+    if sampler is not None:
+        searching = Asked(given, planners, reported, trials=trials, sampler=sampler)
+    else:
+        plans = [hypercube(planner, trials) for planner in planners]
+        searching = Searching(given, [(plan, reported) for plan in plans])
     if dry_run:
+        if sampler is not None:
+            raise click.UsageError("--sampler draws each trial after those before it: no --dry-run")
         say("".join(f"{line}\n" for plan in plans for line in _listed(plan)), nl=False)
         return
-    planned = [(plan, reported) for plan in plans]
-    searching = Searching(plugins, options, overwrite, planned, launch, rule=select, quiet=quiet)
     context = click.get_current_context()
     try:
         searching.run()
@@ -133,7 +147,7 @@ def search(
     context.exit(searching.code)
 
 
-def _plans(
+def _planners(
     plugins: Plugins,
     options: SessionOptions,
     methods: tuple[str, ...],
@@ -141,11 +155,10 @@ def _plans(
     model: str | None,
     settings: tuple[str, ...],
     sparse: str | None,
-    trials: int,
-) -> list[Plan]:
+) -> list[Planner]:
     from debiasbench.specs.grid import expand, read_lists
     from debiasbench.specs.resolve import find_dataset
-    from debiasbench.specs.search import plan
+    from debiasbench.specs.search import Planner
     from debiasbench.specs.words import combined, read_sparse
 
     names = {"dataset": "digits" if dataset is None else dataset, "model": model}
@@ -161,10 +174,9 @@ def _plans(
     grids = expand(lists, list(methods), plugins, parts={**common, "dataset": found})
     precision = options.precision()
     return [
-        plan(
+        Planner(
             plugins,
             combined([{"method": method}, common, words]),
-            trials,
             find=lambda name: find_dataset(plugins, name, options.data_root),
             precision=precision,
         )

@@ -18,7 +18,7 @@ from debiasbench.cli.launching import Launch, Launcher, launch_options
 from debiasbench.cli.parsing import Command
 from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import Runs
-from debiasbench.cli.searching import Searching
+from debiasbench.cli.searching import Given, Searching
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
@@ -75,17 +75,17 @@ def sweep(
     suite = read(name)
     if suite.search is not None:
         searched = suite.searches(plugins, find, precision=options.precision())
-        searching = Searching(
+        given = Given(
             plugins,
             options,
             overwrite,
-            searched,
             launch,
             rule=_rule(suite.search.select),
             quiet=quiet,
             keep_going=keep_going,
             limit=limit,
         )
+        searching = Searching(given, searched)
         if plan:
             raise click.UsageError("--plan cannot tell what a suite that searches will take")
         _search(searching, dry_run=dry_run)

@@ -36,9 +36,14 @@ class Space(Strict):
             number = math.exp(math.log(low) + place * (math.log(high) - math.log(low)))
         else:
             number = low + place * (high - low)
+        return self.number(number)
+
+    def number(self, value: float) -> float:
+        """Return the number of a range that is nearest to a value: whole, or of few digits."""
+        low, high = map(float, self.values)
         if self.whole:
-            return round(min(max(number, low), high))
-        return min(max(float(f"{number:.{DIGITS}g}"), float(low)), float(high))
+            return round(min(max(value, low), high))
+        return min(max(float(f"{value:.{DIGITS}g}"), low), high)
 
     def for_option(self, *, whole: bool) -> Space:
         """Return the space of an option that has only whole numbers, or any."""

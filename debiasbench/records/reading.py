@@ -93,7 +93,10 @@ def visited(
             seen.add(real)
             if not found.name.endswith((TRIAL, SEARCH)):
                 yield found
-            elif searches is not None and found.name.endswith(SEARCH):
+            elif found.name.endswith(TRIAL):
+                if found.place < 0:
+                    problems.append(f"{found.file} is a trial: give the folder, or its search")
+            elif searches is not None:
                 searches.append(found.file)
 
 

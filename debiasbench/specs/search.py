@@ -135,6 +135,68 @@ def check_trials(number: object) -> int:
     return number
 
 
+class Planner:
+    """Makes the specs of the trials of one search.
+
+    `words`: full names -> values, with "method"; options among them are fixed. `find`, `precision`:
+    as of `Suite.named`. Raises `OptionError`, also for words that no search takes, and
+    `UnknownNameError`.
+    """
+
+    def __init__(
+        self,
+        plugins: Plugins,
+        words: Words,
+        *,
+        find: Find | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
+        if "seed" in words:
+            raise OptionError(f"seed = {words['seed']}: the trials of a search have seed {SEED}")
+        if "preset" in words:
+            raise OptionError(
+                f"preset = {words['preset']}: the first trial of a search has the defaults. Leave "
+                "out the preset, or give its settings as options, which are then not searched"
+            )
+        self._plugins, self._find, self._precision = plugins, find, precision
+        self._words = {"dataset": "digits", **words}
+        self.method = str(words["method"])
+        self.name = plugins.methods.name_in_spec(self.method)
+        dataset = str(self._words["dataset"])
+        self.fixed = {name: value for name, value in words.items() if "." in name}
+        self.space = space_of(
+            plugins, self.method, dataset if find is None else find(dataset)[0], self.fixed
+        )
+
+    def spec(self, trial: int, values: Mapping[str, object]) -> Spec:
+        """Return the spec of a trial with these values of what is searched, by full name."""
+        words = combined([self._words, {"seed": SEED}, values])
+        keywords = arguments(words, self._plugins, self._find)
+        try:
+            spec = make_spec(self._plugins, **keywords, precision=self._precision)
+        except OptionError as error:
+            raise OptionError(f"Trial {trial} ({label(values)}): {error}") from error
+        if names := spec.unresolved:
+            raise OptionError(
+                f"{' and '.join(names)} = auto depends on the machine, so trials would not be the "
+                "same everywhere: give a value"
+            )
+        return spec
+
+    def plan(
+        self, specs: Sequence[Spec], title: str | None = None, sampler: str = HYPERCUBE
+    ) -> Plan:
+        """Return the search of these trials; raises `OptionError` if they see other labels."""
+        seen = {instance(self._plugins.methods, spec.method).supervision for spec in specs}
+        if len(seen) > 1:
+            raise OptionError(
+                f"method {self.method}: the options that are searched change which labels it sees "
+                f"({' or '.join(sorted(map(str, seen)))}). Give a value for the option that "
+                "decides it"
+            )
+        return Plan(title or self.method, self.space, self.fixed, tuple(specs), sampler)
+
+
 def plan(
     plugins: Plugins,
     words: Words,
@@ -144,43 +206,15 @@ def plan(
     find: Find | None = None,
     precision: Precision = "fp32",
 ) -> Plan:
-    """Return the search of a method.
+    """Return the search of a method whose trials are a Latin hypercube.
 
-    `words`: full names -> values, with "method"; options among them are fixed. `title`: by default
-    the method. `find`, `precision`: as of `Suite.named`. Raises `OptionError`, also for values that
-    do not go together, and `UnknownNameError`.
+    `title`: by default the method. The other arguments are those of `Planner`. Raises as it does.
     """
-    check_trials(trials)
-    if "seed" in words:
-        raise OptionError(f"seed = {words['seed']}: the trials of a search have the seed {SEED}")
-    fixed = {name: value for name, value in words.items() if "." in name}
-    if "preset" in words:
-        raise OptionError(
-            f"preset = {words['preset']}: the first trial of a search has the defaults. Leave out "
-            "the preset, or give its settings as options, which are then not searched"
-        )
-    words = {"dataset": "digits", **words}
-    method = str(words["method"])
-    name = str(words["dataset"]) if find is None else find(str(words["dataset"]))[0]
-    space = space_of(plugins, method, name, fixed)
-    in_spec = plugins.methods.name_in_spec(method)
-    specs = []
-    for trial in range(trials):
-        values = drawn(in_spec, space, trial)
-        keywords = arguments(combined([words, {"seed": SEED}, values]), plugins, find)
-        try:
-            specs.append(make_spec(plugins, **keywords, precision=precision))
-        except OptionError as error:
-            raise OptionError(f"Trial {trial} ({label(values)}): {error}") from error
-        if names := specs[-1].unresolved:
-            raise OptionError(
-                f"{' and '.join(names)} = auto depends on the machine, so trials would not be the "
-                "same everywhere: give a value"
-            )
-    seen = {instance(plugins.methods, spec.method).supervision for spec in specs}
-    if len(seen) > 1:
-        raise OptionError(
-            f"method {method}: the options that are searched change which labels it sees "
-            f"({' or '.join(sorted(map(str, seen)))}). Give a value for the option that decides it"
-        )
-    return Plan(title or method, space, fixed, tuple(specs))
+    return hypercube(Planner(plugins, words, find=find, precision=precision), trials, title)
+
+
+def hypercube(planner: Planner, trials: int, title: str | None = None) -> Plan:
+    """Return the search whose trials are a Latin hypercube; raises `OptionError`."""
+    numbers = range(check_trials(trials))
+    specs = [planner.spec(k, drawn(planner.name, planner.space, k)) for k in numbers]
+    return planner.plan(specs, title)

@@ -178,7 +178,7 @@ def test_every_data_set_has_spaces_of_training_around_its_recommendation(dataset
         ({}, 0, "trials = 0: must be a whole number from 2"),
         ({}, 1, "trials = 1: must be a whole number from 2"),
         ({}, True, "trials = True: must be"),
-        ({"seed": 3}, 16, "the trials of a search have the seed 1000"),
+        ({"seed": 3}, 16, "the trials of a search have seed 1000"),
         ({"preset": "x"}, 16, "the first trial of a search has the defaults"),
         ({"train.micro_batch": "auto"}, 16, "auto depends on the machine"),
         ({"method.density": 3}, 16, "density='3': input should be less than or equal to 1"),
