@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from debiasbench.common.options import option as option
+    from debiasbench.common.space import choice as choice
+    from debiasbench.common.space import log as log
+    from debiasbench.common.space import uniform as uniform
     from debiasbench.core.batches import Batches as Batches
     from debiasbench.core.component import Component as Component
     from debiasbench.core.component import ComponentLike as ComponentLike
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "common.options": ["option"],
+    "common.space": ["choice", "log", "uniform"],
     "core.batches": ["Batches"],
     "core.component": ["Component", "ComponentLike"],
     "core.data": ["Batch", "Dataset", "Split", "Task"],

@@ -137,6 +137,7 @@ class Launcher:
             overwrite=self.overwrite,
             debug=bool(click.get_current_context().meta.get("debug")),
             quiet=self.quiet,
+            trial=self.runs.trial,
         )
 
     def batches(self, specs: Mapping[str, Spec]) -> Iterable[list[str]]:

@@ -12,6 +12,7 @@ from debiasbench.cli.common import data_root_option, debug_option, load_plugins,
 from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:
+    from debiasbench.core.data import Dataset
     from debiasbench.specs.registry import Entry
 
 
@@ -91,6 +92,7 @@ def _imported(name: str, folder: Path) -> str:
 
 
 def _entry(entry: Entry[object]) -> str:
+    from debiasbench.common.options import spaces
     from debiasbench.core.data import Dataset
     from debiasbench.core.method import Method
     from debiasbench.specs.words import label
@@ -102,6 +104,11 @@ def _entry(entry: Entry[object]) -> str:
         supervision = cls().supervision
         facts.append(f"Supervision: train={supervision.train}, val={supervision.val}")
         facts += [f"--preset {name}: {label(words)}" for name, words in cls.presets.items()]
+        own = list(spaces(cls))
+        facts.append(
+            f"Search: {', '.join(own) if own else 'no option of its own'}, and the training "
+            "settings that `debiasbench show DATASET` names"
+        )
     if issubclass(cls, Dataset):
         settings = ", ".join(f"{k}={v}" for k, v in cls.training.items())
         facts += [
@@ -109,6 +116,7 @@ def _entry(entry: Entry[object]) -> str:
             f"Licence: {cls.licence}",
             f"Recommended model: {cls.model}",
             f"Recommended training: {settings or 'the defaults'}",
+            f"Search of training: {_searched(cls)}",
         ]
     citation = getattr(cls, "citation", "")
     facts += [f"Cite: {citation}"] if citation else []
@@ -118,21 +126,38 @@ def _entry(entry: Entry[object]) -> str:
     return "\n\n".join(parts)
 
 
+def _searched(cls: type[Dataset]) -> str:
+    """Write what searches on a data set try for the training."""
+    from debiasbench.common.options import parse
+    from debiasbench.core.settings import Training, searched
+
+    settings = parse(Training, dict(cls.training), owner="training")
+    return ", ".join(f"{name}={space}" for name, space in searched(settings, cls.search).items())
+
+
 def _options(cls: type) -> str:
     from tabulate import tabulate
 
     from debiasbench.common.options import describe
 
-    rows = [
-        (o.name, o.kind, "none" if o.default is None else o.default, o.range, o.meaning)
-        for o in describe(cls)
-    ]
-    if not rows:
+    options = describe(cls)
+    if not options:
         return "No options."
+    columns: dict[str, list[object]] = {
+        "option": [o.name for o in options],
+        "type": [o.kind for o in options],
+        "default": ["none" if o.default is None else o.default for o in options],
+        "range": [o.range for o in options],
+        "search": ["" if o.search is None else str(o.search) for o in options],
+        "meaning": [o.meaning for o in options],
+    }
+    if not any(o.search for o in options):
+        del columns["search"]
+    widths = {"type": 24, "search": 24, "meaning": 56}
     return tabulate(
-        rows,
-        headers=("option", "type", "default", "range", "meaning"),
+        list(zip(*columns.values(), strict=True)),
+        headers=list(columns),
         tablefmt="plain",
         disable_numparse=True,
-        maxcolwidths=[None, 24, None, None, 56],
+        maxcolwidths=[widths.get(name) for name in columns],
     )

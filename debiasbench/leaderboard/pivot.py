@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from debiasbench.leaderboard.standing import Standing
+    from debiasbench.leaderboard.tuning import Tuned
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
     from debiasbench.specs.spec import Spec
@@ -71,6 +72,7 @@ def pivots(
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
     standing: Standing | None = None,
+    tuned: Tuned | None = None,
 ) -> list[Pivot]:
     """Make a pivot for each data set and model; the other arguments are those of `boards`.
 
@@ -90,7 +92,7 @@ def pivots(
     for members in sorted(by_value.values(), key=lambda group: _rank(group[0], option)):
         value = _options(members[0].spec)[option]
         # without the option, rows and boards of different values have the same names
-        rest = {r.id: replace(r, spec=_without(r.spec, option)) for r in members}
+        rest = {r.id: _apart(r, option) for r in members}
         for board in boards(
             list(rest.values()),
             dataset=dataset,
@@ -99,6 +101,7 @@ def pivots(
             correct=correct,
             unverified=unverified,
             standing=standing,
+            tuned=tuned,
         ):
             columns = tables.setdefault((board.dataset, board.model), [])
             if columns and columns[-1].value == value:
@@ -197,6 +200,14 @@ def _options(spec: Spec) -> dict[str, Any]:
     return options
 
 
+def _apart(record: Record, option: str) -> Record:
+    """Return a record without an option, and as if its value had not been chosen."""
+    made, name = record.provenance, option if "." in option else f"method.{option}"
+    if made.chosen is not None:
+        made = replace(made, chosen=[one for one in made.chosen if one != name])
+    return replace(record, spec=_without(record.spec, option), provenance=made)
+
+
 def _without(spec: Spec, option: str) -> Spec:
     part, _, name = option.rpartition(".")
     if part == "train":
@@ -215,7 +226,7 @@ def _less(options: dict[str, Any], name: str) -> dict[str, Any]:
 def _identity(row: Row) -> tuple[str, ...]:
     """Return what rows of different columns must share to be on one line."""
     settings = canonical(row.options), canonical(row.training)
-    return row.train, row.val, row.method, row.made_by, *settings
+    return row.train, row.val, str(row.tuning), row.method, row.made_by, *settings
 
 
 def _rank(record: Record, option: str) -> tuple[bool, float, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from debiasbench.common.atomic import rewrite, write_whole
 from debiasbench.common.errors import BusyError, RecordError, StoreError
@@ -58,6 +58,8 @@ Overwrite = Literal["never", "failed", "always"]
 @dataclass(frozen=True)
 class Run:
     """A record, its path, and whether it was made by this call."""
+
+    trial: ClassVar[bool] = False
 
     record: Record
     path: Path

@@ -31,7 +31,8 @@ class Jobs(Strict):
     `session`, `overwrite`: as for a run here. `together`: number of runs that a process trains at
     once. `keep_going`: whether to begin more runs after one has failed. `working_folder`: where the
     command was given; relative paths in specs, such as of a file with a class, begin there.
-    `debug`: whether to print tracebacks. `quiet`: whether to print no progress.
+    `debug`: whether to print tracebacks. `quiet`: whether to print no progress. `trial`: whether
+    the runs are trials of searches.
     """
 
     specs: dict[str, Spec]
@@ -42,6 +43,7 @@ class Jobs(Strict):
     working_folder: Path = Path()
     debug: bool = False
     quiet: bool = False
+    trial: bool = False
     version: int = VERSION
 
     def only(self, titles: Iterable[str]) -> Jobs:

@@ -16,7 +16,8 @@ from debiasbench.common.errors import (
     PredictionFailed,
     TrainingFailed,
 )
-from debiasbench.common.randomness import derive, generator, global_state, set_global_state
+from debiasbench.common.randomness import generator, global_state, set_global_state
+from debiasbench.common.seeds import derive
 from debiasbench.common.signals import check
 from debiasbench.core.batches import Batches
 from debiasbench.core.modes import is_finite
