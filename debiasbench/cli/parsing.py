@@ -12,7 +12,6 @@ import click
 from debiasbench.common.errors import DebiasbenchError
 from debiasbench.common.wording import shortened
 
-
 HELP = click.help_option("-h", "--help", help="Show this message and exit.")
 """Gives a command -h and --help, whatever context it is called in."""
 
