@@ -223,8 +223,10 @@ class Copying:
 
     def _names(self, sent: Parcel, *, fresh: bool) -> list[str]:
         """Return the names that the record may have at the target, also those of older schemas."""
-        ids = [sent.record.id, *former_ids(asdict(sent.record.spec))]
-        names = [name for one in ids for name in self._of_target.of(one)]
+        names = self._of_target.of(sent.record.id)
+        if not names and self._of_target.items:
+            ids = former_ids(asdict(sent.record.spec))
+            names = [name for one in ids for name in self._of_target.of(one)]
         own = f"{sent.stem}.json"
         return names + ([own] if fresh and own not in names else [])
 

@@ -95,7 +95,8 @@ class FolderShelf:
 
     def holding(self, spec: Spec) -> AbstractContextManager[None]:
         """Hold the claim of a spec; raises `BusyError` while another process runs it."""
-        return Store(self.folder).claim(spec)
+        # its unfinished files have the names that `write` and `spool` use
+        return Store(self.folder).claim(spec, tidy=False)
 
     def finish(self) -> None:
         """Do nothing: files are written at once."""

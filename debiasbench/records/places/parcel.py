@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.errors import RecordError
 from debiasbench.common.wording import shortened
@@ -56,7 +56,7 @@ def parsed(title: str, name: str, content: bytes) -> Parcel:
         raise RecordError(f"{title}/{name} cannot be read: {shortened(str(error))}") from error
     folder = name.rpartition("/")[0]
     beside = {}
-    changes = {}
+    changes: dict[str, Any] = {}
     for kind, ending in (("predictions", PREDICTIONS), ("weights", WEIGHTS)):
         entry = getattr(record, kind)
         if entry is None:
