@@ -10,17 +10,33 @@ FILES = 200  # in a commit
 
 
 class Commits:
-    """Collects files and commits them; a commit appears whole or not at all."""
+    """Collects files and commits them; a commit appears whole or not at all.
 
-    def __init__(self, fs: Any) -> None:
-        self._fs, self._lock = fs, Lock()
+    A commit is refused if somebody else has committed since `begin`, so nothing is overwritten
+    that was not seen.
+    """
+
+    def __init__(self, fs: Any, root: str) -> None:
+        from huggingface_hub import HfApi
+
+        self._api = HfApi(endpoint=fs.endpoint, token=fs.token)
+        self._fs, self._root, self._lock = fs, root, Lock()
         self._pending: dict[str, bytes | Path] = {}
+        self._parent: str | None = None  # the last commit that was seen
+
+    def begin(self) -> None:
+        """Remember the last commit, before files are listed."""
+        place = self._fs.resolve_path(self._root)
+        info = self._api.repo_info(
+            place.repo_id, repo_type=place.repo_type, revision=place.revision
+        )
+        self._parent = info.sha
 
     def write(self, path: str, content: bytes | Path, *, new: bool) -> None:
-        """Add a file to the next commit; raises `FileExistsError` if it must be new and is not."""
-        if new and (path in self._pending or self._fs.exists(path)):
-            raise FileExistsError(path)
+        """Add a file to the next commit."""
         with self._lock:
+            if new and path in self._pending:
+                raise FileExistsError(path)
             self._pending[path] = content
             # the record comes after the files beside it, so a commit ends with a record
             if len(self._pending) >= FILES and path.endswith(".json"):
@@ -45,12 +61,13 @@ class Commits:
             )
             for place, content in zip(places.values(), self._pending.values(), strict=True)
         ]
-        self._fs._api.create_commit(
+        made = self._api.create_commit(
             repo_id=first.repo_id,
             repo_type=first.repo_type,
             revision=first.revision,
             operations=operations,
+            parent_commit=self._parent,
             commit_message=f"Add {len(operations)} files of debiasbench",
         )
         self._fs.invalidate_cache()
-        self._pending = {}
+        self._parent, self._pending = made.oid, {}

@@ -30,6 +30,9 @@ PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "h
 class Writer(Protocol):
     """How files come to a place."""
 
+    def begin(self) -> None:
+        """Prepare for `write`; called before the files are listed."""
+
     def write(self, path: str, content: bytes | Path, *, new: bool) -> None:
         """Write a file; it appears when it is complete. Raises `FileExistsError` if `new`."""
 
@@ -48,12 +51,13 @@ class RemoteShelf:
         self._fs, root = opened(url, self.title)
         self._root = root.rstrip("/")
         self._sizes: dict[str, int] = {}
-        self._writer = _writer(url, self._fs)
+        self._writer = _writer(url, self._fs, self._root)
 
     def listing(self) -> Listing:
         """List all files, without hidden ones and what is in hidden folders."""
         found = Listing()
         try:
+            self._writer.begin()
             for folder, folders, files in self._fs.walk(
                 self._root, detail=True, topdown=True, on_error="raise"
             ):
@@ -200,12 +204,12 @@ def _md5(info: dict[str, Any]) -> str:
     return ""
 
 
-def _writer(url: str, fs: Any) -> Writer:
+def _writer(url: str, fs: Any, root: str) -> Writer:
     protocol = url.partition("://")[0].rpartition("::")[2]
     if protocol == "hf" and not url.partition("://")[2].startswith("buckets/"):
         from debiasbench.records.places.hub import Commits
 
-        return Commits(fs)
+        return Commits(fs, root)
     return Whole(fs) if protocol in WHOLE else Renamed(fs)
 
 
@@ -214,6 +218,9 @@ class Whole:
 
     def __init__(self, fs: Any) -> None:
         self._fs = fs
+
+    def begin(self) -> None:
+        """Do nothing."""
 
     def write(self, path: str, content: bytes | Path, *, new: bool) -> None:
         """Write a file; a small one that must be new is refused by the server if it exists."""
@@ -231,6 +238,9 @@ class Renamed:
 
     def __init__(self, fs: Any) -> None:
         self._fs = fs
+
+    def begin(self) -> None:
+        """Do nothing."""
 
     def write(self, path: str, content: bytes | Path, *, new: bool) -> None:
         """Write a file beside its place, and move it there."""
