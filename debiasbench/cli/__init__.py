@@ -23,6 +23,7 @@ from debiasbench.cli.submit import submit
 from debiasbench.cli.suite import suite
 from debiasbench.cli.sweep import sweep
 from debiasbench.cli.verify import verify
+from debiasbench.cli.work import work
 from debiasbench.common.errors import DebiasbenchError, Interrupted
 from debiasbench.common.processes import speaks
 from debiasbench.common.wording import printable, shortened
@@ -121,6 +122,7 @@ COMMANDS = (
     cache,
     bench,
     new,
+    work,
 )
 
 

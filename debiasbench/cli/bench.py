@@ -17,7 +17,7 @@ from debiasbench.cli.common import (
     load_plugins,
 )
 from debiasbench.cli.parsing import Command
-from debiasbench.cli.session import SessionOptions, session_options
+from debiasbench.cli.session import session_options
 from debiasbench.cli.words import spec_of, spec_options, with_short_options
 from debiasbench.common.processes import started_together
 from debiasbench.common.wording import counted
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from debiasbench.measure.bench import Bench
+    from debiasbench.runs.session_options import SessionOptions
 
 NAMES = {"engine": "debiasbench", "bare": "bare loop", "loader": "DataLoader"}
 RATIO = ["ratio", "min to max"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,11 +14,12 @@ from debiasbench.cli.common import (
     overwrite_option,
     say,
     table_format,
-    together_option,
 )
+from debiasbench.cli.launching import Launch, Launcher, launch_options
 from debiasbench.cli.parsing import Command
+from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import Runs
-from debiasbench.cli.session import ALL, SessionOptions, session_options
+from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.words import comparison_options, with_short_options
 from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from debiasbench.records.store import Overwrite
+    from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
 
 
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @session_options(*ALL)
-@together_option
+@launch_options
+@plan_option
 @overwrite_option
 @click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")
 @click.option(
@@ -63,7 +66,8 @@ def compare(
     seeds: str,
     epochs: int | None,
     options: SessionOptions,
-    together: int | Literal["auto"],
+    launch: Launch,
+    plan: bool,
     overwrite: Overwrite,
     metric: str | None,
     select: str | None,
@@ -107,12 +111,17 @@ def compare(
     )
     specs = comparison.specs(plugins, options.data_root, options.precision())
     runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
+    context, code = click.get_current_context(), 0
     try:
         heads, pending = runs.heads(specs), runs.pending(specs)
-        runs.attempt_all(runs.loadable(pending) if pending else {}, heads, together)
+        if plan:
+            say(planned(plugins, options, specs, pending, launch))
+            return
+        launcher = Launcher(launch, runs, options, specs, heads, overwrite, quiet)
+        code = launcher.attempt(runs.loadable(pending) if pending else {})
     except (KeyboardInterrupt, Interrupted) as error:
         runs.say_interrupted()
-        click.get_current_context().exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
+        context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
     finally:
         runs.close()
     say(runs.tally, err=True)
@@ -124,8 +133,7 @@ def compare(
         for problem in problems:
             say(f"Warning: {problem}", err=True)
         click.echo(text, nl=False)  # tables are printable, and may be bold on a terminal
-    if runs.tally.codes:
-        click.get_current_context().exit(runs.tally.codes[0])
+    context.exit(runs.tally.codes[0] if runs.tally.codes else code)
 
 
 def _row_name(baseline: str | None, methods: tuple[str, ...], plugins: Plugins) -> str | None:

@@ -15,12 +15,13 @@ from debiasbench.cli.common import (
     say,
 )
 from debiasbench.cli.parsing import Command
-from debiasbench.cli.session import ALL, SessionOptions, session_options
+from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.words import spec_of, spec_options, with_short_options
 from debiasbench.common.processes import speaks
 
 if TYPE_CHECKING:
     from debiasbench.records.store import Overwrite, Run
+    from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
 
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     "--spec",
     "spec_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Use the spec of this record file, instead of --method and other spec options.",
+    help="Use the spec in this file, a record or a spec alone, instead of --method and other spec "
+    "options.",
 )
 @session_options(*ALL)
 @overwrite_option
@@ -135,12 +137,11 @@ def _trained(
 
 
 def _read_spec(path: Path, plugins: Plugins) -> Spec:
-    """Return the spec of a record, with the revisions of the code that will run it."""
-    from debiasbench.records.store import read
+    """Return the spec of a file, with the revisions of the code that will run it."""
     from debiasbench.specs.revisions import changed as revised
     from debiasbench.specs.revisions import renewed
 
-    stored = read(path).spec
+    stored = _stored_spec(path)
     spec = renewed(plugins, stored)
     if changes := revised(stored, spec):
         say(
@@ -149,3 +150,23 @@ def _read_spec(path: Path, plugins: Plugins) -> Spec:
             err=True,
         )
     return spec
+
+
+def _stored_spec(path: Path) -> Spec:
+    """Return the spec that a file holds: that of a record, or a spec alone."""
+    from debiasbench.common.errors import RecordError
+    from debiasbench.records.spec_file import read_json, specs_of
+    from debiasbench.records.store import read
+
+    try:
+        content = read_json(path)
+    except RecordError:
+        return read(path).spec  # says exactly what is wrong with a record
+    if isinstance(content, dict) and "spec" in content:
+        return read(path).spec
+    specs = specs_of(content if isinstance(content, list) else [content], str(path))
+    if len(specs) != 1:
+        raise RecordError(
+            f"{path} holds {len(specs)} specs, and --spec runs one: give a file of one spec"
+        )
+    return specs[0]

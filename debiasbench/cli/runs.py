@@ -16,13 +16,13 @@ from debiasbench.runs.provenance import changed
 from debiasbench.runs.sweep import Attempt, Tally, attempt, attempt_together, in_batches, kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from debiasbench.cli.session import SessionOptions
     from debiasbench.records.record import Record
     from debiasbench.records.store import Overwrite
     from debiasbench.runs.session import Session
+    from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
 
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 class Runs:
     """Runs specs in one session and prints a line for each; the first run opens the session.
 
-    `quiet`: whether to show no progress within a run. `err`: whether to print all
-    lines on stderr. `tally`: the number of runs by outcome.
+    `quiet`: whether to show no progress within a run. `err`: whether to print all lines on stderr.
+    `tally`: the number of runs by outcome. `report`: called with the title and the outcome of each
+    run, instead of printing its line.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class Runs:
         *,
         quiet: bool = False,
         err: bool = False,
+        report: Callable[[str, Attempt], object] | None = None,
     ) -> None:
         from debiasbench.records.store import Store
 
         self._plugins, self._options, self._overwrite = plugins, options, overwrite
-        self._quiet, self._err = quiet, err
+        self._quiet, self._err, self._said = quiet, err, report
         self._store = Store(options.results)
         self._session: Session | None = None
         self._paths: list[Path] = []  # of the records of all attempted runs
@@ -89,7 +91,7 @@ class Runs:
         width = len(str(total))
         return {label: f"{i:>{width}}/{total}  {label}" for i, label in enumerate(labels, 1)}
 
-    def attempt(self, head: str, spec: Spec) -> Attempt:
+    def attempt(self, title: str, head: str, spec: Spec) -> None:
         """Run a spec, print a line that begins with `head`, and count it."""
         from debiasbench.common.display import display
 
@@ -101,14 +103,33 @@ class Runs:
                 return opened
 
             outcome = attempt(session, spec, self._overwrite)
-        self._count(head, outcome)
-        return outcome
+        self._ended(title, head, outcome)
 
-    def _count(self, head: str, outcome: Attempt) -> None:
+    def _ended(self, title: str, head: str, outcome: Attempt) -> None:
+        if self._said is None:
+            self.count(head, outcome)
+            return
+        self._note(outcome)
+        self._said(title, outcome)
+
+    def count(self, head: str, outcome: Attempt) -> None:
+        """Count the outcome of a run, and print a line that begins with `head`."""
+        self._note(outcome)
+        if outcome.state == "elsewhere":
+            say(f"{head}  is being trained by another process", err=self._err)
+        elif outcome.state == "failed":
+            say(f"{head}  failed: {' '.join(outcome.problem.split())}", err=True)
+        elif outcome.state == "trained" and outcome.path is not None:
+            from debiasbench.records.store import read
+
+            say(f"{head}  {_result(read(outcome.path))}", err=self._err)
+
+    def _note(self, outcome: Attempt) -> None:
         self.tally.count(outcome)
         self._begun += outcome.state != "elsewhere"
-        self._paths += [outcome.run.path] if outcome.run is not None else []
-        self._report(head, outcome)
+        self._paths += [outcome.path] if outcome.path is not None else []
+        if outcome.error is not None and click.get_current_context().meta.get("debug"):
+            click.echo("".join(traceback.format_exception(outcome.error)), err=True)
 
     def attempt_all(
         self,
@@ -137,9 +158,9 @@ class Runs:
                 return
             if len(batch) == 1:
                 ((title, spec),) = batch.items()
-                self.attempt(heads[title], spec)
+                self.attempt(title, heads[title], spec)
             else:
-                self._attempt_together({heads[title]: spec for title, spec in batch.items()})
+                self._attempt_together(batch, heads)
 
     def _number(self, spec: Spec, together: int | Literal["auto"], numbers: dict[str, int]) -> int:
         """Return how many runs such as `spec` to run at once; measured once for similar runs."""
@@ -159,7 +180,7 @@ class Runs:
                 say(f"{numbers[key]} runs at once are fastest on this device", err=True)
         return numbers[key]
 
-    def _attempt_together(self, specs: Mapping[str, Spec]) -> None:
+    def _attempt_together(self, specs: Mapping[str, Spec], heads: Mapping[str, str]) -> None:
         """Run specs at once, print a line for each, and count them."""
         from debiasbench.common.display import display
 
@@ -170,7 +191,10 @@ class Runs:
                 opened.watch(progress)
                 return opened
 
-            attempt_together(session, specs, self._overwrite, self._count)
+            def report(title: str, outcome: Attempt) -> None:
+                self._ended(title, heads[title], outcome)
+
+            attempt_together(session, specs, self._overwrite, report)
 
     def records(self, specs: Iterable[Spec]) -> list[Path]:
         """Return the paths of all existing records of the specs.
@@ -200,16 +224,6 @@ class Runs:
         if self._session is None:
             self._session = self._options.open(self._plugins, interruptible=True)
         return self._session
-
-    def _report(self, head: str, outcome: Attempt) -> None:
-        if outcome.state == "elsewhere":
-            say(f"{head}  is being trained by another process", err=self._err)
-        elif outcome.state == "failed":
-            if outcome.error is not None and click.get_current_context().meta.get("debug"):
-                click.echo("".join(traceback.format_exception(outcome.error)), err=True)
-            say(f"{head}  failed: {' '.join(outcome.problem.split())}", err=True)
-        elif outcome.state == "trained" and outcome.run is not None:
-            say(f"{head}  {_result(outcome.run.record)}", err=self._err)
 
 
 def _result(record: Record) -> str:

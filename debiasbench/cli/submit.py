@@ -10,12 +10,13 @@ import click
 
 from debiasbench.cli.common import debug_option, interruptible, load_plugins, say
 from debiasbench.cli.parsing import Group
-from debiasbench.cli.session import ALL, SessionOptions, session_options
+from debiasbench.cli.session import ALL, session_options
 from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from debiasbench.runs.session_options import SessionOptions
     from debiasbench.submissions.check import Result
 
 LEADERBOARD = Path("leaderboard")
@@ -145,15 +146,15 @@ def _sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def sample(folder: Path, nonce: str, number: int, out: Path) -> None:
     """Write the specs of a sample of the records in FOLDER to a file, for `submit reproduce`."""
     from debiasbench.common.errors import RecordError
+    from debiasbench.records.spec_file import write_specs
     from debiasbench.submissions.folder import opened
     from debiasbench.submissions.reproduce import sample as chosen
-    from debiasbench.submissions.reproduce import write_specs
 
     submission = opened(folder)
     if submission.findings:
         raise RecordError(f"{folder} has errors: run `debiasbench submit check {folder}` first")
     rows = chosen((record for _, record in submission.records), nonce, number)
-    write_specs(out, rows)
+    write_specs(out, [record.spec for row in rows for record in row])
     say(f"Wrote {counted(sum(map(len, rows)), 'spec')} of {counted(len(rows), 'row')} to {out}")
 
 
@@ -169,7 +170,8 @@ def reproduce(specs: Path, options: SessionOptions) -> None:
     in which there is neither the submission nor the file of trust levels. The records are written
     to --results, which must be empty. `submit compare`, outside of the container, judges them.
     """
-    from debiasbench.submissions.reproduce import need_empty, read_specs, run_again
+    from debiasbench.records.spec_file import read_specs
+    from debiasbench.submissions.reproduce import need_empty, run_again
 
     wanted = read_specs(specs)
     need_empty(options.results)

@@ -18,12 +18,13 @@ from debiasbench.cli.common import (
     say,
 )
 from debiasbench.cli.parsing import Group
-from debiasbench.cli.session import SessionOptions, session_options
+from debiasbench.cli.session import session_options
 from debiasbench.common.errors import StoreError
 from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
     from debiasbench.measure.forecast import Forecast
+    from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
     from debiasbench.specs.suite import Block, Suite

@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from debiasbench.cli.session import SessionOptions
+    from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import (
@@ -29,14 +30,26 @@ class Attempt:
     """The outcome of one run of a sweep.
 
     "done": it already had a record. "trained": it was run now. "elsewhere": another process is
-    running it. "failed": see `problem` and `exit_code`.
+    running it. "failed": see `problem` and `exit_code`. `path`: of the record, if there is one.
     """
 
     state: Literal["done", "trained", "elsewhere", "failed"]
-    run: Run | None = None
+    path: Path | None = None
     problem: str = ""
     exit_code: int = 0
     error: DebiasbenchError | None = None
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return the attempt as JSON can hold it, without the exception."""
+        path = None if self.path is None else str(self.path)
+        plain = {"path": path, "problem": self.problem, "exit_code": self.exit_code}
+        return {"state": self.state} | {name: value for name, value in plain.items() if value}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Attempt:
+        """Return what `as_plain` was made from."""
+        path = plain.get("path")
+        return cls(**{**plain, "path": None if path is None else Path(path)})
 
 
 def attempt(open_session: Callable[[], Session], spec: Spec, overwrite: Overwrite) -> Attempt:
@@ -87,8 +100,9 @@ def _attempted(outcome: Run | DebiasbenchError) -> Attempt:
         problem, code = str(outcome), outcome.exit_code
         return Attempt("failed", problem=problem, exit_code=code, error=outcome)
     if outcome.record.failure is not None:
-        return Attempt("failed", outcome, outcome.record.failure.message, TrainingFailed.exit_code)
-    return Attempt("trained" if outcome.fresh else "done", outcome)
+        problem = outcome.record.failure.message
+        return Attempt("failed", outcome.path, problem, TrainingFailed.exit_code)
+    return Attempt("trained" if outcome.fresh else "done", outcome.path)
 
 
 def in_batches(

@@ -6,30 +6,21 @@ specs, and writes records. `submissions.agreement` compares them, where that cod
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from functools import cache
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, RecordError
 from debiasbench.common.randomness import derive
-from debiasbench.common.regular import read_regular
-from debiasbench.records.store import write_text
 from debiasbench.specs.revisions import changed, renewed
-from debiasbench.specs.spec import Spec
 from debiasbench.submissions.against import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-    from pydantic import TypeAdapter
 
     from debiasbench.records.record import Record
     from debiasbench.records.store import Run
     from debiasbench.runs.session import Session
-
-MOST_BYTES = 64 << 20
+    from debiasbench.specs.spec import Spec
 
 
 def sample(records: Iterable[Record], nonce: str, number: int = 1) -> list[list[Record]]:
@@ -43,29 +34,6 @@ def sample(records: Iterable[Record], nonce: str, number: int = 1) -> list[list[
         failed = [record for record in order[number:] if record.status == "failed"]
         chosen.append([*order[:number], *failed])
     return chosen
-
-
-def write_specs(file: Path, chosen: Sequence[Sequence[Record]]) -> None:
-    """Write the specs of records, and nothing else of them; raises `StoreError`."""
-    specs = [asdict(record.spec) for row in chosen for record in row]
-    write_text(file, json.dumps(specs, indent=1) + "\n")
-
-
-def read_specs(file: Path) -> list[Spec]:
-    """Read what `write_specs` wrote; raises `RecordError`."""
-    try:
-        return _reader().validate_json(read_regular(file, MOST_BYTES))
-    except OSError as error:
-        raise RecordError(f"{file} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise RecordError(f"{file} is not a list of specs ({error})") from error
-
-
-@cache
-def _reader() -> TypeAdapter[list[Spec]]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(list[Spec])
 
 
 def need_empty(folder: Path) -> None:

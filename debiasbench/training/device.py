@@ -47,6 +47,20 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def environments(name: str) -> list[dict[str, str]]:
+    """Return for each GPU that a device name leaves open what lets a process see that GPU alone.
+
+    Processes of one command take them in turn. The list is empty if the name is that of one device,
+    or if there is at most one GPU.
+    """
+    device = resolve_device(name)
+    if device.type != "cuda" or device.index is not None or torch.cuda.device_count() < 2:
+        return []
+    own = os.environ.get("CUDA_VISIBLE_DEVICES")
+    indices = map(str, range(torch.cuda.device_count())) if own is None else own.split(",")
+    return [{"CUDA_VISIBLE_DEVICES": index} for index in indices]
+
+
 def _of_this_process(device: torch.device) -> torch.device:
     """Return the device of this process, if `torchrun` started several on the machine."""
     if device.type == "cpu" or device.index is not None or not started_together():

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from debiasbench.common.display import Bar
 from debiasbench.records.record import from_json
+from debiasbench.records.spec_file import write_specs
 from debiasbench.records.store import Store, read
 from tests.cli.calls import RUN, only, records
 
@@ -123,6 +124,31 @@ def test_a_record_can_be_run_again_from_its_file(debiasbench: Cli) -> None:
     assert [p.name for p in records("elsewhere")] == [path.name]
     first, again = (from_json(p.read_text()) for p in (path, *records("elsewhere")))
     assert first.outcomes["last"].test == again.outcomes["last"].test
+
+
+def test_a_spec_alone_is_run_as_its_record_was(debiasbench: Cli) -> None:
+    debiasbench(*RUN, "--seed", 3)
+    (path,) = records()
+    write_specs(Path("specs.json"), [read(path).spec])
+    Path("spec.json").write_text(json.dumps(json.loads(path.read_text())["spec"]))
+    for file in ("specs.json", "spec.json"):
+        result = debiasbench("run", "--spec", file, "--results", f"from-{file}")
+        assert result.exit_code == 0, result.output
+        assert [p.name for p in records(f"from-{file}")] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "is not valid JSON"),
+        ("{}", "is not a file of specs: 0.dataset: field required"),
+        ("[]", "holds 0 specs, and --spec runs one: give a file of one spec"),
+        ('{"seed": NaN}', "is not valid JSON (it holds NaN"),
+    ],
+)
+def test_a_file_without_a_spec_is_refused(debiasbench: Cli, text: str, reason: str) -> None:
+    Path("spec.json").write_text(text)
+    assert reason in only(debiasbench("run", "--spec", "spec.json"), 9)
 
 
 def test_a_spec_that_another_process_is_running_ends_with_its_exit_code(debiasbench: Cli) -> None:

@@ -102,6 +102,22 @@ def test_workers_import_nothing_from_the_working_folder_and_lose_no_run(sweep: S
     assert len(records()) == 1
 
 
+def test_compare_shares_out_its_runs_and_prints_one_table(tmp_path: Path) -> None:
+    words = "compare erm upweight --model mlp --seeds 0-1 --epochs 1 --device cpu --jobs 2 --quiet"
+    done = subprocess.run(
+        [sys.executable, "-m", "debiasbench", *words.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    lines = done.stderr.splitlines()
+    assert sorted(line.partition("/4")[0] for line in lines[:-1]) == ["1", "2", "3", "4"]
+    assert lines[-1] == "4 runs: 4 trained, 0 already done"
+    assert done.stdout.count("upweight") >= 1
+
+
 def running() -> list[Path]:
     return list((Path("results") / stage_store.FOLDER).glob(f"[!.]*/{stage_store.RUNNING}"))
 

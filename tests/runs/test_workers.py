@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from debiasbench.common.signals import Stop
 from debiasbench.runs import workers
+from debiasbench.runs.crew import Crew
 from debiasbench.runs.sweep import Attempt
-from debiasbench.runs.workers import Crew
+from debiasbench.runs.workers import Worker, wait_for
 
 pytestmark = pytest.mark.slow  # starts processes, but none imports torch
 
@@ -18,21 +21,23 @@ from debiasbench.common.signals import Stop
 from debiasbench.runs.sweep import Attempt
 from debiasbench.runs.workers import Orders
 
-assert sys.argv[1:3] == ["sweep", "--worker"]
+assert sys.argv[1:3] == ["work", "--pipes"] and sys.argv[4:] == ["--", "jobs.json"]
 assert os.getpid() == os.getsid(0)  # a group of its own
 orders = Orders(sys.argv[3], Stop())
-for title in orders:
-    if title == "dies":
-        os._exit(0)
-    if title == "interrupted":
-        sys.exit(75)
-    orders.report(Attempt("failed", exit_code=6) if title == "fails" else Attempt("trained"))
+for titles in orders:
+    for title in titles:
+        if title == "dies":
+            os._exit(0)
+        if title == "interrupted":
+            sys.exit(75)
+        failed = Attempt("failed", exit_code=6)
+        orders.report(title, failed if title == "fails" else Attempt("trained"))
 """
 
 
 def outcomes(
     monkeypatch: pytest.MonkeyPatch, start: str, titles: list[str], *, going: bool = True
-) -> tuple[Crew, dict[str, tuple[str, int]]]:
+) -> tuple[Crew[Worker], dict[str, tuple[str, int]]]:
     monkeypatch.setattr(workers, "START", start)
     found: dict[str, tuple[str, int]] = {}
 
@@ -41,8 +46,8 @@ def outcomes(
         found[title] = (attempt.state, attempt.exit_code)
         return going
 
-    crew = Crew(["sweep"], report, Stop())
-    crew.run(titles, jobs=2)
+    crew = Crew(lambda _: Worker(Path("jobs.json")), wait_for, report, Stop())
+    crew.run([[title] for title in titles], processes=2)
     return crew, found
 
 

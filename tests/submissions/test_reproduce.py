@@ -15,11 +15,12 @@ from click.testing import Result
 
 from debiasbench.common.errors import OptionError, RecordError
 from debiasbench.records.reading import read, read_all
+from debiasbench.records.spec_file import read_specs, write_specs
 from debiasbench.records.trust import Trust, raised, read_trust
 from debiasbench.submissions.agreement import compared, obstacle
 from debiasbench.submissions.check import checked
 from debiasbench.submissions.prepare import prepared
-from debiasbench.submissions.reproduce import read_specs, sample, write_specs
+from debiasbench.submissions.reproduce import sample
 from tests.records.test_record import SPEC
 from tests.records.test_verify import edit, set_at
 from tests.records.training import seeds, trained
@@ -217,13 +218,13 @@ def test_a_forged_submission_is_not_reproduced(debiasbench: Cli, ran: Path) -> N
 
 def test_specs_of_other_code_are_not_run(debiasbench: Cli, tmp_path: Path) -> None:
     (record,) = (read(path) for path in seeds(tmp_path, 1, replace(SPEC, revisions={"rules": 99})))
-    write_specs(Path("specs.json"), [[record]])
+    write_specs(Path("specs.json"), [record.spec])
     assert read_specs(Path("specs.json")) == [record.spec]
     result = debiasbench("submit", "reproduce", "specs.json", "--results", "again")
     assert result.exit_code == 9
     assert "other revisions (selection rules: 99 before" in result.stderr
     Path("specs.json").write_text("{")
-    assert "is not a list of specs" in debiasbench("submit", "reproduce", "specs.json").stderr
+    assert "is not a file of specs" in debiasbench("submit", "reproduce", "specs.json").stderr
 
 
 # --- preparing and levels ---------------------------------------------------------------------

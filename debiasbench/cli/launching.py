@@ -1,0 +1,150 @@
+"""Where the runs of a command are trained: `--jobs`, `--together`, `--on` and their checks."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from debiasbench.cli.common import say, together_option
+from debiasbench.common.signals import stopped_by_signals
+from debiasbench.runs.crew import Crew
+from debiasbench.runs.jobs import Jobs
+from debiasbench.runs.sweep import in_batches
+from debiasbench.runs.workers import Worker, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from debiasbench.cli.runs import Runs
+    from debiasbench.records.store import Overwrite
+    from debiasbench.runs.session_options import SessionOptions
+    from debiasbench.runs.sweep import Attempt
+    from debiasbench.specs.spec import Spec
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where and how many runs are trained at once, as the options of a command say."""
+
+    jobs: int = 1
+    together: int | Literal["auto"] = 1
+
+    def check(self) -> None:
+        """Raise `UsageError` for options that cannot be combined."""
+        if self.jobs > 1 and self.together != 1:
+            raise click.UsageError(
+                "--jobs and --together both train several runs at once: use one of them"
+            )
+
+
+def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `Launch`, and pass them to the command as its argument `launch`."""
+
+    @wraps(command)
+    def collected(**arguments: Any) -> Any:
+        names = [each.name for each in fields(Launch) if each.name in arguments]
+        launch = Launch(**{name: arguments.pop(name) for name in names})
+        launch.check()
+        return command(launch=launch, **arguments)
+
+    jobs = click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Number of processes that train at once. On a CPU, each uses as many threads as a run "
+        "alone, so results are equal; see train.threads. With several GPUs, each process uses one, "
+        "in turn.",
+    )
+    return jobs(together_option(collected))
+
+
+@dataclass
+class Launcher:
+    """Attempts the runs of a command where its options say, and counts them.
+
+    `specs`: all runs of the command, by title, including those that need not be run. `heads`: the
+    beginning of the line of each.
+    """
+
+    launch: Launch
+    runs: Runs
+    options: SessionOptions
+    specs: Mapping[str, Spec]
+    heads: Mapping[str, str]
+    overwrite: Overwrite = "failed"
+    quiet: bool = False
+    keep_going: bool = True
+
+    def attempt(
+        self,
+        first: Mapping[str, Spec],
+        others: Mapping[str, Spec] | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """Attempt the runs in `first`; `others` may replace those that another process trains.
+
+        Returns the exit code of a process that left runs to do although it did not fail in one.
+        """
+        if self.launch.jobs == 1:
+            self.runs.attempt_all(
+                {**first, **(others or {})},
+                self.heads,
+                self.launch.together,
+                keep_going=self.keep_going,
+                limit=limit,
+            )
+            return 0
+        return self._share_out(first)
+
+    def _share_out(self, specs: Mapping[str, Spec]) -> int:
+        """Let several processes on this machine attempt the runs."""
+        from debiasbench.training.device import environments
+
+        own = [] if self.options.device == "cpu" else environments(self.options.device)
+        with (
+            tempfile.TemporaryDirectory(prefix="debiasbench-") as folder,
+            stopped_by_signals() as stop,
+        ):
+            file = Path(folder) / "jobs.json"
+            self.jobs().write(file)
+
+            def hire(number: int) -> Worker:
+                return Worker(file, own[number % len(own)] if own else None)
+
+            def report(title: str, outcome: Attempt) -> bool:
+                stop.resumable |= outcome.state == "trained"
+                return self.count(title, outcome)
+
+            crew = Crew(hire, wait_for, report, stop)
+            crew.run(self.batches(specs), self.launch.jobs)
+            stop.check()
+        if crew.code and self.runs.tally.left:
+            say("Error: a process ended before all runs were attempted", err=True)
+            return crew.code
+        return 0
+
+    def jobs(self) -> Jobs:
+        """Return the runs as other processes read them."""
+        return Jobs(
+            dict(self.specs),
+            self.options,
+            overwrite=self.overwrite,
+            debug=bool(click.get_current_context().meta.get("debug")),
+            quiet=self.quiet,
+        )
+
+    def batches(self, specs: Mapping[str, Spec]) -> Iterable[list[str]]:
+        """Divide runs into those that one process trains at once."""
+        number = 1 if self.launch.together == "auto" else self.launch.together
+        return (list(batch) for batch in in_batches(specs, lambda _: number))
+
+    def count(self, title: str, outcome: Attempt) -> bool:
+        """Count and print the outcome of a run; return whether to begin more runs."""
+        self.runs.count(self.heads[title], outcome)
+        return self.keep_going or not self.runs.tally.codes
