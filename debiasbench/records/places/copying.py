@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from debiasbench.common.errors import BusyError, Interrupted, RecordError
 from debiasbench.common.wording import listed
-from debiasbench.records.beside import PREDICTIONS, WEIGHTS
+from debiasbench.records.beside import PREDICTIONS, WEIGHTS, sha256
 from debiasbench.records.held import Choice
 from debiasbench.records.places import parcel, searches
 from debiasbench.records.places.shelf import Changed, Item, Listing, Shelf, id_in, md5
@@ -107,14 +107,13 @@ class Copying:
         is complete, and calling this again continues.
         """
         self._of_source, self._of_target = self._source.listing(), self._target.listing()
-        phases = [self._of_source.records()]
+        jobs = self._of_source.records()
         if self._wanted.is_all:
-            phases += searches.phases(self._of_source)
+            jobs += searches.files(self._of_source)
         tally = Tally()
-        progress.start(title, sum(map(len, phases)))
+        progress.start(title, len(jobs))
         try:
-            for jobs in phases:
-                self._all(jobs, tally, progress, check)
+            self._all(jobs, tally, progress, check)
         finally:
             progress.finish()
             self._target.finish()
@@ -308,11 +307,20 @@ class Copying:
             self._target.write(name, content, new=False)
 
     def _search(self, item: Item) -> Outcome:
+        """Copy a file of a search that the target does not have, after its predictions."""
+        title = self._source.title
         content = self._source.read(item.name, MOST_BYTES)
+        beside = searches.beside(title, item.name, content)
         if item.name in self._of_target.items:
             if self._target.read(item.name, MOST_BYTES) == content:
                 return Outcome("left out")
             return Outcome("conflict", f"{item.name} is another file in {self._target.title}")
+        if beside is not None:
+            name, digest = beside
+            predictions = self._source.read(name, MOST_BYTES)
+            if sha256(predictions) != digest:
+                raise RecordError(f"{title}/{name} is not the file that {item.name} names")
+            self._target.write(name, predictions, new=False)
         with suppress(Changed):
             self._target.write(item.name, content, new=True)
         return Outcome("copied", of_search=True)

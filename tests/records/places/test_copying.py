@@ -406,7 +406,13 @@ def test_files_that_are_incomplete_are_never_visible_on_a_shared_disk(
 def test_the_files_of_searches_are_copied_under_checked_names(
     here: Path, place: str, tmp_path: Path
 ) -> None:
-    good = {"search/s-1.json": b"{}", "search/trials/t-1.safetensors": b"x"}
+    trial = json.loads(to_json(make_record()))
+    trial["predictions"] = {"file": "t-1.predictions.safetensors", "sha256": sha256(b"x")}
+    good = {
+        "search/s-1.search.json": b'{"trials": []}',
+        "search/t-1.trial.json": json.dumps(trial).encode(),
+        "search/t-1.predictions.safetensors": b"x",
+    }
     for name, content in good.items():
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_bytes(content)
@@ -419,6 +425,28 @@ def test_the_files_of_searches_are_copied_under_checked_names(
     assert copied(place, tmp_path / "back").searches == 0
     found = files(tmp_path / "back")
     assert {name: found[name] for name in found if name.startswith("search")} == good
-    (here / "search/s-1.json").write_bytes(b"[]")
-    assert copied(here, place).conflicts == [f"search/s-1.json is another file in {place}"]
+    (here / "search/s-1.search.json").write_bytes(b"{}")
+    assert copied(here, place).conflicts == [f"search/s-1.search.json is another file in {place}"]
     assert copied(here, servers.url("memory", tmp_path), wanted=Choice(method="erm")).searches == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"predictions": {"file": "../../x.safetensors", "sha256": ""}}, "no valid name"),
+        ({"predictions": {"file": "t.safetensors", "sha256": "0"}}, "is not the file that"),
+        ({"id": "0" * 16}, "its id is not that of its spec"),
+        ({"predictions": 3}, "is not a file of a search"),
+    ],
+)
+def test_a_trial_that_contradicts_itself_is_not_stored(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    place = servers.url("memory", tmp_path)
+    data = json.loads(to_json(make_record())) | change
+    servers.put(place, "search/t.trial.json", json.dumps(data).encode())
+    servers.put(place, "search/t.safetensors", b"x")
+    tally = copied(place, tmp_path / "back")
+    assert tally.searches == 0
+    assert message in tally.bad[0]
+    assert files(tmp_path / "back") == {}
