@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from debiasbench.core.stage import Trained as Trained
     from debiasbench.core.stage import Trainer as Trainer
     from debiasbench.core.supervision import Supervision as Supervision
+    from debiasbench.core.tracker import TrackedRun as TrackedRun
+    from debiasbench.core.tracker import Tracker as Tracker
     from debiasbench.core.view import HeldOut as HeldOut
     from debiasbench.core.view import View as View
     from debiasbench.core.weights import equal_groups as equal_groups
@@ -84,6 +86,7 @@ _NAMES = {
         "Trainer",
     ],
     "core.supervision": ["Supervision"],
+    "core.tracker": ["TrackedRun", "Tracker"],
     "core.view": ["HeldOut", "View"],
     "core.weights": ["equal_groups", "equal_subset", "published_weight", "upweight_conflict"],
     "leaderboard.results": ["frame"],

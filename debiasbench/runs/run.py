@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from debiasbench.core.stage import Trained, Trainer
     from debiasbench.records.beside import Predictions
     from debiasbench.records.store import Overwrite, Store
+    from debiasbench.runs.tracking.told import Told
+    from debiasbench.runs.tracking.trackers import Trackers
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Choice, Spec
     from debiasbench.training.execution import Execution
@@ -51,6 +53,7 @@ class Workplace(Protocol):
     checkpoint_every: float
     interruptible: bool
     progress: Progress
+    trackers: Trackers
 
     def task(self, choice: Choice) -> PlacedTask:
         """Return a data set's task on the device."""
@@ -78,11 +81,13 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
             # another process may have finished the run while this one waited for the claim
             if (existing := team.tell(finished())) is not None:
                 return existing
-            current = _CurrentRun(workplace, spec, overwrite, stop)
-            record = current.record(keep_weights=keep_weights)
-            if team.rank:
-                return Run(record, store.path(spec), fresh=True)
-            path = store.save(record, current.predictions, current.weights)
+            with workplace.trackers.follow(spec, store.path(spec)) as told:
+                current = _CurrentRun(workplace, spec, overwrite, stop, told)
+                record = current.record(keep_weights=keep_weights)
+                if team.rank:
+                    return Run(record, store.path(spec), fresh=True)
+                path = store.save(record, current.predictions, current.weights)
+                told.ended(record)
             stop.resumable = True
             if record.failure is None:  # the stages of a failed run are kept for inspection
                 current.stages.done()
@@ -94,7 +99,9 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
 class _CurrentRun:
     """Trains and evaluates a spec; makes its record and the files beside it."""
 
-    def __init__(self, workplace: Workplace, spec: Spec, overwrite: Overwrite, stop: Stop) -> None:
+    def __init__(
+        self, workplace: Workplace, spec: Spec, overwrite: Overwrite, stop: Stop, told: Told
+    ) -> None:
         self._begun, self._started = time.perf_counter(), datetime.now(UTC)
         self._workplace, self._spec, self._stop = workplace, spec, stop
         self.predictions: Predictions | None = None
@@ -104,7 +111,8 @@ class _CurrentRun:
         self._placed = workplace.task(spec.dataset)
         self._facts = _facts(self._placed.task)
         task = self._placed.task
-        workplace.progress.begin(
+        self._progress = told.progress(workplace.progress)
+        self._progress.begin(
             f"{spec.method.name} on {spec.dataset.name}",
             task.select if RULES[task.select] else f"val_{task.metric}",
         )
@@ -137,7 +145,7 @@ class _CurrentRun:
             workplace.execution,
             self._predictor,
             self.stages,
-            workplace.progress,
+            self._progress,
             self._stop,
             owner=str(workplace.plugins.methods[self._spec.method.name]),
         )
