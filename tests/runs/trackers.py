@@ -81,6 +81,14 @@ class Hanging(Tracker):
         time.sleep(1000)
 
 
+class Slow(Writing):
+    """Takes its time for each event."""
+
+    def epoch_ended(self, run: TrackedRun, stage: str, epoch: int, values: Any) -> None:
+        time.sleep(0.6)
+        super().epoch_ended(run, stage, epoch, values)
+
+
 class Meddling(Tracker):
     """Changes everything that it can reach."""
 

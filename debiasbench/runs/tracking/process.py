@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.foreign import explained
@@ -21,19 +22,23 @@ if TYPE_CHECKING:
 ENDS = {"run_ended", "run_failed", "run_interrupted"}
 
 
-def main(target: str, owner: str) -> None:
-    """Let the tracker "module:Class" listen until stdin ends; `owner` names it in messages."""
+def main(target: str, owner: str, pulse: int) -> None:
+    """Let the tracker "module:Class" listen until stdin ends; `owner` names it in messages.
+
+    `pulse`: a pipe that gets a byte after each event.
+    """
+    os.set_inheritable(pulse, False)
     events = os.fdopen(os.dup(0), "rb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout = sys.stderr
-    Telling(target, owner).all(events)
+    Telling(target, owner, pulse).all(events)
 
 
 class Telling:
     """Calls the methods of a tracker; reports the first error, and goes on after each."""
 
-    def __init__(self, target: str, owner: str) -> None:
-        self._owner = owner
+    def __init__(self, target: str, owner: str, pulse: int) -> None:
+        self._owner, self._pulse = owner, pulse
         self._module, _, self._name = target.partition(":")
         self._runs: dict[str, TrackedRun] = {}  # by attempt, those that have not ended
         self._reported = False
@@ -53,6 +58,8 @@ class Telling:
                 break  # the process that trained died while it wrote
             event, arguments = json.loads(line)
             self._tell(event, arguments)
+            with suppress(OSError):  # nobody reads while runs are trained, and it may be full
+                os.write(self._pulse, b".")
         for attempt in list(self._runs):
             self._tell("run_interrupted", {"run": attempt})
         if self._tracker is not None:

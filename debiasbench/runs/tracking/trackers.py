@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import subprocess
 import sys
 import time
@@ -28,14 +29,15 @@ if TYPE_CHECKING:
     from debiasbench.specs.registry import Entry
     from debiasbench.specs.spec import Spec
 
-PATIENCE = 30.0  # seconds that a tracker has to finish after the last run
-ANNOUNCE = 2.0  # seconds after which the wait is announced
+PATIENCE = 60.0  # seconds that a tracker has for an event, when the last run is over
+ANNOUNCE = 3.0  # seconds after which the wait is announced
+POLL = 0.1  # seconds between two looks at a tracker
 
 # with the modules of this process: -c alone would import from the working folder
 START = """import sys
 sys.path[:] = {path!r}
 from debiasbench.runs.tracking.process import main
-main({target!r}, {owner!r})
+main({target!r}, {owner!r}, {pulse})
 """
 
 
@@ -67,13 +69,12 @@ class Trackers:
             listener.tell(line)
 
     def close(self) -> None:
-        """Let the trackers finish; one that does not is ended after `PATIENCE` seconds."""
+        """Let the trackers finish, as long as they handle events."""
         listeners, self._listeners = self._listeners or [], None
         for listener in listeners:
             listener.end()
-        limit = time.monotonic() + PATIENCE
         for listener in listeners:
-            listener.wait(limit)
+            listener.wait()
         if listeners:
             atexit.unregister(self.close)
 
@@ -104,14 +105,19 @@ class Listener:
         cls = entry.load()
         target = f"{cls.__module__}:{cls.__qualname__}"
         path = [folder for folder in sys.path if isinstance(folder, str)]
-        code = START.format(path=path, target=target, owner=self._owner)
+        self._pulse, pulse = os.pipe()
+        for end in (self._pulse, pulse):
+            os.set_blocking(end, False)
+        code = START.format(path=path, target=target, owner=self._owner, pulse=pulse)
         self._process = subprocess.Popen(
             [*interpreter(), "-c", code],
             stdin=subprocess.PIPE,
             stdout=sys.__stderr__ if _has_file(sys.__stderr__) else subprocess.DEVNULL,
+            pass_fds=(pulse,),
             start_new_session=True,  # a Ctrl-C is for this process, which tells what it means
             bufsize=0,
         )
+        os.close(pulse)
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
         self._thread = Thread(target=self._feed, name="debiasbench-tracker", daemon=True)
         self._thread.start()
@@ -124,22 +130,37 @@ class Listener:
         """Tell that there are no more events."""
         self._lines.put(None)
 
-    def wait(self, limit: float) -> None:
-        """Wait until the process has ended, at most until a time of the monotonic clock."""
-        if not self._ends(min(limit, time.monotonic() + ANNOUNCE)):
-            left = limit - time.monotonic()
-            _say(f"Waiting for {self._owner} to finish, at most {max(left, 0):.0f} s")
-            if not self._ends(limit):
-                self._process.kill()
-                _say(f"{self._owner} did not finish in {PATIENCE:.0f} s, so its process was ended")
+    def wait(self) -> None:
+        """Wait until the process has ended; end it if it handles no event for too long."""
+        begun = alive = time.monotonic()
+        announced = False
+        while not self._ends(POLL):
+            now = time.monotonic()
+            alive = now if self._beats() else alive
+            if not announced and now - begun > ANNOUNCE:
+                announced = True
+                _say(f"Waiting for {self._owner} to finish")
+            if now - alive > PATIENCE:
                 self._silent = True
+                self._process.kill()
+                _say(
+                    f"{self._owner} did nothing for {PATIENCE:.0f} s, so its process was ended, "
+                    "and it heard no more of the runs"
+                )
         self._thread.join()
         self._bury()
+        os.close(self._pulse)
 
-    def _ends(self, limit: float) -> bool:
+    def _ends(self, seconds: float) -> bool:
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(max(limit - time.monotonic(), 0))
+            self._process.wait(seconds)
             return True
+        return False
+
+    def _beats(self) -> bool:
+        """Return whether the tracker has handled an event since the last call."""
+        with suppress(BlockingIOError):
+            return bool(os.read(self._pulse, 1 << 16))
         return False
 
     def _feed(self) -> None:
