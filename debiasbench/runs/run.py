@@ -81,7 +81,7 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
             # another process may have finished the run while this one waited for the claim
             if (existing := team.tell(finished())) is not None:
                 return existing
-            with workplace.trackers.follow(spec, store.path(spec)) as told:
+            with workplace.trackers.follow(spec, store.path) as told:
                 current = _CurrentRun(workplace, spec, overwrite, stop, told)
                 record = current.record(keep_weights=keep_weights)
                 if team.rank:

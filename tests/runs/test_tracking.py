@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -288,6 +290,26 @@ def wait_for(condition: Any, process: subprocess.Popen[bytes] | None = None) -> 
         assert time.monotonic() < limit
         assert process is None or process.poll() is None
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_the_tracker_of_the_page_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "trackers.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "debiasbench_seconds.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    plugin = importlib.import_module("debiasbench_seconds")
+    loaded = Plugins([(ToyPlugin(), ACME), (plugin, replace(ACME, distribution="seconds"))])
+    (run,) = runs(loaded, tmp_path / "r", spec_of(loaded))
+    lines = capfd.readouterr().err.splitlines()
+    losses = run.record.curves[0].values["loss"]
+    assert lines[:-1] == [
+        f"erm on toy: train {n}, loss {loss:.3f}" for n, loss in enumerate(losses, 1)
+    ]
+    worst = run.record.outcomes["last"].test.metrics["worst_group"]
+    assert re.fullmatch(rf"erm on toy: \d+ s, worst group {100 * worst:.1f} %", lines[-1])
 
 
 def test_a_run_that_has_a_record_is_not_told(file: Path, tmp_path: Path) -> None:

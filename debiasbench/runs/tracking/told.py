@@ -67,7 +67,7 @@ class Told:
 
 
 @contextmanager
-def following(tell: Tell | None, spec: Spec, file: Path) -> Iterator[Told]:
+def following(tell: Tell | None, spec: Spec, file: Callable[[Spec], Path]) -> Iterator[Told]:
     """Tell that a run begins, and if the context ends by an error, how it ended."""
     if tell is None:
         yield Told(None)
@@ -77,7 +77,7 @@ def following(tell: Tell | None, spec: Spec, file: Path) -> Iterator[Told]:
         token_hex(16),
         f"{spec.method.name} on {spec.dataset.name}",
         asdict(spec),
-        str(file),
+        str(file(spec)),
         datetime.now(UTC).isoformat(timespec="seconds"),
     )
     told = Told(tell, run)

@@ -20,7 +20,7 @@ from debiasbench.common.wording import printable
 from debiasbench.runs.tracking.told import Told, following
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -54,8 +54,8 @@ class Trackers:
         self._plugins = plugins
         self._listeners: list[Listener] | None = None  # None before the first run
 
-    def follow(self, spec: Spec, file: Path) -> AbstractContextManager[Told]:
-        """Tell trackers of a run whose record will be `file`; see `following`."""
+    def follow(self, spec: Spec, file: Callable[[Spec], Path]) -> AbstractContextManager[Told]:
+        """Tell trackers of a run, whose record will be `file(spec)`; see `following`."""
         if self._listeners is None:
             wanting = () if self._plugins is None else _wanting(self._plugins)
             self._listeners = [Listener(entry) for entry in wanting]
