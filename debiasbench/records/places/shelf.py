@@ -52,7 +52,8 @@ class Listing:
 
 def is_record(name: str) -> bool:
     """Say whether a file may be a record by its name, which begins at the place."""
-    return name.endswith(".json") and not name.startswith(f"{SEARCH}/")
+    of_search = name.startswith(f"{SEARCH}/") or name.endswith((".trial.json", ".search.json"))
+    return name.endswith(".json") and not of_search
 
 
 def id_in(name: str) -> str:

@@ -25,6 +25,10 @@ class Shared(LocalFileSystem):
 
     protocol = "shared"
 
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:  # older versions of fsspec only know file://
+        return str(super()._strip_protocol(path.removeprefix("shared://")))
+
 
 fsspec.register_implementation("shared", Shared, clobber=True)
 
