@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from debiasbench.core.stage import Trained as Trained
     from debiasbench.core.stage import Trainer as Trainer
     from debiasbench.core.supervision import Supervision as Supervision
+    from debiasbench.core.texts import Texts as Texts
+    from debiasbench.core.tokenizer import Tokenizer as Tokenizer
     from debiasbench.core.tracker import TrackedRun as TrackedRun
     from debiasbench.core.tracker import Tracker as Tracker
     from debiasbench.core.view import HeldOut as HeldOut
@@ -86,6 +88,8 @@ _NAMES = {
         "Trainer",
     ],
     "core.supervision": ["Supervision"],
+    "core.texts": ["Texts"],
+    "core.tokenizer": ["Tokenizer"],
     "core.tracker": ["TrackedRun", "Tracker"],
     "core.view": ["HeldOut", "View"],
     "core.weights": ["equal_groups", "equal_subset", "published_weight", "upweight_conflict"],
