@@ -49,7 +49,7 @@ class Worker:
         os.set_blocking(self._reports, False)
         self._unread = b""
         path = [folder for folder in sys.path if isinstance(folder, str)]
-        command = [*_interpreter(), "-c", START.format(path=path), "work"]
+        command = [*interpreter(), "-c", START.format(path=path), "work"]
         self.process = subprocess.Popen(
             [*command, "--pipes", f"{orders},{reports}", "--", str(jobs)],
             stdin=subprocess.DEVNULL,
@@ -104,7 +104,7 @@ def wait_for(workers: Sequence[Worker]) -> None:
     select.select(workers, [], [], WAIT)
 
 
-def _interpreter() -> list[str]:
+def interpreter() -> list[str]:
     """Return the command of this interpreter, with the options that decide what it imports."""
     flags = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment}
     flags |= {"-s": sys.flags.no_user_site, "-P": True}
