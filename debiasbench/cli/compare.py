@@ -17,6 +17,7 @@ from debiasbench.cli.common import (
 )
 from debiasbench.cli.launching import Launch, Launcher, launch_options
 from debiasbench.cli.parsing import Command
+from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.words import comparison_options, with_short_options
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @session_options(*ALL)
 @launch_options
+@plan_option
 @overwrite_option
 @click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")
 @click.option(
@@ -65,6 +67,7 @@ def compare(
     epochs: int | None,
     options: SessionOptions,
     launch: Launch,
+    plan: bool,
     overwrite: Overwrite,
     metric: str | None,
     select: str | None,
@@ -111,6 +114,9 @@ def compare(
     context, code = click.get_current_context(), 0
     try:
         heads, pending = runs.heads(specs), runs.pending(specs)
+        if plan:
+            say(planned(plugins, options, specs, pending, launch))
+            return
         launcher = Launcher(launch, runs, options, specs, heads, overwrite, quiet)
         code = launcher.attempt(runs.loadable(pending) if pending else {})
     except (KeyboardInterrupt, Interrupted) as error:

@@ -16,6 +16,7 @@ from debiasbench.cli.common import (
 )
 from debiasbench.cli.launching import Launch, Launcher, launch_options
 from debiasbench.cli.parsing import Command
+from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.common.errors import Interrupted
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Only list the runs that would be trained.")
 @click.option("--limit", type=click.IntRange(min=1), help="Largest number of runs to start.")
 @launch_options
+@plan_option
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
 @interruptible
@@ -53,6 +55,7 @@ def sweep(
     dry_run: bool,
     limit: int | None,
     launch: Launch,
+    plan: bool,
     quiet: bool,
 ) -> None:
     """Train the runs of a suite that have no record yet.
@@ -68,12 +71,16 @@ def sweep(
         raise click.UsageError("torchrun trains one run at a time: use it with `debiasbench run`")
     plugins = load_plugins()
     find = partial(find_dataset, plugins, root=options.data_root)
-    named = read(name).named(plugins, find, precision=options.precision())
+    suite = read(name)
+    named = suite.named(plugins, find, precision=options.precision())
     runs = Runs(plugins, options, overwrite, len(named), quiet=quiet)
     context, code = click.get_current_context(), 0
     try:
         heads, pending = runs.heads(named), runs.pending(named)
         first, others = _divided(pending, len(pending) if limit is None else limit)
+        if plan:
+            say(planned(plugins, options, named, first, launch, stand_ins=suite.stand_ins))
+            return
         if dry_run:
             say("".join(f"{heads[label]}\n" for label in first), nl=False)
         elif first:

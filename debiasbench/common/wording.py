@@ -23,6 +23,25 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def readable_size(size: float) -> str:
+    """Return a number of bytes in the unit that suits it, such as "1.2 GB"."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size:,.0f} bytes"
+
+
+def readable_time(seconds: float) -> str:
+    """Return a time in the unit that suits it, such as "40 s", "12 minutes" or "3.5 hours"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 86400:.1f} days"
+
+
 def printable(text: str) -> str:
     r"""Return text with its control characters escaped, such as `\x1b`.
 

@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import DataError
+from debiasbench.common.wording import readable_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,13 +17,6 @@ def require_space(needed: int, folder: Path, label: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{label} needs {_readable(needed)} in {folder}, but only {_readable(free)} are free. "
-            "Free some space, or choose another folder with --data-root"
+            f"{label} needs {readable_size(needed)} in {folder}, but only {readable_size(free)} "
+            "are free. Free some space, or choose another folder with --data-root"
         )
-
-
-def _readable(size: int) -> str:
-    for unit, name in ((10**9, "GB"), (10**6, "MB")):
-        if size >= unit:
-            return f"{size / unit:,.1f} {name}"
-    return f"{size:,} bytes"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
     from debiasbench.specs.suite import StandIn
 
+RECORD = 16_000  # bytes of a record without the values of its epochs
+CURVES = 150  # bytes of the values of an epoch
 FREE = {"lr", "momentum", "weight_decay"}  # settings that do not change the time of a run
 
 
@@ -39,6 +41,9 @@ class Forecast:
     stages: tuple[StageTime, ...] = ()
     around: float = 0.0  # seconds per run outside of stages: data, method, evaluation
     memory: int = 0  # bytes: see `debiasbench.training.device.peak_memory`
+    stored: int = 0  # bytes of a record and its predictions, at most
+    unfinished: int = 0  # bytes of the checkpoints of a run, at most
+    finished: int = 0  # bytes of the finished stages of a run, at most
     stand_in: str = ""  # why random images were used; empty if the data were used
     problem: str = ""  # why there is no forecast; empty if there is one
 
@@ -67,7 +72,7 @@ def forecast(
     """
     kinds: dict[str, list[Spec]] = {}
     for spec in specs:
-        kinds.setdefault(_kind(spec), []).append(spec)
+        kinds.setdefault(kind_of(spec), []).append(spec)
     forecasts = []
     for runs in kinds.values():
         empty = Forecast(runs[0], len(runs), _differing(runs), session.execution.hardware)
@@ -80,7 +85,8 @@ def forecast(
     return forecasts
 
 
-def _kind(spec: Spec) -> str:
+def kind_of(spec: Spec) -> str:
+    """Return a text that is equal for runs that take about the same time."""
     settings = {name: value for name, value in spec.training.items() if name not in FREE}
     sparse = None if spec.sparse is None else spec.sparse.name
     return canonical([spec.dataset.name, asdict(spec.model), spec.method.name, sparse, settings])
@@ -117,6 +123,9 @@ def _measured(
         stages=tuple(rehearsal.times),
         around=loading + between_stages + _evaluation(rehearsal.times, placed.task),
         memory=peak_memory(execution.device) + rehearsal.kept,
+        stored=_stored(rehearsal.times, placed.task),
+        unfinished=checkpoint_bytes(rehearsal.state),
+        finished=len(rehearsal.times) * finished_bytes(rehearsal.state),
         stand_in=reason,
     )
 
@@ -154,6 +163,30 @@ def _random_task(sizes: StandIn) -> Task:
         biases=tuple(map(str, range(sizes.biases))),
         aligned=torch.eye(sizes.classes, sizes.biases, dtype=torch.bool),
     )
+
+
+def _stored(stages: list[StageTime], task: Task) -> int:
+    """Return the largest size of a record and of the predictions beside it, in bytes.
+
+    It is reached if each selection rule keeps different weights. A prediction takes a byte.
+    """
+    epochs = sum(stage.looks for stage in stages)
+    labels = 3 + max(1, min(len(RULES), epochs))  # class, bias and group beside the predictions
+    return RECORD + CURVES * epochs + labels * (len(task.val) + len(task.test))
+
+
+def checkpoint_bytes(state: int) -> int:
+    """Return the largest size of the checkpoints of a stage, in bytes, for weights of that size.
+
+    There are at most two. Each has the weights, up to two averages of the optimizer, and weights
+    for each selection rule.
+    """
+    return 2 * (3 + len(RULES)) * state
+
+
+def finished_bytes(state: int) -> int:
+    """Return the largest size of a finished stage on disk, in bytes, for weights of that size."""
+    return (1 + len(RULES)) * state
 
 
 def _evaluation(stages: list[StageTime], task: Task) -> float:

@@ -45,7 +45,8 @@ class Rehearsal:
 
     `together`: runs that are trained at once; then the time of a step is the share of one of them.
     `times`: of each stage so far. `seconds`: total time in stages. `kept`: the largest number of
-    bytes that the weights of all selection rules would take.
+    bytes that the weights of all selection rules would take. `state`: the largest number of bytes
+    of the tensors of an objective.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Rehearsal:
         self.times: list[StageTime] = []
         self.seconds = 0.0
         self.kept = 0
+        self.state = 0
 
     def train(self, stages: Sequence[Stage]) -> list[Trained]:
         """Take the first steps of each stage; return the results after these steps."""
@@ -74,9 +76,10 @@ class Rehearsal:
         looks = stage.batches.epochs(stage.steps) if stage.follows else 0
         look = self._look(stage, stage.validation)
         self.times.append(StageTime(stage.name, stage.steps, looks, step, look))
+        state = sum(value.nbytes for value in stage.objective.state_dict().values())
+        self.state = max(self.state, state)
         if stage.select:
-            state = stage.objective.state_dict().values()
-            self.kept = max(self.kept, len(RULES) * sum(value.nbytes for value in state))
+            self.kept = max(self.kept, len(RULES) * state)
         self.seconds += now() - begun
         return trained
 
