@@ -15,10 +15,10 @@ from debiasbench.cli.common import (
     say,
 )
 from debiasbench.cli.launching import Launch, Launcher, launch_options
-from debiasbench.cli.parsing import Command
 from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, session_options
+from debiasbench.cli.session_file import SessionCommand, session_file_option
 from debiasbench.common.errors import Interrupted
 from debiasbench.common.processes import started_together
 
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
 
 
-@click.command(cls=Command)
+@click.command(cls=SessionCommand)
 @click.argument("name", metavar="NAME|FILE.toml")
 @session_options(*ALL)
+@session_file_option
 @overwrite_option
 @click.option(
     "--keep-going/--stop-at-first-error",
@@ -40,7 +41,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Whether to continue with other runs after a failure.",
 )
-@click.option("--dry-run", is_flag=True, help="Only list the runs that would be trained.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only list the runs that would be trained; with --on slurm, print the script.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Largest number of runs to start.")
 @launch_options
 @plan_option
@@ -72,7 +77,9 @@ def sweep(
     plugins = load_plugins()
     find = partial(find_dataset, plugins, root=options.data_root)
     suite = read(name)
-    named = suite.named(plugins, find, precision=options.precision())
+    named = suite.named(
+        plugins, find, precision=options.precision() if plan else launch.precision(options)
+    )
     runs = Runs(plugins, options, overwrite, len(named), quiet=quiet)
     context, code = click.get_current_context(), 0
     try:
@@ -81,15 +88,17 @@ def sweep(
         if plan:
             say(planned(plugins, options, named, first, launch, stand_ins=suite.stand_ins))
             return
+        launcher = Launcher(
+            launch, runs, options, named, heads, overwrite, quiet, keep_going=keep_going
+        )
         if dry_run:
-            say("".join(f"{heads[label]}\n" for label in first), nl=False)
+            say(launcher.preview(first), nl=False)
+            if launch.on != "local":
+                return
         elif first:
             first = runs.loadable(first)
             if keep_going or not runs.tally.codes:
                 most = None if limit is None else limit - len(runs.tally.codes)
-                launcher = Launcher(
-                    launch, runs, options, named, heads, overwrite, quiet, keep_going=keep_going
-                )
                 code = launcher.attempt(first, others, most)
     except (KeyboardInterrupt, Interrupted) as error:
         runs.say_interrupted()

@@ -43,8 +43,8 @@ class JobFolder:
 
     @property
     def name(self) -> str:
-        """The name of the folder; two results folders have two names for the same runs."""
-        return digest([str(self.path)])[:8] + self.path.name[:4]
+        """The name of the array; the same runs have another one in another results folder."""
+        return f"debiasbench-{digest([str(self.path)])[:12]}"
 
     def outcomes(self, worker: int) -> Path:
         """Return the file in which a worker tells its outcomes."""

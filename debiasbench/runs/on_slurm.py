@@ -66,11 +66,10 @@ exit "$code"
 class Settings:
     """How an array is submitted.
 
-    `workers`: number of tasks. `options`: lines for sbatch, see `sbatch_lines`. `setup`: lines that
+    `options`: lines for sbatch, see `sbatch_lines`. `setup`: lines that
     the script executes before the worker. `python`: the interpreter, None for that of this process.
     """
 
-    workers: int = 1
     options: Sequence[str] = ()
     setup: Sequence[str] = ()
     python: str | None = None
@@ -160,7 +159,7 @@ class Array:
         return left
 
     def _is_over(self, say: Callable[[str], object]) -> bool:
-        """Ask Slurm for the tasks, and say what a person should know; return whether none is left."""
+        """Ask Slurm for the tasks, and say what people should know; return whether none is left."""
         try:
             found = tasks(self.folder.name)
         except SlurmError as error:

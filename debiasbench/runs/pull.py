@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
+    from debiasbench.common.locks import Wait
     from debiasbench.common.signals import Stop
     from debiasbench.runs.crew import End
     from debiasbench.runs.job_folder import JobFolder
@@ -218,7 +219,7 @@ class Puller:
         try:
             name = digest(title)[:16]
             # whoever has other runs does not wait for a claim to become void
-            wait = "if void" if idle else "never"
+            wait: Wait = "if void" if idle else "never"
             lock.enter_context(locked(self._folder.path, name, wait=wait, purpose=title))
         except (LockHeldError, Interrupted):
             return None

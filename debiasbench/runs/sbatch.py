@@ -77,7 +77,9 @@ def sbatch_lines(words: Sequence[str]) -> list[str]:
 
 def words_of(options: Mapping[str, object]) -> list[str]:
     """Return the words of options by name, such as {"gres": "gpu:1", "exclusive": true}."""
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+    return [
+        f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()
+    ]
 
 
 def _check(word: str) -> None:
