@@ -121,7 +121,8 @@ def compare(
     runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     context, code = click.get_current_context(), 0
     try:
-        heads, pending = runs.heads(specs), runs.pending(specs)
+        heads = runs.heads(specs)
+        pending = runs.pending(specs, launch.known(options, specs))
         if plan:
             say(planned(plugins, options, specs, pending, launch))
             return

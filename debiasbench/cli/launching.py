@@ -61,6 +61,15 @@ class Launch:
             return "auto"
         return options.precision()
 
+    def known(self, options: SessionOptions, specs: Mapping[str, Spec]) -> dict[str, Path]:
+        """Return the records of specs that workers on other machines resolved, by title."""
+        if self.on != "slurm" or not any(spec.unresolved for spec in specs.values()):
+            return {}
+        from debiasbench.runs.job_folder import JobFolder
+
+        records = JobFolder.of(options.results, specs).records()
+        return {title: options.results / name for title, name in records.items()}
+
 
 def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `Launch`, and pass them to the command as its argument `launch`."""

@@ -16,12 +16,13 @@ from debiasbench.cli.parsing import Command
 from debiasbench.common.errors import OptionError, suggestion
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import listed, shortened, shown
+from debiasbench.runs.sbatch import Settings, sbatch_lines, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 MOST_BYTES = 1 << 20
-SBATCH, SLURM = "debiasbench.sbatch", "debiasbench.slurm"  # entries of a context's `meta`
+SLURM = "debiasbench.slurm"  # the `Settings` of an array, in a context's `meta`
 
 # keys are options without the two dashes, in all tables
 _OPTIONS: dict[str, tuple[type, ...]] = {
@@ -70,7 +71,9 @@ class SessionCommand(Command):
         if on == "slurm":
             table = dict(content.get("slurm", {}))
             defaults |= {key: table.pop(key) for key in ("workers",) if key in table}
-            ctx.meta[SLURM], ctx.meta[SBATCH] = table, after
+            # before data sets are loaded, not after
+            lines = sbatch_lines([*words_of(table.pop("sbatch", {})), *after])
+            ctx.meta[SLURM] = Settings(lines, table.get("setup", []), table.get("python"))
             args = before
         ctx.default_map = {name.replace("-", "_"): value for name, value in defaults.items()}
         try:

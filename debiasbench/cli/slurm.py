@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from debiasbench.cli.common import say
-from debiasbench.cli.session_file import SBATCH, SLURM
+from debiasbench.cli.session_file import SLURM
 from debiasbench.common.errors import Interrupted
 from debiasbench.common.signals import stopped_by_signals
 from debiasbench.common.wording import counted
 from debiasbench.records.store import Store, sha256
 from debiasbench.runs.job_folder import JobFolder
-from debiasbench.runs.on_slurm import Array, Settings, script
-from debiasbench.runs.sbatch import sbatch_lines, words_of
+from debiasbench.runs.on_slurm import Array, script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from debiasbench.cli.launching import Launcher
     from debiasbench.records.store import Overwrite
     from debiasbench.runs.jobs import Jobs
+    from debiasbench.runs.sbatch import Settings
     from debiasbench.specs.spec import Spec
 
 
@@ -72,11 +72,7 @@ def _folder(launcher: Launcher) -> JobFolder:
 
 
 def _settings() -> Settings:
-    """Return the settings of the session file, with the words after `--`."""
-    meta = click.get_current_context().meta
-    table = meta.get(SLURM, {})
-    words = [*words_of(table.get("sbatch", {})), *meta.get(SBATCH, [])]
-    return Settings(sbatch_lines(words), table.get("setup", []), table.get("python"))
+    return cast("Settings", click.get_current_context().meta[SLURM])
 
 
 def _jobs(launcher: Launcher, specs: Mapping[str, Spec]) -> Jobs:

@@ -83,7 +83,8 @@ def sweep(
     runs = Runs(plugins, options, overwrite, len(named), quiet=quiet)
     context, code = click.get_current_context(), 0
     try:
-        heads, pending = runs.heads(named), runs.pending(named)
+        heads = runs.heads(named)
+        pending = runs.pending(named, launch.known(options, named))
         first, others = _divided(pending, len(pending) if limit is None else limit)
         if plan:
             say(planned(plugins, options, named, first, launch, stand_ins=suite.stand_ins))

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from debiasbench.common.atomic import write_whole
 from debiasbench.common.canonical import digest
 from debiasbench.common.errors import StoreError
 from debiasbench.common.folders import entries
@@ -34,6 +35,7 @@ class JobFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.jobs, self.script, self.logs = path / "jobs.json", path / "array.sh", path / "logs"
+        self._known = path / "records.json"
 
     @classmethod
     def of(cls, results: Path, specs: Mapping[str, Spec]) -> JobFolder:
@@ -51,12 +53,28 @@ class JobFolder:
         return self.path / f"outcomes-{worker}.jsonl"
 
     def clear(self) -> None:
-        """Remove the outcomes of earlier workers, none of which runs any longer.
+        """Remove the outcomes of earlier workers, none of which runs any longer; raises `OSError`.
 
-        One that runs all the same goes on in a file that nobody reads.
+        One that runs all the same goes on in a file that nobody reads. The names of records stay.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self._known, json.dumps(self.records()).encode())
         for file in self._files():
             file.unlink(missing_ok=True)
+
+    def records(self) -> dict[str, str]:
+        """Return the file names of the records that workers made, by title.
+
+        Where a spec leaves the precision to the device of its worker, nothing else tells them.
+        """
+        try:
+            known = json.loads(self._known.read_bytes())
+        except (OSError, ValueError):
+            known = {}
+        told = Told(self)
+        told.read()
+        known |= {title: line.file for title, line in told.final.items() if line.file}
+        return {str(title): Path(str(name)).name for title, name in known.items()}
 
     def _files(self) -> list[Path]:
         found = (Path(entry) for entry in entries(self.path))

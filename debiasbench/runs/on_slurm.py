@@ -16,7 +16,7 @@ from debiasbench.common.errors import StoreError
 from debiasbench.common.locks import locked
 from debiasbench.common.wording import counted, shortened
 from debiasbench.runs.job_folder import FINAL, JobFolder, Told
-from debiasbench.runs.sbatch import SlurmError, Task, submit, tasks
+from debiasbench.runs.sbatch import Settings, SlurmError, Task, submit, tasks
 from debiasbench.runs.workers import interpreter
 
 if TYPE_CHECKING:
@@ -60,19 +60,6 @@ then
 fi
 exit "$code"
 """
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How an array is submitted.
-
-    `options`: lines for sbatch, see `sbatch_lines`. `setup`: lines that
-    the script executes before the worker. `python`: the interpreter, None for that of this process.
-    """
-
-    options: Sequence[str] = ()
-    setup: Sequence[str] = ()
-    python: str | None = None
 
 
 def script(folder: JobFolder, jobs: Jobs, settings: Settings) -> str:

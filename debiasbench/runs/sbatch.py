@@ -1,4 +1,4 @@
-"""Slurm's commands: the options that go to sbatch, submission, and the tasks of an array."""
+"""Slurm's commands: options for sbatch, submission, and the tasks of an array."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from debiasbench.common.errors import DebiasbenchError, OptionError
@@ -43,6 +44,19 @@ _SHORT = {
 _PLAIN = re.compile(r"[\w=:,.@%/+*~^()\[\]-]+", re.ASCII)
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How an array is submitted.
+
+    `options`: lines for sbatch, see `sbatch_lines`. `setup`: lines that
+    the script executes before the worker. `python`: the interpreter, None for that of this process.
+    """
+
+    options: Sequence[str] = ()
+    setup: Sequence[str] = ()
+    python: str | None = None
+
+
 class SlurmError(DebiasbenchError):
     """An answer of Slurm that is an error, with its own words."""
 
@@ -69,8 +83,8 @@ def sbatch_lines(words: Sequence[str]) -> list[str]:
             lines[-1] += f" {_quoted(word)}"
         else:
             raise OptionError(
-                f"{shown(word)} after -- is no option of sbatch. Options of sbatch begin with - , "
-                "such as --partition=gpu; those of debiasbench are given before --"
+                f"{shown(word)} is no option for sbatch: these begin with -, such as "
+                "--partition=gpu. Words of debiasbench are given before --"
             )
     return lines
 
@@ -87,10 +101,10 @@ def _check(word: str) -> None:
     if not word.startswith("--"):
         name, value = _SHORT.get(word[1], word[1]), word[2:]
     if name in _RESERVED:
-        raise OptionError(f"{shown(word)} after -- cannot be changed: {_RESERVED[name]}")
+        raise OptionError(f"{shown(word)} cannot be given to sbatch: {_RESERVED[name]}")
     if name == "signal" and not re.fullmatch(r"B:(TERM|USR1|15|10)(@\d+)?", value):
         raise OptionError(
-            f"{shown(word)} after -- would not reach the worker: use --signal=B:TERM@SECONDS"
+            f"{shown(word)} for sbatch would not reach the worker: use --signal=B:TERM@SECONDS"
         )
 
 
@@ -99,8 +113,8 @@ def _quoted(word: str) -> str:
         return word
     if word == "" or re.search(r"[\"'\\`$\x00-\x1f\x7f]", word):
         raise OptionError(
-            f"{shown(word)} after -- cannot be written into a script for sbatch: give a value "
-            "without quotes, backslashes, $ and control characters"
+            f"{shown(word)} cannot be written into a script for sbatch: give a value without "
+            "quotes, backslashes, $ and control characters"
         )
     name, equals, value = word.partition("=")
     return f'{name}="{value}"' if equals and _PLAIN.fullmatch(name) else f'"{word}"'
