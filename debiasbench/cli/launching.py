@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from debiasbench.cli.runs import Runs
     from debiasbench.core.settings import AnyPrecision
     from debiasbench.records.store import Overwrite
+    from debiasbench.runs.job_folder import JobFolder
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.runs.sweep import Attempt
     from debiasbench.specs.spec import Spec
@@ -143,7 +144,9 @@ class Launcher:
         if self.launch.on == "slurm":
             from debiasbench.cli import slurm
 
-            return slurm.attempt(self, first, wait=self.launch.wait) if first else 0
+            if not first:
+                return 0
+            return slurm.attempt(*self._array(first), self.count, wait=self.launch.wait)
         if self.launch.jobs == 1:
             self.runs.attempt_all(
                 {**first, **(others or {})},
@@ -187,8 +190,25 @@ class Launcher:
         if self.launch.on == "slurm" and specs:
             from debiasbench.cli import slurm
 
-            return slurm.dry_run(self, specs)
+            return slurm.dry_run(*self._array(specs))
         return "".join(f"{self.heads[title]}\n" for title in specs)
+
+    def _array(self, specs: Mapping[str, Spec]) -> tuple[JobFolder, Jobs]:
+        """Return the folder of an array that does the runs, and the runs as workers read them."""
+        from debiasbench.cli.slurm import replaced
+        from debiasbench.runs.job_folder import JobFolder
+
+        together = 1 if self.launch.together == "auto" else self.launch.together
+        most = -(-len(specs) // (self.launch.jobs * together))  # workers that have something to do
+        jobs = replace(
+            self.jobs().only(specs),
+            together=together,
+            keep_going=self.keep_going,
+            workers=max(1, min(self.launch.workers or 1, most)),
+            processes=self.launch.jobs,
+            replaces=replaced(self.options.results, specs, self.overwrite),
+        )
+        return JobFolder.of(self.options.results, self.specs), jobs
 
     def jobs(self) -> Jobs:
         """Return the runs as other processes read them."""

@@ -30,6 +30,11 @@ LOSSES = 3  # times that a run may take its process down before it counts as fai
 LOOK = 1.0  # seconds between two looks at runs that other workers have
 
 
+def lock_name(title: str) -> str:
+    """Return the name of the lock of a run."""
+    return digest(title)[:16]
+
+
 @dataclass
 class _Hired:
     hand: Hand
@@ -217,10 +222,9 @@ class Puller:
         idle = not any(hired.runs for hired in self._hired.values())
         lock = ExitStack()
         try:
-            name = digest(title)[:16]
             # whoever has other runs does not wait for a claim to become void
             wait: Wait = "if void" if idle else "never"
-            lock.enter_context(locked(self._folder.path, name, wait=wait, purpose=title))
+            lock.enter_context(locked(self._folder.path, lock_name(title), wait=wait))
         except (LockHeldError, Interrupted):
             return None
         except OSError as error:
