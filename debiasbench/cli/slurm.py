@@ -57,17 +57,17 @@ def attempt(
     try:
         with stopped_by_signals():
             left = array.watch(jobs.specs, count, lambda text: say(text, err=True))
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt) as error:
         say(
             f"{said} goes on. The same command shows its runs; `scancel {array.number}` ends it",
             err=True,
         )
-        raise
+        raise Interrupted(resumable=True) from error
     if not left or not going:
         return 0
     say(
         f"Error: {said} is over, and {counted(len(left), 'run')} of it "
-        f"{'has' if len(left) == 1 else 'have'} no outcome. {array.last_words()} The same command "
+        f"{'has' if len(left) == 1 else 'have'} no outcome. {array.last_words()}The same command "
         f"submits what is left; logs are in {folder.logs}",
         err=True,
     )

@@ -162,11 +162,11 @@ class Array:
             say(text)
 
     def last_words(self) -> str:
-        """Return the last line of a log of the array, "" if there is none."""
+        """Return a sentence with the last line of a log of the array, "" if there is none."""
         for log in sorted(self.folder.logs.glob(f"{self.number}_*.log")):
             lines = [line for line in _end(log).splitlines() if line.strip()]
             if lines and not re.match(r"Worker \d+: ", lines[-1]):
-                return f"{log.name} ends with: {shortened(lines[-1].strip())}"
+                return f"{log.name} ends with: {shortened(lines[-1].strip())}. "
         return ""
 
 
