@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins")
+VARIABLE = "DEBIASBENCH_TEST_SLURM"  # of the environment, with the folder
 CPUS = 4  # jobs at once, whatever the machine has
 
 CONFIGURATION = """

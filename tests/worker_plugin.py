@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 HEAD = 'name = "s"\ndescription = "d"\nsource = "s"\n[base]\ndataset = "digits"\nmodel = "mlp"\n'
 
 PLUGIN = """
@@ -78,3 +80,36 @@ def command_line(folder: Path, **variables: str) -> Begin:
         )
 
     return begin
+
+
+def sweep_here(suite: str, results: str) -> None:
+    """Train the runs of a suite in this process."""
+    from click.testing import CliRunner
+
+    from debiasbench.cli import main
+
+    words = ["sweep", suite, "--device", "cpu", "--results", results, "--quiet"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+
+
+def equal_records(one: str, other: str) -> None:
+    """Assert that two folders have the same results, bit for bit."""
+    from safetensors.numpy import load_file
+
+    from debiasbench.records.store import read
+
+    assert [path.name for path in _records(one)] == [path.name for path in _records(other)]
+    for path in _records(one):
+        first, second = read(path), read(Path(other) / path.name)
+        assert repr(first.outcomes) == repr(second.outcomes)  # NaN is not equal to itself
+        assert first.curves == second.curves
+        assert first.predictions is not None
+        file = first.predictions["file"]
+        left, right = (load_file(Path(place) / file) for place in (one, other))
+        assert left.keys() == right.keys()
+        for name, values in left.items():
+            np.testing.assert_array_equal(values, right[name])
+
+
+def _records(place: str) -> list[Path]:
+    return sorted(Path(place).glob("*.json"))
