@@ -108,22 +108,34 @@ def one_node(folder: Path, state: Path) -> Iterator[dict[str, str]]:
             _wait_until_idle(own, state)
             yield own
         finally:
-            subprocess.run(
-                ["scancel", "--full", "--signal=KILL", "--state=RUNNING", "--partition=main"],
-                env={**os.environ, **own},
-                check=False,
-                capture_output=True,
-            )
-            subprocess.run(
-                ["scancel", "--partition=main"],
-                env={**os.environ, **own},
-                check=False,
-                capture_output=True,
-            )
+            _end_jobs({**os.environ, **own})
             for daemon in reversed(running):
                 daemon.terminate()
             for daemon in running:
-                daemon.wait(20)
+                try:
+                    daemon.wait(10)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
+                    daemon.wait()
+
+
+def _end_jobs(variables: dict[str, str]) -> None:
+    """Cancel all jobs, and wait until their processes have ended."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        for words in (["--full", "--signal=KILL"], []):
+            subprocess.run(
+                ["scancel", *words, "--partition=main"],
+                env=variables,
+                check=False,
+                capture_output=True,
+            )
+        left = subprocess.run(
+            ["squeue", "--noheader"], env=variables, check=False, capture_output=True
+        )
+        if not left.stdout.strip():
+            return
+        time.sleep(0.5)
 
 
 def _wait_until_idle(own: dict[str, str], state: Path) -> None:

@@ -89,7 +89,8 @@ def sweep_here(suite: str, results: str) -> None:
     from debiasbench.cli import main
 
     words = ["sweep", suite, "--device", "cpu", "--results", results, "--quiet"]
-    assert CliRunner().invoke(main, words).exit_code == 0
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
 
 
 def equal_records(one: str, other: str) -> None:
