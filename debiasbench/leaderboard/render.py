@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,22 @@ from debiasbench.leaderboard.flat import as_csv, as_json
 from debiasbench.leaderboard.grid import Cell, Grid
 from debiasbench.leaderboard.latex import latex
 from debiasbench.leaderboard.markup import HTML, MARKDOWN
-from debiasbench.leaderboard.terminal import terminal
 
 if TYPE_CHECKING:
     from debiasbench.leaderboard.board import Board
+
+
+def _terminal(table: Grid) -> str:
+    from debiasbench.leaderboard.terminal import terminal  # rich takes long to import
+
+    return terminal(table)
+
 
 WRITERS: dict[str, Callable[[Grid], str]] = {
     "markdown": MARKDOWN,
     "latex": latex,
     "html-table": HTML,
-    "text": terminal,
+    "text": _terminal,
 }
 """Format -> the function that writes a table in it."""
 
@@ -48,6 +54,16 @@ def render(boards: Sequence[Board], form: str, columns: Sequence[str] | None = N
     if form not in WRITERS:
         return FORMATS[form](boards)
     return "\n".join(WRITERS[form](grid(board, form, columns)) for board in boards)
+
+
+def written(grids: Iterable[Grid], form: str, *, styled: bool = False) -> str:
+    """Write tables in one of `WRITERS`; `styled`: for a terminal, where strong rows are bold."""
+    write = WRITERS[form]
+    if form == "text":
+        from debiasbench.leaderboard.terminal import terminal
+
+        write = partial(terminal, styled=styled)
+    return "\n".join(map(write, grids))
 
 
 def grid(board: Board, form: str, columns: Sequence[str] | None = None) -> Grid:
