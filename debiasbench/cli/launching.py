@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from debiasbench.cli.runs import Runs
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.records.store import Overwrite
+    from debiasbench.runs.job_folder import JobFolder
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.runs.sweep import Attempt
     from debiasbench.specs.spec import Spec
@@ -33,13 +35,41 @@ class Launch:
 
     jobs: int = 1
     together: int | Literal["auto"] = 1
+    on: str = "local"
+    workers: int | None = None
+    wait: bool = True
 
     def check(self) -> None:
         """Raise `UsageError` for options that cannot be combined."""
+        if self.on == "slurm":
+            if self.workers is None:
+                raise click.UsageError(
+                    "--on slurm needs --workers N, the number of tasks to submit"
+                )
+            if self.together == "auto":
+                raise click.UsageError("--together auto measures here: give a number for Slurm")
+        elif self.workers is not None or not self.wait:
+            option = "--no-wait" if self.workers is None else "--workers"
+            raise click.UsageError(f"{option} needs --on slurm; --jobs N uses N processes here")
         if self.jobs > 1 and self.together != 1:
             raise click.UsageError(
                 "--jobs and --together both train several runs at once: use one of them"
             )
+
+    def precision(self, options: SessionOptions) -> AnyPrecision:
+        """Return the precision that "auto" means, or "auto" if only the workers' devices know."""
+        if self.on == "slurm" and options.device != "cpu":
+            return "auto"
+        return options.precision()
+
+    def known(self, options: SessionOptions, specs: Mapping[str, Spec]) -> dict[str, Path]:
+        """Return the records of specs that workers on other machines resolved, by title."""
+        if self.on != "slurm" or not any(spec.unresolved for spec in specs.values()):
+            return {}
+        from debiasbench.runs.job_folder import JobFolder
+
+        records = JobFolder.of(options.results, specs).records()
+        return {title: options.results / name for title, name in records.items()}
 
 
 def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,6 +82,26 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
         launch.check()
         return command(launch=launch, **arguments)
 
+    on = click.option(
+        "--on",
+        type=click.Choice(["local", "slurm"]),
+        default="local",
+        show_default=True,
+        help="Where runs are trained: slurm submits an array of workers to the cluster, with the "
+        "words after -- as options of sbatch, and shows their runs.",
+    )
+    workers = click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Number of tasks of the array. Each trains runs until none is left; with --jobs or "
+        "--together several at once.",
+    )
+    wait = click.option(
+        "--wait/--no-wait",
+        default=True,
+        show_default=True,
+        help="Whether to show the runs of the array, or to end when it is submitted.",
+    )
     jobs = click.option(
         "--jobs",
         type=click.IntRange(min=1),
@@ -61,7 +111,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "alone, so results are equal; see train.threads. With several GPUs, each process uses one, "
         "in turn.",
     )
-    return jobs(together_option(collected))
+    return on(workers(wait(jobs(together_option(collected)))))
 
 
 @dataclass
@@ -91,6 +141,12 @@ class Launcher:
 
         Returns the exit code of a process that left runs to do although it did not fail in one.
         """
+        if self.launch.on == "slurm":
+            from debiasbench.cli import slurm
+
+            if not first:
+                return 0
+            return slurm.attempt(*self._array(first), self.count, wait=self.launch.wait)
         if self.launch.jobs == 1:
             self.runs.attempt_all(
                 {**first, **(others or {})},
@@ -128,6 +184,31 @@ class Launcher:
             say("Error: a process ended before all runs were attempted", err=True)
             return crew.code
         return 0
+
+    def preview(self, specs: Mapping[str, Spec]) -> str:
+        """Return the lines of the runs, or the script of the array that would do them."""
+        if self.launch.on == "slurm" and specs:
+            from debiasbench.cli import slurm
+
+            return slurm.dry_run(*self._array(specs))
+        return "".join(f"{self.heads[title]}\n" for title in specs)
+
+    def _array(self, specs: Mapping[str, Spec]) -> tuple[JobFolder, Jobs]:
+        """Return the folder of an array that does the runs, and the runs as workers read them."""
+        from debiasbench.cli.slurm import replaced
+        from debiasbench.runs.job_folder import JobFolder
+
+        together = 1 if self.launch.together == "auto" else self.launch.together
+        most = -(-len(specs) // (self.launch.jobs * together))  # workers that have something to do
+        jobs = replace(
+            self.jobs().only(specs),
+            together=together,
+            keep_going=self.keep_going,
+            workers=max(1, min(self.launch.workers or 1, most)),
+            processes=self.launch.jobs,
+            replaces=replaced(self.options.results, specs, self.overwrite, trial=self.runs.trial),
+        )
+        return JobFolder.of(self.options.results, self.specs), jobs
 
     def jobs(self) -> Jobs:
         """Return the runs as other processes read them."""
