@@ -109,7 +109,8 @@ def compare(
         sparse=sparse,
         settings=read_lists(settings),
     )
-    specs = comparison.specs(plugins, options.data_root, options.precision())
+    precision_of_runs = options.precision() if plan else launch.precision(options)
+    specs = comparison.specs(plugins, options.data_root, precision_of_runs)
     runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     context, code = click.get_current_context(), 0
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from debiasbench.cli.common import say, together_option
+from debiasbench.cli.places import on_option, ray_options
 from debiasbench.common.signals import stopped_by_signals
 from debiasbench.runs.crew import Crew
 from debiasbench.runs.jobs import Jobs
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from debiasbench.cli.runs import Runs
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.records.store import Overwrite
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.runs.sweep import Attempt
@@ -33,13 +35,47 @@ class Launch:
 
     jobs: int = 1
     together: int | Literal["auto"] = 1
+    on: str = "local"
+    workers: int | None = None
+    cpus_per_run: float | None = None
+    gpus_per_run: float | None = None
+    memory_per_run: float | None = None
+    fetch_checkpoints: float | None = None
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether the runs are trained by Ray."""
+        return self.on == "ray" or self.on.startswith("ray:")
 
     def check(self) -> None:
         """Raise `UsageError` for options that cannot be combined."""
+        if self.on_ray:
+            if self.jobs > 1:
+                raise click.UsageError(
+                    "--jobs is for processes here: use --workers N with --on ray"
+                )
+            if self.together == "auto":
+                raise click.UsageError("--together auto measures here: give a number for Ray")
+        else:
+            self._check_is_ray("workers", "cpus_per_run", "gpus_per_run", "memory_per_run")
+            self._check_is_ray("fetch_checkpoints")
         if self.jobs > 1 and self.together != 1:
             raise click.UsageError(
                 "--jobs and --together both train several runs at once: use one of them"
             )
+
+    def _check_is_ray(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) is not None:
+                raise click.UsageError(f"--{name.replace('_', '-')} needs --on ray")
+
+    def precision(self, options: SessionOptions) -> AnyPrecision:
+        """Return the precision that "auto" means on the device that will train the runs."""
+        if self.on_ray and options.device != "cpu":
+            from debiasbench.cli import on_ray
+
+            return on_ray.precision(self, options)
+        return options.precision()
 
 
 def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +97,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "alone, so results are equal; see train.threads. With several GPUs, each process uses one, "
         "in turn.",
     )
-    return jobs(together_option(collected))
+    return on_option(jobs(together_option(ray_options(collected))))
 
 
 @dataclass
@@ -91,6 +127,10 @@ class Launcher:
 
         Returns the exit code of a process that left runs to do although it did not fail in one.
         """
+        if self.launch.on_ray:
+            from debiasbench.cli import on_ray
+
+            return on_ray.attempt(self, first)
         if self.launch.jobs == 1:
             self.runs.attempt_all(
                 {**first, **(others or {})},
@@ -124,9 +164,13 @@ class Launcher:
             crew = Crew(hire, wait_for, report, stop)
             crew.run(self.batches(specs), self.launch.jobs)
             stop.check()
-        if crew.code and self.runs.tally.left:
+        return self.ended(crew.code)
+
+    def ended(self, code: int) -> int:
+        """Return the exit code of a crew, 0 if it left nothing to do."""
+        if code and self.runs.tally.left:
             say("Error: a process ended before all runs were attempted", err=True)
-            return crew.code
+            return code
         return 0
 
     def jobs(self) -> Jobs:

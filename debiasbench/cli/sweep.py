@@ -72,7 +72,9 @@ def sweep(
     plugins = load_plugins()
     find = partial(find_dataset, plugins, root=options.data_root)
     suite = read(name)
-    named = suite.named(plugins, find, precision=options.precision())
+    named = suite.named(
+        plugins, find, precision=options.precision() if plan else launch.precision(options)
+    )
     runs = Runs(plugins, options, overwrite, len(named), quiet=quiet)
     context, code = click.get_current_context(), 0
     try:
