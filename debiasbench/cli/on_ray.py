@@ -79,7 +79,11 @@ def _attempt(
 ) -> int:
     launch = launcher.launch
     jobs = launcher.jobs().only(specs)
-    jobs = replace(jobs, session=_on_node(jobs.session, request), quiet=True)
+    fetch = launch.fetch_checkpoints or 0.0
+    session = _on_node(jobs.session, request)
+    if fetch:
+        session = replace(session, checkpoint_every=min(fetch, session.checkpoint_every))
+    jobs = replace(jobs, session=session, quiet=True)
     with stopped_by_signals() as stop:
         pool = RayPool(
             cluster,
@@ -87,7 +91,7 @@ def _attempt(
             jobs,
             partial(say, err=True),
             workers=launch.workers,
-            fetch=launch.fetch_checkpoints or 0.0,
+            fetch=fetch,
         )
 
         def wait(hands: Sequence[RayHand]) -> None:
