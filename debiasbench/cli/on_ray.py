@@ -126,6 +126,10 @@ def _request(launch: Launch, options: SessionOptions, cluster: Cluster) -> Reque
             f"each run: use --device {options.device.partition(':')[0]}"
         )
     gpus = launch.gpus_per_run
+    if gpus is not None and gpus > 1 and not gpus.is_integer():
+        raise click.UsageError(
+            f"--gpus-per-run {gpus:g} is part of several GPUs: give a whole number, or at most 1"
+        )
     if gpus is None:
         gpus = 1.0 if options.device != "cpu" and cluster.has_gpus() else 0.0
     request = Request(

@@ -92,12 +92,12 @@ class RayHand:
 
     def kill(self) -> None:
         """End it at once."""
-        self._ray.kill(self._actor)
+        with suppress(Exception):  # the cluster may be gone
+            self._ray.kill(self._actor)
 
     def close(self) -> None:
         """Give back the place on the node, and the claims of runs."""
-        with suppress(Exception):  # the cluster may be gone
-            self._ray.kill(self._actor)
+        self.kill()
         for claim in self._claims.values():
             claim.close()
 

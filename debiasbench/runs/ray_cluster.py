@@ -51,20 +51,14 @@ class Request:
 
     def fit(self, node: Mapping[str, float]) -> int:
         """Return how many such processes a node has room for."""
-        asked = {"CPU": self.cpus, "GPU": self.gpus, "memory": float(self.memory)}
-        rooms = [
-            # a whole run does not share a GPU, and a quarter of one does not take parts of two
-            _number(node.get(name, 0.0), amount)
-            for name, amount in asked.items()
-            if amount
-        ]
-        return min(rooms, default=int(node.get("CPU", 0.0)))
-
-
-def _number(there: float, amount: float) -> int:
-    if amount < 1:
-        return int(there + 1e-6) * int(1 / amount + 1e-6) if there >= 1 else int(there / amount)
-    return int(there / amount + 1e-6)
+        rooms = [int(node.get("CPU", 0.0) / self.cpus + 1e-6)]
+        if self.gpus:
+            there, each = int(node.get("GPU", 0.0)), self.gpus
+            # several share one GPU, but none takes parts of two
+            rooms.append(int(there / each) if each >= 1 else there * int(1 / each + 1e-6))
+        if self.memory:
+            rooms.append(int(node.get("memory", 0.0) / self.memory))
+        return min(rooms)
 
 
 class Cluster:
@@ -188,9 +182,9 @@ def _check_address(address: str) -> None:
                 # the server sends its settings first
                 problem = "" if answer[3:4] == b"\x04" else "what answers there is not Ray"
     except (OSError, OverflowError) as error:
-        problem = getattr(error, "strerror", None) or str(error) or "no answer"
+        problem = (getattr(error, "strerror", None) or str(error) or "no answer").lower()
     if problem:
         raise OptionError(
-            f"There is no Ray cluster at {address} ({problem.lower()}): start one with "
+            f"There is no Ray cluster at {address} ({problem}): start one with "
             "`ray start --head`, or correct the address after --on ray:"
         )

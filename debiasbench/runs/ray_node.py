@@ -180,10 +180,13 @@ class Slot:
             files := self._fetching.due(worker.process.pid, finally_=end is not None)
         ):
             self._sent.append(Sent(titles=self._titles, stages=files))
-        if said := self._printed():
+        while said := self._printed():
             self._sent.append(Sent(said=said))
+            if end is None:
+                break
         if end is not None:
             self._end = end
+            self._output.close()
             self._jobs.unlink(missing_ok=True)
             worker.close()
             if self._scratch is not None:

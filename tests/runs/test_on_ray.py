@@ -36,7 +36,7 @@ QUICK = {
     "health_check_timeout_ms": 2000,
     "health_check_failure_threshold": 3,
 }
-# all nodes are on this machine: without the token in the results folder none knows that it shares it
+# all nodes are on this machine: without the token, none knows that it shares the results folder
 UNSHARED = """
 import contextlib
 from debiasbench.runs import on_ray
@@ -294,30 +294,29 @@ def _made(folder: Path) -> str:
 def test_ctrl_c_stops_all_runs_with_checkpoints_and_a_local_sweep_continues_them(
     cluster: RealCluster, tmp_path: Path
 ) -> None:
-    file, folder = suite(tmp_path, seeds=3, epochs=40), tmp_path / "ray"
+    file, folder = suite(tmp_path, seeds=3, epochs=30), tmp_path / "ray"
     cluster.add(num_cpus=2)
     with Sweep(tmp_path / "said", *on_ray(cluster, file, folder)) as sweep:
-        sweep.until(lambda: len(claims(folder)) == 2)
-        time.sleep(2)
+        sweep.until(lambda: finished(folder) == 1)
         sweep.signal(signal.SIGINT)
         assert sweep.wait() == 75, sweep.output
     assert "Interrupted. The records of finished runs are stored" in sweep.output
     assert "Traceback" not in sweep.output
-    left = len(list((folder / ".stages").glob("*/running")))
-    assert left + finished(folder) >= 2
+    assert any((folder / ".stages").glob("*/running"))
+    assert not claims(folder)
     with Sweep(tmp_path / "local", str(file), "--results", str(folder), "--device", "cpu") as local:
         assert local.wait() == 0
     assert finished(folder) == 3
 
 
-def test_four_runs_share_a_gpu_of_each_node(cluster: RealCluster, tmp_path: Path) -> None:
-    file, folder = suite(tmp_path, seeds=8), tmp_path / "ray"
-    for _ in range(2):  # Ray counts them, and no run uses them
-        cluster.add(num_cpus=2, num_gpus=1)
+def test_four_runs_share_a_gpu(cluster: RealCluster, tmp_path: Path) -> None:
+    file, folder = suite(tmp_path, seeds=4, epochs=4), tmp_path / "ray"
+    cluster.add(num_cpus=1, num_gpus=1)  # Ray counts it, and no run uses it
     words = on_ray(cluster, file, folder, "--gpus-per-run", "0.25", "--cpus-per-run", "0.25")
     with Sweep(tmp_path / "said", *words) as sweep:
+        sweep.until(lambda: len(claims(folder)) == 4)
         assert sweep.wait() == 0, sweep.output
-    assert finished(folder) == 8
+    assert finished(folder) == 4
 
 
 @pytest.mark.parametrize(
