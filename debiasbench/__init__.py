@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from debiasbench.core.stage import Trained as Trained
     from debiasbench.core.stage import Trainer as Trainer
     from debiasbench.core.supervision import Supervision as Supervision
+    from debiasbench.core.texts import Texts as Texts
+    from debiasbench.core.tokenizer import Tokenizer as Tokenizer
     from debiasbench.core.view import HeldOut as HeldOut
     from debiasbench.core.view import View as View
     from debiasbench.core.weights import equal_groups as equal_groups
@@ -84,6 +86,8 @@ _NAMES = {
         "Trainer",
     ],
     "core.supervision": ["Supervision"],
+    "core.texts": ["Texts"],
+    "core.tokenizer": ["Tokenizer"],
     "core.view": ["HeldOut", "View"],
     "core.weights": ["equal_groups", "equal_subset", "published_weight", "upweight_conflict"],
     "leaderboard.results": ["frame"],

@@ -229,7 +229,7 @@ def check_model(model: Model, shape: Shape = SHAPE) -> None:
         if turn == 0:
             step()  # it may allocate what later ones use
         else:
-            doubts.observe(0, len(x), step)
+            doubts.observe(0, (len(x),), step)
     if doubts.reason:
         _warn_slow(str(model), doubts.reason)
 

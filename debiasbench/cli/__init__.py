@@ -16,6 +16,7 @@ from debiasbench.cli.export import export
 from debiasbench.cli.leaderboard import leaderboard
 from debiasbench.cli.list import list_
 from debiasbench.cli.new import new
+from debiasbench.cli.reproduce import reproduce
 from debiasbench.cli.results import results
 from debiasbench.cli.run import run
 from debiasbench.cli.show import show
@@ -114,6 +115,7 @@ COMMANDS = (
     data,
     suite,
     sweep,
+    reproduce,
     leaderboard,
     verify,
     submit,

@@ -48,6 +48,12 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     "what more labels are worth.",
 )
 @click.option(
+    "--sensitivity",
+    is_flag=True,
+    help="Compare who is best under each selection rule, metric and validation split (the option "
+    "val of data sets); with --baseline, how much of each gain is due to selection.",
+)
+@click.option(
     "--columns",
     metavar="NAME,...",
     help="Show these columns: method, accuracy, interval, seeds, difference, rank, a metric, "
@@ -128,6 +134,7 @@ def leaderboard(
     panel: str | None,
     across: bool,
     protocol: bool,
+    sensitivity: bool,
     columns: str | None,
     sort: str | None,
     plot: str | None,
@@ -167,7 +174,7 @@ def leaderboard(
         "baseline": baseline,
     }
     tables: dict[str, Any] = {"pivot": pivot, "panel": panel, "columns": columns, "sort": sort}
-    tables |= {"across": across, "protocol": protocol}
+    tables |= {"across": across, "protocol": protocol, "sensitivity": sensitivity}
     if plot is not None:
         _only_with_tables("--plot", **tables, format=form, site=site, page=page)
         _plot(places, plot, out, strict=strict, cost=cost, methods=methods, **asked)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from debiasbench.common.errors import DataError, SupervisionError
 from debiasbench.core.inputs import is_mapping, length, mapped, single, tensors
 from debiasbench.core.model import Shape
+from debiasbench.core.texts import Texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,12 +31,14 @@ class Split:
     """Samples with their class and their bias attribute.
 
     `x`: (N, C, H, W) uint8 images, (N, ...) float32 for other data, or a mapping of named tensors
-    (N, ...) that may also be int64, int32 or bool, such as token ids and their mask.
+    (N, ...) that may also be int64, int32 or bool, such as token ids, or `Texts`, which a model's
+    tokenizer reads. A mapping with the tensor `LENGTH` has sequences of different lengths: see
+    `debiasbench.core.inputs`.
     `y`: (N,) int64 classes.
     `bias`: (N,) int64 values of the bias attribute, in [0, num_biases).
     """
 
-    x: Inputs
+    x: Inputs | Texts
     y: Tensor
     bias: Tensor
     num_biases: int
@@ -119,10 +122,12 @@ class Task:
         if n == 0:
             raise DataError(f"The {name} split is empty")
         inputs = {f"x[{key!r}]" if key else "x": x for key, x in tensors(split.x).items()}
+        if isinstance(split.x, Texts):
+            inputs = {"x": split.x.ends}
         if not inputs:
             raise DataError(f"The {name} split's x is an empty mapping")
         allowed = ["uint8", "float32"]
-        if is_mapping(split.x):
+        if is_mapping(split.x) or isinstance(split.x, Texts):
             allowed = ["float32", "uint8", "int64", "int32", "bool"]
         types = {**dict.fromkeys(inputs, allowed), "y": ["int64"], "bias": ["int64"]}
         for field, values in {**inputs, "y": split.y, "bias": split.bias}.items():
@@ -154,6 +159,8 @@ class Task:
 
     @staticmethod
     def _kind(split: Split) -> dict[str, tuple[object, str]]:
+        if isinstance(split.x, Texts):
+            return {"texts": ((split.x.number,), "text")}
         return {key: (x.shape[1:], _dtype(x)) for key, x in tensors(split.x).items()}
 
     def splits(self) -> dict[SplitName, Split]:
@@ -168,6 +175,9 @@ class Task:
     @property
     def shape(self) -> Shape:
         """What a network for this task must fit."""
+        if isinstance(self.train.x, Texts):
+            texts = {"texts": (self.train.x.number,)}
+            return Shape(input=(), classes=len(self.classes), inputs=texts)
         shapes = {name: tuple(x.shape[1:]) for name, x in tensors(self.train.x).items()}
         if is_mapping(self.train.x):
             return Shape(input=(), classes=len(self.classes), inputs=shapes)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from debiasbench.core.head import Head
+    from debiasbench.core.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Model(ABC):
         If `shape.inputs` is not empty, the network is called with a mapping of tensors. torch's
         global generator is seeded before the call, so the usual initialisation is reproducible.
         """
+
+    def tokenizer(self) -> Tokenizer | None:
+        """Return what reads texts for the network; None for a network that reads no texts."""
+        return None
 
     def skeleton(self, shape: Shape) -> nn.Module:
         """Return the network of `build`, with any weights: they are replaced by stored ones.

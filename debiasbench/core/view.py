@@ -32,8 +32,14 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, index: Tensor | slice) -> Inputs:
-        """Return stored samples (B, ...) on the device; the caller may change them in place."""
+    def width(self, index: Tensor | slice) -> int:
+        """Return the width of the sequences of a batch, whose index is on the host; 0 if none."""
+
+    def take(self, index: Tensor | slice, width: int = 0) -> Inputs:
+        """Return stored samples (B, ...) on the device; the caller may change them in place.
+
+        Sequences are cut to `width`, if it is not 0.
+        """
 
     def expect(self, batches: Sequence[Tensor]) -> None:
         """Prepare for batches to be taken in this order."""

@@ -1,4 +1,4 @@
-"""A task of coloured digits: biased in training, balanced in validation and test."""
+"""A task of coloured digits: biased in training, balanced in the test split."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ def coloured_task(
     *,
     paint: Painter | None = None,
     place_ratio: float | None = None,
+    biased_val: bool = False,
 ) -> Task:
     """Colour grey images, with a biased training split and balanced validation and test splits.
 
-    `parts`: train, val and test -> ((N, 28, 28) uint8, (N,) int64 digits). Validation and test
-    images are the same at every ratio. `ratio`: fraction of bias-conflicting training samples.
-    `paint`: the colour rule; by default that of CMNIST. `place_ratio`: the ratio of a second bias,
-    the place of the digit. A bias value is then a pair of colour and place, and only samples that
-    follow both are aligned.
+    `parts`: train, val and test -> ((N, 28, 28) uint8, (N,) int64 digits). Balanced images are the
+    same at every ratio. `ratio`: fraction of bias-conflicting training samples. `biased_val`:
+    whether the validation split is as biased as the training split. `paint`: the
+    colour rule; by default that of CMNIST. `place_ratio`: the ratio of a second bias, the place of
+    the digit. A bias value is then a pair of colour and place, and only samples that follow both
+    are aligned.
     """
 
     def split(name: str, *ratios: float | None) -> Split:
@@ -51,9 +53,10 @@ def coloured_task(
     if place_ratio is not None:
         names = tuple(f"{name}, place {place}" for name in names for place in range(10))
         aligned = torch.eye(100, dtype=torch.bool)[torch.arange(10) * 11]
+    biased = (ratio, 0.0 if place_ratio is None else place_ratio)
     return Task(
-        train=split("train", ratio, 0.0 if place_ratio is None else place_ratio),
-        val=split("val"),
+        train=split("train", *biased),
+        val=split("val", *(biased if biased_val else ())),
         test=split("test"),
         classes=tuple("0123456789"),
         biases=names,

@@ -74,6 +74,12 @@ class CIFAR10C(Dataset):
     variant: Literal["made", "released"] = option(
         "made", "made: from CIFAR-10; released: the released images"
     )
+    val: Literal["balanced", "biased"] = option(
+        "balanced",
+        "balanced: all corruptions are equally frequent in the validation split; biased: as biased "
+        "as the training split, as in the released folders",
+        absent="balanced",
+    )
 
     def sources(self, root: Path) -> Sequence[Path]:
         """Return the six files of CIFAR-10, or the released folders."""
@@ -92,7 +98,7 @@ class CIFAR10C(Dataset):
 
         In training, class k is aligned with corruption k. In the other splits, all corruptions are
         equally frequent in every class; these splits are the same at every `ratio`. With
-        variant=released, the validation split is as biased as the training split.
+        val=biased or variant=released, the validation split is as biased as the training split.
         """
         import torch
 
@@ -124,7 +130,7 @@ class CIFAR10C(Dataset):
 
         return Task(
             train=split("train", train, self.ratio),
-            val=split("val", val),
+            val=split("val", val, self.ratio if self.val == "biased" else None),
             test=split("test", torch.arange(last, len(y))),
             classes=CLASSES,
             biases=NAMES,

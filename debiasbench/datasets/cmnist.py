@@ -64,6 +64,12 @@ class CMNIST(Dataset):
         le=5,
         absent=4,
     )
+    val: Literal["balanced", "biased"] = option(
+        "balanced",
+        "balanced: all colours are equally frequent in the validation split; biased: as biased as "
+        "the training split, as in the released folders",
+        absent="balanced",
+    )
 
     def sources(self, root: Path) -> Sequence[Path]:
         """Return the four files of MNIST, or the released folders."""
@@ -74,7 +80,8 @@ class CMNIST(Dataset):
     def load(self, root: Path) -> Task:
         """55,000 training images, 5,000 validation and 10,000 test images of balanced colour.
 
-        With variant=released, the validation split is as biased as the training split.
+        With val=biased or variant=released, the validation split is as biased as the training
+        split. Images and colours of the other splits are the same for both values of `val`.
         """
         from debiasbench.datasets._assignment import generator, take_per_class
         from debiasbench.datasets._colour import COLOURS, lff_colour
@@ -95,7 +102,9 @@ class CMNIST(Dataset):
             "test": _mnist(root, train=False),
         }
         paint = partial(lff_colour, severity=self.severity) if self.variant == "lff" else None
-        return coloured_task(parts, self.ratio, self.split_seed, paint=paint)
+        return coloured_task(
+            parts, self.ratio, self.split_seed, paint=paint, biased_val=self.val == "biased"
+        )
 
 
 def _mnist(root: Path, *, train: bool) -> tuple[Tensor, Tensor]:

@@ -52,11 +52,18 @@ class Digits(Dataset):
         le=1,
         absent=None,
     )
+    val: Literal["balanced", "biased"] = option(
+        "balanced",
+        "balanced: all colours are equally frequent in the validation split; biased: as biased as "
+        "the training split",
+        absent="balanced",
+    )
 
     def load(self, root: Path) -> Task:
         """997 training images, 300 validation and 500 test images of balanced colour, 28x28.
 
-        A ratio of 0.9 means no bias: all values are equally frequent in every class.
+        With val=biased, the validation split is as biased as the training split. A ratio of 0.9
+        means no bias: all values are equally frequent in every class.
         """
         import numpy as np
         import torch
@@ -78,7 +85,12 @@ class Digits(Dataset):
         parts = {name: (grey[index], y[index]) for name, index in indices.items()}
         paint = partial(lff_colour, severity=LFF_SEVERITY) if self.palette == "lff" else None
         return coloured_task(
-            parts, self.ratio, self.split_seed, paint=paint, place_ratio=self.place_ratio
+            parts,
+            self.ratio,
+            self.split_seed,
+            paint=paint,
+            place_ratio=self.place_ratio,
+            biased_val=self.val == "biased",
         )
 
 

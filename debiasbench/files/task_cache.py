@@ -76,7 +76,7 @@ def _load(name: str, dataset: Dataset, root: Path) -> Task:
             return task
         task = dataset.load(root)
         try:
-            _write(task, folder, {"dataset": name, "key": key})
+            write_folder(task, folder, {"dataset": name, "key": key})
         except OSError as error:
             _remove(folder)
             return _uncached(_augmented(task, dataset), root, error)
@@ -111,17 +111,23 @@ def weight(path: Path) -> int:
 
 
 def _read(folder: Path, dataset: Dataset, *, warn: bool = False) -> Task | None:
+    task = read_folder(folder, warn=warn)
+    return None if task is None else _augmented(task, dataset)
+
+
+def read_folder(folder: Path, *, warn: bool = False) -> Task | None:
+    """Return the task in a folder of the cache; None if there is none, or if it is damaged."""
     if not folder.exists():
         return None
     try:
-        return _augmented(task_folder.load(folder), dataset)
+        return task_folder.load(folder)
     except DataError as error:
         if warn:
-            warnings.warn(f"{error}. The data set is decoded again", stacklevel=3)
+            warnings.warn(f"{error}. The data set is decoded again", stacklevel=4)
         return None
 
 
-def _write(task: Task, folder: Path, more: Mapping[str, object]) -> None:
+def write_folder(task: Task, folder: Path, more: Mapping[str, object]) -> None:
     """Write a task under a temporary name and rename it; the caller holds the lock."""
     _remove(folder)
     fresh = _fresh(folder)

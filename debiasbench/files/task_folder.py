@@ -17,6 +17,7 @@ from debiasbench.common.errors import DataError
 from debiasbench.common.regular import check_regular
 from debiasbench.core.data import Split, Task
 from debiasbench.core.inputs import is_mapping, tensors
+from debiasbench.core.texts import Texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from debiasbench.core.inputs import Inputs
 
 FORMAT = 1
 FACTS = "task.json"
@@ -40,7 +43,8 @@ def save(task: Task, folder: Path, more: Mapping[str, object] | None = None) -> 
     `more`: additional facts of the caller, returned by `facts`. `Task.augment` is not written. The
     description is written last, so an incomplete folder is never taken for a task.
     """
-    inputs = list(tensors(task.train.x)) if is_mapping(task.train.x) else None
+    is_text = isinstance(task.train.x, Texts)
+    inputs = list(tensors(task.train.x)) if is_text or is_mapping(task.train.x) else None
     arrays = {}
     for name, split in task.splits().items():
         values = [*tensors(split.x).values(), split.y, split.bias]
@@ -59,6 +63,8 @@ def save(task: Task, folder: Path, more: Mapping[str, object] | None = None) -> 
     }
     if inputs is not None:
         facts["inputs"] = inputs  # names of the tensors of a mapping, in the order of their files
+    if is_text:
+        facts["texts"] = True
     digest = _digest(facts)
     text = json.dumps({**facts, "digest": digest, "more": dict(more or {})}, indent=1)
     write_whole(folder / FACTS, text.encode())
@@ -77,7 +83,9 @@ def load(folder: Path, *, verify: bool = True) -> Task:
     for name in ("train", "val", "test"):
         files = _files(name, inputs)
         *x, y, bias = (_read(folder / file, known, verify=verify) for file in files)
-        named = x[0] if inputs is None else dict(zip(inputs, x, strict=True))
+        named: Inputs | Texts = x[0] if inputs is None else dict(zip(inputs, x, strict=True))
+        if known.get("texts"):
+            named = Texts(*x)
         splits[name] = Split(named, y, bias, num_biases=len(known["biases"]))
     return Task(
         train=splits["train"],

@@ -160,7 +160,7 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
     agreements: list[Agreement] = []
     for level in sorted({line.level for line in lines}):
         section = [line for line in lines if line.level == level]
-        ranked, agreed = _section(section, own.rule, {rule: by_rule[rule] for rule in rules})
+        ranked, agreed = ordered(section, own.rule, {rule: by_rule[rule] for rule in rules})
         done += ranked
         agreements += agreed
     left_out = [rule for rule in RULES if rule not in rules]
@@ -169,9 +169,13 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
     )
 
 
-def _section(
+def ordered(
     lines: Sequence[Line], own: str, by_rule: Mapping[str, Board]
 ) -> tuple[list[Line], list[Agreement]]:
+    """Return the lines of a section with ranks and marks, and how the rules agree with `own`.
+
+    `by_rule`: the board that has the rows of the lines under each rule.
+    """
     compared = [
         i for i, line in enumerate(lines) if all(is_comparable(row) for row in line.rows.values())
     ]

@@ -130,8 +130,12 @@ def _agreement(of: Agreement, protocol: Protocol) -> list[str]:
     if of.rule == protocol.own.rule:
         return [best, "", str(of.lines), "", ""]
     tau = "—" if math.isnan(of.tau) else f"{of.tau:.2f}"
-    moved = f"{of.moved[0]}: {of.moved[1]:g} to {of.moved[2]:g}" if of.moved else "none"
-    return [best, tau, str(of.lines), moved, str(of.reversed_)]
+    return [best, tau, str(of.lines), moved(of), str(of.reversed_)]
+
+
+def moved(of: Agreement) -> str:
+    """Write the largest change of a rank, such as "lff: 3 to 1"."""
+    return f"{of.moved[0]}: {of.moved[1]:g} to {of.moved[2]:g}" if of.moved else "none"
 
 
 def _premiums(protocol: Protocol) -> Grid:
@@ -213,13 +217,14 @@ def _place(protocol: Protocol) -> dict[str, object]:
     }
 
 
-def _labels(level: Level) -> dict[str, object]:
+def labels(level: Level) -> dict[str, object]:
+    """Return the labels that a section reads, for CSV and JSON."""
     return {"train_labels": LEVELS[level[0]], "val_labels": LEVELS[level[1]]}
 
 
 def _line(line: Line) -> dict[str, object]:
     row = next(iter(line.rows.values()))
-    return {**_labels(line.level), "method": row.method, "name": line.name}
+    return {**labels(line.level), "method": row.method, "name": line.name}
 
 
 def _under(line: Line, rule: str) -> dict[str, object]:
@@ -239,7 +244,7 @@ def _under(line: Line, rule: str) -> dict[str, object]:
 
 def _flat_agreement(of: Agreement) -> dict[str, object]:
     return {
-        **_labels(of.level),
+        **labels(of.level),
         "rule": of.rule,
         "lines": of.lines,
         "best": of.best,
@@ -253,9 +258,9 @@ def _flat_agreement(of: Agreement) -> dict[str, object]:
 
 def _flat_premium(of: Premium) -> dict[str, object]:
     return {
-        **_labels(of.level),
+        **labels(of.level),
         "best": of.best.name,
-        "less": _labels(of.less),
+        "less": labels(of.less),
         "best_of_less": of.best_of_less.name,
         **flat.difference(of.difference),
     }

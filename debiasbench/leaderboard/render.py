@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,12 @@ def render(boards: Sequence[Board], form: str, columns: Sequence[str] | None = N
     if form not in WRITERS:
         return FORMATS[form](boards)
     return "\n".join(WRITERS[form](grid(board, form, columns)) for board in boards)
+
+
+def written(grids: Iterable[Grid], form: str, *, styled: bool = False) -> str:
+    """Write tables in one of `WRITERS`; `styled`: for a terminal, where strong rows are bold."""
+    write = partial(terminal, styled=styled) if form == "text" else WRITERS[form]
+    return "\n".join(map(write, grids))
 
 
 def grid(board: Board, form: str, columns: Sequence[str] | None = None) -> Grid:

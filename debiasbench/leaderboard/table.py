@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, UnknownNameError
 from debiasbench.leaderboard import across as over_data_sets
-from debiasbench.leaderboard import across_text, protocol_text
+from debiasbench.leaderboard import across_text, protocol_text, sensitivity_text
 from debiasbench.leaderboard import panel as panelled
 from debiasbench.leaderboard import pivot as pivoted
 from debiasbench.leaderboard.board import boards
 from debiasbench.leaderboard.columns import COLUMNS, PANEL, chosen, ordered
 from debiasbench.leaderboard.gather import gather
 from debiasbench.leaderboard.protocol import protocols
-from debiasbench.leaderboard.render import FORMATS, WRITERS, grid
-from debiasbench.leaderboard.terminal import terminal
+from debiasbench.leaderboard.render import FORMATS, WRITERS, grid, written
+from debiasbench.leaderboard.sensitivity import sensitivities
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +36,7 @@ def table(
     panel: str | None = None,
     across: bool = False,
     protocol: bool = False,
+    sensitivity: bool = False,
     columns: str | None = None,
     sort: str | None = None,
     styled: bool = False,
@@ -50,7 +50,8 @@ def table(
     of `PANEL`, separated by commas. `sort`: the column that orders the rows of each section,
     instead of the accuracy, or of the AUC in a panel. `across`: compare methods over data sets, see
     `across`. `protocol`: compare selection rules, see `protocols`; `select` is then the rule that
-    the others are compared with.
+    the others are compared with. `sensitivity`: compare selection rules, metrics and validation
+    splits, see `sensitivities`.
     `index`: see `gather`.
     `styled`: whether the text goes to a terminal, where strong rows are bold. The other arguments
     are those of `boards`.
@@ -60,6 +61,11 @@ def table(
     """
     if across:
         _check_alone("across", pivot=pivot, panel=panel, columns=columns, sort=sort)
+    if sensitivity:
+        _check_alone("sensitivity", pivot=pivot, panel=panel, columns=columns, sort=sort)
+        if across or protocol:
+            other = "across" if across else "protocol"
+            raise OptionError(f"--sensitivity and --{other} cannot be combined: use one of them")
     if protocol:
         together = {"across": "" if across else None, "baseline": baseline}
         _check_alone("protocol", pivot=pivot, panel=panel, columns=columns, sort=sort, **together)
@@ -69,7 +75,7 @@ def table(
     known = COLUMNS if panel is None else PANEL
     names = None if columns is None else chosen(columns, known)
     rule = select if panel is None else panelled.RULE
-    gathered = gather(places, rule, whole=protocol, index=index)
+    gathered = gather(places, rule, whole=protocol or sensitivity, index=index)
     shared = {"dataset": dataset, "metric": metric, "select": select}
     made: str | list[Grid]  # text, or what is written in any layout
     if panel is not None:
@@ -78,14 +84,15 @@ def table(
         made = _across(gathered, form, baseline, shared)
     elif protocol:
         made = _protocols(gathered, form, shared)
+    elif sensitivity:
+        made = _sensitivities(gathered, form, baseline, shared)
     elif pivot is not None:
         made = _pivots(gathered, pivot, shared)
     else:
         made = _boards(gathered, form, names, sort, baseline, shared)
     if isinstance(made, str):
         return made, gathered.problems
-    write = partial(terminal, styled=styled) if form == "text" else WRITERS[form]
-    return "\n".join(map(write, made)), gathered.problems
+    return written(made, form, styled=styled), gathered.problems
 
 
 def _panels(
@@ -124,6 +131,15 @@ def _protocols(gathered: Gathered, form: str, shared: Mapping[str, str | None]) 
     if form not in WRITERS:
         return protocol_text.FLAT[form](made)
     return [grid for one in made for grid in protocol_text.grids(one)]
+
+
+def _sensitivities(
+    gathered: Gathered, form: str, baseline: str | None, shared: Mapping[str, str | None]
+) -> str | list[Grid]:
+    made = sensitivities(gathered.records, baseline=baseline, **gathered.evidence, **shared)
+    if form not in WRITERS:
+        return sensitivity_text.FLAT[form](made)
+    return [grid for one in made for grid in sensitivity_text.grids(one)]
 
 
 def _pivots(gathered: Gathered, option: str, shared: Mapping[str, str | None]) -> list[Grid]:

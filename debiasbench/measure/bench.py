@@ -17,7 +17,7 @@ from debiasbench.common.processes import cores
 from debiasbench.common.randomness import seeded
 from debiasbench.common.wording import counted
 from debiasbench.core.data import Split
-from debiasbench.core.inputs import mapped
+from debiasbench.core.inputs import mapped, readable
 from debiasbench.core.prepare import Prepare
 from debiasbench.measure.baselines import Baselines, for_timing
 from debiasbench.measure.image_files import is_image, loading
@@ -137,7 +137,7 @@ def bench(
     execution, progress = session.execution, session.progress
     if workers is None:
         workers = min(cores(), WORKERS)
-    task = session.task(spec.dataset).task
+    task = session.task(spec).task
     with seeded(spec.seed), ExitStack() as stack:
         stage, notes = _measured_stage(session, spec)
         timed = Baselines(stage, task, execution, Stopwatch())
@@ -239,7 +239,9 @@ def _evaluation(
 ) -> tuple[int, dict[str, Callable[[int], float]]]:
     """Return how many test samples are predicted, and the two functions that predict them."""
     test, part = task.test, slice(EVALUATED)
-    split = Split(mapped(lambda x: x[part], test.x), test.y[part], test.bias[part], test.num_biases)
+    split = Split(
+        mapped(lambda x: x[part], readable(test.x)), test.y[part], test.bias[part], test.num_biases
+    )
     view = PlacedTask(replace(task, test=split), execution.device).view("test", "none")
     objective, network = stage.copied().objective, stage.copied().objective.network
     predictor = Predictor(execution, stage.settings.precision)

@@ -136,7 +136,7 @@ def _task(
     """Return the task, the seconds to load it, and the reason if its images are random."""
     name = spec.dataset.name
     try:
-        placed = session.task(spec.dataset)  # this fills the cache, as the first run does
+        placed = session.task(spec)  # this fills the cache, as the first run does
         begun = now()
         load_task(session.plugins, spec.dataset, session.data_root)
         return placed, now() - begun, ""

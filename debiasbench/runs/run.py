@@ -32,12 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from debiasbench.common.progress import Progress
-    from debiasbench.core.data import Task
     from debiasbench.core.stage import Trained, Trainer
     from debiasbench.records.beside import Predictions
     from debiasbench.records.store import Overwrite, Store
     from debiasbench.specs.plugins import Plugins
-    from debiasbench.specs.spec import Choice, Spec
+    from debiasbench.specs.spec import Spec
     from debiasbench.training.execution import Execution
     from debiasbench.training.placed import PlacedTask
 
@@ -52,8 +51,8 @@ class Workplace(Protocol):
     interruptible: bool
     progress: Progress
 
-    def task(self, choice: Choice) -> PlacedTask:
-        """Return a data set's task on the device."""
+    def task(self, spec: Spec) -> PlacedTask:
+        """Return the task of a spec on the device."""
 
     def trainer(self, surroundings: Surroundings) -> Trainer:
         """Return what trains the stages of a run."""
@@ -101,8 +100,8 @@ class _CurrentRun:
         self.weights: bytes | None = None
         self._waited = 0.0  # seconds in which other runs were computed
         reset_peak_memory(workplace.execution.device)
-        self._placed = workplace.task(spec.dataset)
-        self._facts = _facts(self._placed.task)
+        self._placed = workplace.task(spec)
+        self._facts = _facts(self._placed)
         task = self._placed.task
         workplace.progress.begin(
             f"{spec.method.name} on {spec.dataset.name}",
@@ -237,7 +236,8 @@ def _curves(stage: Trained) -> Curves:
     return Curves(name, values)
 
 
-def _facts(task: Task) -> TaskFacts:
+def _facts(placed: PlacedTask) -> TaskFacts:
+    task = placed.task
     return TaskFacts(
         classes=list(task.classes),
         biases=list(task.biases),
@@ -247,5 +247,5 @@ def _facts(task: Task) -> TaskFacts:
         group_counts={
             name: task.group_counts(split).tolist() for name, split in task.splits().items()
         },
-        fingerprint=task.fingerprint(),
+        fingerprint=placed.fingerprint,
     )

@@ -21,7 +21,9 @@ from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.common.options import as_dict
 from debiasbench.common.processes import speaks
 from debiasbench.common.progress import Progress
+from debiasbench.core.texts import Texts
 from debiasbench.files import task_cache
+from debiasbench.files.token_cache import tokenised
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
 from debiasbench.records.store import Store
@@ -244,16 +246,21 @@ class Session:
             finally:
                 self.progress = before
 
-    def task(self, choice: Choice) -> PlacedTask:
-        """Return the task of a data set on the device; runs share it.
+    def task(self, spec: Spec) -> PlacedTask:
+        """Return the task of a spec on the device, with texts as the tokens of its model.
 
-        Raises `DataError`.
+        Runs share it. Raises `DataError`.
         """
-        key = canonical([choice.name, choice.options])
+        choice = spec.dataset
+        tokenizer = instance(self.plugins.models, spec.model).tokenizer()
+        key = canonical([choice.name, choice.options, tokenizer and dict(tokenizer.key)])
         if key not in self._tasks:
             task = load_task(self.plugins, choice, self.data_root)
+            fingerprint = task.fingerprint()  # of the texts, which all models share
+            if tokenizer is not None and isinstance(task.train.x, Texts):
+                task = tokenised(task, tokenizer, self.data_root)
             self._make_room()
-            self._tasks[key] = PlacedTask(task, self.execution.device)
+            self._tasks[key] = PlacedTask(task, self.execution.device, fingerprint=fingerprint)
         return self._tasks[key]
 
     def _make_room(self) -> None:
@@ -266,7 +273,7 @@ class Session:
 
     def rehearse(self, spec: Spec, trainer: Trainer, task: PlacedTask | None = None) -> Fitted:
         """Let the method of a spec run with another trainer, which need not train its stages."""
-        placed = task or self.task(spec.dataset)
+        placed = task or self.task(spec)
         with computing_threads(training_of(spec).threads):
             return fit_spec(spec, self.plugins, placed, trainer, self.predictor(spec))
 

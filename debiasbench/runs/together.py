@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from debiasbench.core.stage import Stage, Trainer
     from debiasbench.records.store import Overwrite, Run
     from debiasbench.runs.run import Workplace
-    from debiasbench.specs.spec import Choice, Spec
+    from debiasbench.specs.spec import Spec
     from debiasbench.training.placed import PlacedTask
     from debiasbench.training.stage_training import Surroundings
 
@@ -208,8 +208,8 @@ class _OwnWorkplace:
         self.progress = Progress()  # that of a single run would be mixed with the others'
         self._workplace, self._fit, self._outside = workplace, fit, Kept()
 
-    def task(self, choice: Choice) -> PlacedTask:
-        return self._workplace.task(choice)
+    def task(self, spec: Spec) -> PlacedTask:
+        return self._workplace.task(spec)
 
     def trainer(self, surroundings: Surroundings) -> Trainer:
         return _Asking(surroundings, lambda training: self._fit.ask(training, self._outside))

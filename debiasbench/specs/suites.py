@@ -49,12 +49,13 @@ def read(place: str | Path) -> Suite:
         except UnicodeDecodeError as error:
             raise OptionError(f"{file} cannot be read: {error}") from error
     try:
-        return _suite(_parsed(text), file)
+        return _suite(parsed(text), file)
     except OptionError as error:
         raise OptionError(f"{file}: {error}") from error
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def parsed(text: str) -> dict[str, Any]:
+    """Return the tables of a TOML file; raises `OptionError`."""
     try:
         return tomllib.loads(text)
     except RecursionError as error:

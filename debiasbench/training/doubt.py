@@ -31,11 +31,11 @@ class Doubts:
 
     def __init__(self, modules: Sequence[Sequence[object]]) -> None:
         self._modules = modules
-        self._operations: dict[tuple[int, int], list[str]] = {}
+        self._operations: dict[tuple[int, tuple[int, ...]], list[str]] = {}
         self.reason = ""
 
-    def observe(self, position: int, size: int, compute: Callable[[], object]) -> None:
-        """Run a step on `size` samples, and look for what a graph could not repeat."""
+    def observe(self, position: int, size: tuple[int, ...], compute: Callable[[], object]) -> None:
+        """Run a step of the shape `size`, and look for what a graph could not repeat."""
         owners = [part for owner in self._modules[position] for part in _parts(owner)]
         before = [_python_state(owner) for owner in owners]
         drawn = global_state()

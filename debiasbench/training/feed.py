@@ -39,8 +39,10 @@ class Feed:
         self._order = torch.zeros(samples, dtype=torch.long, device=device)
         self._first = torch.zeros(batches, dtype=torch.long, device=device)  # of each batch
         self._places = torch.arange(largest, device=device)
-        self._copied: dict[int, Inputs] = {}  # by size: the batch, if samples are not resident
+        # by size and width: the batch, if samples are not resident
+        self._copied: dict[tuple[int, int], Inputs] = {}
         self.size = 0  # samples of the loaded batch
+        self.width = 0  # of its sequences, 0 if there are none
 
     def begin_epoch(self, batches: Sequence[Tensor], turn: int) -> None:
         """Begin an epoch of batches of sample indices, or continue with batch `turn`."""
@@ -52,16 +54,22 @@ class Feed:
         if self._ahead:
             self.view.samples.expect(batches[turn:])
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples of the loaded batch, and the width of its sequences."""
+        return self.size, self.width
+
     def load(self, turn: int) -> None:
         """Prepare batch `turn`; copy its samples to the device if they are not there."""
         index = self._batches[turn]
         self.size = len(index)
+        self.width = self.view.samples.width(index)
         if not self.view.samples.resident:
-            self._copy(self.view.samples.take(index))
+            self._copy(self.view.samples.take(index, self.width))
 
     def _copy(self, batch: Inputs) -> None:
-        """Copy a batch to the place where `samples` reads batches of its size."""
-        place = self._copied.setdefault(self.size, batch)
+        """Copy a batch to the place where `samples` reads batches of its shape."""
+        place = self._copied.setdefault(self.shape, batch)
         if place is not batch:
             for old, new in zip(tensors(place).values(), tensors(batch).values(), strict=True):
                 old.copy_(new)
@@ -74,6 +82,6 @@ class Feed:
     def samples(self, index: Tensor) -> Inputs:
         """Return the stored samples of the loaded batch, whose indices are `index` (B,)."""
         if self.view.samples.resident:
-            return self.view.samples.take(index)
+            return self.view.samples.take(index, self.width)
         # preparation changes real numbers in place, and a step may be computed again
-        return mapped(lambda x: x.clone() if x.is_floating_point() else x, self._copied[self.size])
+        return mapped(lambda x: x.clone() if x.is_floating_point() else x, self._copied[self.shape])

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 WARM_UP = 3  # eager steps of a batch size before it is captured
 SHAPES = 2  # batch sizes that are captured: that of most batches, and that of the last one
+WIDTHS = 16  # shapes of batches of sequences that are captured: one for each width
+
+
+Size = tuple[int, ...]
+"""The sizes of a step: samples of its batch, the width of their sequences, and others."""
 
 
 class Graph(Protocol):
@@ -146,16 +151,16 @@ class Replays:
         self._contain = contain or [nullcontext] * len(computations)
         self._doubts = doubts() if doubts is not None and not trusted else None
         self._also_eager = also_eager
-        self._graphs: dict[int, Graph] = {}
-        self._refused: set[int] = set()  # sizes whose graph could not be captured beside another
-        self._warm: Counter[int] = Counter()
+        self._graphs: dict[Size, Graph] = {}
+        self._refused: set[Size] = set()  # those whose graph could not be captured beside another
+        self._warm: Counter[Size] = Counter()
         self.reason = ""
         self.replayed = 0
 
-    def compute(self, size: int, *, eager: bool = False) -> Mapping[int, BaseException]:
+    def compute(self, size: Size, *, eager: bool = False) -> Mapping[int, BaseException]:
         """Compute once; return the errors of those that failed, by position.
 
-        `size`: of the batches. `eager`: whether this computation must run eagerly.
+        `size`: see `Step.shape`. `eager`: whether this computation must run eagerly.
         """
         if self._new_graph is None or self.reason or eager:
             return self._eagerly()
@@ -167,11 +172,11 @@ class Replays:
             self._warm[size] += 1
             # the first one may differ, because it allocates
             return self._eagerly(observed=size if self._warm[size] > 1 else None)
-        if size in self._refused or len(self._graphs) == SHAPES:
+        if size in self._refused or len(self._graphs) >= _most(size):
             return self._eagerly()
         return self._captured(size)
 
-    def _eagerly(self, *, observed: int | None = None) -> dict[int, BaseException]:
+    def _eagerly(self, *, observed: Size | None = None) -> dict[int, BaseException]:
         """Compute without a graph; `observed`: the size of batches whose step is observed."""
         errors: dict[int, BaseException] = {}
         doubts = None if observed is None else self._doubts
@@ -190,7 +195,7 @@ class Replays:
             self.reason = doubts.reason
         return errors
 
-    def _captured(self, size: int) -> Mapping[int, BaseException]:
+    def _captured(self, size: Size) -> Mapping[int, BaseException]:
         """Capture and compute once; compute eagerly if that fails."""
         before = None if self._trusted else Snapshot(self._computations)
         reason = self._capture(size)
@@ -211,7 +216,7 @@ class Replays:
             )
         return {}
 
-    def _capture(self, size: int) -> str:
+    def _capture(self, size: Size) -> str:
         """Capture a graph; return why that is impossible, or an empty string."""
         assert self._new_graph is not None
         device = self._computations[0].random.device
@@ -252,6 +257,11 @@ class Replays:
     def release(self) -> None:
         """Drop the graphs and their memory."""
         self._graphs = {}
+
+
+def _most(size: Size) -> int:
+    """Return how many shapes are captured of batches such as this one."""
+    return WIDTHS if len(size) > 1 and size[1] else SHAPES
 
 
 def _explained(owner: str, error: Exception) -> str:

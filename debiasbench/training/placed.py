@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from debiasbench.core.inputs import length, mapped, nbytes
+from debiasbench.core.inputs import (
+    LENGTH,
+    STEP,
+    length,
+    mapped,
+    nbytes,
+    readable,
+    tensors,
+    trimmed,
+    widest,
+)
 from debiasbench.core.prepare import Prepare
 from debiasbench.core.view import HeldOut, View
 from debiasbench.training.prefetch import Prefetch, fits
@@ -30,6 +40,8 @@ class Placed:
         self._device, self._resident, self._last = device, fits(x, device), channels_last
         self.x = mapped(self._placed, x) if self._resident else x
         self._prefetch = None if self._resident else Prefetch(x)
+        self.longest = widest(x)
+        self._lengths = tensors(x)[LENGTH] if self.longest else None  # on the host
 
     @property
     def device(self) -> torch.device:
@@ -49,11 +61,28 @@ class Placed:
         if self._prefetch is not None:
             self._prefetch.expect(batches)
 
-    def take(self, index: Tensor | slice) -> Inputs:
+    def width(self, index: Tensor | slice) -> int:
+        """Return how many values of their sequences the samples at `index` need.
+
+        It is a multiple of `STEP`, or the longest length; 0 if the samples are no sequences.
+        `index`: on the host.
+        """
+        if self._lengths is None:
+            return 0
+        needed = int(self._lengths[index].max())
+        return min(self.longest, -(-needed // STEP) * STEP)
+
+    def take(self, index: Tensor | slice, width: int = 0) -> Inputs:
         """Return stored samples (B, ...) on the device, for `Prepare`.
 
+        `width`: see `width`; 0 takes whole sequences, or those of a slice as short as possible.
         They are copies, except slices of 8-bit tensors, which `Prepare` copies.
         """
+        if isinstance(index, slice) and not width:
+            width = self.width(index)
+        return trimmed(self._taken(index), width, self.longest)
+
+    def _taken(self, index: Tensor | slice) -> Inputs:
         if self._prefetch is not None:
             x = self._prefetch.take(index)
             return mapped(lambda v: v.to(self._device, non_blocking=True), x)
@@ -76,10 +105,14 @@ class Placed:
 
 
 class PlacedTask:
-    """A task on a device; each split is placed when it is first read."""
+    """A task on a device; each split is placed when it is first read.
 
-    def __init__(self, task: Task, device: torch.device) -> None:
+    `fingerprint`: of the task before texts were tokenised; by default that of `task`.
+    """
+
+    def __init__(self, task: Task, device: torch.device, *, fingerprint: str = "") -> None:
         self.task, self.device = task, device
+        self._fingerprint = fingerprint
         self._prepare = Prepare(task, device)
         self._splits: dict[str, Placed] = {}
 
@@ -98,6 +131,12 @@ class PlacedTask:
         )
 
     @property
+    def fingerprint(self) -> str:
+        """What identifies the data, whatever reads them."""
+        self._fingerprint = self._fingerprint or self.task.fingerprint()
+        return self._fingerprint
+
+    @property
     def nbytes(self) -> int:
         """Total size of the samples of all splits in bytes."""
         return sum(nbytes(split.x) for split in self.task.splits().values())
@@ -108,7 +147,9 @@ class PlacedTask:
     def _view(self, name: SplitName, labels: dict[str, Tensor]) -> View:
         if name not in self._splits:
             last = self.device.type != "cpu"  # as `Numerics` has it
-            self._splits[name] = Placed(self._split(name).x, self.device, channels_last=last)
+            self._splits[name] = Placed(
+                readable(self._split(name).x), self.device, channels_last=last
+            )
         placed = {label: values.to(self.device) for label, values in labels.items()}
         return View(self._splits[name], placed, self._prepare)
 

@@ -55,7 +55,7 @@ class FollowedRules:
             one = _Pass(objective, self._predictor, self._validation, random)
             self._pass = one, evaluated(one, objective, self._new_graph)
         one, replays = self._pass
-        for error in replays.compute(len(self._validation.view)).values():
+        for error in replays.compute((len(self._validation.view),)).values():
             raise error
         return one.result
 

@@ -142,7 +142,7 @@ class StageRun:
             if not loaded:
                 yield self.at.step
                 continue
-            for error in replays.compute(self.step.samples, eager=self.step.eager).values():
+            for error in replays.compute(self.step.shape, eager=self.step.eager).values():
                 if isinstance(error, NonFiniteGradient):
                     raise self.not_finite() from error
                 raise error

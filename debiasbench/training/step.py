@@ -110,6 +110,12 @@ class Step:
         """Samples of the loaded batch."""
         return self._feed.size
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What two steps must share that one graph computes: sizes and widths of their batches."""
+        beside = () if self._beside is None else self._beside.shape
+        return (*self._feed.shape, *beside)
+
     def begin_epoch(
         self, batches: Sequence[Tensor], turn: int = 0, *, number: int = 0, epoch: int = 0
     ) -> None:

@@ -124,9 +124,9 @@ def _replays(group: Sequence[_Member]) -> Replays:
 def _take(group: Sequence[_Member], computed: Replays) -> None:
     """Take one step of each member."""
     steps = [member.training.run.step for member in group]
-    sizes = {step.samples for step in steps}
-    eager = len(sizes) > 1 or any(step.eager for step in steps)
-    errors: Mapping[int, BaseException] = computed.compute(steps[0].samples, eager=eager)
+    shapes = {step.shape for step in steps}
+    eager = len(shapes) > 1 or any(step.eager for step in steps)
+    errors: Mapping[int, BaseException] = computed.compute(steps[0].shape, eager=eager)
     for position, member in enumerate(group):
         member.advance(errors.get(position))
 

@@ -68,6 +68,16 @@ def test_validation_and_test_are_the_same_at_every_ratio(root: Path) -> None:
     assert not torch.equal(one.train.x, other.train.x)
 
 
+def test_the_validation_split_can_be_as_biased_as_training_and_the_others_stay(root: Path) -> None:
+    balanced, biased = (CIFAR10C(ratio=0.1, val=v).load(root) for v in ("balanced", "biased"))
+    assert biased.conflict(biased.val).float().mean() == pytest.approx(0.1, abs=0.02)
+    assert balanced.conflict(balanced.val).float().mean() == pytest.approx(0.9, abs=0.02)
+    assert torch.equal(biased.val.y, balanced.val.y)
+    for name in ("train", "test"):
+        one, other = biased.splits()[name], balanced.splits()[name]
+        assert torch.equal(one.x, other.x)
+
+
 def test_each_image_is_in_one_split_and_has_the_corruption_of_its_bias(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

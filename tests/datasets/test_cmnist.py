@@ -21,6 +21,20 @@ def test_cmnist_is_made_from_the_files_of_mnist(tmp_path: Path) -> None:
     assert task.group_counts(task.val).unique().tolist() == [50]
 
 
+def test_the_validation_split_can_be_as_biased_as_training_and_the_others_stay(
+    tmp_path: Path,
+) -> None:
+    root = write_mnist(tmp_path)
+    balanced = CMNIST(ratio=0.1).load(root)
+    biased = check_dataset(CMNIST(ratio=0.1, val="biased"), root)
+    assert biased.conflict(biased.val).sum() == 500
+    assert torch.equal(biased.val.y, balanced.val.y)
+    for name in ("train", "test"):
+        one, other = biased.splits()[name], balanced.splits()[name]
+        assert torch.equal(one.x, other.x)
+        assert torch.equal(one.bias, other.bias)
+
+
 def test_a_missing_file_is_named_with_advice(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         CMNIST().load(tmp_path)

@@ -1,58 +1,110 @@
-"""The published records: each agrees with itself, and each set is the suite it is said to be."""
+"""Published values are read strictly, and belong to runs of their suite."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+import tomllib
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from debiasbench.records.reading import read_all
-from debiasbench.records.report import verified
+import pytest
+
+from debiasbench.common.errors import OptionError, UnknownNameError
+from debiasbench.leaderboard.published import names, read
+from debiasbench.specs import suites
 from debiasbench.specs.plugins import Plugins
-from debiasbench.specs.spec import Spec
-from debiasbench.specs.suites import read
 
-RECORDS = Path(__file__).parent.parent.parent / "leaderboard" / "records"
-
-
-def test_every_published_record_passes() -> None:
-    report, _ = verified([RECORDS])
-    errors = {path.name: [f for f in found if f.is_error] for path, found in report.findings}
-    assert {name: found for name, found in errors.items() if found} == {}
-    assert (report.unreadable, report.unverified) == ([], [])
-    assert report.records > 0
-
-
-def test_every_published_record_has_the_name_of_its_spec() -> None:
-    for path, record in read_all([RECORDS])[0]:
-        assert path.stem == record.spec.stem
-
-
-def test_the_records_on_digits_are_those_of_the_suite() -> None:
-    records = [record for _, record in read_all([RECORDS / "digits"])[0]]
-    assert {r.id for r in records} == {s.id for s in read("digits-methods").specs(Plugins([]))}
+TEXT = """
+suite = "s"
+metric = "unbiased"
+select = "last"
+[sources.paper]
+citation = "A paper"
+place = "Table 1"
+seeds = 3
+[[values]]
+source = "paper"
+method = "erm"
+"dataset.ratio" = [0.1, 0.2]
+accuracy = [50.5, 60]
+deviation = [1, 2.5]
+[[values]]
+source = "paper"
+method = "lff"
+accuracy = 70
+"""
 
 
-def test_the_records_of_other_densities_are_those_of_the_suite() -> None:
-    records = [record for _, record in read_all([RECORDS / "digits-density"])[0]]
-    assert {r.id for r in records} == {s.id for s in read("digits-density").specs(Plugins([]))}
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "values.toml"
+    file.write_text(text)
+    return file
 
 
-def as_recorded(spec: Spec) -> Spec:
-    """Return the spec as the records on the H200 have it: in bf16, by the first rules."""
-    return replace(spec, training={**spec.training, "precision": "bf16"}, revisions=None)
-
-
-def test_the_records_of_the_h200_are_the_trio_except_erm_at_2_and_5_percent() -> None:
-    specs = [as_recorded(spec) for spec in read("cmnist-trio").specs(Plugins())]
-    assert len(specs) == 36
-    missing = [
-        spec
-        for spec in specs
-        if spec.method.name == "erm" and spec.dataset.options["ratio"] in (0.02, 0.05)
+def test_a_row_of_lists_is_a_value_for_each_setting(tmp_path: Path) -> None:
+    found = read(write(tmp_path, TEXT))
+    assert (found.suite, found.metric, found.select) == ("s", "unbiased", "last")
+    assert [(v.title, v.accuracy, v.source.seeds) for v in found.values] == [
+        ("erm dataset.ratio=0.1", 0.505, 3),
+        ("erm dataset.ratio=0.2", 0.6, 3),
+        ("lff", 0.7, 3),
     ]
-    assert len(missing) == 6
-    records = [record for _, record in read_all([RECORDS / "cmnist-h200"])[0]]
-    assert len(records) == 30
-    assert {r.id for r in records} == {s.id for s in specs} - {s.id for s in missing}
-    assert {r.provenance.hardware for r in records} == {"NVIDIA H200"}
-    assert {r.provenance.arithmetic["precision"] for r in records} == {"bf16"}
+    assert [v.deviation for v in found.values[:2]] == [0.01, 0.025]
+    assert math.isnan(found.values[2].deviation)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"unbiased"', '"best"', "metric = 'best': must be one of average"),
+        ("accuracy = 70", "accuracy = 170", "numbers from 0 to 100"),
+        ("[50.5, 60]", "[50.5]", "must have 2 numbers from 0 to 100, one for each value of"),
+        ("[1, 2.5]", "[1]", "must have 2 numbers"),
+        ('source = "paper"\nmethod = "lff"', 'source = "papr"\nmethod = "lff"', "Did you mean"),
+        ('method = "lff"', 'epochs = "lff"', "a row has no method"),
+        ("seeds = 3", "seeds = 0", "must be a number above 0"),
+        ("seeds = 3", "sedes = 3", "sources.paper has no key 'sedes'. Did you mean 'seeds'?"),
+        ('place = "Table 1"', "", "place is missing"),
+        ('suite = "s"', "suite = 7", "must be a name"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_name_and_the_line(
+    tmp_path: Path, old: str, new: str, reason: str
+) -> None:
+    assert old in TEXT
+    with pytest.raises(OptionError) as error:
+        read(write(tmp_path, TEXT.replace(old, new)))
+    assert str(error.value).startswith(str(tmp_path / "values.toml"))
+    assert reason in str(error.value)
+
+
+def test_a_suite_without_published_values_is_named_with_those_that_have_them() -> None:
+    with pytest.raises(UnknownNameError, match=r"cmnist-mlp.*give a file with --values"):
+        read("rest-cmnist")
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_published_value_belongs_to_three_runs_of_its_suite(name: str) -> None:
+    published = read(name)
+    assert published.suite == name
+    specs = suites.read(name).specs(Plugins(installed=False))
+    assert [sum(map(value.describes, specs)) for value in published.values] == [3] * len(
+        published.values
+    )
+
+
+def numbers(value: Any) -> list[float]:
+    return value if isinstance(value, list) else [value]
+
+
+def test_published_numbers_are_given_with_a_source_once() -> None:
+    for name in names():
+        text = files("debiasbench").joinpath("suites", "published", f"{name}.toml").read_text()
+        rows = tomllib.loads(text)["values"]
+        cells = [
+            (row["source"], row["method"], ratio)
+            for row in rows
+            for ratio in numbers(row.get("dataset.ratio", 0))
+        ]
+        assert len(set(cells)) == len(cells) == len(read(name).values)

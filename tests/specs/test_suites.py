@@ -16,6 +16,7 @@ from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import OptionError, UnknownNameError
 from debiasbench.core.weights import PUBLISHED
 from debiasbench.records.store import Store
@@ -43,8 +44,10 @@ def published(name: str) -> list[Spec]:
 
 
 def test_suites_are_named_after_their_files() -> None:
-    expected = ["cmnist-mlp", "cmnist-trio", "digits-density", "digits-methods"]
-    assert names() == [*expected, "rest-bffhq", "rest-cifar10c", "rest-cmnist"]
+    field = ["bffhq-resnet18", "celeba-resnet50", "cifar10c-resnet18", "cmnist-mlp", "cmnist-trio"]
+    rest = ["rest-ablation", "rest-bffhq", "rest-cifar10c", "rest-cmnist", "waterbirds-resnet50"]
+    digits = [f"digits-{name}" for name in ("ablation", "biased-val", "density", "methods")]
+    assert names() == [*field, *digits, *rest]
     assert [read(name).name for name in names()] == names()
 
 
@@ -53,6 +56,23 @@ def test_the_suite_of_all_methods_has_all_of_them_five_times() -> None:
     assert {spec.method.name for spec in specs} == set(Plugins([]).methods)
     assert len(specs) == 5 * len(Plugins([]).methods)
     assert all(spec.training == specs[0].training for spec in specs)
+
+
+def test_the_ablation_of_rest_has_all_combinations_of_its_parts() -> None:
+    specs = published("rest-ablation")
+    assert len(specs) == 8 * 4 * 3
+    assert len({spec.id for spec in specs}) == len(specs)
+    kinds = {
+        (spec.method.name, spec.sparse and spec.sparse.name, *parts_of(spec)) for spec in specs
+    }
+    assert len(kinds) == 8
+    settings = {canonical(spec.training) for spec in specs}
+    assert len(settings) == 1
+    assert settings == {canonical(spec.training) for spec in published("cmnist-trio")}
+
+
+def parts_of(spec: Spec) -> tuple[object, ...]:
+    return tuple(spec.method.options.get(name) for name in ("reweight", "grow"))
 
 
 def test_the_suite_of_published_tables_trains_for_50000_steps() -> None:

@@ -1,0 +1,167 @@
+"""Archives of records: one file instead of thousands, read like the folder that it was made from.
+
+An archive is a tar file compressed by xz, with the records and the files beside them. It is
+unpacked once, into the user's cache, under the SHA-256 of its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import lzma
+import re
+import shutil
+import tarfile
+import tempfile
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from debiasbench.common.errors import RecordError, StoreError
+from debiasbench.common.regular import read_regular
+from debiasbench.common.user_cache import user_cache
+from debiasbench.common.wording import readable_size, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ENDING = ".records.tar.xz"
+FOLDER = "archives"
+MOST_PACKED = 1 << 30  # bytes of an archive
+MOST_BYTES = 8 << 30  # of all its files
+MOST_FILES = 1_000_000
+MEMORY = 256 << 20  # bytes that unpacking may take
+PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,250}")
+ENDINGS = (".json", ".safetensors")
+
+
+def is_archive(name: str) -> bool:
+    """Return whether a file name is that of an archive of records."""
+    return name.endswith(ENDING) and not name.startswith(".")
+
+
+def pack(files: Iterable[tuple[str, Path]]) -> bytes:
+    """Return an archive of files, each with its name in the archive; equal files give equal bytes.
+
+    Raises `StoreError` for a name that `unpacked` would refuse, and for a file that cannot be read.
+    """
+    buffer = io.BytesIO()
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
+    with (
+        lzma.open(buffer, "wb", format=lzma.FORMAT_XZ, filters=filters) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name, path in sorted(files):
+            if fault := _fault(name):
+                raise StoreError(f"{path} cannot be packed: its name {fault}")
+            try:
+                content = read_regular(path)
+            except OSError as error:
+                raise StoreError(f"Cannot read {path}: {error.strerror or error}") from error
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o644
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def unpacked(archive: Path) -> Path:
+    """Return the folder in the user's cache that has the files of an archive.
+
+    Nothing outside of this folder is written, whatever the names in the archive are. Raises
+    `RecordError` for a file that is damaged, or that holds anything but records and files beside
+    them.
+    """
+    try:
+        content = read_regular(archive, MOST_PACKED)
+    except OSError as error:
+        raise RecordError(f"{archive} cannot be read: {error.strerror or error}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    name = re.sub("[^A-Za-z0-9_.+-]", "_", archive.name.removesuffix(ENDING)).strip(".")
+    root = user_cache() or Path(tempfile.gettempdir()) / f"debiasbench-{_user()}"
+    folder = root / FOLDER / f"{name or 'records'}-{digest[:16]}"
+    if folder.is_dir():
+        return folder
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+        for member, data in _members(content, archive):
+            path = temporary.joinpath(*PurePosixPath(member).parts)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        with suppress(OSError):  # another process was faster
+            temporary.rename(folder)
+    except OSError as error:
+        raise RecordError(
+            f"{archive} cannot be unpacked into {folder.parent}: {error.strerror or error}. Free "
+            "some space, or set DEBIASBENCH_CACHE to another folder"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _members(content: bytes, archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each file; raises `RecordError`."""
+    files, total = 0, 0
+    try:
+        stream = io.BufferedReader(_Unpacking(content))
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                if member.isdir():
+                    continue
+                files, total = files + 1, total + member.size
+                fault = _fault(member.name) if member.isreg() else "is not that of a regular file"
+                if fault:
+                    raise RecordError(f"{archive} holds {shown(member.name)}, which {fault}")
+                if total > MOST_BYTES or files > MOST_FILES:
+                    raise RecordError(
+                        f"{archive} holds more than {MOST_FILES:,} files or "
+                        f"{readable_size(MOST_BYTES)}"
+                    )
+                data = tar.extractfile(member)
+                assert data is not None
+                yield member.name, data.read()
+        if stream.read(tarfile.RECORDSIZE).strip(b"\0"):  # up to the check sum of xz
+            raise RecordError(f"{archive} holds something after its files")
+    except (lzma.LZMAError, tarfile.TarError, EOFError) as error:
+        raise RecordError(f"{archive} is damaged or no archive of records ({error})") from error
+
+
+def _fault(name: str) -> str:
+    """Return what is wrong with the name of a file in an archive, or an empty string."""
+    if not all(PART.fullmatch(part) for part in name.split("/")):
+        return "has characters or parts that names in an archive must not have"
+    return "" if name.endswith(ENDINGS) else f"does not end in {' or '.join(ENDINGS)}"
+
+
+def _user() -> str:
+    """Return a name for this user's folder where others have theirs."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "user"
+
+
+class _Unpacking(io.RawIOBase):
+    """Unpacks xz step by step, with limited memory."""
+
+    def __init__(self, content: bytes) -> None:
+        self._decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY)
+        self._content = content
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if self._decompressor.eof:
+            return 0
+        data = self._decompressor.decompress(self._content, len(buffer))
+        self._content = b""  # it is kept by the decompressor
+        if not data and not self._decompressor.eof:
+            raise EOFError("it ends too early")
+        buffer[: len(data)] = data
+        return len(data)
