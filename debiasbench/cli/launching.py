@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from debiasbench.cli.runs import Runs
-    from debiasbench.core.settings import AnyPrecision
+    from debiasbench.core.settings import Precision
     from debiasbench.records.store import Overwrite
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.runs.sweep import Attempt
@@ -69,7 +69,7 @@ class Launch:
             if getattr(self, name) is not None:
                 raise click.UsageError(f"--{name.replace('_', '-')} needs --on ray")
 
-    def precision(self, options: SessionOptions) -> AnyPrecision:
+    def precision(self, options: SessionOptions) -> Precision:
         """Return the precision that "auto" means on the device that will train the runs."""
         if self.on_ray and options.device != "cpu":
             from debiasbench.cli import on_ray
