@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import RecordError
 from debiasbench.common.wording import shortened
 from debiasbench.records.beside import content, location, sha256
@@ -42,8 +44,7 @@ def unpacked(store: Store, spec: Spec, files: Mapping[str, bytes]) -> Path:
     from safetensors.numpy import load
 
     record = _parsed(files.get(RECORD, b""))
-    same = record.spec.group == spec.group if spec.unresolved else record.id == spec.id
-    if not same:
+    if not _is_of(record, spec):
         raise RecordError(f"A node sent the record of {record.spec.stem} instead of {spec.group}")
     for kind in (PREDICTIONS, WEIGHTS):
         entry = getattr(record, kind)
@@ -54,6 +55,15 @@ def unpacked(store: Store, spec: Spec, files: Mapping[str, bytes]) -> Path:
     except SafetensorError as error:
         raise RecordError(f"The predictions of {record.spec.stem} cannot be read") from error
     return store.save(record, predictions, files.get(WEIGHTS))
+
+
+def _is_of(record: Record, spec: Spec) -> bool:
+    """Say whether a record is that of a spec, which the machine may have resolved."""
+    if not spec.unresolved:
+        return record.id == spec.id
+    names = [name for name, value in spec.training.items() if value == "auto"]
+    training = {**record.spec.training, **dict.fromkeys(names, "auto")}
+    return canonical(asdict(replace(record.spec, training=training))) == canonical(asdict(spec))
 
 
 def _parsed(text: bytes) -> Record:

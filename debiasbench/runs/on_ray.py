@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import time
@@ -343,11 +344,16 @@ def _threads(request: Request) -> str:
 def _end(problem: str, *, begun: bool) -> End:
     """Return how an actor ended from the message of Ray, which has many lines."""
     if "creation task" in problem and not begun:
-        return End(1, f"a process could not begin on its node: {_line(problem, last=True)}")
+        node = re.search(r"\bip=([\w.:-]+)", problem)
+        return End(
+            1,
+            f"a process could not begin on node {node[1] if node else '?'} "
+            f"({_line(problem, last=True)}): install the same version of debiasbench on all nodes",
+        )
     if "node has died" in problem or "node was terminated" in problem:
         return End(1, "its node was lost", lost=True)
-    if "memory" in problem and "killed" in problem and "OOM" in problem and "low on" in problem:
-        return End(1, "its node ran out of memory", lost=True)
+    if "NODE_OUT_OF_MEMORY" in problem or "running low on memory" in problem:
+        return End(1, "its process was killed because its node ran out of memory", lost=True)
     return End(1, "its process on a node was lost", lost=True)
 
 

@@ -126,8 +126,8 @@ class Slot:
     ) -> None:
         """Hand runs to the process, with stages that they have on other nodes; see `Hand.order`."""
         with self._lock:
-            if number < self._orders or self._worker is None:
-                return  # a repetition
+            if number < self._orders or self._worker is None or self._end is not None:
+                return  # a repetition, or too late
             self._orders = number + 1
             self._titles = tuple(titles or ())
             if self._scratch is not None and stages:
@@ -206,8 +206,8 @@ class Slot:
         while self._end is None:
             time.sleep(STEP * 10)
             if time.monotonic() - self._heard > SILENCE:
-                if self._scratch is None and self._worker is not None:
-                    self._worker.order(None)
+                if self._scratch is None:
+                    self.order(self._orders, None)
                 else:
                     self.stop()
                 return

@@ -15,7 +15,7 @@ import pytest
 
 from debiasbench.common.errors import RecordError, StoreError
 from debiasbench.common.locks import locked
-from debiasbench.records.store import Store
+from debiasbench.records.store import Store, read
 from debiasbench.runs import workers
 from debiasbench.runs.carried import packed, unpacked
 from debiasbench.runs.crew import End
@@ -25,6 +25,7 @@ from debiasbench.runs.ray_node import Begun, Sent, Slot, Start
 from debiasbench.runs.scratch import Scratch
 from debiasbench.runs.session_options import SessionOptions
 from debiasbench.specs.plugins import version
+from debiasbench.specs.spec import Spec
 
 RECORDS = sorted(Path(__file__).parents[2].glob("leaderboard/records/digits/*.json"))
 
@@ -156,6 +157,15 @@ def test_a_record_is_stored_as_it_was_sent(tmp_path: Path) -> None:
         assert packed(stored) == files
 
 
+def test_the_record_of_a_spec_that_a_node_resolved_is_stored(tmp_path: Path) -> None:
+    spec, store = _spec(RECORDS[0]), Store(tmp_path / "results")
+    open_spec = replace(spec, training={**spec.training, "precision": "auto"})
+    assert unpacked(store, open_spec, packed(RECORDS[0])).exists()
+    other = replace(open_spec, training={**open_spec.training, "lr": 0.123})
+    with pytest.raises(RecordError, match="instead of"):
+        unpacked(store, other, packed(RECORDS[0]))
+
+
 def test_a_record_that_was_damaged_or_exchanged_on_the_way_is_refused(tmp_path: Path) -> None:
     store, files = Store(tmp_path / "results"), packed(RECORDS[0])
     spec = _spec(RECORDS[0])
@@ -169,9 +179,7 @@ def test_a_record_that_was_damaged_or_exchanged_on_the_way_is_refused(tmp_path: 
     assert not store.folder.exists()
 
 
-def _spec(path: Path):  # type: ignore[no-untyped-def]
-    from debiasbench.records.store import read
-
+def _spec(path: Path) -> Spec:
     return read(path).spec
 
 
