@@ -21,6 +21,7 @@ from debiasbench.runs.workers import Worker, wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from debiasbench.cli.on_ray import Asked
     from debiasbench.cli.runs import Runs
     from debiasbench.core.settings import Precision
     from debiasbench.records.store import Overwrite
@@ -64,6 +65,19 @@ class Launch:
                 "--jobs and --together both train several runs at once: use one of them"
             )
 
+    def asked_of_ray(self) -> Asked:
+        """Return what the options ask of Ray."""
+        from debiasbench.cli.on_ray import Asked
+
+        return Asked(
+            self.on.partition(":")[2] or None,
+            self.cpus_per_run,
+            self.gpus_per_run,
+            self.memory_per_run,
+            self.workers,
+            self.fetch_checkpoints,
+        )
+
     def _check_is_ray(self, *names: str) -> None:
         for name in names:
             if getattr(self, name) is not None:
@@ -74,7 +88,7 @@ class Launch:
         if self.on_ray and options.device != "cpu":
             from debiasbench.cli import on_ray
 
-            return on_ray.precision(self, options)
+            return on_ray.precision(self.asked_of_ray(), options)
         return options.precision()
 
 
@@ -130,7 +144,9 @@ class Launcher:
         if self.launch.on_ray:
             from debiasbench.cli import on_ray
 
-            return on_ray.attempt(self, first)
+            jobs = self.jobs().only(first)
+            asked = self.launch.asked_of_ray()
+            return self.ended(on_ray.attempt(asked, jobs, self.batches, self.count))
         if self.launch.jobs == 1:
             self.runs.attempt_all(
                 {**first, **(others or {})},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,16 +11,17 @@ import click
 from debiasbench.cli.common import say
 from debiasbench.common.errors import OutOfMemory
 from debiasbench.common.signals import stopped_by_signals
+from debiasbench.common.wording import counted
 from debiasbench.runs.crew import Crew
 from debiasbench.runs.on_ray import TRIES, RayHand, RayPool
 from debiasbench.runs.ray_cluster import Cluster, Request, joined
 from debiasbench.runs.ray_node import precision_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from debiasbench.cli.launching import Launch, Launcher
     from debiasbench.core.settings import Precision
+    from debiasbench.runs.jobs import Jobs
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.runs.sweep import Attempt
     from debiasbench.specs.spec import Spec
@@ -29,60 +30,81 @@ KEY = "debiasbench.cluster"
 WAIT = 0.5  # seconds between two looks at signals
 
 
-def precision(launch: Launch, options: SessionOptions) -> Precision:
+@dataclass(frozen=True)
+class Asked:
+    """What a command asks of Ray; None: the default.
+
+    `address`: of the cluster. `cpus`, `gpus`, `gigabytes`: of each process. `workers`: largest
+    number of processes. `fetch`: seconds between two looks at checkpoints on nodes.
+    """
+
+    address: str | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+    gigabytes: float | None = None
+    workers: int | None = None
+    fetch: float | None = None
+
+
+def precision(asked: Asked, options: SessionOptions) -> Precision:
     """Return the precision that "auto" means on the devices of the cluster: one of them says it."""
-    cluster = _cluster(launch)
-    request = _request(launch, options, cluster)
+    cluster = _cluster(asked)
+    request = _request(asked, options, cluster)
     options = _on_node(options, request)
     if options.device == "cpu":
         return options.precision()
     ray = cluster.ray
-    asked = ray.remote(precision_of).options(max_calls=1, **request.options()).remote(options)
+    answer = ray.remote(precision_of).options(max_calls=1, **request.options()).remote(options)
     with stopped_by_signals() as stop:
-        while not ray.wait([asked], timeout=WAIT)[0]:
+        while not ray.wait([answer], timeout=WAIT)[0]:
             stop.check()
-    found: Precision = ray.get(asked)
+    found: Precision = ray.get(answer)
     return found
 
 
-def attempt(launcher: Launcher, specs: Mapping[str, Spec]) -> int:
-    """Attempt runs on the cluster; see `Launcher.attempt`.
+def attempt(
+    asked: Asked,
+    jobs: Jobs,
+    batches: Callable[[Mapping[str, Spec]], Iterable[Sequence[str]]],
+    count: Callable[[str, Attempt], bool],
+) -> int:
+    """Attempt runs on the cluster; return the exit code of the crew.
 
-    A run that does not fit into its part of a GPU is tried once with twice as much.
+    `batches`: divides runs into those that one process trains at once. `count`: receives the title
+    and the outcome of each run, and returns whether to begin more. A run that does not fit into its
+    part of a GPU is tried once more with twice as much.
     """
-    if not specs:
+    if not jobs.specs:
         return 0
-    cluster = _cluster(launcher.launch)
-    request = _request(launcher.launch, launcher.options, cluster)
-    small: dict[str, Spec] = {}
+    cluster = _cluster(asked)
+    request = _request(asked, jobs.session, cluster)
+    small: list[str] = []
 
     def report(title: str, outcome: Attempt) -> bool:
         if outcome.exit_code == OutOfMemory.exit_code and 0 < request.gpus < 1:
-            small[title] = specs[title]
+            small.append(title)
             return True
-        return launcher.count(title, outcome)
+        return count(title, outcome)
 
-    code = _attempt(launcher, specs, cluster, request, report)
+    code = _attempt(asked, jobs, batches, report, cluster, request)
     if small:
         larger = replace(request, gpus=min(1.0, 2 * request.gpus))
-        say(f"{len(small)} runs did not fit into {request}: trying {larger}", err=True)
-        code = _attempt(launcher, small, cluster, larger, launcher.count) or code
-    return launcher.ended(code)
+        say(f"{counted(len(small), 'run')} did not fit into {request}: trying {larger}", err=True)
+        code = _attempt(asked, jobs.only(small), batches, count, cluster, larger) or code
+    return code
 
 
 def _attempt(
-    launcher: Launcher,
-    specs: Mapping[str, Spec],
+    asked: Asked,
+    jobs: Jobs,
+    batches: Callable[[Mapping[str, Spec]], Iterable[Sequence[str]]],
+    count: Callable[[str, Attempt], bool],
     cluster: Cluster,
     request: Request,
-    report: Callable[[str, Attempt], bool],
 ) -> int:
-    launch = launcher.launch
-    jobs = launcher.jobs().only(specs)
-    fetch = launch.fetch_checkpoints or 0.0
     session = _on_node(jobs.session, request)
-    if fetch:
-        session = replace(session, checkpoint_every=min(fetch, session.checkpoint_every))
+    if asked.fetch:
+        session = replace(session, checkpoint_every=min(asked.fetch, session.checkpoint_every))
     jobs = replace(jobs, session=session, quiet=True)
     with stopped_by_signals() as stop:
         pool = RayPool(
@@ -90,42 +112,41 @@ def _attempt(
             request,
             jobs,
             partial(say, err=True),
-            workers=launch.workers,
-            fetch=fetch,
+            workers=asked.workers,
+            fetch=asked.fetch or 0.0,
         )
 
         def wait(hands: Sequence[RayHand]) -> None:
             pool.wait(hands, crew)
 
-        def resumable(title: str, outcome: Attempt) -> bool:
+        def report(title: str, outcome: Attempt) -> bool:
             stop.resumable |= outcome.state == "trained"
-            return report(title, outcome)
+            return count(title, outcome)
 
-        crew = Crew(pool.hire, wait, resumable, stop, tries=TRIES)
+        crew = Crew(pool.hire, wait, report, stop, tries=TRIES)
         with pool.shared():
-            crew.run(launcher.batches(specs), pool.processes)
+            crew.run(batches(jobs.specs), pool.processes)
         stop.check()
     return crew.code
 
 
-def _cluster(launch: Launch) -> Cluster:
+def _cluster(asked: Asked) -> Cluster:
     """Return the cluster, which the command leaves when it ends."""
     context = click.get_current_context()
     if KEY not in context.meta:
-        address = launch.on.partition(":")[2]
-        context.meta[KEY] = context.with_resource(joined(address or None))
+        context.meta[KEY] = context.with_resource(joined(asked.address))
     cluster: Cluster = context.meta[KEY]
     return cluster
 
 
-def _request(launch: Launch, options: SessionOptions, cluster: Cluster) -> Request:
+def _request(asked: Asked, options: SessionOptions, cluster: Cluster) -> Request:
     """Return what each process asks for; raises `OptionError` if no node can ever give it."""
     if ":" in options.device:
         raise click.UsageError(
             f"--device {options.device} is one device of one machine, and Ray chooses the GPU of "
             f"each run: use --device {options.device.partition(':')[0]}"
         )
-    gpus = launch.gpus_per_run
+    gpus = asked.gpus
     if gpus is not None and gpus > 1 and not gpus.is_integer():
         raise click.UsageError(
             f"--gpus-per-run {gpus:g} is part of several GPUs: give a whole number, or at most 1"
@@ -133,9 +154,9 @@ def _request(launch: Launch, options: SessionOptions, cluster: Cluster) -> Reque
     if gpus is None:
         gpus = 1.0 if options.device != "cpu" and cluster.has_gpus() else 0.0
     request = Request(
-        cpus=launch.cpus_per_run or 1.0,
+        cpus=asked.cpus or 1.0,
         gpus=gpus,
-        memory=int((launch.memory_per_run or 0.0) * 1e9),
+        memory=int((asked.gigabytes or 0.0) * 1e9),
     )
     cluster.check(request)
     return request

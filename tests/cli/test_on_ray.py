@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from click.testing import Result
 
 from debiasbench.cli import on_ray
-from debiasbench.cli.launching import Launch
+from debiasbench.cli.on_ray import Asked
+from debiasbench.runs.jobs import Jobs
 from debiasbench.runs.ray_cluster import Cluster, Request
+from debiasbench.runs.session_options import SessionOptions
 from debiasbench.runs.sweep import Attempt
 from tests.suites import BASE, write
 
@@ -65,10 +68,10 @@ def test_a_run_that_does_not_fit_into_its_part_of_a_gpu_gets_twice_as_much_once(
     counted: dict[str, str] = {}
 
     def attempt(
-        _: Any, specs: Mapping[str, Any], __: Any, request: Request, report: Callable[..., bool]
+        _: Any, jobs: Any, __: Any, report: Callable[..., bool], ___: Any, request: Request
     ) -> int:
-        asked.append((list(specs), request))
-        for title in specs:
+        asked.append((list(jobs.specs), request))
+        for title in jobs.specs:
             fits = title == "small" or (title == "middle" and request.gpus > 0.25)
             memory = Attempt("failed", problem="out of memory", exit_code=10)
             assert report(title, Attempt("trained") if fits else memory)
@@ -80,14 +83,9 @@ def test_a_run_that_does_not_fit_into_its_part_of_a_gpu_gets_twice_as_much_once(
         return True
 
     monkeypatch.setattr(on_ray, "_attempt", attempt)
-    launcher: Any = SimpleNamespace(
-        launch=Launch(on="ray", gpus_per_run=0.25),
-        options=SimpleNamespace(device="auto"),
-        count=count,
-        ended=lambda code: code,
-    )
     specs: Any = dict.fromkeys(["small", "middle", "large"])
-    assert on_ray.attempt(launcher, specs) == 0
+    jobs = Jobs(specs, SessionOptions(Path("data")))
+    assert on_ray.attempt(Asked(gpus=0.25), jobs, list, count) == 0
     assert asked == [
         (["small", "middle", "large"], Request(1, 0.25)),
         (["middle", "large"], Request(1, 0.5)),

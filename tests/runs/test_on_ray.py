@@ -180,9 +180,11 @@ def finished(folder: Path) -> int:
     return len(list(folder.glob("*.json")))
 
 
-def on_ray(cluster: RealCluster, file: Path, folder: Path, *words: str) -> list[str]:
+def on_ray(
+    cluster: RealCluster, file: Path, folder: Path, *words: str, device: str = "cpu"
+) -> list[str]:
     at = f"ray:{cluster.address}"
-    return [str(file), "--results", str(folder), "--device", "cpu", "--on", at, *words]
+    return [str(file), "--results", str(folder), "--device", device, "--on", at, *words]
 
 
 def test_records_are_those_of_a_local_sweep_although_two_of_three_nodes_are_lost(
@@ -323,7 +325,8 @@ def test_ctrl_c_stops_all_runs_with_checkpoints_and_a_local_sweep_continues_them
 def test_four_runs_share_a_gpu(cluster: RealCluster, tmp_path: Path) -> None:
     file, folder = suite(tmp_path, seeds=4, epochs=4), tmp_path / "ray"
     cluster.add(num_cpus=1, num_gpus=1)  # Ray counts it, and no run uses it
-    words = on_ray(cluster, file, folder, "--gpus-per-run", "0.25", "--cpus-per-run", "0.25")
+    parts = ["--gpus-per-run", "0.25", "--cpus-per-run", "0.25"]
+    words = on_ray(cluster, file, folder, *parts, device="auto")  # a node says the precision
     with Sweep(tmp_path / "said", *words) as sweep:
         sweep.until(lambda: slots() == 4)
         assert sweep.wait() == 0, sweep.output
@@ -334,7 +337,8 @@ def test_a_request_that_no_node_can_meet_is_refused_in_one_line(
     cluster: RealCluster, tmp_path: Path
 ) -> None:
     cluster.add()
-    words = on_ray(cluster, suite(tmp_path, seeds=1), tmp_path / "ray", "--gpus-per-run", "0.5")
+    file = suite(tmp_path, seeds=1)
+    words = on_ray(cluster, file, tmp_path / "ray", "--gpus-per-run", "0.5")
     with Sweep(tmp_path / "said", *words) as sweep:
         assert sweep.wait() == 2
     assert sweep.output == (
