@@ -151,6 +151,9 @@ PANEL: dict[str, Column] = {
 }
 """The columns of the panel of groups: name -> column."""
 
+PANELS = ("groups",)
+PANEL_RULE = "last"  # reads no label, so that the sections name only what methods declare
+
 _SIDE = ("interval", "seeds", "difference", "rank")
 _COSTS = ("density", "parameters", "inference_flops", "training_flops", "seconds")
 WIDE = ("method", "accuracy", *_SIDE, *SIDE_METRICS, *_COSTS)
