@@ -89,7 +89,7 @@ def reproduce(
         )
     plugins = load_plugins()
     find = partial(find_dataset, plugins, root=options.data_root)
-    named = suite.named(plugins, find, precision=options.precision())
+    named = suite.named(plugins, find, precision=launch.precision(options))
     runs = Runs(plugins, options, overwrite, len(named), quiet=quiet, err=True)
     context, code = click.get_current_context(), 0
     try:
