@@ -41,10 +41,16 @@ main(prog_name="debiasbench")
 class Worker:
     """The parent's side of a worker that does the jobs in a file; see `crew.Hand`.
 
-    `environment`: added to that of this process.
+    `environment`: added to that of this process. `output`: the descriptor of a file for what it
+    prints, by default that of this process.
     """
 
-    def __init__(self, jobs: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        jobs: Path,
+        environment: Mapping[str, str] | None = None,
+        output: int | None = None,
+    ) -> None:
         orders, self._orders = os.pipe()
         self._reports, reports = os.pipe()
         os.set_blocking(self._reports, False)
@@ -54,6 +60,8 @@ class Worker:
         self.process = subprocess.Popen(
             [*command, "--pipes", f"{orders},{reports}", "--", str(jobs)],
             stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             env={**_environment(), **(environment or {})},
             pass_fds=(orders, reports),
             start_new_session=True,  # Ctrl-C in a terminal reaches the parent only, which passes on
