@@ -50,6 +50,11 @@ class Launch:
         """Whether the runs are trained by Ray."""
         return self.on == "ray" or self.on.startswith("ray:")
 
+    @property
+    def processes(self) -> int:
+        """Number of processes that train at once; on Ray without --workers it is not known."""
+        return self.jobs if self.on == "local" else self.jobs * (self.workers or 1)
+
     def check(self) -> None:
         """Raise `UsageError` for options that cannot be combined."""
         if self.on == "slurm":

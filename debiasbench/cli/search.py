@@ -16,9 +16,9 @@ from debiasbench.cli.common import (
     table_format,
 )
 from debiasbench.cli.launching import Launch, launch_options
-from debiasbench.cli.parsing import Command
 from debiasbench.cli.searching import Asked, Given, Searching
 from debiasbench.cli.session import ALL, session_options
+from debiasbench.cli.session_file import SessionCommand, session_file_option
 from debiasbench.cli.words import comparison_options, with_short_options
 from debiasbench.common.errors import Interrupted, OptionError, UnknownNameError
 from debiasbench.common.processes import started_together
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from debiasbench.specs.search import Plan, Planner
 
 
-@click.command(cls=Command)
+@click.command(cls=SessionCommand)
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD...")
 @comparison_options
 @click.option(
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @session_options(*ALL)
+@session_file_option
 @launch_options
 @overwrite_option
 @click.option(

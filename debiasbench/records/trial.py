@@ -49,13 +49,18 @@ class TrialRun:
 def read(path: Path) -> Trial:
     """Read the file of a trial; raises `RecordError` with its name."""
     try:
-        return result_from_json(read_regular(path, MOST_BYTES).decode(), Trial, _known)
+        return from_json(read_regular(path, MOST_BYTES).decode())
     except RecordError as error:
         raise RecordError(f"{path} {shortened(str(error), 600)}") from error
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise RecordError(f"{path} cannot be read: {shortened(str(error))}") from error
+
+
+def from_json(text: str) -> Trial:
+    """Read a trial; raises `RecordError`, whose message continues the name of a file."""
+    return result_from_json(text, Trial, _known)
 
 
 def _known(data: dict[str, Any]) -> dict[str, Any]:
