@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 from debiasbench.common.canonical import canonical
 from debiasbench.leaderboard.frame import plain
 from debiasbench.leaderboard.row import BY_HAND, DEFAULT, Row, common, with_settings
-from debiasbench.records.checks.search import like
-from debiasbench.specs.search import HYPERCUBE
 
 if TYPE_CHECKING:
     from debiasbench.records.checks.search import ExaminedSearch
@@ -39,6 +37,8 @@ class Tuned:
     @classmethod
     def among(cls, records: Sequence[Record], found: Sequence[ExaminedSearch]) -> Tuned:
         """Find the records that report winners; searches with findings have none."""
+        from debiasbench.records.checks.search import like  # most tables are without searches
+
         winners: dict[tuple[str, str], list[ExaminedSearch]] = {}
         for one in found:
             if is_fair(one):
@@ -55,6 +55,8 @@ class Tuned:
 
 def is_fair(one: ExaminedSearch) -> bool:
     """Say whether a search gives all methods the same: see the first lines of this file."""
+    from debiasbench.specs.search import HYPERCUBE
+
     if one.findings or one.search.sampler != HYPERCUBE:
         return False
     given = one.trials[0].provenance.chosen or ()
