@@ -70,7 +70,7 @@ def s3() -> Iterator[S3]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL", address)
         fs = fsspec.filesystem("s3", skip_instance_cache=True)
-        fs.mkdir("records")
+        fs.makedirs("records", exist_ok=True)  # all servers of a process share their buckets
         yield S3(address, server)
     server.stop()
 
