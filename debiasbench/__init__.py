@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from debiasbench.core.supervision import Supervision as Supervision
     from debiasbench.core.texts import Texts as Texts
     from debiasbench.core.tokenizer import Tokenizer as Tokenizer
+    from debiasbench.core.tracker import TrackedRun as TrackedRun
+    from debiasbench.core.tracker import Tracker as Tracker
     from debiasbench.core.view import HeldOut as HeldOut
     from debiasbench.core.view import View as View
     from debiasbench.core.weights import equal_groups as equal_groups
@@ -92,6 +94,7 @@ _NAMES = {
     "core.supervision": ["Supervision"],
     "core.texts": ["Texts"],
     "core.tokenizer": ["Tokenizer"],
+    "core.tracker": ["TrackedRun", "Tracker"],
     "core.view": ["HeldOut", "View"],
     "core.weights": ["equal_groups", "equal_subset", "published_weight", "upweight_conflict"],
     "leaderboard.results": ["frame"],

@@ -100,8 +100,8 @@ def check_plugin(plugin: object, **names: Sequence[str]) -> None:
     """Check that a plugin registers names, and that the class of each name loads.
 
     `plugin`: what its entry point names, usually a module. `names`: by kind (`methods`, `datasets`,
-    `models`, `sparsifiers`), names that it must register. The hooks must change no global setting
-    of Python, NumPy or torch.
+    `models`, `sparsifiers`, `trackers`), names that it must register. The hooks must change no
+    global setting of Python, NumPy or torch.
     """
     origin = Origin("this-plugin", "0")
     plugins = Plugins([(plugin, origin)])

@@ -165,7 +165,6 @@ def leaderboard(
 
     from debiasbench.common.errors import OptionError
     from debiasbench.leaderboard import table
-    from debiasbench.records.store import write_text
 
     places = results or (Path("results"),)
     asked: dict[str, Any] = {
@@ -201,6 +200,8 @@ def leaderboard(
     if out is None:
         click.echo(text, nl=False)
     else:
+        from debiasbench.records.store import write_text
+
         write_text(out, text)
     _warned(problems, strict=strict)
 

@@ -89,7 +89,9 @@ def reproduce(
         )
     plugins = load_plugins()
     find = partial(find_dataset, plugins, root=options.data_root)
-    named = suite.named(plugins, find, precision=options.precision())
+    here = plan or not run
+    precision = options.precision() if here else launch.precision(options)
+    named = suite.named(plugins, find, precision=precision)
     runs = Runs(plugins, options, overwrite, len(named), quiet=quiet, err=True)
     context, code = click.get_current_context(), 0
     try:

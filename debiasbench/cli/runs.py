@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from debiasbench.cli.common import say
-from debiasbench.common.errors import DebiasbenchError, Interrupted, StoreError
+from debiasbench.common.errors import DebiasbenchError, Interrupted, RecordError, StoreError
 from debiasbench.common.signals import check
 from debiasbench.common.wording import counted
 from debiasbench.runs.provenance import changed
 from debiasbench.runs.sweep import Attempt, Tally, attempt, attempt_together, in_batches, kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from debiasbench.records.record import Record
@@ -61,14 +62,34 @@ class Runs:
         self._changed: Counter[str] = Counter()  # plugins whose code is not that of a record
         self.tally = Tally(total)
 
-    def pending(self, specs: Mapping[str, Spec]) -> dict[str, Spec]:
-        """Return the specs that must be run, by title, and count the others as done."""
+    def pending(
+        self, specs: Mapping[str, Spec], known: Mapping[str, Path] | None = None
+    ) -> dict[str, Spec]:
+        """Return the specs that must be run, by title, and count the others as done.
+
+        `known`: records that were made for specs that another machine resolved.
+        """
         done = set()
-        for title, record in self._store.all_finished(specs, self._overwrite):
+        for title, record in self._finished(specs, known or {}):
             done.add(title)
             self._changed.update(changed(record, self._plugins))
         self.tally.done += len(done)
         return {title: spec for title, spec in specs.items() if title not in done}
+
+    def _finished(
+        self, specs: Mapping[str, Spec], known: Mapping[str, Path]
+    ) -> Iterator[tuple[str, Record | Trial]]:
+        from debiasbench.records.store import read
+
+        yield from self._store.all_finished(specs, self._overwrite)
+        for title, path in known.items() if self._overwrite != "always" else ():
+            if (spec := specs.get(title)) is None or not spec.unresolved:
+                continue
+            with suppress(RecordError):  # the record was removed
+                spec = spec.resolved_as(read(path).spec)
+                if (record := self._store.finished(spec, self._overwrite)) is not None:
+                    self._paths.append(self._store.path(spec))
+                    yield title, record
 
     def loadable(self, specs: Mapping[str, Spec]) -> dict[str, Spec]:
         """Return the specs whose data sets can be loaded.

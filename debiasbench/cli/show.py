@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def show(name: str, data_root: Path) -> None:
     """Describe a name, and list its options.
 
-    NAME is a data set, model, method or sparsifier; a data set may be an imported one. `debiasbench
-    show training` lists the training settings that all methods share.
+    NAME is a data set, model, method, sparsifier or tracker; a data set may be an imported one.
+    `debiasbench show training` lists the training settings that all methods share.
     """
     from debiasbench.common.errors import DataError, OptionError, UnknownNameError
     from debiasbench.common.names import IMPORTED
@@ -95,6 +95,7 @@ def _entry(entry: Entry[object]) -> str:
     from debiasbench.common.options import spaces
     from debiasbench.core.data import Dataset
     from debiasbench.core.method import Method
+    from debiasbench.core.tracker import Tracker
     from debiasbench.specs.words import label
 
     cls = entry.load()
@@ -122,7 +123,8 @@ def _entry(entry: Entry[object]) -> str:
     facts += [f"Cite: {citation}"] if citation else []
     if facts:
         parts.append("\n".join(facts))
-    parts.append(_options(cls))
+    if not issubclass(cls, Tracker):  # it has no options
+        parts.append(_options(cls))
     return "\n\n".join(parts)
 
 

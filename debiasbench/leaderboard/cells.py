@@ -150,6 +150,9 @@ def measured(values: Mapping[int, float], heading: str) -> str:
 def cost(heading: str, rows: Sequence[Row]) -> str:
     """Write a cost; of several rows the smallest and the largest, if they differ as written."""
     name, unit, form = COSTS[heading]
+    if len(rows) == 1:  # most often, in tables of thousands of rows
+        value = rows[0].costs.get(name, math.nan) / unit
+        return "—" if math.isnan(value) else form.format(value)
     values = sorted(v for row in rows if not math.isnan(v := row.costs.get(name, math.nan) / unit))
     texts = list(dict.fromkeys(form.format(v) for v in values))
     if not texts:

@@ -153,6 +153,9 @@ PANEL: dict[str, Column] = {
 }
 """The columns of the panel of groups: name -> column."""
 
+PANELS = ("groups",)
+PANEL_RULE = "last"  # reads no label, so that the sections name only what methods declare
+
 _SIDE = ("interval", "seeds", "difference", "rank")
 _COSTS = ("density", "parameters", "inference_flops", "training_flops", "seconds")
 SEARCH = ("search_flops", "search_seconds")  # of tuned rows

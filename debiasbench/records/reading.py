@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import shortened
+from debiasbench.records.listing import listing
 from debiasbench.records.record import Record, from_json
 from debiasbench.records.sharing import Sharing
 
@@ -116,39 +117,11 @@ def _files(place: Path, number: int, problems: list[str]) -> Iterator[tuple[Visi
     if not place.is_dir():
         yield Visited(str(place), place.name, -1), os.path.realpath(place)
         return
-
-    def unreadable(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            problems.append(f"{error.filename} cannot be searched: {error.strerror}")
-
-    found: list[tuple[tuple[str, ...], str, str]] = []
-    folders = [str(place)]
-    while folders:
-        folder = folders.pop()
-        path = Path(folder)
-        base = "" if folder == "." else f"{folder.rstrip(os.sep)}{os.sep}"
-        real = os.path.realpath(folder)
-        try:
-            with os.scandir(folder) as listing:
-                for entry in listing:
-                    if entry.name.startswith("."):
-                        continue
-                    file = f"{base}{entry.name}"
-                    if _is_folder(entry):
-                        folders += [] if entry.is_symlink() else [file]  # links may loop
-                    elif file.endswith(".json"):
-                        link = entry.is_symlink()
-                        to = os.path.realpath(file) if link else f"{real}{os.sep}{entry.name}"
-                        found.append(((*path.parts, entry.name), file, to))
-        except OSError as error:
-            unreadable(error)
     top = "" if str(place) == "." else f"{str(place).rstrip(os.sep)}{os.sep}"
-    for _, file, to in sorted(found):
-        yield Visited(file, file[len(top) :], number), to
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+    for folder, names, links in listing(place, problems):
+        real = os.path.realpath(folder)
+        base = "" if folder == "." else f"{folder.rstrip(os.sep)}{os.sep}"
+        for name in names:
+            file = f"{base}{name}"
+            to = os.path.realpath(file) if name in links else f"{real}{os.sep}{name}"
+            yield Visited(file, file[len(top) :], number), to

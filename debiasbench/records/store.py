@@ -187,9 +187,10 @@ class Store:
         return False
 
     @contextmanager
-    def claim(self, spec: Spec) -> Iterator[None]:
+    def claim(self, spec: Spec, *, tidy: bool = True) -> Iterator[None]:
         """Hold the right to run `spec`; it is free again when the process dies.
 
+        `tidy`: whether to look through the whole folder for unfinished files of `spec`.
         Raises `BusyError` if another process holds it, `StoreError` if the folder is unwritable.
         """
         with ExitStack() as stack:
@@ -202,7 +203,8 @@ class Store:
                 ) from error
             except OSError as error:
                 raise self._unwritable(error) from error
-            self._remove_unfinished(spec)
+            if tidy:
+                self._remove_unfinished(spec)
             yield
 
     def _remove_unfinished(self, spec: Spec) -> None:

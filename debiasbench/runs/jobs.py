@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +33,11 @@ class Jobs(Strict):
     command was given; relative paths in specs, such as of a file with a class, begin there.
     `debug`: whether to print tracebacks. `quiet`: whether to print no progress. `trial`: whether
     the runs are trials of searches.
+
+
+    For workers that take runs from a folder, see `debiasbench.runs.pull`: `workers`: their number.
+    `processes`: those of each worker. `replaces`: the SHA-256 of the record that a run is to
+    replace, by title; any other record is that of another worker.
     """
 
     specs: dict[str, Spec]
@@ -44,6 +49,9 @@ class Jobs(Strict):
     debug: bool = False
     quiet: bool = False
     trial: bool = False
+    workers: int = 1
+    processes: int = 1
+    replaces: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 
     def only(self, titles: Iterable[str]) -> Jobs:

@@ -6,6 +6,7 @@ import time
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
@@ -29,6 +30,7 @@ from debiasbench.runs.cost import cost_of
 from debiasbench.runs.evaluate import evaluate, judged, serialised_weights
 from debiasbench.runs.fit import Fitted, blamed, fit_spec, located
 from debiasbench.runs.ledger import last_step
+from debiasbench.runs.tracking.told import Told
 from debiasbench.specs.parts import parts
 from debiasbench.specs.resolve import chosen, instance, training_of
 from debiasbench.training import stage_store
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from debiasbench.core.stage import Trained, Trainer
     from debiasbench.records.beside import Predictions
     from debiasbench.records.store import Overwrite, Store
+    from debiasbench.runs.tracking.trackers import Trackers
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
     from debiasbench.training.execution import Execution
@@ -64,6 +67,7 @@ class Workplace(Protocol):
     checkpoint_every: float
     interruptible: bool
     progress: Progress
+    trackers: Trackers
 
     def task(self, spec: Spec) -> PlacedTask:
         """Return the task of a spec on the device."""
@@ -87,7 +91,8 @@ def run_spec(workplace: Workplace, spec: Spec, *, overwrite: Overwrite, keep_wei
             path = store.save(record, current.predictions, current.weights)
         return Run(record, path, fresh=True)
 
-    return _run(workplace, spec, overwrite, finished, store.claim, made)
+    follow = partial(workplace.trackers.follow, spec, store.path)
+    return _run(workplace, spec, overwrite, finished, store.claim, made, follow)
 
 
 def run_trial(workplace: Workplace, spec: Spec, *, overwrite: Overwrite) -> TrialRun:
@@ -103,7 +108,10 @@ def run_trial(workplace: Workplace, spec: Spec, *, overwrite: Overwrite) -> Tria
         path = trials.save(trial, current.predictions) if save else trials.path(spec)
         return TrialRun(trial, path, fresh=True)
 
-    return _run(workplace, spec, overwrite, finished, trials.claim, made)
+    def unfollowed() -> AbstractContextManager[Told]:
+        return nullcontext(Told(None))  # trackers are told of runs that are reported
+
+    return _run(workplace, spec, overwrite, finished, trials.claim, made, unfollowed)
 
 
 def _run(
@@ -113,8 +121,12 @@ def _run(
     finished: Callable[[], T | None],
     claim: Callable[[Spec], AbstractContextManager[None]],
     made: Callable[[_CurrentRun, bool], T],
+    follow: Callable[[], AbstractContextManager[Told]],
 ) -> T:
-    """Return what is finished, or claim the spec, and make and save a record or a trial of it."""
+    """Return what is finished, or claim the spec, and make and save a record or a trial of it.
+
+    `follow`: what tells trackers of it.
+    """
     team = workplace.execution.team
     if (existing := team.tell(finished())) is not None:
         return existing
@@ -127,10 +139,13 @@ def _run(
             # another process may have finished the run while this one waited for the claim
             if (existing := team.tell(finished())) is not None:
                 return existing
-            current = _CurrentRun(workplace, spec, overwrite, stop)
-            result = made(current, team.rank == 0)
-            if team.rank:
-                return result
+            with follow() as told:
+                current = _CurrentRun(workplace, spec, overwrite, stop, told)
+                result = made(current, team.rank == 0)
+                if team.rank:
+                    return result
+                if isinstance(result, Run):
+                    told.ended(result.record)
             stop.resumable = True
             if result.record.failure is None:  # the stages of a failed run are kept for inspection
                 current.stages.done()
@@ -142,7 +157,9 @@ def _run(
 class _CurrentRun:
     """Trains and evaluates a spec; makes its record and the files beside it."""
 
-    def __init__(self, workplace: Workplace, spec: Spec, overwrite: Overwrite, stop: Stop) -> None:
+    def __init__(
+        self, workplace: Workplace, spec: Spec, overwrite: Overwrite, stop: Stop, told: Told
+    ) -> None:
         self._begun, self._started = time.perf_counter(), datetime.now(UTC)
         self._workplace, self._spec, self._stop = workplace, spec, stop
         self.predictions: Predictions | None = None
@@ -152,7 +169,8 @@ class _CurrentRun:
         self._placed = workplace.task(spec)
         self._facts = _facts(self._placed)
         task = self._placed.task
-        workplace.progress.begin(
+        self._progress = told.progress(workplace.progress)
+        self._progress.begin(
             f"{spec.method.name} on {spec.dataset.name}",
             task.select if RULES[task.select] else f"val_{task.metric}",
         )
@@ -198,7 +216,7 @@ class _CurrentRun:
             workplace.execution,
             self._predictor,
             self.stages,
-            workplace.progress,
+            self._progress,
             self._stop,
             owner=str(workplace.plugins.methods[self._spec.method.name]),
         )

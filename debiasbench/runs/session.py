@@ -31,6 +31,7 @@ from debiasbench.records.store import Store
 from debiasbench.runs.fit import Fitted, fit_spec
 from debiasbench.runs.run import run_spec, run_trial
 from debiasbench.runs.together import run_together
+from debiasbench.runs.tracking.trackers import Trackers
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import find_dataset, instance, make_spec, training_of
 from debiasbench.specs.revisions import renewed
@@ -111,6 +112,7 @@ class Session:
         self._exit = ExitStack()
         team = self._exit.enter_context(joined(execution.device))
         self.execution = replace(execution, team=team)
+        self.trackers = Trackers(self.plugins if team.rank == 0 else None)
         self._tasks: dict[str, PlacedTask] = {}
 
     def __enter__(self) -> Session:
@@ -120,8 +122,9 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Release the placed tasks, and end the communication with other processes."""
+        """Release the placed tasks, and end trackers and the communication with other processes."""
         self._tasks = {}
+        self.trackers.close()
         self._exit.close()
 
     def watch(self, progress: Progress | None) -> None:

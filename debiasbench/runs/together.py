@@ -204,6 +204,7 @@ class _OwnWorkplace:
         self.plugins, self.store = workplace.plugins, workplace.store
         self.execution, self.checkpoint_every = workplace.execution, workplace.checkpoint_every
         self.interruptible = workplace.interruptible
+        self.trackers = workplace.trackers
         self.progress = Progress()  # that of a single run would be mixed with the others'
         self._workplace, self._fit, self._outside = workplace, fit, Kept()
 

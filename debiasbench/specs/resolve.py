@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from debiasbench.core.data import Dataset
     from debiasbench.core.method import Method
     from debiasbench.core.model import Model
-    from debiasbench.core.settings import Precision
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.registry import Registry
 
@@ -41,15 +41,15 @@ def make_spec(
     training: Mapping[str, object] | None = None,
     sparse: str | None = None,
     sparse_options: Mapping[str, object] | None = None,
-    precision: Precision = "fp32",
+    precision: AnyPrecision = "fp32",
 ) -> Spec:
     """Resolve names and options to a spec, with all defaults written out.
 
     `method`, `dataset`, `model`: names, or classes, which need not be registered. `model` and
     `training` default to what the data set recommends. `sparse` names a sparsifier, which makes
     every stage sparse. `precision` is what a precision of "auto" stands for on the machine that
-    will run the spec, so that the spec never holds "auto". A `micro_batch` of "auto" is kept: it is
-    resolved by measuring, and until then the spec has no id.
+    will run the spec, so that the spec does not hold "auto"; "auto" leaves that to the machine. A
+    `micro_batch` of "auto" is kept: it is resolved by measuring. Until then the spec has no id.
 
     Raises `UnknownNameError` and `OptionError`.
     """

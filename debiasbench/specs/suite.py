@@ -19,7 +19,7 @@ from debiasbench.specs.words import BARE, as_text, label, option_names, short_na
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from debiasbench.core.settings import Precision
+    from debiasbench.core.settings import AnyPrecision, Precision
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
     from debiasbench.specs.words import Find, Words
@@ -118,13 +118,13 @@ class Suite:
             raise OptionError(self._misplaced(words, plugins) or str(error)) from error
 
     def specs(
-        self, plugins: Plugins, find: Find | None = None, precision: Precision = "fp32"
+        self, plugins: Plugins, find: Find | None = None, precision: AnyPrecision = "fp32"
     ) -> list[Spec]:
         """Return the specs in the order of the file, each once; see `named`."""
         return list(self.named(plugins, find, precision).values())
 
     def named(
-        self, plugins: Plugins, find: Find | None = None, precision: Precision = "fp32"
+        self, plugins: Plugins, find: Find | None = None, precision: AnyPrecision = "fp32"
     ) -> dict[str, Spec]:
         """Return the specs, each once, by the words that distinguish them: "density=0.05 seed=41".
 

@@ -294,6 +294,11 @@ class StageRun:
         return self.at.seconds + self.share
 
     @property
+    def curves(self) -> Mapping[str, list[float]]:
+        """The values of the epochs so far."""
+        return self._curves
+
+    @property
     def share(self) -> float:
         """Seconds since the start or restart, divided among the stages that are trained at once."""
         return (time.perf_counter() - self._begun) / self.together

@@ -206,7 +206,8 @@ def _candidates(
     if not epochs:
         return []
     best = max(curve[e - 1] for e in epochs)
-    tied = [e for e in epochs if close(curve[e - 1], best, _digits(best))]
+    digits = _digits(best)
+    tied = [e for e in epochs if close(curve[e - 1], best, digits)]
     if not _is_exact(record, metric, best):
         return tied
     if revision(record.spec.revisions, "rules") < TIES:
