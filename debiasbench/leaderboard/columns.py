@@ -158,8 +158,8 @@ PANEL_RULE = "last"  # reads no label, so that the sections name only what metho
 
 _SIDE = ("interval", "seeds", "difference", "rank")
 _COSTS = ("density", "parameters", "inference_flops", "training_flops", "seconds")
-_SEARCH = ("search_flops", "search_seconds")  # of tuned rows
-WIDE = ("method", "accuracy", *_SIDE, *SIDE_METRICS, *_COSTS, *_SEARCH)
+SEARCH = ("search_flops", "search_seconds")  # of tuned rows
+WIDE = ("method", "accuracy", *_SIDE, *SIDE_METRICS, *_COSTS, *SEARCH)
 # those that fit a page
 NARROW = (
     *("method", "accuracy", "interval", "seeds", "difference", *SIDE_METRICS, "density"),
@@ -187,7 +187,7 @@ def shown(names: Sequence[str] | None, board: Board, default: Sequence[str]) -> 
     if board.baseline is None:
         useless.add("difference")
     if names is None and not any(row.found_by for row in board.rows):
-        useless.update(_SEARCH)
+        useless.update(SEARCH)
     return [COLUMNS[name] for name in names or default if name not in useless]
 
 

@@ -15,6 +15,7 @@ from debiasbench.leaderboard.grid import Cell, Grid
 from debiasbench.leaderboard.notes import NOISY, made_on, samples, training
 from debiasbench.leaderboard.render import heading
 from debiasbench.leaderboard.row import Row, with_settings
+from debiasbench.leaderboard.tuning import MEANING
 from debiasbench.specs.spec import Choice
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def grid(pivot: Pivot) -> Grid:
         f"Samples: {samples([column.records[0].task for column in pivot.columns])}. "
         f"{training([line.row for line in pivot.lines])} {made_on(records)}",
         *pivot.notes,
+        *([MEANING] if any(line.row.tuning_name for line in pivot.lines) else []),
         *dict.fromkeys(f"{cells.options(line.row)}." for line in pivot.lines if line.row.options),
     ]
     return Grid(
