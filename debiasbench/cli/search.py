@@ -116,7 +116,7 @@ def search(
     settings = with_short_options(
         settings, epochs=epochs, batch_size=batch_size, precision=precision
     )
-    planners = _planners(plugins, options, methods, dataset, model, settings, sparse)
+    planners = _planners(plugins, options, launch, methods, dataset, model, settings, sparse)
     given = Given(plugins, options, overwrite, launch, rule=select, quiet=quiet)
     searching: Searching
     if sampler is not None:
@@ -151,6 +151,7 @@ def search(
 def _planners(
     plugins: Plugins,
     options: SessionOptions,
+    launch: Launch,
     methods: tuple[str, ...],
     dataset: str | None,
     model: str | None,
@@ -173,7 +174,7 @@ def _planners(
                 "none"
             )
     grids = expand(lists, list(methods), plugins, parts={**common, "dataset": found})
-    precision = options.precision()
+    precision = launch.precision(options)
     return [
         Planner(
             plugins,

@@ -54,6 +54,7 @@ class Searching:
     def __init__(self, given: Given, planned: Planned) -> None:
         self._given, self._planned, self._limit = given, planned, given.limit
         self._runs: Runs | None = None
+        self._left = 0  # trials that were not attempted here
         self.places: list[Path] = []
         self.code = 0
 
@@ -61,6 +62,8 @@ class Searching:
         """Run what has no trial or record yet; print a line for each, and the winners."""
         self._try()
         if (self.code and not self._given.keep_going) or self._limit == 0:
+            return
+        if self._left and not self._given.launch.wait:  # tasks of a cluster do them
             return
         if reported := self._selected():
             runs = self._attempt(reported, trial=False)
@@ -134,6 +137,7 @@ class Searching:
     def _sum_up(self, runs: Runs, code: int = 0) -> None:
         """Print the number of runs by outcome, and keep the exit code of the first failure."""
         say(runs.tally, err=True)
+        self._left = runs.tally.left
         if self._limit is not None:
             self._limit -= runs.tally.trained + len(runs.tally.codes)
         self.code = self.code or next(iter(runs.tally.codes), code)

@@ -79,7 +79,7 @@ def sweep(
     find = partial(find_dataset, plugins, root=options.data_root)
     suite = read(name)
     if suite.search is not None:
-        searched = suite.searches(plugins, find, precision=options.precision())
+        searched = suite.searches(plugins, find, precision=launch.precision(options))
         given = Given(
             plugins,
             options,

@@ -91,7 +91,7 @@ def _pull(jobs: Jobs, file: Path, number: int, stop: Stop) -> int:
     def hire(number: int) -> Worker:
         return Worker(file, own[number % len(own)] if own else None)
 
-    runs = Runs(load_plugins(), jobs.session, jobs.overwrite, len(jobs.specs))
+    runs = Runs(load_plugins(), jobs.session, jobs.overwrite, len(jobs.specs), trial=jobs.trial)
     heads = runs.heads(jobs.specs)
 
     def report(title: str, outcome: Attempt) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from debiasbench.common.space import Space
-    from debiasbench.core.settings import Precision
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
     from debiasbench.specs.words import Find, Words
@@ -149,7 +149,7 @@ class Planner:
         words: Words,
         *,
         find: Find | None = None,
-        precision: Precision = "fp32",
+        precision: AnyPrecision = "fp32",
     ) -> None:
         if "seed" in words:
             raise OptionError(f"seed = {words['seed']}: the trials of a search have seed {SEED}")
@@ -204,7 +204,7 @@ def plan(
     *,
     title: str | None = None,
     find: Find | None = None,
-    precision: Precision = "fp32",
+    precision: AnyPrecision = "fp32",
 ) -> Plan:
     """Return the search of a method whose trials are a Latin hypercube.
 

@@ -19,7 +19,7 @@ from debiasbench.specs.words import BARE, as_text, label, option_names, short_na
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from debiasbench.core.settings import AnyPrecision, Precision
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
     from debiasbench.specs.words import Find, Words
@@ -79,7 +79,7 @@ class Suite:
     search: SearchOf | None = None
 
     def searches(
-        self, plugins: Plugins, find: Find | None = None, precision: Precision = "fp32"
+        self, plugins: Plugins, find: Find | None = None, precision: AnyPrecision = "fp32"
     ) -> list[tuple[Plan, list[int]]]:
         """Return the searches of a suite that searches, each with the seeds to report.
 
@@ -106,7 +106,7 @@ class Suite:
             raise OptionError(f"{self.file}: {error}") from error
 
     def _plan(
-        self, row: Mapping[str, Any], plugins: Plugins, find: Find | None, precision: Precision
+        self, row: Mapping[str, Any], plugins: Plugins, find: Find | None, precision: AnyPrecision
     ) -> Plan:
         assert self.search is not None
         words, trials = row["words"], self.search.trials
