@@ -30,9 +30,9 @@ MEANING = (
 
 @dataclass(frozen=True)
 class Tuned:
-    """Which records report the winner of a search: selection rule -> id -> the search."""
+    """Which records report winners: selection rule -> id -> the searches that they won."""
 
-    of: Mapping[str, Mapping[str, ExaminedSearch]] = field(default_factory=dict)
+    of: Mapping[str, Mapping[str, Sequence[ExaminedSearch]]] = field(default_factory=dict)
 
     @classmethod
     def among(cls, records: Sequence[Record], found: Sequence[ExaminedSearch]) -> Tuned:
@@ -44,12 +44,12 @@ class Tuned:
             if is_fair(one):
                 key = one.search.dataset.name, one.search.method
                 winners.setdefault(key, []).append(one)
-        of: dict[str, dict[str, ExaminedSearch]] = {}
+        of: dict[str, dict[str, list[ExaminedSearch]]] = {}
         for record in records if winners else ():
             for one in winners.get((record.spec.dataset.name, record.spec.method.name), ()):
                 same_data = record.task.fingerprint == one.search.fingerprint
                 if same_data and like(record.spec, one.winner):
-                    of.setdefault(one.search.rule, {}).setdefault(record.id, one)
+                    of.setdefault(one.search.rule, {}).setdefault(record.id, []).append(one)
         return cls(of)
 
 
@@ -69,57 +69,71 @@ def labelled(
     """Return rows with their names, and how their settings were found.
 
     A row whose search found the defaults to be the best is returned twice, once as a default and
-    once as tuned. `tuned`: None leaves all rows together.
+    once as tuned, and so is one that won searches with different numbers of trials. `tuned`: None
+    leaves all rows together.
     """
     if tuned is None:
         return with_settings(list(rows))
     by_id = {record.id: record for record in records}
     of = tuned.of.get(rule, {})
-    searches = [_search(row, of) for row in rows]
+    searches = [_searches(row, of) for row in rows]
     chosen = [by_id[row.records[0]].provenance.chosen for row in rows]
-    others = [row for row, one in zip(rows, searches, strict=True) if one is None] or rows
+    others = [row for row, won in zip(rows, searches, strict=True) if not won] or rows
     shared = common([row.training for row in others])
+    several = _with_several_settings(rows) if None in chosen else set()
     by_hand = [
-        _is_by_hand(row, names, shared, rows) for row, names in zip(rows, chosen, strict=True)
+        row.method in several if names is None else _is_chosen(names, shared)
+        for row, names in zip(rows, chosen, strict=True)
     ]
     plainly = [
         replace(row, tuning=BY_HAND if hand else DEFAULT)
-        for row, hand, one in zip(rows, by_hand, searches, strict=True)
-        if one is None or not hand
+        for row, hand, won in zip(rows, by_hand, searches, strict=True)
+        if not (won and hand)
     ]
     if len({row.method for row in rows}) == 1 and any(by_hand) and not any(searches):
         plainly = [replace(row, tuning=BY_HAND) for row in plainly]  # a grid of one method
-    won = [_won(row, one) for row, one in zip(rows, searches, strict=True) if one is not None]
-    made = [*(with_settings(plainly) if plainly else []), *_named(won)]
+    winners = [
+        _won(row, one) for row, won in zip(rows, searches, strict=True) for one in won.values()
+    ]
+    made = [*(with_settings(plainly) if plainly else []), *_named(winners)]
     if all(row.tuning == DEFAULT for row in made):
         return made
     return [replace(row, tuning_name=tuning_name(row.tuning)) for row in made]
 
 
-def _search(row: Row, of: Mapping[str, ExaminedSearch]) -> ExaminedSearch | None:
-    """Return the search that found a row; None if a record of it has another origin."""
-    found = [of.get(name) for name in row.records]
-    first = found[0]
-    if first is None or any(one is not first for one in found):
-        return None
-    seeds = {*row.values, *row.failed, *row.missing}
-    return None if first.search.seed in seeds else first
+def _searches(row: Row, of: Mapping[str, Sequence[ExaminedSearch]]) -> dict[int, ExaminedSearch]:
+    """Return the searches that a row won by their numbers of trials.
 
-
-def _is_by_hand(
-    row: Row, chosen: Sequence[str] | None, shared: Mapping[str, Any], rows: Sequence[Row]
-) -> bool:
-    """Say whether a row has other settings than the defaults.
-
-    Training settings that all rows share belong to the comparison. Older records do not say what
-    was chosen; then several settings of one method were set by hand.
+    None if a record of it has another origin, or the seed of the trials.
     """
-    if chosen is None:
-        settings = {canonical(other.options) for other in rows if other.method == row.method}
-        return len(settings) > 1
+    seeds = {*row.values, *row.failed, *row.missing}
+    first, *others = [of.get(name, ()) for name in row.records]
+    return {
+        len(one.search.trials): one
+        for one in reversed(first)
+        if one.search.seed not in seeds and all(one in found for found in others)
+    }
+
+
+def _is_chosen(names: Sequence[str], shared: Mapping[str, Any]) -> bool:
+    """Say whether what was chosen is more than training settings that all rows share.
+
+    Those belong to the comparison.
+    """
     return any(
-        name.startswith("method.") or name.removeprefix("train.") not in shared for name in chosen
+        name.startswith("method.") or name.removeprefix("train.") not in shared for name in names
     )
+
+
+def _with_several_settings(rows: Sequence[Row]) -> set[str]:
+    """Return the methods with several settings.
+
+    Older records do not say what was chosen; then several settings were set by hand.
+    """
+    settings: dict[str, set[str]] = {}
+    for row in rows:
+        settings.setdefault(row.method, set()).add(canonical(row.options))
+    return {method for method, of in settings.items() if len(of) > 1}
 
 
 def _won(row: Row, one: ExaminedSearch) -> Row:
@@ -146,18 +160,17 @@ def _won(row: Row, one: ExaminedSearch) -> Row:
 def _named(rows: Sequence[Row]) -> list[Row]:
     """Name tuned rows by the budget, and where that does not tell them apart, by what differs."""
     made = []
+    alike: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        like_it = [other for other in rows if _key(other) == _key(row)]
+        alike.setdefault((row.method, row.tuning), []).append(row)
+    for row in rows:
+        like_it = alike[row.method, row.tuning]
         same = common([other.training for other in like_it])
         own = {f"train.{k}": v for k, v in row.training.items() if k not in same}
         own |= {"record": row.records[0][:8]} if len(like_it) > 1 else {}
         parts = [f"{name}={plain(value)}" for name, value in sorted(own.items())]
         made.append(replace(row, setting=", ".join([f"tuned, n={row.tuning}", *parts])))
     return made
-
-
-def _key(row: Row) -> tuple[object, ...]:
-    return row.method, row.tuning
 
 
 def tuning_name(tuning: int) -> str:

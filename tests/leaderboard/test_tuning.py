@@ -264,6 +264,16 @@ def test_different_budgets_share_no_ranking(results: Path) -> None:
     assert sections["erm (tuned, n=2)"] != sections["scaled (tuned, n=4)"]
 
 
+def test_a_winner_of_two_budgets_is_in_the_section_of_each(tmp_path: Path) -> None:
+    for trials_ in (3, 4):
+        searched(made(), tmp_path, "settled", trials=trials_)
+    assert kinds(board_of(tmp_path)) == {
+        "settled": "default",
+        "settled (tuned, n=3)": "tuned (n=3)",
+        "settled (tuned, n=4)": "tuned (n=4)",
+    }
+
+
 # --- other tables --------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CODE = "E11"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExaminedSearch:
     """A search, its trials as far as they can be read, and what is wrong with any of them."""
 
