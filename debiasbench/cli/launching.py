@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from debiasbench.cli.common import say, together_option
-from debiasbench.cli.places import on_option, ray_options
+from debiasbench.cli.places import cluster_options, on_option
 from debiasbench.common.signals import stopped_by_signals
 from debiasbench.runs.crew import Crew
 from debiasbench.runs.jobs import Jobs
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from debiasbench.cli.on_ray import Asked
     from debiasbench.cli.runs import Runs
-    from debiasbench.core.settings import Precision
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.records.store import Overwrite
+    from debiasbench.runs.job_folder import JobFolder
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.runs.sweep import Attempt
     from debiasbench.specs.spec import Spec
@@ -38,6 +39,7 @@ class Launch:
     together: int | Literal["auto"] = 1
     on: str = "local"
     workers: int | None = None
+    wait: bool = True
     cpus_per_run: float | None = None
     gpus_per_run: float | None = None
     memory_per_run: float | None = None
@@ -48,17 +50,30 @@ class Launch:
         """Whether the runs are trained by Ray."""
         return self.on == "ray" or self.on.startswith("ray:")
 
+    @property
+    def processes(self) -> int:
+        """Number of processes that train at once; on Ray without --workers it is not known."""
+        return self.jobs if self.on == "local" else self.jobs * (self.workers or 1)
+
     def check(self) -> None:
         """Raise `UsageError` for options that cannot be combined."""
-        if self.on_ray:
-            if self.jobs > 1:
+        if self.on == "slurm":
+            if self.workers is None:
                 raise click.UsageError(
-                    "--jobs is for processes here: use --workers N with --on ray"
+                    "--on slurm needs --workers N, the number of tasks to submit"
                 )
-            if self.together == "auto":
-                raise click.UsageError("--together auto measures here: give a number for Ray")
-        else:
-            self._check_is_ray("workers", "cpus_per_run", "gpus_per_run", "memory_per_run")
+        elif not self.wait:
+            raise click.UsageError("--no-wait needs --on slurm")
+        elif self.workers is not None and not self.on_ray:
+            raise click.UsageError(
+                "--workers needs --on ray or --on slurm; --jobs N uses N processes here"
+            )
+        if self.on_ray and self.jobs > 1:
+            raise click.UsageError("--jobs is for processes here: use --workers N with --on ray")
+        if self.on != "local" and self.together == "auto":
+            raise click.UsageError("--together auto measures here: give a number for a cluster")
+        if not self.on_ray:
+            self._check_is_ray("cpus_per_run", "gpus_per_run", "memory_per_run")
             self._check_is_ray("fetch_checkpoints")
         if self.jobs > 1 and self.together != 1:
             raise click.UsageError(
@@ -83,13 +98,27 @@ class Launch:
             if getattr(self, name) is not None:
                 raise click.UsageError(f"--{name.replace('_', '-')} needs --on ray")
 
-    def precision(self, options: SessionOptions) -> Precision:
-        """Return the precision that "auto" means on the device that will train the runs."""
+    def precision(self, options: SessionOptions) -> AnyPrecision:
+        """Return the precision that "auto" means on the device that will train the runs.
+
+        It is "auto" if only the workers will know their device, as in Slurm.
+        """
+        if self.on == "slurm" and options.device != "cpu":
+            return "auto"
         if self.on_ray and options.device != "cpu":
             from debiasbench.cli import on_ray
 
             return on_ray.precision(self.asked_of_ray(), options)
         return options.precision()
+
+    def known(self, options: SessionOptions, specs: Mapping[str, Spec]) -> dict[str, Path]:
+        """Return the records of specs that workers on other machines resolved, by title."""
+        if self.on != "slurm" or not any(spec.unresolved for spec in specs.values()):
+            return {}
+        from debiasbench.runs.job_folder import JobFolder
+
+        records = JobFolder.of(options.results, specs).records()
+        return {title: options.results / name for title, name in records.items()}
 
 
 def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,7 +140,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "alone, so results are equal; see train.threads. With several GPUs, each process uses one, "
         "in turn.",
     )
-    return on_option(jobs(together_option(ray_options(collected))))
+    return on_option(jobs(together_option(cluster_options(collected))))
 
 
 @dataclass
@@ -141,6 +170,12 @@ class Launcher:
 
         Returns the exit code of a process that left runs to do although it did not fail in one.
         """
+        if self.launch.on == "slurm":
+            from debiasbench.cli import slurm
+
+            if not first:
+                return 0
+            return slurm.attempt(*self._array(first), self.count, wait=self.launch.wait)
         if self.launch.on_ray:
             from debiasbench.cli import on_ray
 
@@ -189,6 +224,31 @@ class Launcher:
             return code
         return 0
 
+    def preview(self, specs: Mapping[str, Spec]) -> str:
+        """Return the lines of the runs, or the script of the array that would do them."""
+        if self.launch.on == "slurm" and specs:
+            from debiasbench.cli import slurm
+
+            return slurm.dry_run(*self._array(specs))
+        return "".join(f"{self.heads[title]}\n" for title in specs)
+
+    def _array(self, specs: Mapping[str, Spec]) -> tuple[JobFolder, Jobs]:
+        """Return the folder of an array that does the runs, and the runs as workers read them."""
+        from debiasbench.cli.slurm import replaced
+        from debiasbench.runs.job_folder import JobFolder
+
+        together = 1 if self.launch.together == "auto" else self.launch.together
+        most = -(-len(specs) // (self.launch.jobs * together))  # workers that have something to do
+        jobs = replace(
+            self.jobs().only(specs),
+            together=together,
+            keep_going=self.keep_going,
+            workers=max(1, min(self.launch.workers or 1, most)),
+            processes=self.launch.jobs,
+            replaces=replaced(self.options.results, specs, self.overwrite, trial=self.runs.trial),
+        )
+        return JobFolder.of(self.options.results, self.specs), jobs
+
     def jobs(self) -> Jobs:
         """Return the runs as other processes read them."""
         return Jobs(
@@ -197,6 +257,7 @@ class Launcher:
             overwrite=self.overwrite,
             debug=bool(click.get_current_context().meta.get("debug")),
             quiet=self.quiet,
+            trial=self.runs.trial,
         )
 
     def batches(self, specs: Mapping[str, Spec]) -> Iterable[list[str]]:

@@ -18,10 +18,12 @@ class Where(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value if it is a place."""
         kind, colon, address = str(value).partition(":")
-        known = (kind == "ray" and (address or not colon)) or (kind == "local" and not colon)
-        if not known:
+        alone = kind in {"local", "slurm"} and not colon
+        if not alone and not (kind == "ray" and (address or not colon)):
             self.fail(
-                f"{value!r} is no place for runs. Use local, ray, or ray:HOST:PORT", param, ctx
+                f"{value!r} is no place for runs. Use local, ray, ray:HOST:PORT or slurm",
+                param,
+                ctx,
             )
         return str(value)
 
@@ -33,20 +35,29 @@ def on_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=Where(),
         default="local",
         show_default=True,
-        metavar="local|ray|ray:ADDRESS",
+        metavar="local|ray|ray:ADDRESS|slurm",
         help="Where runs are trained. ray starts Ray on this machine, or joins the cluster of "
-        "RAY_ADDRESS; ray:ADDRESS joins a cluster, of which this machine is a node.",
+        "RAY_ADDRESS; ray:ADDRESS joins a cluster, of which this machine is a node. slurm submits "
+        "an array of workers, with the words after -- as options of sbatch, and shows their runs.",
     )(command)
 
 
-def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what a run asks of a Ray cluster, and the number of processes there."""
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the number of processes on a cluster, and what each asks of it."""
     options = [
         click.option(
             "--workers",
             type=click.IntRange(min=1),
-            help="With --on ray: largest number of processes.  [default: as many as the cluster "
-            "has room for]",
+            help="With --on ray: largest number of processes, by default as many as the cluster "
+            "has room for. With --on slurm: number of tasks of the array; each trains runs until "
+            "none is left, with --jobs or --together several at once.",
+        ),
+        click.option(
+            "--wait/--no-wait",
+            default=True,
+            show_default=True,
+            help="With --on slurm: whether to show the runs of the array, or to end when it is "
+            "submitted.",
         ),
         click.option(
             "--cpus-per-run",

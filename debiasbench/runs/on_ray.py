@@ -15,6 +15,7 @@ from debiasbench.common.canonical import digest
 from debiasbench.common.errors import BusyError, Interrupted, RecordError, StoreError
 from debiasbench.common.wording import shortened
 from debiasbench.records.store import Store
+from debiasbench.records.trial import Trials
 from debiasbench.runs.carried import unpacked
 from debiasbench.runs.crew import End
 from debiasbench.runs.fetched import Fetched
@@ -225,6 +226,7 @@ class RayPool:
         self.cluster, self._request, self.specs = cluster, request, jobs
         self._workers, self._say = workers, complain
         self.results = Store(jobs.session.results)
+        self._made = Trials(jobs.session.results) if jobs.trial else self.results
         self._fetched = Fetched(jobs.session.results)
         self.jobs = cluster.ray.put(jobs.to_json())
         self.start = Start(
@@ -313,7 +315,7 @@ class RayPool:
 
     def store(self, title: str, record: dict[str, bytes]) -> Any:
         """Store the record of a run; return its path."""
-        path = unpacked(self.results, self.specs.specs[title], record)
+        path = unpacked(self._made, self.specs.specs[title], record)
         for run in self._ids([title]):
             self._fetched.forget(run)
         return path

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from debiasbench.common.errors import StoreError
 from debiasbench.records.beside import PREDICTIONS, WEIGHTS
+from debiasbench.records.reading import TRIAL
 
 USED = ".used"  # locked by all processes that use the folder
 
@@ -53,8 +54,9 @@ class Scratch:
 
     def forget(self, path: Path) -> None:
         """Remove a record, and the files beside it, that was read for the driver."""
-        for ending in (".json", PREDICTIONS, WEIGHTS):
-            path.with_name(path.stem + ending).unlink(missing_ok=True)
+        stem = path.name.removesuffix(TRIAL).removesuffix(".json")
+        for name in (path.name, stem + PREDICTIONS, stem + WEIGHTS):
+            path.with_name(name).unlink(missing_ok=True)
 
     def leave(self, *, empty: bool) -> None:
         """Give the folder back; `empty`: remove it if no other process uses it."""
