@@ -212,6 +212,17 @@ def test_checkpoints_go_from_a_node_over_the_driver_to_another_node(tmp_path: Pa
     assert not (driver / ".stages" / STAGE).exists()
 
 
+def test_stages_of_runs_that_are_done_are_not_fetched(tmp_path: Path) -> None:
+    fetching = Fetching(tmp_path, every=0.0)
+    with locked(tmp_path / ".stages", STAGE):
+        (tmp_path / ".stages" / STAGE).mkdir()
+        (tmp_path / ".stages" / STAGE / "running").write_bytes(b"step 10")
+        assert set(fetching.due(os.getpid(), finally_=True)) == {f"{STAGE}/running"}
+    (tmp_path / ".stages" / STAGE / "finished").write_bytes(b"done")
+    fetching.forget()
+    assert fetching.due(os.getpid(), finally_=True) == {}
+
+
 def test_stages_of_other_processes_are_not_fetched(tmp_path: Path) -> None:
     with locked(tmp_path / ".stages", STAGE):
         (tmp_path / ".stages" / STAGE).mkdir()
