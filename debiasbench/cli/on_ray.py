@@ -54,7 +54,8 @@ def precision(asked: Asked, options: SessionOptions) -> Precision:
     if options.device == "cpu":
         return options.precision()
     ray = cluster.ray
-    answer = ray.remote(precision_of).options(max_calls=1, **request.options()).remote(options)
+    ask = ray.remote(max_calls=1)(precision_of)  # a process that has imported torch ends
+    answer = ask.options(**request.options()).remote(options)
     with stopped_by_signals() as stop:
         while not ray.wait([answer], timeout=WAIT)[0]:
             stop.check()

@@ -50,6 +50,10 @@ class Fetching:
         self._sent_at = now
         return self._new()
 
+    def forget(self) -> None:
+        """Forget the stages of the last runs."""
+        self._names.clear()
+
     def _locked_by(self, process: int) -> set[str]:
         names = set()
         for entry in entries(self._stages / LOCKS):

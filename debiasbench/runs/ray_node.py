@@ -130,6 +130,8 @@ class Slot:
                 return  # a repetition, or too late
             self._orders = number + 1
             self._titles = tuple(titles or ())
+            if self._fetching is not None:
+                self._fetching.forget()
             if self._scratch is not None and stages:
                 put(self._scratch.folder, stages)
             self._worker.order(titles)
@@ -176,8 +178,13 @@ class Slot:
                 record = packed(path)
                 self._scratch.forget(path)
             self._sent.append(Sent((report,), record))
-        if self._fetching is not None and (
-            files := self._fetching.due(worker.process.pid, finally_=end is not None)
+            if report is not None:
+                self._titles = tuple(title for title in self._titles if title != report[0])
+        # the stages of a run that was reported are of no use any more
+        if (
+            self._fetching is not None
+            and self._titles
+            and (files := self._fetching.due(worker.process.pid, finally_=end is not None))
         ):
             self._sent.append(Sent(titles=self._titles, stages=files))
         while said := self._printed():

@@ -25,12 +25,12 @@ Cli = Callable[..., Result]
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--workers", "2"), "--workers needs --on ray"),
+        (("--workers", "2"), "--workers needs --on ray or --on slurm"),
         (("--gpus-per-run", "0.5"), "--gpus-per-run needs --on ray"),
         (("--fetch-checkpoints", "60"), "--fetch-checkpoints needs --on ray"),
         (("--on", "ray", "--jobs", "2"), "use --workers N with --on ray"),
-        (("--on", "ray", "--together", "auto"), "give a number for Ray"),
-        (("--on", "rya"), "'rya' is no place for runs. Use local, ray, or ray:HOST:PORT"),
+        (("--on", "ray", "--together", "auto"), "give a number for a cluster"),
+        (("--on", "rya"), "'rya' is no place for runs. Use local, ray, ray:HOST:PORT or slurm"),
         (("--on", "ray:"), "'ray:' is no place for runs"),
         (("--on", "local:8"), "'local:8' is no place for runs"),
         (("--on", "ray", "--cpus-per-run", "0"), "0.0 is not in the range x>0"),
@@ -43,6 +43,26 @@ def test_options_that_do_not_fit_are_refused(
     refused = debiasbench("sweep", write(BASE), "--device", "cpu", *words)
     assert refused.exit_code == 2
     assert message in refused.stderr
+
+
+def test_a_table_of_the_session_file_is_used_on_ray_only(
+    debiasbench: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Asked] = []
+
+    def attempt(one: Asked, *_: object) -> int:
+        asked.append(one)
+        return 0
+
+    monkeypatch.setattr(on_ray, "attempt", attempt)
+    Path("session.toml").write_text("[ray]\nworkers = 3\ngpus-per-run = 0.25\ncpus-per-run = 2\n")
+    words = ("sweep", write(BASE), "--device", "cpu", "--session", "session.toml")
+    debiasbench(*words, "--on", "ray:10.0.0.1:6379", "--cpus-per-run", "4")
+    assert asked == [Asked("10.0.0.1:6379", cpus=4, gpus=0.25, workers=3)]
+    assert debiasbench(*words, "--quiet").exit_code == 0
+    assert len(asked) == 1
+    Path("session.toml").write_text('[ray]\nworkers = "many"\n')
+    assert "ray.workers = 'many': must be a number" in debiasbench(*words).stderr
 
 
 def test_without_ray_a_sweep_says_what_to_install(

@@ -289,6 +289,7 @@ def test_checkpoints_come_back_and_go_to_the_next_node(
         cluster.kill(first)
         cluster.add(env_vars={"TMPDIR": _made(tmp_path / "node2")})
         sweep.until(lambda: any((tmp_path / "node2").rglob("running")))
+        time.sleep(0.3)  # the time is set after the file is there
         (came,) = (tmp_path / "node2").rglob("running")
         begun = time.time() - came.stat().st_mtime  # the file has the time of the first node
         assert sweep.wait() == 0, sweep.output

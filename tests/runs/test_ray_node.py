@@ -15,6 +15,7 @@ import pytest
 
 from debiasbench.common.errors import RecordError, StoreError
 from debiasbench.common.locks import locked
+from debiasbench.records.record import from_json, to_json
 from debiasbench.records.store import Store, read
 from debiasbench.runs import workers
 from debiasbench.runs.carried import packed, unpacked
@@ -154,7 +155,10 @@ def test_a_record_is_stored_as_it_was_sent(tmp_path: Path) -> None:
         spec = _spec(path)
         stored = unpacked(store, spec, files)
         assert stored.name == f"{spec.stem}.json"
-        assert packed(stored) == files
+        again = packed(stored)
+        sent = from_json(files["record"].decode())
+        assert again["record"].decode() == to_json(sent)  # in the schema of today
+        assert again["predictions"] == files["predictions"]
 
 
 def test_the_record_of_a_spec_that_a_node_resolved_is_stored(tmp_path: Path) -> None:
@@ -210,6 +214,17 @@ def test_checkpoints_go_from_a_node_over_the_driver_to_another_node(tmp_path: Pa
     fetched.forget(run)
     assert fetched.of(run) == {}
     assert not (driver / ".stages" / STAGE).exists()
+
+
+def test_stages_of_runs_that_are_done_are_not_fetched(tmp_path: Path) -> None:
+    fetching = Fetching(tmp_path, every=0.0)
+    with locked(tmp_path / ".stages", STAGE):
+        (tmp_path / ".stages" / STAGE).mkdir()
+        (tmp_path / ".stages" / STAGE / "running").write_bytes(b"step 10")
+        assert set(fetching.due(os.getpid(), finally_=True)) == {f"{STAGE}/running"}
+    (tmp_path / ".stages" / STAGE / "finished").write_bytes(b"done")
+    fetching.forget()
+    assert fetching.due(os.getpid(), finally_=True) == {}
 
 
 def test_stages_of_other_processes_are_not_fetched(tmp_path: Path) -> None:
