@@ -94,6 +94,7 @@ COMMANDS = (  # each in the file of this name
     "show",
     "data",
     "suite",
+    "search",
     "sweep",
     "reproduce",
     "leaderboard",

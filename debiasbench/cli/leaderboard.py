@@ -57,7 +57,8 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     "--columns",
     metavar="NAME,...",
     help="Show these columns: method, accuracy, interval, seeds, difference, rank, a metric, "
-    "density, parameters, inference_flops, training_flops or seconds. With --panel: method, seeds, "
+    "density, parameters, inference_flops, training_flops, seconds, search_flops or "
+    "search_seconds. With --panel: method, seeds, "
     "conflict_recall, conflict_precision, worst_group_recall, auc, infer_flops, infer_seconds, "
     "training_flops or seconds.",
 )

@@ -38,8 +38,22 @@ _OPTIONS: dict[str, tuple[type, ...]] = {
 }
 _TABLES: dict[str, dict[str, tuple[type, ...]]] = {
     "slurm": {"workers": (int,), "sbatch": (dict,), "setup": (list,), "python": (str,)},
+    "ray": {
+        "workers": (int,),
+        "cpus-per-run": (int, float),
+        "gpus-per-run": (int, float),
+        "memory-per-run": (int, float),
+        "fetch-checkpoints": (int, float),
+    },
 }
-_WORDS = {str: "a text", bool: "true or false", int: "a number", dict: "a table", list: "a list"}
+_WORDS = {
+    str: "a text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    dict: "a table",
+    list: "a list",
+}
 
 
 def session_file_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +64,7 @@ def session_file_option(command: Callable[..., Any]) -> Callable[..., Any]:
         expose_value=False,
         metavar="FILE.toml",
         help="Take options of the session and of the launcher from this file, such as device, "
-        "results and the table slurm. Those of the command line win.",
+        "results and the tables ray and slurm. Those of the command line win.",
     )(command)
 
 
@@ -75,6 +89,8 @@ class SessionCommand(Command):
             lines = sbatch_lines([*words_of(table.pop("sbatch", {})), *after])
             ctx.meta[SLURM] = Settings(lines, table.get("setup", []), table.get("python"))
             args = before
+        elif isinstance(on, str) and on.partition(":")[0] == "ray":
+            defaults |= content.get("ray", {})
         ctx.default_map = {name.replace("-", "_"): value for name, value in defaults.items()}
         try:
             return super().parse_args(ctx, args)
@@ -122,5 +138,5 @@ def _check(
                 f"{listed(list(known))}"
             )
         if type(value) not in known[name]:
-            kinds = " or ".join(_WORDS[kind] for kind in known[name])
+            kinds = " or ".join(dict.fromkeys(_WORDS[kind] for kind in known[name]))
             raise OptionError(f"{file}: {table}{name} = {shown(value)}: must be {kinds}")

@@ -78,10 +78,17 @@ def _settings() -> Settings:
     return cast("Settings", click.get_current_context().meta[SLURM])
 
 
-def replaced(results: Path, specs: Mapping[str, Spec], overwrite: Overwrite) -> dict[str, str]:
-    """Return the digest of each record that a run is to replace, by title."""
-    if overwrite == "never":
-        return {}
-    store = Store(results)
-    paths = {title: store.path(spec) for title, spec in store.maybe_recorded(specs).items()}
+def replaced(
+    results: Path, specs: Mapping[str, Spec], overwrite: Overwrite, *, trial: bool
+) -> dict[str, str]:
+    """Return the digest of each record, or trial, that a run is to replace, by title."""
+    from debiasbench.records.trial import Trials
+
+    if overwrite == "never" or (trial and overwrite != "always"):
+        return {}  # a trial that failed counts
+    if trial:
+        paths = {title: Trials(results).path(spec) for title, spec in specs.items()}
+    else:
+        store = Store(results)
+        paths = {title: store.path(spec) for title, spec in store.maybe_recorded(specs).items()}
     return {title: sha256(path.read_bytes()) for title, path in paths.items() if path.is_file()}

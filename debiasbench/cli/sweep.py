@@ -17,9 +17,10 @@ from debiasbench.cli.common import (
 from debiasbench.cli.launching import Launch, Launcher, launch_options
 from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import Runs
+from debiasbench.cli.searching import Given, Searching
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.session_file import SessionCommand, session_file_option
-from debiasbench.common.errors import Interrupted
+from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
 
 if TYPE_CHECKING:
@@ -77,6 +78,23 @@ def sweep(
     plugins = load_plugins()
     find = partial(find_dataset, plugins, root=options.data_root)
     suite = read(name)
+    if suite.search is not None:
+        searched = suite.searches(plugins, find, precision=options.precision())
+        given = Given(
+            plugins,
+            options,
+            overwrite,
+            launch,
+            rule=_rule(suite.search.select),
+            quiet=quiet,
+            keep_going=keep_going,
+            limit=limit,
+        )
+        searching = Searching(given, searched)
+        if plan:
+            raise click.UsageError("--plan cannot tell what a suite that searches will take")
+        _search(searching, dry_run=dry_run)
+        return
     named = suite.named(
         plugins, find, precision=options.precision() if plan else launch.precision(options)
     )
@@ -108,6 +126,30 @@ def sweep(
         runs.close()
     say(runs.tally)
     context.exit(runs.tally.codes[0] if runs.tally.codes else code)
+
+
+def _rule(name: str | None) -> str | None:
+    from debiasbench.records.selection import RULES
+
+    if name is not None and name not in RULES:
+        raise UnknownNameError("selection rule", name, RULES)
+    return name
+
+
+def _search(searching: Searching, *, dry_run: bool) -> None:
+    """Run the searches of a suite, or only list what would be run."""
+    context = click.get_current_context()
+    try:
+        if dry_run:
+            say("".join(f"{line}\n" for line in searching.pending()), nl=False)
+        else:
+            searching.run()
+    except (KeyboardInterrupt, Interrupted) as error:
+        searching.say_interrupted()
+        context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
+    finally:
+        searching.close()
+    context.exit(searching.code)
 
 
 def _divided(specs: Mapping[str, Spec], limit: int) -> tuple[dict[str, Spec], dict[str, Spec]]:

@@ -66,6 +66,7 @@ def _serve(jobs: Jobs, orders: Orders) -> None:
         len(jobs.specs),
         quiet=quiet,
         report=orders.report,
+        trial=jobs.trial,
     )
     heads = runs.heads(jobs.specs)
     try:

@@ -17,12 +17,14 @@ from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, outdated, rows_of
 from debiasbench.leaderboard.samples import Samples
 from debiasbench.leaderboard.standing import Standing
+from debiasbench.leaderboard.tuning import labelled
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from debiasbench.leaderboard.tuning import Tuned
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
 
@@ -73,6 +75,7 @@ def boards(
     unverified: Collection[str] = (),
     standing: Standing | None = None,
     keep: Keep | None = None,
+    tuned: Tuned | None = None,
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
@@ -82,7 +85,8 @@ def boards(
     id -> the test samples that the run classified correctly, see `gather`; intervals and tests of
     rows without it are over seeds alone. `unverified`: ids of records whose hits could not be
     compared with predictions, for a note. `standing`: what maintainers state of records. `keep`:
-    see `Keep`. Each spec must occur once: see `distinct`.
+    see `Keep`. `tuned`: which records report winners of searches; None does not tell tuned rows and
+    rows with other settings than the defaults apart. Each spec must occur once: see `distinct`.
 
     Raises `UnknownNameError`, also for a baseline that no board has.
     """
@@ -96,6 +100,7 @@ def boards(
         unverified=unverified,
         standing=standing,
         keep=keep,
+        tuned=tuned,
     )
     return finished(made, baseline)
 
@@ -111,6 +116,7 @@ def each(
     unverified: Collection[str] = (),
     standing: Standing | None = None,
     keep: Keep | None = None,
+    tuned: Tuned | None = None,
 ) -> list[Board]:
     """Return what `boards` does, without comparing the boards with each other; see `finished`."""
     for kind, name, known in (("metric", metric, METRICS), ("selection rule", select, RULES)):
@@ -137,6 +143,7 @@ def each(
             correct=(correct or {}).get(asked.rule, {}),
             unverified=unverified,
             standing=standing or Standing(),
+            tuned=tuned,
         )
         made.append(make() if keep is None else keep(asked, groups[key], make))
     return made
@@ -183,11 +190,13 @@ def _board(
     correct: Mapping[str, Correct],
     unverified: Collection[str],
     standing: Standing,
+    tuned: Tuned | None,
 ) -> Board:
     task, metric, rule, baseline = records[0].task, asked.metric, asked.rule, asked.baseline
     own = {record.id: correct[record.id] for record in records if record.id in correct}
     samples = Samples.common(own, task.splits["test"])
-    rows = outdated(rows_of(runs_of(records, rule, texts), metric))
+    rows = rows_of(runs_of(records, rule, texts), metric)
+    rows = outdated(labelled(rows, records, rule, tuned))
     if samples is not None:
         seeds = {record.id: record.spec.seed for record in records}
         rows = [_with_tables(row, seeds, own, samples) for row in rows]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.row import Difference, Row
 
+SEARCH_COSTS = ("search_flops", "search_seconds")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBERS = re.compile(r"(-?\d+ ?)+")  # seeds may be negative
 
@@ -101,6 +102,7 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
         "val_use": row.val,
         "method": row.method,
         "setting": row.setting,
+        "tuning": row.tuning_name,
         "mean": blank(row.mean),
         "deviation": blank(row.deviation),
         "low": blank(row.interval.low),
@@ -125,6 +127,7 @@ def _flat(board: Board, row: Row) -> dict[str, object]:
         "incomplete": " ".join(board.incomplete),
         **{metric: blank(side.get(metric, math.nan)) for metric in METRICS},
         **{name: blank(row.costs[name]) for name in COSTS},
+        **{name: blank(row.costs.get(name, math.nan)) for name in SEARCH_COSTS},
         "options": json.dumps(row.options, sort_keys=True),
         "training": json.dumps(row.training, sort_keys=True),
         "records": " ".join(row.records),

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.standing import Standing
+from debiasbench.leaderboard.tuning import Tuned
 from debiasbench.records.checks.labels import Labels
+from debiasbench.records.checks.search import examine as examine_search
 from debiasbench.records.correct import Correct, Splits
 from debiasbench.records.index import ABSENT, Bad, Damaged, Index, State, results, state
 from debiasbench.records.reading import Visited, visited
@@ -20,6 +22,7 @@ from debiasbench.records.sharing import Sharing
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from debiasbench.records.checks.search import ExaminedSearch
     from debiasbench.records.record import Record
     from debiasbench.records.seen import Seen
 
@@ -32,6 +35,7 @@ class Evidence(TypedDict):
     correct: Mapping[str, Mapping[str, Correct]]
     unverified: Collection[str]
     standing: Standing
+    tuned: Tuned
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ class Gathered:
     `correct`: selection rule -> id -> the test samples that the run classified correctly.
     `unverified`: ids of those without predictions. `problems`: a message for each file that was
     left out. `paths`: id -> the file of the record. `standing`: what maintainers state
-    about the records. `states`: id -> the states of the files that the record is from, if an index
-    knows them. `started`: id -> when the run was started, which records for tables do not hold.
+    about the records. `tuned`: which of them report winners of searches. `states`: id -> the states
+    of the files that the record is from, if an index knows them. `started`: id -> when the run was
+    started, which records for tables do not hold.
     """
 
     records: list[Record]
@@ -51,13 +56,19 @@ class Gathered:
     problems: list[str]
     paths: dict[str, Path]
     standing: Standing = field(default_factory=Standing)
+    tuned: Tuned = field(default_factory=Tuned)
     states: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     started: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def evidence(self) -> Evidence:
         """What functions that make boards need beside the records."""
-        return Evidence(correct=self.correct, unverified=self.unverified, standing=self.standing)
+        return Evidence(
+            correct=self.correct,
+            unverified=self.unverified,
+            standing=self.standing,
+            tuned=self.tuned,
+        )
 
 
 def gather(
@@ -114,10 +125,11 @@ class _Gathering:
         self._rows: dict[int, list[int]] = {number: [] for number in indexes}
         self._states: dict[str, tuple[int, ...]] = {}
         self._started: dict[str, str] = {}
+        self._searches: list[str] = []  # files
 
     def of(self, places: Sequence[Path]) -> Gathered:
         """Visit all files, and return what was found; raises `Damaged` for an index that is."""
-        files = list(map(self._matched, visited(places, self._problems)))
+        files = list(map(self._matched, visited(places, self._problems, self._searches)))
         reader = Reader(whole=self._whole)
         read = reader.read_all([one.found for one in files if one.match is None])
         for one in files:
@@ -234,9 +246,24 @@ class _Gathering:
             problems,
             paths,
             standing,
+            Tuned.among(records, self._examined(problems)),
             self._states,
             self._started,
         )
+
+    def _examined(self, problems: list[str]) -> list[ExaminedSearch]:
+        """Read and verify the searches; add a message to `problems` for each bad one."""
+        found = []
+        for file in self._searches:
+            try:
+                one = examine_search(Path(file), self._labels)
+            except RecordError as error:
+                problems.append(str(error))
+                continue
+            found.append(one)
+            if one.findings:
+                problems.append(_contradictory(file, [f.message for f in one.findings]))
+        return found
 
 
 def _contradictory(file: str, messages: Sequence[str]) -> str:

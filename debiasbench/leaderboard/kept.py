@@ -41,9 +41,22 @@ if TYPE_CHECKING:
     from debiasbench.records.record import Record
 
 CODE = ("leaderboard", "records", "specs", "core/supervision.py", "common")
-PLAIN = ("method", "setting", "made_by", "train", "val", "records", "stale", "trust", "floor")
+PLAIN = (
+    "method",
+    "setting",
+    "made_by",
+    "train",
+    "val",
+    "records",
+    "stale",
+    "trust",
+    "floor",
+    "tuning",
+    "tuning_name",
+    "found_by",
+)
 BY_SEED = ("values", "failed", "missing")
-EQUAL = ("options", "training", "revisions")  # many rows have the same ones
+EQUAL = ("options", "training", "revisions", "searched")  # many rows have the same ones
 _FAULTS = (AttributeError, IndexError, KeyError, TypeError, ValueError, Damaged, OSError)
 
 
@@ -143,8 +156,11 @@ class _Paths(Mapping[str, "Path"]):
 
 
 def keeping(places: Sequence[Path], gathered: Gathered) -> Keep | None:
-    """Return what keeps the boards of a folder for `known`; None for several places."""
-    if len(places) != 1 or not places[0].is_dir():
+    """Return what keeps the boards of a folder for `known`; None for several places.
+
+    A folder with searches has none: the winners decide on sections, and are verified each time.
+    """
+    if len(places) != 1 or not places[0].is_dir() or gathered.tuned.of:
         return None
     one, states = Kept(os.path.realpath(places[0]), gathered.standing), gathered.states
 

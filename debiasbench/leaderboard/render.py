@@ -13,6 +13,7 @@ from debiasbench.leaderboard.flat import as_csv, as_json
 from debiasbench.leaderboard.grid import Cell, Grid
 from debiasbench.leaderboard.latex import latex
 from debiasbench.leaderboard.markup import HTML, MARKDOWN
+from debiasbench.leaderboard.tuning import MEANING
 
 if TYPE_CHECKING:
     from debiasbench.leaderboard.board import Board
@@ -85,7 +86,10 @@ def grid(board: Board, form: str, columns: Sequence[str] | None = None) -> Grid:
         ),
         board.conditions,
         *board.notes,
-        *dict.fromkeys(f"{cells.options(row)}." for row in board.rows if row.options),
+        *([MEANING] if any(row.tuning_name for row in board.rows) else []),
+        *dict.fromkeys(
+            f"{cells.options(row)}." for row in board.rows if row.options or row.found_by
+        ),
     ]
     return Grid(
         heading(f"{board.dataset} · {board.model}"),

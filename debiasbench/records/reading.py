@@ -17,6 +17,7 @@ from debiasbench.records.sharing import Sharing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+TRIAL, SEARCH = ".trial.json", ".search.json"  # endings of files of searches, which are no records
 MOST_BYTES = 64 << 20  # of a record file; the published ones have 10,000 to 60,000
 
 
@@ -35,21 +36,24 @@ def read(path: Path) -> Record:
 def read_all(places: Iterable[Path]) -> tuple[list[tuple[Path, Record]], list[str]]:
     """Read every record in files and folders; return them and a message for each bad file.
 
-    Folders are searched recursively; hidden files and folders are skipped.
+    Folders are searched recursively; hidden files and folders are skipped, and so are the trials
+    of searches.
     Raises `RecordError` for a place that does not exist.
     """
     problems: list[str] = []
     return list(stream(places, problems)), problems
 
 
-def stream(places: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, Record]]:
+def stream(
+    places: Iterable[Path], problems: list[str], searches: list[str] | None = None
+) -> Iterator[tuple[Path, Record]]:
     """Yield what `read_all` returns, one record after the other.
 
-    Adds a message to `problems` for each bad file, and for each folder that cannot be searched.
-    Records of the same task share one object for it.
+    Adds a message to `problems` for each bad file, and for each folder that cannot be searched, and
+    to `searches` each file of a search. Records of the same task share one object for it.
     """
     sharing = Sharing()
-    for found in visited(places, problems):
+    for found in visited(places, problems, searches):
         if (record := read_visited(found, problems)) is not None:
             yield Path(found.file), replace(record, task=sharing.task(record.task))
 
@@ -65,10 +69,13 @@ class Visited(NamedTuple):
     place: int
 
 
-def visited(places: Iterable[Path], problems: list[str]) -> Iterator[Visited]:
+def visited(
+    places: Iterable[Path], problems: list[str], searches: list[str] | None = None
+) -> Iterator[Visited]:
     """Yield each file that `stream` reads, in order of their names; each file is yielded once.
 
-    Raises `RecordError` for a place that does not exist.
+    Adds each file of a search to `searches`, once. Raises `RecordError` for a place that does not
+    exist.
     """
     places = list(places)
     for place in places:
@@ -82,9 +89,16 @@ def visited(places: Iterable[Path], problems: list[str]) -> Iterator[Visited]:
     seen: set[str] = set()  # real paths
     for number, place in enumerate(places):
         for found, real in _files(place, number, problems):
-            if real not in seen:
-                seen.add(real)
+            if real in seen:
+                continue
+            seen.add(real)
+            if not found.name.endswith((TRIAL, SEARCH)):
                 yield found
+            elif found.name.endswith(TRIAL):
+                if found.place < 0:
+                    problems.append(f"{found.file} is a trial: give the folder, or its search")
+            elif searches is not None:
+                searches.append(found.file)
 
 
 def read_visited(found: Visited, problems: list[str]) -> Record | None:

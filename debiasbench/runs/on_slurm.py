@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from debiasbench.common import signals
 from debiasbench.common.errors import StoreError
 from debiasbench.common.locks import locked
+from debiasbench.common.processes import interpreter
 from debiasbench.common.wording import counted, shortened
 from debiasbench.runs.job_folder import FINAL, JobFolder, Told
 from debiasbench.runs.sbatch import Settings, SlurmError, Task, submit, tasks
-from debiasbench.runs.workers import interpreter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -12,6 +12,7 @@ from debiasbench.common.errors import Interrupted, RecordError, StoreError, Trai
 from debiasbench.common.locks import LockHeldError, locked
 from debiasbench.records.beside import sha256
 from debiasbench.records.store import Store
+from debiasbench.records.trial import Trials
 from debiasbench.runs.crew import AGAIN, INTERRUPTED, Hand
 from debiasbench.runs.job_folder import FINAL, Line, Outcomes, Told
 from debiasbench.runs.sweep import Attempt, kind
@@ -66,7 +67,8 @@ class Puller:
         *,
         restart: int = 0,
     ) -> None:
-        self._jobs, self._folder, self._store = jobs, folder, Store(jobs.session.results)
+        self._jobs, self._folder = jobs, folder
+        self._store = (Trials if jobs.trial else Store)(jobs.session.results)
         self._hire, self._wait, self._report, self._stop = hire, wait, report, stop
         self._told = Told(folder, starts_over=jobs.overwrite == "always")
         self._outcomes = Outcomes(folder, number, restart)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from debiasbench.specs.registry import Registry
 
 SEEDS = range(2**63)
+OF_THE_MACHINE = ("precision", "micro_batch", "threads")  # training settings
 
 
 def make_spec(
@@ -110,6 +111,27 @@ def instance(registry: Registry[Any], choice: Choice) -> Any:
     entry, fixed = registry.find_in_spec(choice.name)
     owner = f"{registry.kind} {choice.name}"
     return from_dict(entry.load(), {**choice.options, **fixed}, owner=owner)
+
+
+def chosen(plugins: Plugins, spec: Spec) -> list[str]:
+    """Return what is not at its default in a spec: options of the method, and training settings.
+
+    By full name, such as "method.density" and "train.lr". The default of a training setting is what
+    the data set recommends. Settings that depend on the machine do not count.
+    """
+    entry, fixed = plugins.methods.find_in_spec(spec.method.name)
+    data = plugins.datasets.find_in_spec(spec.dataset.name)[0].load()
+    defaults = {
+        f"method.{name}": value
+        for name, value in as_dict(entry.load()()).items()
+        if name not in fixed
+    }
+    given = {f"method.{name}": value for name, value in spec.method.options.items()}
+    recommended = as_dict(parse(Training, dict(data.training), owner="training"))
+    for values, settings in ((defaults, recommended), (given, spec.training)):
+        values |= {f"train.{n}": v for n, v in settings.items() if n not in OF_THE_MACHINE}
+    names = [*given, *(name for name in defaults if name not in given)]
+    return [name for name in names if defaults.get(name, ...) != given.get(name, ...)]
 
 
 def training_of(spec: Spec) -> Training:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -125,6 +127,21 @@ def test_an_unchanged_folder_reads_no_record_and_computes_nothing(
     monkeypatch.setattr("debiasbench.records.verify.examine", None)
     assert computed_by(lambda: table([results], "markdown"), computed) == []
     assert table([results], "markdown") == first
+
+
+def test_an_unchanged_folder_needs_no_library_but_numpy(results: Path) -> None:
+    expected, _ = table([results], "markdown")
+    code = (
+        "import sys; from pathlib import Path; from debiasbench.leaderboard import table;"
+        "print(table([Path(sys.argv[1])], 'markdown')[0]);"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    words = [sys.executable, "-c", code, str(results)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    text, _, modules = done.stdout.rstrip().rpartition("\n")
+    assert text.rstrip() == expected.rstrip()
+    heavy = {"filelock", "pandas", "pydantic", "rich", "safetensors", "scipy", "tabulate", "torch"}
+    assert heavy & set(modules.split()) == set()
 
 
 def test_one_changed_record_makes_one_board_again(results: Path, computed: list[str]) -> None:

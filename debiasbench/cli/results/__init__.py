@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from debiasbench.cli.parsing import Group
+from debiasbench.cli.results.copy import pull, push
 from debiasbench.cli.results.diff import diff
 from debiasbench.cli.results.ls import ls
 from debiasbench.cli.results.rm import rm
@@ -13,8 +14,8 @@ from debiasbench.cli.results.show import show
 
 @click.group(cls=Group)
 def results() -> None:
-    """List, describe, compare and remove records."""
+    """List, describe, compare, copy and remove records."""
 
 
-for command in (ls, show, diff, rm):
+for command in (ls, show, diff, rm, push, pull):
     results.add_command(command)

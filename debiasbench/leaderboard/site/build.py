@@ -189,7 +189,7 @@ def _view(
 
 def _own(rows: list[Row]) -> set[str]:
     """Return the remarks that name the options of a row, which pages list separately."""
-    return {f"{cells.options(row)}." for row in rows if row.options}
+    return {f"{cells.options(row)}." for row in rows if row.options and not row.found_by}
 
 
 def board(content: Content, place: Place, view: View) -> str:
