@@ -94,7 +94,7 @@ def _pull(jobs: Jobs, file: Path, number: int, stop: Stop) -> int:
 
     # only the processes of this worker need the code of strangers
     plugins = Plugins(installed=False)
-    runs = Runs(plugins, jobs.session, jobs.overwrite, len(jobs.specs))
+    runs = Runs(plugins, jobs.session, jobs.overwrite, len(jobs.specs), trial=jobs.trial)
     heads = runs.heads(jobs.specs)
 
     def report(title: str, outcome: Attempt) -> None:
