@@ -81,6 +81,7 @@ def _pull(jobs: Jobs, file: Path, number: int, stop: Stop) -> int:
     """Do the runs of a folder that no other worker does; return the exit code."""
     from debiasbench.runs.job_folder import JobFolder
     from debiasbench.runs.pull import Puller
+    from debiasbench.specs.plugins import Plugins
 
     own: list[dict[str, str]] = []
     if jobs.processes > 1 and jobs.session.device != "cpu":
@@ -91,7 +92,9 @@ def _pull(jobs: Jobs, file: Path, number: int, stop: Stop) -> int:
     def hire(number: int) -> Worker:
         return Worker(file, own[number % len(own)] if own else None)
 
-    runs = Runs(load_plugins(), jobs.session, jobs.overwrite, len(jobs.specs), trial=jobs.trial)
+    # only the processes of this worker need the code of strangers
+    plugins = Plugins(installed=False)
+    runs = Runs(plugins, jobs.session, jobs.overwrite, len(jobs.specs), trial=jobs.trial)
     heads = runs.heads(jobs.specs)
 
     def report(title: str, outcome: Attempt) -> None:

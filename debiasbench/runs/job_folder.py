@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.atomic import write_whole
@@ -44,6 +44,11 @@ class JobFolder:
         return cls(results.absolute() / FOLDER / digest(whole)[:12])
 
     @property
+    def results(self) -> Path:
+        """The results folder that it is in."""
+        return self.path.parent.parent
+
+    @property
     def name(self) -> str:
         """The name of the array; the same runs have another one in another results folder."""
         return f"debiasbench-{digest([str(self.path)])[:12]}"
@@ -63,7 +68,7 @@ class JobFolder:
             file.unlink(missing_ok=True)
 
     def records(self) -> dict[str, str]:
-        """Return the file names of the records that workers made, by title.
+        """Return the files of the records that workers made, within the results folder, by title.
 
         Where a spec leaves the precision to the device of its worker, nothing else tells them.
         """
@@ -74,11 +79,17 @@ class JobFolder:
         told = Told(self)
         told.read()
         known |= {title: line.file for title, line in told.final.items() if line.file}
-        return {str(title): Path(str(name)).name for title, name in known.items()}
+        return {str(title): within(str(name)) for title, name in known.items()}
 
     def _files(self) -> list[Path]:
         found = (Path(entry) for entry in entries(self.path))
         return [path for path in found if path.match("outcomes-*.jsonl")]
+
+
+def within(file: str) -> str:
+    """Return a path within a folder: only the name of the file if the path may lead out of it."""
+    path = PurePosixPath(file)
+    return path.name if path.is_absolute() or ".." in path.parts else str(path)
 
 
 @dataclass(frozen=True)
@@ -96,12 +107,14 @@ class Line:
     restart: int = 0
     problem: str = ""
     exit_code: int = 0
-    file: str = ""  # name of the record
+    file: str = ""  # of the record or trial, within the results folder
 
     @classmethod
-    def of(cls, title: str, attempt: Attempt) -> Line:
-        """Return the line of an outcome."""
+    def of(cls, title: str, attempt: Attempt, results: Path) -> Line:
+        """Return the line of an outcome, whose record is in the folder `results`."""
         file = "" if attempt.path is None else attempt.path.name
+        if attempt.path is not None and attempt.path.is_relative_to(results):
+            file = attempt.path.relative_to(results).as_posix()
         return cls(
             title,
             attempt.state,
@@ -112,7 +125,7 @@ class Line:
 
     def attempt(self, results: Path) -> Attempt:
         """Return the outcome, whose record is in the folder `results`."""
-        path = results / Path(self.file).name if self.file else None
+        path = results / within(self.file) if self.file else None
         plain: dict[str, Any] = {
             "state": self.state,
             "path": None if path is None else str(path),

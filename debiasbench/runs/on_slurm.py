@@ -128,7 +128,7 @@ class Array:
         Raises `Interrupted` when a signal asks this process to stop; the array goes on.
         """
         told, left, asked = Told(self.folder), set(titles), time.monotonic() - ASK / 2
-        results = self.folder.path.parent.parent
+        results = self.folder.results
         over = False
         while left:
             for line in told.read():

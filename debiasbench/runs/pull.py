@@ -143,7 +143,7 @@ class Puller:
                 self._bury(hired, end)
 
     def _answer(self, hired: _Hired, title: str, outcome: Attempt) -> None:
-        self._outcomes.tell(Line.of(title, outcome))
+        self._outcomes.tell(Line.of(title, outcome, self._folder.results))
         if outcome.state == "elsewhere":
             # another command trains it, or a process whose worker was lost still does
             self._later[title] = time.monotonic() + AGAIN
@@ -237,7 +237,7 @@ class Puller:
             outcome = self._recorded(title) or self._given_up(title)
             if outcome is None:
                 return lock
-            self._outcomes.tell(Line.of(title, outcome))
+            self._outcomes.tell(Line.of(title, outcome, self._folder.results))
             self._report(title, outcome)
         lock.close()
         return None

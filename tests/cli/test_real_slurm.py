@@ -67,7 +67,7 @@ def test_each_run_has_one_record_if_a_worker_is_killed_one_stopped_and_one_queue
     debiasbench: Begin,
 ) -> None:
     grid = '[grid]\nmethod = ["erm", "upweight"]\nseed = [0, 1, 2]\n'
-    Path("s.toml").write_text(f'{HEAD}"train.epochs" = 150\n{grid}')
+    Path("s.toml").write_text(f'{HEAD}"train.epochs" = 60\n{grid}')
     words = ("sweep", "s.toml", "--on", "slurm", "--workers", 3, "--device", "cpu", "--quiet")
     with debiasbench(*words, "--", "--partition=main", "--time", "10") as sweep:
         stages = Path("results/.stages")

@@ -114,3 +114,16 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_record_of_a_run_at_onc
     interrupted = next(line for line in Told(folder()).read() if line.state == "interrupted")
     assert interrupted.exit_code == 75  # a checkpoint was stored
     equal_records("here", "results")
+
+
+def test_the_trials_of_a_search_are_done_by_workers_too(debiasbench: Begin) -> None:
+    search = ("search", "erm", "--dataset", "digits", "--model", "mlp", "--device", "cpu")
+    few = ("--epochs", 1, "--trials", 2, "--seeds", 0, "--quiet")
+    with debiasbench(*search, *few, "--on", "slurm", "--workers", 1) as searching:
+        told, errors = searching.communicate(timeout=300)
+    assert searching.returncode == 0, errors
+    assert "| erm" in told
+    assert len(list(Path("results/search").glob("*.trial.json"))) == 2
+    assert len(records()) == 1
+    logs = "".join(log.read_text() for log in Path("results/.jobs").glob("*/logs/*.log"))
+    assert "Error" not in logs

@@ -37,7 +37,7 @@ def test_what_one_worker_tells_all_others_read_once(tmp_path: Path) -> None:
     first.tell(Line("a", "begun"))
     assert [line.state for line in reader.read()] == ["begun"]
     problem = 'not "finite"\nat all'
-    second.tell(Line.of("b", Attempt("failed", Path("x/b.json"), problem, 6)))
+    second.tell(Line.of("b", Attempt("failed", Path("x/b.json"), problem, 6), tmp_path))
     (line,) = reader.read()
     assert line.worker == 1
     assert line.attempt(tmp_path) == Attempt("failed", tmp_path / "b.json", problem, 6)
@@ -83,15 +83,22 @@ def test_what_is_no_line_is_left_out_and_what_follows_is_read(tmp_path: Path, ba
     assert told(folder) == [("b", "begun")]
 
 
-def test_a_record_of_a_line_lies_in_the_results_folder_whatever_it_says(tmp_path: Path) -> None:
-    line = Line("a", "trained", file="../../etc/passwd")
-    assert line.attempt(tmp_path).path == tmp_path / "passwd"
+@pytest.mark.parametrize("file", ["../../etc/passwd", "/etc/passwd", "search/../../passwd"])
+def test_a_record_of_a_line_lies_in_the_results_folder(tmp_path: Path, file: str) -> None:
+    assert Line("a", "trained", file=file).attempt(tmp_path).path == tmp_path / "passwd"
+
+
+def test_a_trial_of_a_line_lies_where_it_was_stored(tmp_path: Path) -> None:
+    stored = Attempt("trained", tmp_path / "search" / "a.trial.json")
+    line = Line.of("a", stored, tmp_path)
+    assert line.file == "search/a.trial.json"
+    assert line.attempt(Path("elsewhere")).path == Path("elsewhere/search/a.trial.json")
 
 
 def test_earlier_outcomes_are_cleared_and_their_records_stay_known(tmp_path: Path) -> None:
     folder = JobFolder(tmp_path / "jobs")
     worker = Outcomes(folder, 0, 0)
-    worker.tell(Line.of("a", Attempt("trained", Path("a-bf16.json"))))
+    worker.tell(Line.of("a", Attempt("trained", Path("a-bf16.json")), tmp_path))
     folder.clear()
     worker.tell(Line("b", "begun"))  # by one that Slurm has lost
     assert told(folder) == []
