@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from debiasbench.common.errors import DataError
 from debiasbench.core.inputs import is_mapping, single
+from debiasbench.core.texts import Texts
 from debiasbench.files.lettering import Letters
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def contact_sheet(task: Task, split: Split, title: str, *, columns: int = 6) -> 
 
 def is_drawable(split: Split) -> bool:
     """Return whether samples are uint8 images with 1 or 3 channels."""
-    if is_mapping(split.x):
+    if is_mapping(split.x) or isinstance(split.x, Texts):
         return False
     x = single(split.x, "A contact sheet")
     return x.dtype == torch.uint8 and x.dim() == 4 and x.shape[1] in {1, 3}
