@@ -99,7 +99,7 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
     from debiasbench.common.display import display
     from debiasbench.files import task_cache
     from debiasbench.files.download import fetch
-    from debiasbench.files.sheet import group_table
+    from debiasbench.files.sheet import described, group_table
 
     plugins = load_plugins()
     in_spec, dataset = _dataset(plugins, name, settings, data_root)
@@ -109,7 +109,7 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
         # the new files may imply other options
         in_spec, dataset = _dataset(plugins, name, settings, data_root)
     task = task_cache.load(in_spec, dataset, data_root)
-    say(f"{name} is ready: {_samples(task)}\n")
+    say(f"{name} is ready: {described(task)}\n")
     say(group_table(task))
     if implied := type(dataset).implied(data_root):
         options = " ".join(f"{option}={value}" for option, value in implied.items())
@@ -192,7 +192,7 @@ def show(
     from debiasbench.common.options import as_dict
     from debiasbench.core.texts import Texts
     from debiasbench.files import task_cache
-    from debiasbench.files.sheet import contact_sheet, group_table, is_drawable
+    from debiasbench.files.sheet import contact_sheet, described, group_table, is_drawable
     from debiasbench.records.store import write_bytes
 
     plugins = load_plugins()
@@ -206,7 +206,7 @@ def show(
         _show_texts(task, samples, title, out)
         return
     if out is None and not is_drawable(samples):
-        say(f"\nNo contact sheet: {_samples(task)} are not images")
+        say(f"\nNo contact sheet: {described(task)} are not images")
         return
     sheet = contact_sheet(task, samples, title)
     out = out or Path(f"{name.replace(':', '-')}-{split}.png")
@@ -228,24 +228,6 @@ def _show_texts(task: Task, samples: Split, title: str, out: Path | None) -> Non
         raise click.UsageError(f"--out {out}: texts are written to an HTML page: use FILE.html")
     write_text(out, text_page(task, samples, title))
     say(f"\nExamples of each group: {out}")
-
-
-def _samples(task: Task) -> str:
-    """Describe the shape of samples, such as "3x28x28 samples"."""
-    from debiasbench.core.texts import Texts
-
-    shape = task.shape
-    if isinstance(task.train.x, Texts):
-        number = task.train.x.number
-        return {1: "texts", 2: "pairs of texts"}.get(number, f"samples of {number} texts")
-    if shape.inputs:
-        sizes = ", ".join(f"{name} {_times(size)}" for name, size in shape.inputs.items())
-        return f"samples with {sizes}"
-    return f"{_times(shape.input)} samples"
-
-
-def _times(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size)) or "1"
 
 
 def _dataset(

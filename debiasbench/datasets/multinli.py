@@ -39,8 +39,8 @@ class MultiNLI(Dataset):
     """Pairs of sentences: the first entails or contradicts the second, or neither.
 
     The bias is whether the second sentence has one of the words nobody, no, never and nothing, as
-    in group DRO. A class and a bias value are aligned if they occur together in training more often than if they were independent:
-    P(class | bias) > P(class).
+    in group DRO. A class and a bias value are aligned if they occur together in training more often
+    than if they were independent: P(class | bias) > P(class).
 
     The official training and development pairs are joined and split again, 50/20/30 %, as in group
     DRO. With split=released, the split is that of its file metadata_random.csv. With split=seeded,

@@ -100,6 +100,22 @@ def is_drawable(split: Split) -> bool:
     return x.dtype == torch.uint8 and x.dim() == 4 and x.shape[1] in {1, 3}
 
 
+def described(task: Task) -> str:
+    """Describe what samples are, such as "3x28x28 samples"."""
+    shape = task.shape
+    if isinstance(task.train.x, Texts):
+        number = task.train.x.number
+        return {1: "texts", 2: "pairs of texts"}.get(number, f"samples of {number} texts")
+    if shape.inputs:
+        sizes = ", ".join(f"{name} {_times(size)}" for name, size in shape.inputs.items())
+        return f"samples with {sizes}"
+    return f"{_times(shape.input)} samples"
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size)) or "1"
+
+
 def group_table(task: Task) -> str:
     """Return a table of the samples per group in every split; * marks aligned groups.
 

@@ -122,7 +122,8 @@ def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str
 
     The short name of an imported data set is enough unless a plugin registers the same name. The
     digest of the imported data becomes an option, so that other data under the same name is
-    another spec; so do the options that `Dataset.implied` names. Raises `UnknownNameError` with the registered and the imported names.
+    another spec; so do the options that `Dataset.implied` returns. Raises `UnknownNameError` with
+    the registered and the imported names.
     """
     from debiasbench.files.importing import find, names
 

@@ -109,7 +109,7 @@ def test_missing_files_are_named_with_the_way_to_get_them(tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"metadata_random.csv is missing.*dataset.split=seeded"):
         MultiNLI().load(tmp_path)
     (folder / MISMATCHED).unlink()
-    with pytest.raises(DataError, match="multinli_1.0_dev_mismatched.jsonl is missing"):
+    with pytest.raises(DataError, match=r"multinli_1.0_dev_mismatched.jsonl is missing"):
         MultiNLI(split="seeded").load(tmp_path)
 
 
@@ -140,7 +140,7 @@ def test_a_bad_line_is_an_error_with_its_number(
 def test_a_line_that_is_no_object_is_an_error(tmp_path: Path) -> None:
     path = multinli(tmp_path) / MATCHED
     path.write_text("5\n", "utf-8")
-    with pytest.raises(DataError, match="dev_matched.jsonl, line 1 is not a JSON object"):
+    with pytest.raises(DataError, match=r"dev_matched.jsonl, line 1 is not a JSON object"):
         MultiNLI(split="seeded").load(tmp_path)
 
 

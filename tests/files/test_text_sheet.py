@@ -1,4 +1,4 @@
-"""Examples of texts show every group that has samples, and nothing that a reader's program obeys."""
+"""Examples of texts: every group that has samples is shown, and no program obeys a text."""
 
 from __future__ import annotations
 
