@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -39,11 +39,13 @@ class Shape:
 class Model(ABC):
     """A kind of network: a frozen dataclass whose fields are its options, with `build`.
 
-    `revision`: increase it when the same options give another network; see `Method`.
+    `revision`: increase it when the same options give another network; see `Method`. `packages`:
+    those that it needs beside debiasbench, whose versions are written into records.
     """
 
     citation: ClassVar[str] = ""
     revision: ClassVar[int] = 1
+    packages: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def build(self, shape: Shape) -> nn.Module:
@@ -51,6 +53,10 @@ class Model(ABC):
 
         If `shape.inputs` is not empty, the network is called with a mapping of tensors. torch's
         global generator is seeded before the call, so the usual initialisation is reproducible.
+
+        A network may have a method `parameter_groups()` like that of `Objective`, for parameters
+        that are trained with other settings whatever the method, such as biases without weight
+        decay. Its factors are multiplied with those of the method.
         """
 
     def tokenizer(self) -> Tokenizer | None:
