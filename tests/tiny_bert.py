@@ -16,8 +16,8 @@ transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = "film book game meal song street river house doctor letter".split()
-GOOD, BAD = "good great lovely".split(), "bad awful boring".split()
+WORDS = ["film", "book", "game", "meal", "song", "street", "river", "house", "doctor", "letter"]
+GOOD, BAD = ["good", "great", "lovely"], ["bad", "awful", "boring"]
 
 
 def word_piece(texts: Any, size: int = 300) -> Any:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 from debiasbench.common.errors import OptionError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Generator, nn
 
     from debiasbench.core.head import Head
+    from debiasbench.core.inputs import Inputs
     from debiasbench.core.tokenizer import Tokenizer
 
 
@@ -70,6 +71,19 @@ class Model(ABC):
         must work without a network connection.
         """
         return self.build(shape)
+
+    def example(self, shape: Shape, samples: int, rng: Generator) -> Inputs:
+        """Return random inputs (B, ...), on which an exported network is compared and timed.
+
+        By default uniform in [0, 1). Override it for a network that needs others, such as ids.
+        """
+        import torch
+
+        drawn = {
+            name: torch.rand(samples, *of_one, generator=rng)
+            for name, of_one in (shape.inputs or {"": shape.input}).items()
+        }
+        return drawn if shape.inputs else drawn[""]
 
     def head(self, network: nn.Module) -> Head:
         """Return the last linear layer, whose input (B, D) `lab.features` returns.

@@ -49,8 +49,7 @@ class SequenceClassifier(nn.Module):
             return logits
         hidden = network.base_model(**inputs)[0]  # (B, L, D)
         features = hidden[torch.arange(len(hidden), device=hidden.device), length - 1]
-        logits = network.get_submodule(self._head)(features)
-        return logits
+        return network.get_submodule(self._head)(features)
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """Return biases and the weights of normalisation layers, which have no weight decay."""
@@ -67,8 +66,7 @@ def classifier(network: nn.Module, *, longest: int) -> SequenceClassifier:
     config: Any = network.config
     text: Any = config.get_text_config()
     text.use_cache = False  # what generation would need
-    found = [text.pad_token_id, text.eos_token_id, text.bos_token_id]
-    special = [i for i in found if isinstance(i, int) and i < text.vocab_size]
+    special = _special(text)
     pad = special[0] if special else 0
     _use_linear(network)
     name = next((n for n, m in network.named_modules() if m is last_linear(network)), "")
@@ -102,6 +100,31 @@ def classifier(network: nn.Module, *, longest: int) -> SequenceClassifier:
     return made
 
 
+def tokens(
+    config: Any, shapes: Mapping[str, tuple[int, ...]], samples: int, rng: torch.Generator
+) -> dict[str, Tensor]:
+    """Return random tokens (B, L) of random lengths, one of them L, as a tokenizer does."""
+    text = config.get_text_config()
+    special = _special(text)
+    plain = torch.tensor([i for i in range(text.vocab_size) if i not in special] or [0])
+    longest = shapes[IDS][0]
+    ids = plain[torch.randint(len(plain), (samples, longest), generator=rng)].int()
+    length = torch.randint(min(8, longest), longest + 1, (samples,), generator=rng).int()
+    length[0] = longest
+    if text.eos_token_id in special:
+        ids[torch.arange(samples), length.long() - 1] = text.eos_token_id
+    made = {IDS: ids, LENGTH: length}
+    if TYPES in shapes:
+        made[TYPES] = (torch.arange(longest) >= longest // 2).int().expand(samples, -1).clone()
+    return {name: made[name] for name in shapes}
+
+
+def _special(text: Any) -> list[int]:
+    """Return the ids of padding, the end and the beginning that a configuration names."""
+    found = [text.pad_token_id, text.eos_token_id, text.bos_token_id]
+    return [i for i in found if isinstance(i, int) and i < text.vocab_size]
+
+
 def _use_linear(network: nn.Module) -> None:
     """Replace the `Conv1D` of transformers, as in GPT-2, by the linear layers that they are.
 
@@ -110,13 +133,14 @@ def _use_linear(network: nn.Module) -> None:
     from transformers.pytorch_utils import Conv1D
 
     for parent in list(network.modules()):
-        for name, layer in list(parent.named_children()):
-            if type(layer) is Conv1D:
-                inputs, outputs = layer.weight.shape
-                linear = nn.Linear(inputs, outputs, device="meta")
-                linear.weight = nn.Parameter(layer.weight.detach().T.contiguous())
-                linear.bias = layer.bias
-                setattr(parent, name, linear)
+        for name, child in list(parent.named_children()):
+            if type(child) is not Conv1D:
+                continue
+            layer: Any = child
+            linear: Any = nn.Linear(*layer.weight.shape, device="meta")
+            linear.weight = nn.Parameter(layer.weight.detach().T.contiguous())
+            linear.bias = layer.bias
+            setattr(parent, name, linear)
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -15,8 +15,9 @@ from debiasbench.models._hf_files import Source, transformers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import nn
+    from torch import Generator, nn
 
+    from debiasbench.core.inputs import Inputs
     from debiasbench.models._hf_tokenizer import FastTokenizer
 
 
@@ -77,6 +78,12 @@ class HuggingFace(Model):
         """Return the model's tokenizer; raises `DataError` if it has none that is fast."""
         transformers(self.name)
         return _tokenizer(self._source, self.max_length, self._source.stamp())
+
+    def example(self, shape: Shape, samples: int, rng: Generator) -> Inputs:
+        """Return random tokens of random lengths."""
+        from debiasbench.models._hf_network import tokens
+
+        return tokens(self._config(shape), shape.inputs, samples, rng)
 
     @property
     def _source(self) -> Source:

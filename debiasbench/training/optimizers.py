@@ -112,9 +112,10 @@ def _of_networks(objective: Objective) -> list[ParameterGroup]:
     found: list[ParameterGroup] = []
     seen: set[int] = set()
     for module in objective.modules():
-        if module is objective or not callable(getattr(module, "parameter_groups", None)):
+        wished: Any = getattr(module, "parameter_groups", None)
+        if module is objective or not callable(wished):
             continue
-        for group in module.parameter_groups():
+        for group in wished():
             new = [p for p in group.parameters if id(p) not in seen]
             seen |= {id(p) for p in new}
             found.append(ParameterGroup(new, group.lr, group.weight_decay))

@@ -11,13 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.tiny_bert import ReviewsPlugin, save  # skips without transformers and tokenizers
-
-# isort: split
 import torch
 
-from debiasbench.common.errors import DataError, OptionError, RecordError
+from debiasbench.common.errors import OptionError
 from debiasbench.common.progress import Progress
 from debiasbench.records.store import read_weights
 from debiasbench.runs.export import export
@@ -28,6 +24,7 @@ from debiasbench.training import stage_store
 from tests.conftest import ACME
 from tests.running import QUICK
 from tests.runs.resume.stopping import essence
+from tests.tiny_bert import ReviewsPlugin, save  # skips without transformers and tokenizers
 
 PLUGINS = Plugins([(ReviewsPlugin(), ACME)])
 
@@ -102,7 +99,7 @@ def test_bert_reads_pairs_and_learns(session: Session, bert: Path) -> None:
 def test_it_trains_in_bf16(session: Session, bert: Path) -> None:
     exact = session.run(spec(bert, training={"precision": "fp32"})).record
     half = session.run(spec(bert, training={"precision": "bf16"})).record
-    loss = [r.curves[0].values["loss"][0] for r in (exact, half)] if exact.curves else [0, 0]
+    loss = [record.curves[0].values["loss"][0] for record in (exact, half)]
     assert loss[0] != loss[1]
     assert loss[0] == pytest.approx(loss[1], rel=0.05)
 
@@ -192,3 +189,22 @@ def test_rest_that_was_killed_resumes_to_equal_bits(bert: Path, tmp_path: Path) 
             run = one.run(long_rest(bert), keep_weights=True)
         records.append((run.record.weights, essence(run.record, folder / "results")))
     assert records[0] == records[1]
+
+
+def sparse_record(session: Session, bert: Path) -> Path:
+    chosen = spec(bert, sparse="static", sparse_options={"density": 0.04})
+    return session.store.path(session.run(chosen, keep_weights=True).record.spec)
+
+
+def test_a_sparse_bert_is_exported_packed(session: Session, bert: Path, tmp_path: Path) -> None:
+    done = export(sparse_record(session, bert), PLUGINS, to="packed", out=tmp_path / "p")
+    assert done.bytes[1] < done.bytes[0]
+    assert done.difference == 0
+
+
+def test_a_sparse_bert_is_compacted_between_its_linear_layers(
+    session: Session, bert: Path, tmp_path: Path
+) -> None:
+    done = export(sparse_record(session, bert), PLUGINS, to="compact", out=tmp_path / "c.pt2")
+    assert done.parameters[1] < done.parameters[0]
+    assert done.difference < 1e-5
