@@ -192,7 +192,7 @@ class _CurrentRun:
             "model": asdict(spec.model),
             # not the method's code, since a stage contains everything that the method decides
             "code": provenance.code(*instances.values()),
-            "versions": provenance.versions(),
+            "versions": provenance.versions(instances["model"]),
             # of a CPU, with the number of threads
             "hardware": f"{execution.device} {execution.hardware}",
             "numerics": asdict(self._predictor.numerics),
@@ -212,7 +212,7 @@ class _CurrentRun:
         chosen = parts(plugins, self._spec)
         return Provenance(
             plugins={kind: str(r[choice.name].origin) for kind, (r, choice) in chosen.items()},
-            versions=provenance.versions(),
+            versions=provenance.versions(instance(*chosen["model"])),
             device=str(execution.device),
             hardware=execution.hardware,
             deterministic=execution.repeatable,
