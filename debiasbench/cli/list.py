@@ -36,7 +36,7 @@ def list_(kinds: tuple[str, ...], data_root: Path) -> None:
             for name, entry in zip(registry.display_names(), registry.values(), strict=True)
         ]
         if kind == "datasets":
-            own = "Your own images; `debiasbench show {}` describes them."
+            own = "Your own data; `debiasbench show {}` describes them."
             rows += [(name, "imported", own.format(name)) for name in names(data_root)]
         if not rows and not kinds:
             continue

@@ -131,4 +131,4 @@ def _notes(items: Iterable[Item]) -> Iterator[str]:
         if item.problem:
             yield f"No plan for {runs}: {item.problem}"
         elif item.stand_in:
-            yield f"Random images without augmentation were used for {runs}: {item.stand_in}"
+            yield f"Artificial samples without augmentation were used for {runs}: {item.stand_in}"

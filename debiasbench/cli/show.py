@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,9 @@ from debiasbench.cli.common import data_root_option, debug_option, load_plugins,
 from debiasbench.cli.parsing import Command
 
 if TYPE_CHECKING:
-    from debiasbench.core.data import Dataset
+    from collections.abc import Mapping, Sequence
+
+    from debiasbench.core.data import Dataset, Task
     from debiasbench.specs.registry import Entry
 
 
@@ -66,7 +68,7 @@ def show(name: str, data_root: Path) -> None:
 def _imported(name: str, folder: Path) -> str:
     from debiasbench.datasets.imported import Imported
     from debiasbench.files import task_folder
-    from debiasbench.files.sheet import group_table
+    from debiasbench.files.sheet import described, group_table, is_drawable
 
     known = task_folder.facts(folder)
     task = task_folder.load(folder, verify=False)
@@ -82,13 +84,35 @@ def _imported(name: str, folder: Path) -> str:
         "Images": source.get("images"),
         "Table": source.get("table"),
         **columns,
-        "Bad images skipped": known["more"].get("left_out"),
-        "Recommended model": Imported.model,
+        "Text columns": " + ".join(source.get("text") or ()),
+        "Features": _features(known["more"].get("features") or ()),
+        "Bad rows skipped": known["more"].get("left_out"),
+        "Recommended model": _recommended(task),
     }
     listed = "\n".join(f"{label}: {value}" for label, value in facts.items() if value)
-    samples = f"{'x'.join(map(str, task.shape.input))} uint8 images"
+    is_image = is_drawable(task.train)
+    samples = (
+        f"{'x'.join(map(str, task.shape.input))} uint8 images" if is_image else described(task)
+    )
     head = f"dataset {name}  (imported)\n\n{inspect.getdoc(Imported)}\n{samples}."
     return f"{head}\n\n{listed}\n\n{group_table(task)}"
+
+
+def _features(columns: Sequence[Mapping[str, Any]]) -> str:
+    """Describe how the columns of a table are encoded, such as "age, job (12 values)"."""
+    return ", ".join(
+        f"{c['column']} ({len(c['values'])} values)" if "values" in c else str(c["column"])
+        for c in columns
+    )
+
+
+def _recommended(task: Task) -> str:
+    from debiasbench.core.texts import Texts
+    from debiasbench.datasets.imported import Imported
+
+    if isinstance(task.train.x, Texts):
+        return "hf:bert-base-uncased"
+    return Imported.model if len(task.shape.input) == 3 else "mlp"
 
 
 def _entry(entry: Entry[object]) -> str:

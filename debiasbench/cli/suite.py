@@ -206,7 +206,7 @@ def report(forecasts: list[Forecast], together: int = 1) -> str:
             parts.append(f"No forecast for {runs_of}: {f.problem}")
         elif f.stand_in:
             parts.append(
-                f"Random images without augmentation were used for {runs_of}: {f.stand_in}"
+                f"Artificial samples without augmentation were used for {runs_of}: {f.stand_in}"
             )
     return "\n\n".join(parts)
 

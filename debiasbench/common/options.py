@@ -177,7 +177,8 @@ def _converted(cls: type, values: Mapping[str, object]) -> tuple[dict[str, Any],
 
 def _problem(error: Mapping[str, Any], schema: type[Any]) -> str:
     """Return what is wrong with one option, from an error of pydantic."""
-    name, reason = str(error["loc"][0]), error["msg"].lower()
+    name, reason = str(error["loc"][0]), error["msg"]
+    reason = reason[:1].lower() + reason[1:]  # what follows may be names, whose case matters
     if error["type"] in ("tuple_type", "list_type"):
         default = schema.model_fields[name].default
         example = json.dumps(default or [1, 2], separators=(",", ":"), default=str)

@@ -236,6 +236,14 @@ class Dataset(ABC):
         to put it.
         """
 
+    @classmethod
+    def implied(cls, root: Path) -> Mapping[str, object]:
+        """Return options that the files under `root` decide where a user does not set them.
+
+        They become part of the spec, so that other files are another spec.
+        """
+        return {}
+
     def sources(self, root: Path) -> Sequence[Path]:
         """Return the files and folders that `load` reads; a task made from files is cached.
 

@@ -25,6 +25,7 @@ from debiasbench.core.data import NEEDED, undeclared
 from debiasbench.core.features import FeaturesOf, find_head
 from debiasbench.core.head import NoHead, check_head, fresh, put
 from debiasbench.core.inferred import checked as checked_inferences
+from debiasbench.core.model import Model
 from debiasbench.core.modes import evaluating
 from debiasbench.core.objective import Objective, as_objective
 from debiasbench.core.settings import STEP_ONLY, Training
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from debiasbench.core.head import Head
     from debiasbench.core.inferred import Inferred
     from debiasbench.core.inputs import Inputs
-    from debiasbench.core.model import Model, Shape
+    from debiasbench.core.model import Shape
     from debiasbench.core.stage import Beside, EachEpoch
     from debiasbench.core.supervision import Supervision
     from debiasbench.core.view import View
@@ -133,7 +134,8 @@ class Lab:
                         "than there is. Use a smaller network"
                     ) from error
                 # many models do not accept named inputs; their shapes then explain the error
-                if isinstance(error, DebiasbenchError) and not self.shape.inputs:
+                expected = type(model).tokenizer is not Model.tokenizer or not self.shape.inputs
+                if isinstance(error, DebiasbenchError) and expected:
                     raise
                 raise PluginError(
                     f"{model} does not fit samples of shape {_described(self.shape)} and "

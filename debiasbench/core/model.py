@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from debiasbench.common.errors import OptionError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Generator, nn
 
     from debiasbench.core.head import Head
+    from debiasbench.core.inputs import Inputs
     from debiasbench.core.tokenizer import Tokenizer
 
 
@@ -39,11 +40,13 @@ class Shape:
 class Model(ABC):
     """A kind of network: a frozen dataclass whose fields are its options, with `build`.
 
-    `revision`: increase it when the same options give another network; see `Method`.
+    `revision`: increase it when the same options give another network; see `Method`. `packages`:
+    those that it needs beside debiasbench, whose versions are written into records.
     """
 
     citation: ClassVar[str] = ""
     revision: ClassVar[int] = 1
+    packages: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def build(self, shape: Shape) -> nn.Module:
@@ -51,6 +54,10 @@ class Model(ABC):
 
         If `shape.inputs` is not empty, the network is called with a mapping of tensors. torch's
         global generator is seeded before the call, so the usual initialisation is reproducible.
+
+        A network may have a method `parameter_groups()` like that of `Objective`, for parameters
+        that are trained with other settings whatever the method, such as biases without weight
+        decay. Its factors are multiplied with those of the method.
         """
 
     def tokenizer(self) -> Tokenizer | None:
@@ -64,6 +71,19 @@ class Model(ABC):
         must work without a network connection.
         """
         return self.build(shape)
+
+    def example(self, shape: Shape, samples: int, rng: Generator) -> Inputs:
+        """Return random inputs (B, ...), on which an exported network is compared and timed.
+
+        By default uniform in [0, 1). Override it for a network that needs others, such as ids.
+        """
+        import torch
+
+        drawn = {
+            name: torch.rand(samples, *of_one, generator=rng)
+            for name, of_one in (shape.inputs or {"": shape.input}).items()
+        }
+        return drawn if shape.inputs else drawn[""]
 
     def head(self, network: nn.Module) -> Head:
         """Return the last linear layer, whose input (B, D) `lab.features` returns.

@@ -62,7 +62,8 @@ class Objective(nn.Module):
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """Return groups of parameters that are trained with other settings than the rest.
 
-        By default there are none. Parameters in no group have the settings of the stage.
+        By default there are none. Parameters in no group have the settings of the stage. A network
+        may ask for groups too, see `Model.build`.
         """
         return ()
 

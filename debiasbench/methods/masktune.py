@@ -75,9 +75,11 @@ class MaskTune(Method):
     def fit(self, lab: Lab) -> Trained:
         """Train ERM, cover what it looks at, and go on for one epoch."""
         if len(lab.shape.input) != 3:
+            named = f"named tensors: {', '.join(lab.shape.inputs)}"
             raise OptionError(
                 "method masktune covers pixels, so it needs a data set of images (C, H, W), not of "
-                f"samples of shape {lab.shape.input}. Use another method"
+                f"{named if lab.shape.inputs else f'samples of shape {lab.shape.input}'}. Use "
+                "another method"
             )
         best = self.masks == "best"
         base = lab.train(lab.model(), name="train", select=best, keep_optimizer=True)

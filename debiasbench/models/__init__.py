@@ -12,3 +12,4 @@ def debiasbench_register_models(register: Register) -> None:
     register("resnet50", "debiasbench.models.resnet:ResNet50")
     register("torchvision:", "debiasbench.models.zoo:Torchvision")
     register("timm:", "debiasbench.models.zoo:Timm")
+    register("hf:", "debiasbench.models.hf:HuggingFace")

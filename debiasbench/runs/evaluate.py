@@ -109,7 +109,10 @@ def serialised_weights(trained: Trained, task: Task) -> bytes:
         trained.objective.load_state_dict(trained.checkpoints[task.select].state)
     state = trained.objective.network.state_dict()
     # a single entry, since safetensors writes several in random order, and files would differ
-    shape = {"shape": json.dumps({"input": task.shape.input, "classes": task.shape.classes})}
+    facts: dict[str, object] = {"input": task.shape.input, "classes": task.shape.classes}
+    if task.shape.inputs:
+        facts["inputs"] = task.shape.inputs
+    shape = {"shape": json.dumps(facts)}
     return save({n: v.detach().cpu().clone().contiguous() for n, v in state.items()}, shape)
 
 

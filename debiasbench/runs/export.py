@@ -18,6 +18,7 @@ from torch import nn
 
 from debiasbench.common.errors import RecordError
 from debiasbench.common.randomness import generator, seeded
+from debiasbench.core.inputs import is_mapping, mapped, tensors
 from debiasbench.core.model import Shape
 from debiasbench.records.store import read, read_weights, write_bytes
 from debiasbench.sparsity import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from debiasbench.core.inputs import Inputs
     from debiasbench.core.model import Model
     from debiasbench.records.record import Record
     from debiasbench.specs.plugins import Plugins
@@ -82,13 +84,14 @@ def export(record_path: Path, plugins: Plugins, *, to: Kind, out: Path | None = 
     """
     record = read(record_path)
     network, shape, content = load_network(record_path, record, plugins)
-    x = torch.rand(BATCH, *shape.input, generator=generator(0, "export"))
+    model: Model = instance(plugins.models, record.spec.model)
+    x = model.example(shape, BATCH, generator(0, "export"))
     masks = {name: p.detach() != 0 for name, p in maskable(network).items()}
     path = out or record_path.with_name(record.spec.stem + ENDINGS[to])
     before, timed, layers = network, x, tuple[str, ...]()
     try:
         if to == "compact":
-            compacted = compact(network, masks, x[:2])
+            compacted = compact(network, masks, mapped(_first, x))
             small, parameters = compacted.model, compacted.parameters
             written = _program(small, x)
         else:
@@ -115,7 +118,8 @@ def export(record_path: Path, plugins: Plugins, *, to: Kind, out: Path | None = 
             f"{record_path} was not exported: its outputs would differ by {difference:.2g}, "
             "relative to the largest output"
         )
-    times = _alternating(lambda: before(timed), lambda: small(timed), timed.device)
+    device = next(iter(tensors(timed).values())).device
+    times = _alternating(lambda: before(timed), lambda: small(timed), device)
     write_bytes(path, written)
     total = sum(p.numel() for p in network.parameters())
     sizes = len(content), len(written)
@@ -123,14 +127,16 @@ def export(record_path: Path, plugins: Plugins, *, to: Kind, out: Path | None = 
 
 
 def _semi_structured(
-    network: nn.Module, masks: Mapping[str, Tensor], x: Tensor
-) -> tuple[nn.Module, nn.Module, Tensor, tuple[str, ...]]:
+    network: nn.Module, masks: Mapping[str, Tensor], x: Inputs
+) -> tuple[nn.Module, nn.Module, Inputs, tuple[str, ...]]:
     """Return a network in half precision, dense and with 2:4 kernels, an input, and its layers."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     placed = network.to(device or "cpu")
-    converted = to_semi_structured(placed, masks, x.to(device or "cpu"), dtype=torch.float16)
+    there = mapped(lambda v: v.to(device or "cpu"), x)
+    converted = to_semi_structured(placed, masks, there, dtype=torch.float16)
     layers = tuple(choice.name for choice in converted.layers if choice.chosen)
-    return placed.half(), converted.model, x.to(device or "cpu", torch.float16), layers
+    half = mapped(lambda v: v.half() if v.is_floating_point() else v, there)
+    return placed.half(), converted.model, half, layers
 
 
 def load_network(
@@ -144,7 +150,8 @@ def load_network(
     model: Model = instance(plugins.models, record.spec.model)
     try:
         facts = json.loads(_metadata(content)["shape"])
-        shape = Shape(tuple(facts["input"]), facts["classes"])
+        inputs = {name: tuple(one) for name, one in facts.get("inputs", {}).items()}
+        shape = Shape(tuple(facts["input"]), facts["classes"], inputs)
         with seeded(0):  # initial values are overwritten
             network = model.skeleton(shape)
         state = load(content)
@@ -185,20 +192,24 @@ def _metadata(content: bytes) -> dict[str, str]:
     return metadata
 
 
-def _program(network: nn.Module, x: Tensor) -> bytes:
+def _first(x: Tensor) -> Tensor:
+    return x[:2].clone()  # an exported file contains the whole storage of its example
+
+
+def _program(network: nn.Module, x: Inputs) -> bytes:
     """Serialise a network as a program that needs only torch, for batches of any size."""
     with torch.no_grad():
         network(x)  # fills caches, whose tensors are constants of the program
     batch = {0: torch.export.Dim.DYNAMIC}
-    example = x[:2].clone()  # the file contains the whole storage of the example
-    program = torch.export.export(network, (example,), dynamic_shapes=(batch,))
+    sizes = dict.fromkeys(tensors(x), batch) if is_mapping(x) else batch
+    program = torch.export.export(network, (mapped(_first, x),), dynamic_shapes=(sizes,))
     content = io.BytesIO()
     torch.export.save(program, content)
     return content.getvalue()
 
 
 @torch.no_grad()
-def _difference(one: nn.Module, two: nn.Module, x: Tensor, for_two: Tensor) -> float:
+def _difference(one: nn.Module, two: nn.Module, x: Inputs, for_two: Inputs) -> float:
     """Return the largest difference of an output, relative to the largest; `for_two`: `x` there."""
     expected = one(x)
     actual = two(for_two).to(expected.device, expected.dtype)

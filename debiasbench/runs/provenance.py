@@ -16,6 +16,7 @@ from debiasbench.specs.parts import parts
 from debiasbench.specs.plugins import version
 
 if TYPE_CHECKING:
+    from debiasbench.core.model import Model
     from debiasbench.records.record import Result
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 PACKAGES = ("debiasbench", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of all packages that can change a result."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+def versions(model: Model | None = None) -> dict[str, str]:
+    """Return the versions of Python and of all packages that can change a result of a model."""
+    names = (*PACKAGES, *(() if model is None else model.packages))
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
 def code(*parts: object) -> str:

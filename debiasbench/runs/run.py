@@ -285,7 +285,7 @@ class _CurrentRun:
             "model": asdict(spec.model),
             # not the method's code, since a stage contains everything that the method decides
             "code": provenance.code(*instances.values()),
-            "versions": provenance.versions(),
+            "versions": provenance.versions(instances["model"]),
             # of a CPU, with the number of threads
             "hardware": f"{execution.device} {execution.hardware}",
             "numerics": asdict(self._predictor.numerics),
@@ -305,7 +305,7 @@ class _CurrentRun:
         every = parts(plugins, self._spec)
         return Provenance(
             plugins={kind: str(r[choice.name].origin) for kind, (r, choice) in every.items()},
-            versions=provenance.versions(),
+            versions=provenance.versions(instance(*every["model"])),
             device=str(execution.device),
             hardware=execution.hardware,
             deterministic=execution.repeatable,

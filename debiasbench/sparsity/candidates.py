@@ -38,7 +38,7 @@ def is_plain(layer: nn.Module, *types: type[nn.Module]) -> bool:
 
 
 def inputs_of(
-    model: nn.Module, layers: Mapping[str, nn.Module], example: Tensor
+    model: nn.Module, layers: Mapping[str, nn.Module], example: Tensor | Mapping[str, Tensor]
 ) -> dict[str, list[Tensor]]:
     """Return the inputs of each layer in one pass, in the order of `layers`.
 

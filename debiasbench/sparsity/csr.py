@@ -67,7 +67,7 @@ def is_faster(dense_ms: float, csr_ms: float) -> bool:
 def to_csr(
     model: nn.Module,
     masks: Mapping[str, Tensor],
-    example: Tensor,
+    example: Tensor | Mapping[str, Tensor],
     *,
     repeats: int = 5,
     choose: Callable[[float, float], bool] = is_faster,

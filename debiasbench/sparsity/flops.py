@@ -5,6 +5,7 @@ One multiply-add counts as two FLOPs, as in RigL (Evci et al., ICML 2020, append
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from debiasbench.sparsity.names import joined, named_modules
 from debiasbench.sparsity.params import MASKABLE, maskable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 @dataclass
@@ -123,8 +124,9 @@ class Ledger:
 def count_flops(module: nn.Module, into: Flops | None = None) -> Iterator[Flops]:
     """Count the FLOPs of everything that runs inside the `with` block, and add them to `into`.
 
-    `module`: its layers are also counted by parameter. Attention is counted only in training mode:
-    PyTorch's fused inference path hides it.
+    `module`: its layers are also counted by parameter. `nn.MultiheadAttention` is counted only in
+    training mode: PyTorch's fused inference path hides it. Attention by
+    `scaled_dot_product_attention` is counted on every device.
     """
     flops = into or Flops()
     names = {id(weight): name for name, weight in maskable(module).items()}
@@ -134,7 +136,7 @@ def count_flops(module: nn.Module, into: Flops | None = None) -> Iterator[Flops]
         if isinstance(layer, (*MASKABLE, nn.MultiheadAttention))
     ]
     try:
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_MORE) as counter:
             yield flops
         flops.total += float(counter.get_total_flops())
     finally:
@@ -186,3 +188,14 @@ def _products(
 
 
 _QKV = ("query", "key", "value")
+
+
+def _attention(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """Return the FLOPs of the two products of attention, from shapes (B, H, L, D)."""
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+# PyTorch counts the fused attention of GPUs, and not that of CPUs
+_MORE = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils import _pytree
 
 from debiasbench.sparsity.candidates import (
     inputs_of,
@@ -77,7 +78,7 @@ def semi_structured(weight: Tensor) -> Tensor:
 def to_semi_structured(
     model: nn.Module,
     masks: Mapping[str, Tensor],
-    example: Tensor,
+    example: Tensor | Mapping[str, Tensor],
     *,
     dtype: torch.dtype = torch.float16,
     repeats: int = 5,
@@ -110,8 +111,10 @@ def to_semi_structured(
     half = copied(model).eval().requires_grad_(False)
     mask_of = masks_by_weight(half, masks)
     half = half.to(dtype)
-    x = example.to(dtype) if example.is_floating_point() else example
-    _check_kernels(x.device, dtype, convert)
+    x = _pytree.tree_map_only(
+        Tensor, lambda v: v.to(dtype) if v.is_floating_point() else v, example
+    )
+    _check_kernels(_pytree.tree_leaves(x)[0].device, dtype, convert)
     candidates: dict[str, nn.Linear] = {}
     unsuited: dict[str, str] = {}
     for prefix, layer in half.named_modules():

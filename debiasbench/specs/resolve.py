@@ -140,11 +140,12 @@ def training_of(spec: Spec) -> Training:
 
 
 def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str, object]]:
-    """Return the full name of a data set and the options that its name implies.
+    """Return the full name of a data set and the options that its name and its files imply.
 
     The short name of an imported data set is enough unless a plugin registers the same name. The
     digest of the imported data becomes an option, so that other data under the same name is
-    another spec. Raises `UnknownNameError` with the registered and the imported names.
+    another spec; so do the options that `Dataset.implied` returns. Raises `UnknownNameError` with
+    the registered and the imported names.
     """
     from debiasbench.files.importing import find, names
 
@@ -154,9 +155,10 @@ def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str
     ) is not None:
         return f"{IMPORTED}{short}", {"digest": digest}
     try:
-        plugins.datasets.find(name)
+        entry, fixed = plugins.datasets.find(name)
     except UnknownNameError as error:
         registry = plugins.datasets
         known = [*registry.display_names(), *names(root)]
         raise UnknownNameError("dataset", name, known, hint=registry.unloaded) from error
-    return name, {}
+    implied = entry.load().implied(root)
+    return name, {option: value for option, value in implied.items() if option not in fixed}

@@ -27,17 +27,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StandIn:
-    """The sizes of a data set: with them, runs are timed on random images if its files are missing.
+    """The sizes of a data set: with them, runs are timed on made samples if its files are missing.
 
-    All numbers are at least 1.
+    Samples are random images of the shape `input`, (C, H, W), or `texts` texts of `words` words
+    each. All other numbers are at least 1.
     """
 
-    input: tuple[int, ...]  # (C, H, W)
     classes: int
     biases: int
     train: int  # samples
     val: int
     test: int
+    input: tuple[int, ...] = ()
+    texts: int = 0
+    words: int = 0
 
 
 @dataclass(frozen=True)

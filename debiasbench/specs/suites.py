@@ -135,13 +135,19 @@ def _search(table: Mapping[str, Any]) -> SearchOf:
 def _stand_in(dataset: str, table: Mapping[str, Any]) -> StandIn:
     known = [f.name for f in dataclasses.fields(StandIn)]
     _check_keys(table, known, f"stand_in.{dataset}")
-    for key in known:
+    is_text = "texts" in table or "words" in table
+    if is_text and "input" in table:
+        raise OptionError(
+            f"stand_in.{dataset}: keep input for images, or texts and words for texts"
+        )
+    content = ["texts", "words"] if is_text else ["input"]
+    for key in content + [k for k in known if k not in {"input", "texts", "words"}]:
         value = table.get(key)
         sizes = value if key == "input" and isinstance(value, list) and value else [value]
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             valid = "a shape such as [3, 28, 28]" if key == "input" else "a number above 0"
             raise OptionError(f"stand_in.{dataset}: {key} = {shown(value)}, must be {valid}")
-    return StandIn(**{**table, "input": tuple(table["input"])})
+    return StandIn(**{**table, "input": tuple(table.get("input", ()))})
 
 
 # --- from lines to words ----------------------------------------------------------------------

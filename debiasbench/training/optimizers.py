@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
+from debiasbench.core.objective import ParameterGroup
 from debiasbench.core.stage import OptimizerState
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-    from debiasbench.core.objective import ParameterGroup
+    from debiasbench.core.objective import Objective
     from debiasbench.core.settings import Training
 
 
@@ -80,6 +81,45 @@ def _grouped(
         }
         for parameters, lr, weight_decay in found
     ]
+
+
+def parameter_groups(objective: Objective) -> Sequence[ParameterGroup]:
+    """Return the groups that an objective asks for, and those that its networks ask for.
+
+    The factors of a parameter in a group of both are multiplied. Of a network in a network, the
+    outer one decides.
+    """
+    own, inner = objective.parameter_groups(), _of_networks(objective)
+    if not inner:
+        return own
+    factors: dict[int, tuple[float, float]] = {}
+    for group in inner:
+        factors |= {id(p): (group.lr, group.weight_decay) for p in group.parameters}
+    members = {id(p) for group in own for p in group.parameters}
+    left = [(p, *factors[id(p)]) for g in inner for p in g.parameters if id(p) not in members]
+    for group in own:
+        for p in group.parameters:
+            lr, weight_decay = factors.get(id(p), (1.0, 1.0))
+            left.append((p, group.lr * lr, group.weight_decay * weight_decay))
+    merged: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for p, *both in left:
+        merged.setdefault((both[0], both[1]), []).append(p)
+    return [ParameterGroup(members, lr, decay) for (lr, decay), members in merged.items()]
+
+
+def _of_networks(objective: Objective) -> list[ParameterGroup]:
+    """Return the groups of all networks in an objective that have `parameter_groups`."""
+    found: list[ParameterGroup] = []
+    seen: set[int] = set()
+    for module in objective.modules():
+        wished: Any = getattr(module, "parameter_groups", None)
+        if module is objective or not callable(wished):
+            continue
+        for group in wished():
+            new = [p for p in group.parameters if id(p) not in seen]
+            seen |= {id(p) for p in new}
+            found.append(ParameterGroup(new, group.lr, group.weight_decay))
+    return found
 
 
 def optimizer_state(optimizer: Optimizer, module: nn.Module, kind: str) -> OptimizerState:

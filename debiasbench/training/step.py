@@ -22,7 +22,13 @@ from debiasbench.core.modes import normalises
 from debiasbench.core.moment import Moment
 from debiasbench.sparsity import Flops, count_flops
 from debiasbench.training.feed import Feed
-from debiasbench.training.optimizers import Schedule, carry_over, laid_out_as, make_optimizer
+from debiasbench.training.optimizers import (
+    Schedule,
+    carry_over,
+    laid_out_as,
+    make_optimizer,
+    parameter_groups,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +74,7 @@ class Step:
         self.optimizer = make_optimizer(
             stage.objective.parameters(),
             stage.settings,
-            groups=stage.objective.parameter_groups(),
+            groups=parameter_groups(stage.objective),
             tensor_lr=numerics.graphs,
         )
         if stage.optimizer is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from debiasbench.sparsity.compaction.between import shrink_between
 from debiasbench.sparsity.compaction.liveness import choose
 from debiasbench.sparsity.compaction.rules import propagate
 from debiasbench.sparsity.compaction.shrinking import (
@@ -16,7 +17,13 @@ from debiasbench.sparsity.compaction.shrinking import (
     shrink_layer,
     shrink_per_channel,
 )
-from debiasbench.sparsity.compaction.tracing import check_outputs, check_runs, outputs, trace
+from debiasbench.sparsity.compaction.tracing import (
+    check_outputs,
+    check_runs,
+    converted,
+    outputs,
+    trace,
+)
 from debiasbench.sparsity.copies import copied, to_float64
 from debiasbench.sparsity.errors import CannotCompact, SparsityError, unknown
 from debiasbench.sparsity.guards import check_mask
@@ -47,7 +54,9 @@ class Compacted:
 
 
 @torch.no_grad()
-def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> Compacted:
+def compact(
+    model: nn.Module, masks: Mapping[str, Tensor], example: Tensor | Mapping[str, Tensor]
+) -> Compacted:
     """Return a copy of `model` without the channels that its masks make useless.
 
     In eval mode both networks compute the same up to rounding, at any input size. In training mode
@@ -61,17 +70,18 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
     compute (see `compaction.rules`). The copy is without wrappers such as `torch.compile`; what the
     network caches in evaluation mode is in it as it is in `model`.
 
-    `model`: must be traceable by `torch.fx`; it is not changed. `masks`: bool, by parameter name;
-    a weight without a mask is dense. `example`: a small batch of inputs (B, ...), used to find
-    shapes and to compare the outputs of both networks.
+    `model`: must be traceable by `torch.fx`; it is not changed. If its inputs are a mapping, it
+    need not be, but then only units between two linear layers are removed, as in the feed-forward
+    blocks of transformers (see `compaction.between`). `masks`: bool, by parameter name; a weight without a
+    mask is dense. `example`: a small batch of inputs (B, ...), used to find shapes and to compare
+    the outputs of both networks.
 
     Compacting the result with its masks again changes nothing.
 
     Raises `SparsityError` for masks that do not fit `model`, and `CannotCompact` if it does not
     run in float64, cannot be copied or traced, or has different outputs without its dead channels.
     """
-    given, example = example, example.detach().cpu()
-    example = example.double() if example.is_floating_point() else example
+    given, example = example, converted(example, torch.float64, "cpu")
     small = _copied(model)
     attributes_back = to_float64(small)  # so that only the last cast rounds
     weights = maskable(small)
@@ -79,19 +89,10 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
     masks_of = {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
     masks_of |= {name: mask.cpu().clone() for name, mask in masks.items()}
     expected = outputs(small, example, "in float64 on the CPU")
-    graph, shapes = trace(small, example, expected)
-
-    network = propagate(small, graph, shapes, masks_of)
-    kept = choose(list(network.features.values()), network.layers, network.channels)
-    channels: dict[str, tuple[int, ...]] = {}
-    for layer in network.layers:
-        masks_of[layer.name] = shrink_layer(layer, kept)
-        channels[layer.name] = _real_channels(layer.target, kept)
-    for part in network.per_channel:
-        shrink_per_channel(part, kept)
-        if part.mask is not None:
-            masks_of[part.name] = part.mask[kept(part.target)]
-            channels[part.name] = _real_channels(part.target, kept)
+    if isinstance(example, Tensor):
+        channels = _shrink_traced(small, masks_of, example, expected)
+    else:
+        channels = shrink_between(small, masks_of, lambda: outputs(small, example, "observed"))
     check_outputs(small, example, expected)
 
     attributes_back()
@@ -106,6 +107,25 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> C
         parameters=sum(p.numel() for p in small.parameters()),
         original_parameters=sum(p.numel() for p in model.parameters()),
     )
+
+
+def _shrink_traced(
+    small: nn.Module, masks_of: dict[str, Tensor], example: Tensor, expected: object
+) -> dict[str, tuple[int, ...]]:
+    """Cut the layers of a traceable network and their masks; return the channels kept."""
+    graph, shapes = trace(small, example, expected)
+    network = propagate(small, graph, shapes, masks_of)
+    kept = choose(list(network.features.values()), network.layers, network.channels)
+    channels: dict[str, tuple[int, ...]] = {}
+    for layer in network.layers:
+        masks_of[layer.name] = shrink_layer(layer, kept)
+        channels[layer.name] = _real_channels(layer.target, kept)
+    for part in network.per_channel:
+        shrink_per_channel(part, kept)
+        if part.mask is not None:
+            masks_of[part.name] = part.mask[kept(part.target)]
+            channels[part.name] = _real_channels(part.target, kept)
+    return channels
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -11,6 +11,12 @@ from torch.utils import _pytree
 
 from debiasbench.sparsity.copies import attributes_kept, copied
 from debiasbench.sparsity.errors import CannotCompact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Inputs: TypeAlias = "Tensor | Mapping[str, Tensor]"
+Example = TypeVar("Example", bound="Tensor | Mapping[str, Tensor]")
 
 TOLERANCE = 1e-8  # of outputs in float64, relative to the largest
 
@@ -53,18 +59,28 @@ def trace(
     return graph, recorder.shapes
 
 
-def outputs(model: nn.Module, example: Tensor, condition: str) -> object:
+def converted(example: Example, dtype: torch.dtype, device: torch.device | str) -> Example:
+    """Return an example on a device, with real numbers in another type."""
+
+    def one(x: Tensor) -> Tensor:
+        return x.detach().to(device, dtype if x.is_floating_point() else x.dtype)
+
+    changed: Example = _pytree.tree_map_only(Tensor, one, example)
+    return changed
+
+
+def outputs(model: nn.Module, example: Inputs, condition: str) -> object:
     """Return the outputs of `model`; `condition` completes "does not run ..." in the error."""
     try:
         with attributes_kept(model):
-            return model(example.clone())
+            return model(_pytree.tree_map_only(Tensor, Tensor.clone, example))
     except Exception as error:  # whatever user code raises
         raise CannotCompact(
             f"{type(model).__name__} does not run {condition}: {error}. {_ADVICE}"
         ) from error
 
 
-def check_outputs(small: nn.Module, example: Tensor, expected: object) -> None:
+def check_outputs(small: nn.Module, example: Inputs, expected: object) -> None:
     """Raise `CannotCompact` unless `small` has the expected outputs."""
     without = "without its dead channels"
     difference = _difference(outputs(small, example, without), expected)
@@ -75,15 +91,14 @@ def check_outputs(small: nn.Module, example: Tensor, expected: object) -> None:
         )
 
 
-def check_runs(small: nn.Module, model: nn.Module, example: Tensor) -> None:
+def check_runs(small: nn.Module, model: nn.Module, example: Inputs) -> None:
     """Raise `CannotCompact` if `small` fails in its own type and on its device, and `model` runs.
 
     A network may keep tensors where they are not found and cannot be converted.
     """
     like = next((p for p in small.parameters() if p.is_floating_point()), None)
     if like is not None:
-        floating = example.is_floating_point()
-        example = example.detach().to(like.device, like.dtype if floating else example.dtype)
+        example = converted(example, like.dtype, like.device)
     try:
         outputs(small, example, "in its own type without its dead channels")
     except CannotCompact as error:
