@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.standing import Standing
 from debiasbench.leaderboard.tuning import Tuned
+from debiasbench.records.archive import with_archives
 from debiasbench.records.checks.labels import Labels
 from debiasbench.records.checks.search import examine as examine_search
 from debiasbench.records.correct import Correct, Splits
@@ -82,7 +83,7 @@ def gather(
     the result is the same; ignored with `whole`. Raises `RecordError` if there is no record to
     compare.
     """
-    places = list(places)
+    places = with_archives(places)
     for new in (False, True):
         indexes = {}
         if index and not whole:

@@ -9,6 +9,7 @@ from debiasbench.leaderboard import kept
 from debiasbench.leaderboard.board import boards
 from debiasbench.leaderboard.columns import COLUMNS, PANEL, PANEL_RULE, PANELS, chosen, ordered
 from debiasbench.leaderboard.render import FORMATS, WRITERS, grid, written
+from debiasbench.records.archive import with_archives
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -70,7 +71,7 @@ def table(
     known = COLUMNS if panel is None else PANEL
     names = None if columns is None else chosen(columns, known)
     rule = select if panel is None else PANEL_RULE
-    places = list(places)
+    places = with_archives(places)
     shared = {"dataset": dataset, "metric": metric, "select": select}
     made: str | list[Grid]  # text, or what is written in any layout
     is_plain = not (across or protocol or sensitivity) and panel is None and pivot is None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import shortened
+from debiasbench.records.archive import with_archives
 from debiasbench.records.listing import listing
 from debiasbench.records.record import Record, from_json
 from debiasbench.records.sharing import Sharing
@@ -87,7 +88,7 @@ def visited(
                 f"No results at {place}{reason}: give a record or a folder of records"
             ) from error
     seen: set[str] = set()  # real paths
-    for number, place in enumerate(places):
+    for number, place in enumerate(with_archives(places)):
         for found, real in _files(place, number, problems):
             if real in seen:
                 continue

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.common.foreign import explained
-from debiasbench.common.wording import printable
+from debiasbench.common.wording import printable, shortened
 from debiasbench.core.tracker import TrackedRun
 
 if TYPE_CHECKING:
@@ -84,4 +84,4 @@ class Telling:
             if not self._reported:
                 self._reported = True
                 text = f"{self._owner} raised {explained(error, self._module)}"
-                print(printable(f"Warning: {text}"), file=sys.stderr, flush=True)
+                print(printable(f"Warning: {shortened(text, 500)}"), file=sys.stderr, flush=True)
