@@ -168,7 +168,7 @@ def _config(source: Source) -> Any:
 def _class(config: Any) -> Any:
     """Return the sequence classifier of transformers for a configuration, None if it has none."""
     known = transformers("").AutoModelForSequenceClassification._model_mapping
-    found = known.get(type(config))
+    found = known.get(type(config), None)
     return found[0] if isinstance(found, tuple) else found
 
 
