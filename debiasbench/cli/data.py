@@ -18,7 +18,7 @@ from debiasbench.specs.resolve import find_dataset
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from debiasbench.core.data import Dataset, Task
+    from debiasbench.core.data import Dataset, Split, Task
     from debiasbench.specs.plugins import Plugins
 
 
@@ -78,7 +78,8 @@ def list_(data_root: Path) -> None:
             continue
         cls = entry.load()
         decoded = sum(c.bytes for c in cached if c.name == name)
-        rows.append((name, *_state(cls(), data_root), _size(decoded), cls.licence, cls.source))
+        state = _state(cls(**cls.implied(data_root)), data_root)
+        rows.append((name, *state, _size(decoded), cls.licence, cls.source))
     rows += _imported(data_root)
     header = ("data set", "files", "size", "decoded", "licence", "source")
     say(tabulate(rows, header, "simple", disable_numparse=True, maxcolwidths=[None] * 4 + [28, 52]))
@@ -98,16 +99,21 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
     from debiasbench.common.display import display
     from debiasbench.files import task_cache
     from debiasbench.files.download import fetch
-    from debiasbench.files.sheet import group_table
+    from debiasbench.files.sheet import described, group_table
 
     plugins = load_plugins()
     in_spec, dataset = _dataset(plugins, name, settings, data_root)
     if any(not source.exists() for source in dataset.sources(data_root)) and dataset.downloads:
         with display("bytes") as progress:
             fetch(dataset.downloads, data_root, progress=progress)
+        # the new files may imply other options
+        in_spec, dataset = _dataset(plugins, name, settings, data_root)
     task = task_cache.load(in_spec, dataset, data_root)
-    say(f"{name} is ready: {_samples(task)}\n")
+    say(f"{name} is ready: {described(task)}\n")
     say(group_table(task))
+    if implied := type(dataset).implied(data_root):
+        options = " ".join(f"{option}={value}" for option, value in implied.items())
+        say(f"\nOptions that the files imply, unless they are set: {options}")
 
 
 @data.command()
@@ -169,7 +175,8 @@ def check(names: tuple[str, ...], data_root: Path) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File of the picture.  [default: NAME-SPLIT.png]",
+    help="File of the picture, or of an HTML page for texts.  [default: NAME-SPLIT.png, and no "
+    "page]",
 )
 @debug_option
 def show(
@@ -177,14 +184,15 @@ def show(
 ) -> None:
     """Print the groups of a data set and draw a contact sheet.
 
-    The sheet shows aligned and conflicting samples of each class. Samples that are not images have
-    no sheet.
+    The sheet shows aligned and conflicting samples of each class. Of texts, two of each group are
+    printed instead; with --out FILE.html, more are written to a page. Other samples have no sheet.
     """
     from io import BytesIO
 
     from debiasbench.common.options import as_dict
+    from debiasbench.core.texts import Texts
     from debiasbench.files import task_cache
-    from debiasbench.files.sheet import contact_sheet, group_table, is_drawable
+    from debiasbench.files.sheet import contact_sheet, described, group_table, is_drawable
     from debiasbench.records.store import write_bytes
 
     plugins = load_plugins()
@@ -192,11 +200,15 @@ def show(
     task = task_cache.load(in_spec, dataset, data_root)
     say(group_table(task))
     samples = dict(task.splits())[split]  # type: ignore[index]
-    if out is None and not is_drawable(samples):
-        say(f"\nNo contact sheet: {_samples(task)} are not images")
-        return
     options = " ".join(f"{k}={v}" for k, v in as_dict(dataset).items())
-    sheet = contact_sheet(task, samples, f"{name} {options}, {split}")
+    title = f"{name} {options}, {split}"
+    if isinstance(samples.x, Texts):
+        _show_texts(task, samples, title, out)
+        return
+    if out is None and not is_drawable(samples):
+        say(f"\nNo contact sheet: {described(task)} are not images")
+        return
+    sheet = contact_sheet(task, samples, title)
     out = out or Path(f"{name.replace(':', '-')}-{split}.png")
     png = BytesIO()
     sheet.save(png, "PNG")
@@ -204,17 +216,18 @@ def show(
     say(f"\nContact sheet: {out}")
 
 
-def _samples(task: Task) -> str:
-    """Describe the shape of samples, such as "3x28x28 samples"."""
-    shape = task.shape
-    if shape.inputs:
-        sizes = ", ".join(f"{name} {_times(size)}" for name, size in shape.inputs.items())
-        return f"samples with {sizes}"
-    return f"{_times(shape.input)} samples"
+def _show_texts(task: Task, samples: Split, title: str, out: Path | None) -> None:
+    """Print a few texts of each group, or write more of them to an HTML page."""
+    from debiasbench.files.text_sheet import text_page, text_table
+    from debiasbench.records.store import write_text
 
-
-def _times(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size)) or "1"
+    if out is None:
+        say(f"\n{text_table(task, samples)}")
+        return
+    if out.suffix.lower() not in {".html", ".htm"}:
+        raise click.UsageError(f"--out {out}: texts are written to an HTML page: use FILE.html")
+    write_text(out, text_page(task, samples, title))
+    say(f"\nExamples of each group: {out}")
 
 
 def _dataset(

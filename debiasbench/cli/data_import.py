@@ -1,4 +1,4 @@
-"""`debiasbench data import`: import your own images as a data set for `run`."""
+"""`debiasbench data import`: import your own images, texts or tables as a data set for `run`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from debiasbench.files.importing import Finished, Problem
 
-MOST_SHOWN = 50  # bad images that are printed; --report writes all
+MODELS = {"text": "hf:bert-base-uncased", "row": "mlp"}  # instead of that for images
+MOST_SHOWN = 50  # bad rows that are printed; --report writes all
 
 
 @click.command("import", cls=Command)
 @click.argument("name")
 @click.option(
     "--images",
-    required=True,
     type=click.Path(path_type=Path),
     help="Folder of images. Without --table it must be a tree, CLASS/BIAS/FILE or "
     "SPLIT/CLASS/BIAS/FILE.",
@@ -31,8 +31,28 @@ MOST_SHOWN = 50  # bad images that are printed; --report writes all
 @click.option(
     "--table",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="CSV file in UTF-8 with a header and one row per image; separated by tabs if its name "
+    help="CSV file in UTF-8 with a header and one row per sample; separated by tabs if its name "
     "ends in .tsv.",
+)
+@click.option("--text", metavar="COLUMN", help="Column of texts, instead of images.")
+@click.option(
+    "--text-pair",
+    metavar="COLUMN",
+    help="Column of a second text of each sample, such as the hypothesis of a premise.",
+)
+@click.option(
+    "--features",
+    is_flag=False,
+    flag_value="*",
+    metavar="[COLUMN,...]",
+    help="Columns of numbers and categories, instead of images; without names, all columns that "
+    "are not label, bias or split. Numbers are standardised by the training split.",
+)
+@click.option(
+    "--categorical",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column of --features whose numbers are categories. Can be used several times.",
 )
 @click.option("--label", metavar="COLUMN", help="Column of the class.")
 @click.option(
@@ -76,10 +96,10 @@ MOST_SHOWN = 50  # bad images that are printed; --report writes all
 @click.option(
     "--balance-test",
     is_flag=True,
-    help="Keep the same number of test images of each group: as many as the smallest has. The "
+    help="Keep the same number of test samples of each group: as many as the smallest has. The "
     "others are left out.",
 )
-@click.option("--skip-bad", is_flag=True, help="Skip images that cannot be imported.")
+@click.option("--skip-bad", is_flag=True, help="Skip rows that cannot be imported.")
 @click.option(
     "--convert",
     is_flag=True,
@@ -89,15 +109,19 @@ MOST_SHOWN = 50  # bad images that are printed; --report writes all
 @click.option(
     "--report",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"Write all bad images to this CSV file. At most {MOST_SHOWN} are printed.",
+    help=f"Write all bad rows to this CSV file. At most {MOST_SHOWN} are printed.",
 )
 @data_root_option
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
 def import_(
     name: str,
-    images: Path,
+    images: Path | None,
     table: Path | None,
+    text: str | None,
+    text_pair: str | None,
+    features: str | None,
+    categorical: tuple[str, ...],
     label: str | None,
     bias: tuple[str, ...],
     file: str | None,
@@ -113,21 +137,26 @@ def import_(
     data_root: Path,
     quiet: bool,
 ) -> None:
-    """Import your own images as the data set NAME.
+    """Import your own images, texts or table as the data set NAME.
 
-    Use it with `debiasbench run --dataset NAME`. The images are decoded, checked and written once,
-    with checksums. The originals are not needed afterwards. If images are bad, all of them are
-    listed and nothing is imported: fix them, or skip them with --skip-bad.
+    Use it with `debiasbench run --dataset NAME`. The samples are checked and written once, with
+    checksums. The originals are not needed afterwards. If rows are bad, all of them are listed and
+    nothing is imported: fix them, or skip them with --skip-bad.
     """
     from debiasbench.common.display import display
     from debiasbench.files.importing import BadRows, Source, import_data
 
+    _check_kind(images, text, text_pair, features, categorical)
+    if images is None and table is None:
+        raise click.UsageError("--text and --features require --table")
+    if images is None and (used := [n for n, v in _of_images(file, size, convert) if v]):
+        raise click.UsageError(f"{used[0]} requires --images")
     if table is None and (label or bias or file or split):
         raise click.UsageError("--label, --bias, --file and --split require --table")
     if table is not None and not (label and bias):
         raise click.UsageError("--table requires --label COLUMN and --bias COLUMN")
     source = Source(
-        images=images,
+        images=images or Path(),
         table=table,
         label=label or "",
         bias=bias,
@@ -138,6 +167,9 @@ def import_(
         seed=seed,
         convert=convert,
         balance_test=balance_test,
+        text=tuple(column for column in (text, text_pair) if column is not None),
+        features=_columns(features),
+        categorical=categorical,
     )
     plugins = load_plugins()
     try:
@@ -157,8 +189,49 @@ def import_(
     _list(finished.left_out, report)
     for warning in finished.warnings:
         say(f"Warning: {warning}", err=True)
-    say(_summary(name, finished))
-    say(f"Next: {_next_command(name, data_root)}")
+    say(_summary(name, finished, source.noun))
+    say(f"Next: {_next_command(name, data_root, source.noun)}")
+
+
+def _check_kind(
+    images: Path | None,
+    text: str | None,
+    text_pair: str | None,
+    features: str | None,
+    categorical: tuple[str, ...],
+) -> None:
+    """Raise `UsageError` unless there are options for one kind of samples."""
+    kinds = {"--images": images, "--text": text, "--features": features}
+    given = [option for option, value in kinds.items() if value is not None]
+    if len(given) != 1:
+        found = f", not {' and '.join(given)}" if given else ""
+        raise click.UsageError(
+            f"Use one of --images FOLDER, --text COLUMN and --features{found}: images, texts or "
+            "numbers"
+        )
+    if text_pair is not None and text is None:
+        raise click.UsageError("--text-pair requires --text")
+    if categorical and features is None:
+        raise click.UsageError("--categorical requires --features")
+
+
+def _of_images(file: str | None, size: str | None, convert: bool) -> list[tuple[str, object]]:
+    """Return the options that only images have, and their values."""
+    return [("--file", file), ("--size", size), ("--convert", convert)]
+
+
+def _columns(text: str | None) -> tuple[str, ...]:
+    """Read the names of columns, separated by commas; a name with a comma is quoted as in CSV."""
+    import csv
+
+    from debiasbench.files.importing import EVERY
+
+    if text is None or text == "*":
+        return () if text is None else EVERY
+    columns = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    if not all(columns):
+        raise click.UsageError(f"--features {text!r}: write names of columns, separated by commas")
+    return tuple(columns)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -173,7 +246,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 
 def _list(problems: Sequence[Problem], report: Path | None) -> None:
-    """Print the first bad images on stderr, and write all of them to a file if requested."""
+    """Print the first bad rows on stderr, and write all of them to a file if requested."""
     for problem in problems[:MOST_SHOWN]:
         say(str(problem), err=True)
     if len(problems) > MOST_SHOWN:
@@ -199,28 +272,35 @@ def _write(problems: Sequence[Problem], report: Path) -> None:
     write_text(report, text.getvalue())
 
 
-def _summary(name: str, finished: Finished) -> str:
+def _summary(name: str, finished: Finished, noun: str) -> str:
+    from debiasbench.common.wording import counted
     from debiasbench.files.importing import bad_rows
     from debiasbench.files.sheet import group_table
 
     task = finished.task
     total = sum(len(split) for split in task.splits().values())
-    _, height, width = task.shape.input
+    shape = task.shape
+    if noun == "text":
+        kind = "pairs of texts" if shape.inputs["texts"] == (2,) else "texts"
+    elif noun == "row":
+        kind = f"rows of {counted(shape.features, 'feature')}"
+    else:
+        kind = f"images of {shape.input[1]}x{shape.input[2]} pixels"
     lines = [
-        f"{name}: {total:,} images of {height}x{width} pixels, {len(task.classes)} classes, "
-        f"{len(task.biases)} bias values"
+        f"{name}: {total:,} {kind}, {len(task.classes)} classes, {len(task.biases)} bias values"
     ]
     if finished.left_out:
-        lines.append(f"Skipped bad images: {bad_rows(finished.left_out):,}.")
+        lines.append(f"Skipped bad {noun}s: {bad_rows(finished.left_out):,}.")
     where = f"Data: {finished.folder}, checksum {finished.digest[:16]}…"
     return "\n".join([*lines, *finished.notes, "", group_table(task), "", where])
 
 
-def _next_command(name: str, data_root: Path) -> str:
+def _next_command(name: str, data_root: Path, noun: str) -> str:
     """Return the command that uses the data; it repeats --data-root if the user typed it."""
     import shlex
 
     source = click.get_current_context().get_parameter_source("data_root")
     typed = source is click.core.ParameterSource.COMMANDLINE
     more = f" --data-root {shlex.quote(str(data_root))}" if typed else ""
-    return f"debiasbench run --dataset {name} --method erm{more}"
+    model = f" --model {MODELS[noun]}" if noun in MODELS else ""
+    return f"debiasbench run --dataset {name} --method erm{model}{more}"

@@ -63,6 +63,12 @@ class Texts:
         (texts,) = self.between(sample, sample + 1)
         return texts
 
+    def part(self, first: int, last: int) -> Texts:
+        """Return the samples from `first` up to, and without, `last`; their bytes are shared."""
+        begin = int(self.ends[first - 1, -1]) if first else 0
+        end = int(self.ends[last - 1, -1]) if last else 0
+        return Texts(self.utf8[begin:end], self.ends[first:last] - begin)
+
     def between(self, first: int, last: int) -> Iterator[tuple[str, ...]]:
         """Yield the texts of the samples from `first` up to, and without, `last`."""
         if not 0 <= first < last <= len(self):

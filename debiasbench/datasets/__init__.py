@@ -12,4 +12,6 @@ def debiasbench_register_datasets(register: Register) -> None:
     register("bffhq", "debiasbench.datasets.bffhq:BFFHQ")
     register("waterbirds", "debiasbench.datasets.waterbirds:Waterbirds")
     register("celeba", "debiasbench.datasets.celeba:CelebA")
+    register("multinli", "debiasbench.datasets.multinli:MultiNLI")
+    register("civilcomments", "debiasbench.datasets.civilcomments:CivilComments")
     register("imported:", "debiasbench.datasets.imported:Imported")

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from torch import Tensor
-
-    from debiasbench.core.data import Augment, Split
+    from debiasbench.core.data import Augment
 
 SIDE = 178  # pixels, the width of an image; the central square of 178x218 is used
 
@@ -80,6 +78,7 @@ class CelebA(Dataset):
         The central 178x178 pixels of each image are scaled to `size`, as in group DRO.
         """
         from debiasbench.datasets._samples import Sample, inside, splits
+        from debiasbench.datasets._together import together
         from debiasbench.files.images import chained, cropped, stretched
 
         attributes, partition, images = self.sources(root)
@@ -183,18 +182,6 @@ def read_partition(path: Path) -> dict[str, int]:
     table = _table.by_id(_table.rows(path, lines, header, columns), "image_id")
     thirds = {"0": 0, "1": 1, "2": 2}
     return {image: row.one_of("partition", thirds) for image, row in table.items()}
-
-
-def together(split: Split, num_classes: int) -> Tensor:
-    """(C, B) bool: which classes and bias values occur together more often than by chance.
-
-    This is P(class | bias) > P(class), counted in `split`. A group that is exactly as frequent as
-    by chance, or absent, is not aligned.
-    """
-    groups = split.group.bincount(minlength=num_classes * split.num_biases)
-    counts = groups.view(num_classes, split.num_biases)  # (C, B)
-    expected = counts.sum(dim=1, keepdim=True) * counts.sum(dim=0, keepdim=True)  # times N
-    return counts * counts.sum() > expected
 
 
 def _number(bits: Sequence[int]) -> int:

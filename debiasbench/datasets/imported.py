@@ -1,4 +1,4 @@
-"""The user's own images, imported under the data root with `debiasbench data import`."""
+"""The user's own data, imported under the data root with `debiasbench data import`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from debiasbench.files.importing.folder import again, missing, where
 
 @dataclass(frozen=True)
 class Imported(Dataset):
-    """Your own images, imported with `debiasbench data import`."""
+    """Your own images, texts or tables, imported with `debiasbench data import`."""
 
     citation: ClassVar[str] = "Your own data: cite their source."
-    source: ClassVar[str] = "`debiasbench data import NAME --images FOLDER`"
+    source: ClassVar[str] = "`debiasbench data import NAME`"
 
     name: str = option("", "name of the import")
     digest: str = option("", "expected checksum of the data; empty: not checked")
 
     def load(self, root: Path) -> Task:
-        """The images and splits as they were imported, memory-mapped from the disk.
+        """The samples and splits as they were imported, memory-mapped from the disk.
 
         Every byte is compared with its checksum. Raises `DataError` if nothing was imported under
         this name, the data are damaged, or their checksum is not `digest`.

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from debiasbench.common.errors import DataError
 from debiasbench.core.inputs import is_mapping, single
+from debiasbench.core.texts import Texts
 from debiasbench.files.lettering import Letters
 
 if TYPE_CHECKING:
@@ -93,10 +94,26 @@ def contact_sheet(task: Task, split: Split, title: str, *, columns: int = 6) -> 
 
 def is_drawable(split: Split) -> bool:
     """Return whether samples are uint8 images with 1 or 3 channels."""
-    if is_mapping(split.x):
+    if is_mapping(split.x) or isinstance(split.x, Texts):
         return False
     x = single(split.x, "A contact sheet")
     return x.dtype == torch.uint8 and x.dim() == 4 and x.shape[1] in {1, 3}
+
+
+def described(task: Task) -> str:
+    """Describe what samples are, such as "3x28x28 samples"."""
+    shape = task.shape
+    if isinstance(task.train.x, Texts):
+        number = task.train.x.number
+        return {1: "texts", 2: "pairs of texts"}.get(number, f"samples of {number} texts")
+    if shape.inputs:
+        sizes = ", ".join(f"{name} {_times(size)}" for name, size in shape.inputs.items())
+        return f"samples with {sizes}"
+    return f"{_times(shape.input)} samples"
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size)) or "1"
 
 
 def group_table(task: Task) -> str:

@@ -11,16 +11,23 @@ import torch
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import DataError, DebiasbenchError, Interrupted
 from debiasbench.core.data import Split, Task
+from debiasbench.core.inputs import readable
+from debiasbench.core.texts import Texts
 from debiasbench.measure.rehearsal import Rehearsal, StageTime
 from debiasbench.measure.stopwatch import now
 from debiasbench.records.selection import RULES
 from debiasbench.runs.session import load_task
+from debiasbench.specs.resolve import instance
 from debiasbench.training.device import peak_memory, reset_peak_memory
 from debiasbench.training.placed import PlacedTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from torch import Tensor
+
+    from debiasbench.core.inputs import Inputs
+    from debiasbench.core.tokenizer import Tokenizer
     from debiasbench.runs.session import Session
     from debiasbench.specs.spec import Spec
     from debiasbench.specs.suite import StandIn
@@ -44,7 +51,7 @@ class Forecast:
     stored: int = 0  # bytes of a record and its predictions, at most
     unfinished: int = 0  # bytes of the checkpoints of a run, at most
     finished: int = 0  # bytes of the finished stages of a run, at most
-    stand_in: str = ""  # why random images were used; empty if the data were used
+    stand_in: str = ""  # why other samples were used; empty if the data were used
     problem: str = ""  # why there is no forecast; empty if there is one
 
     @property
@@ -66,7 +73,7 @@ def forecast(
     training settings are the same, except learning rate, momentum and weight decay. All runs of a
     kind are assumed to take the same time, whatever the options in which they `differ`.
 
-    `stand_ins`: by data set. If files are missing, random images of these sizes are used. A kind
+    `stand_ins`: by data set. If files are missing, samples of these sizes are made. A kind
     that cannot be measured has a `problem`. `together`: runs that are trained at once; then times
     are the shares of one run.
     """
@@ -133,7 +140,7 @@ def _measured(
 def _task(
     session: Session, spec: Spec, stand_ins: Mapping[str, StandIn]
 ) -> tuple[PlacedTask, float, str]:
-    """Return the task, the seconds to load it, and the reason if its images are random."""
+    """Return the task, the seconds to load it, and the reason if its samples are made."""
     name = spec.dataset.name
     try:
         placed = session.task(spec)  # this fills the cache, as the first run does
@@ -143,15 +150,26 @@ def _task(
     except DataError as error:
         if name not in stand_ins:
             raise
-        random = PlacedTask(_random_task(stand_ins[name]), session.execution.device)
-        return random, 0.0, str(error)
+        tokenizer = instance(session.plugins.models, spec.model).tokenizer()
+        made = PlacedTask(_made_task(stand_ins[name], tokenizer), session.execution.device)
+        return made, 0.0, str(error)
 
 
-def _random_task(sizes: StandIn) -> Task:
+def _made_task(sizes: StandIn, tokenizer: Tokenizer | None) -> Task:
+    """Return random images, or one text as often as needed: it is only tokenised once."""
     rng = torch.Generator().manual_seed(0)
+    tokens: Mapping[str, Tensor] = {}
+    if sizes.texts:
+        sample = (" ".join(["word"] * sizes.words),) * sizes.texts
+        if tokenizer is None:
+            readable(Texts.of([sample]))  # raises `DataError`
+        else:
+            tokens = tokenizer([sample])
 
     def split(n: int) -> Split:
-        x = torch.randint(0, 256, (n, *sizes.input), dtype=torch.uint8, generator=rng)
+        x: Inputs = {k: v.repeat(n, *[1] * (v.dim() - 1)) for k, v in tokens.items()}
+        if not tokens:
+            x = torch.randint(0, 256, (n, *sizes.input), dtype=torch.uint8, generator=rng)
         bias = torch.randint(sizes.biases, (n,), generator=rng)
         return Split(x, torch.arange(n) % sizes.classes, bias, sizes.biases)
 

@@ -34,7 +34,7 @@ class Item:
     `unfinished`: bytes of its checkpoints, until it is done. `finished`: bytes of its stages, which
     are kept for other runs. `records`: number of records of
     similar runs on this hardware that the seconds come from; 0 for a rehearsal. `stand_in`: why
-    random images were used for it.
+    other samples were used for it.
     """
 
     spec: Spec

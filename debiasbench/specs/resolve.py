@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from debiasbench.core.data import Dataset
     from debiasbench.core.method import Method
     from debiasbench.core.model import Model
-    from debiasbench.core.settings import Precision
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.registry import Registry
 
 SEEDS = range(2**63)
+OF_THE_MACHINE = ("precision", "micro_batch", "threads")  # training settings
 
 
 def make_spec(
@@ -40,15 +41,15 @@ def make_spec(
     training: Mapping[str, object] | None = None,
     sparse: str | None = None,
     sparse_options: Mapping[str, object] | None = None,
-    precision: Precision = "fp32",
+    precision: AnyPrecision = "fp32",
 ) -> Spec:
     """Resolve names and options to a spec, with all defaults written out.
 
     `method`, `dataset`, `model`: names, or classes, which need not be registered. `model` and
     `training` default to what the data set recommends. `sparse` names a sparsifier, which makes
     every stage sparse. `precision` is what a precision of "auto" stands for on the machine that
-    will run the spec, so that the spec never holds "auto". A `micro_batch` of "auto" is kept: it is
-    resolved by measuring, and until then the spec has no id.
+    will run the spec, so that the spec does not hold "auto"; "auto" leaves that to the machine. A
+    `micro_batch` of "auto" is kept: it is resolved by measuring. Until then the spec has no id.
 
     Raises `UnknownNameError` and `OptionError`.
     """
@@ -112,17 +113,39 @@ def instance(registry: Registry[Any], choice: Choice) -> Any:
     return from_dict(entry.load(), {**choice.options, **fixed}, owner=owner)
 
 
+def chosen(plugins: Plugins, spec: Spec) -> list[str]:
+    """Return what is not at its default in a spec: options of the method, and training settings.
+
+    By full name, such as "method.density" and "train.lr". The default of a training setting is what
+    the data set recommends. Settings that depend on the machine do not count.
+    """
+    entry, fixed = plugins.methods.find_in_spec(spec.method.name)
+    data = plugins.datasets.find_in_spec(spec.dataset.name)[0].load()
+    defaults = {
+        f"method.{name}": value
+        for name, value in as_dict(entry.load()()).items()
+        if name not in fixed
+    }
+    given = {f"method.{name}": value for name, value in spec.method.options.items()}
+    recommended = as_dict(parse(Training, dict(data.training), owner="training"))
+    for values, settings in ((defaults, recommended), (given, spec.training)):
+        values |= {f"train.{n}": v for n, v in settings.items() if n not in OF_THE_MACHINE}
+    names = [*given, *(name for name in defaults if name not in given)]
+    return [name for name in names if defaults.get(name, ...) != given.get(name, ...)]
+
+
 def training_of(spec: Spec) -> Training:
     """Return the settings of a spec's training, including those that the spec leaves out."""
     return from_dict(Training, spec.training, owner="training")
 
 
 def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str, object]]:
-    """Return the full name of a data set and the options that its name implies.
+    """Return the full name of a data set and the options that its name and its files imply.
 
     The short name of an imported data set is enough unless a plugin registers the same name. The
     digest of the imported data becomes an option, so that other data under the same name is
-    another spec. Raises `UnknownNameError` with the registered and the imported names.
+    another spec; so do the options that `Dataset.implied` returns. Raises `UnknownNameError` with
+    the registered and the imported names.
     """
     from debiasbench.files.importing import find, names
 
@@ -132,9 +155,10 @@ def find_dataset(plugins: Plugins, name: str, root: Path) -> tuple[str, dict[str
     ) is not None:
         return f"{IMPORTED}{short}", {"digest": digest}
     try:
-        plugins.datasets.find(name)
+        entry, fixed = plugins.datasets.find(name)
     except UnknownNameError as error:
         registry = plugins.datasets
         known = [*registry.display_names(), *names(root)]
         raise UnknownNameError("dataset", name, known, hint=registry.unloaded) from error
-    return name, {}
+    implied = entry.load().implied(root)
+    return name, {option: value for option, value in implied.items() if option not in fixed}

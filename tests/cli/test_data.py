@@ -15,6 +15,7 @@ from PIL import Image
 
 from debiasbench import Dataset, Split, Task, hookimpl, option
 from debiasbench.files import task_cache
+from tests.datasets.corpora import civilcomments, multinli, nli_rows, released_split
 from tests.datasets.mnist import write_mnist
 from tests.files.test_task_cache import spoil_bit
 
@@ -302,3 +303,48 @@ def test_show_prints_the_groups_of_data_that_are_not_images(
     assert "* bias-aligned" in drawn.stdout
     assert not (tmp_path / "sheet.png").exists()
     assert f"numbers is ready: {samples}\n" in call("prepare", "numbers").stdout
+
+
+def test_multinli_is_prepared_checked_and_shown(debiasbench: Debiasbench, tmp_path: Path) -> None:
+    rows = nli_rows()
+    folder = multinli(tmp_path / "data", rows)
+    result = debiasbench("data", "prepare", "multinli")
+    assert result.exit_code == 0, result.output
+    assert "multinli is ready: pairs of texts" in result.output
+    assert "split=seeded" in result.output
+    assert "present" in line(debiasbench("data", "list"), "multinli")
+    assert "intact   multinli" in debiasbench("data", "check").output
+    released_split(folder, rows)
+    result = debiasbench("data", "prepare", "multinli")
+    assert "split=seeded" not in result.output
+    assert {task.options["split"] for task in task_cache.all_in(tmp_path / "data")} == {
+        "released",
+        "seeded",
+    }
+    shown = debiasbench("data", "show", "multinli", "--split", "test")
+    assert shown.exit_code == 0, shown.output
+    assert "contradiction" in shown.output
+    assert "1: Sentence" in shown.output
+    assert "2: They know nothing" in shown.output
+    assert not list(tmp_path.glob("*.html"))
+    page = debiasbench("data", "show", "multinli", "--out", "page.html")
+    assert page.exit_code == 0, page.output
+    assert "They know nothing" in Path("page.html").read_text("utf-8")
+    wrong = debiasbench("data", "show", "multinli", "--out", "page.png")
+    assert wrong.exit_code == 2
+    assert "use FILE.html" in wrong.output
+
+
+def test_an_identity_of_civilcomments_is_chosen_by_an_option(
+    debiasbench: Debiasbench, tmp_path: Path
+) -> None:
+    missing = debiasbench("data", "prepare", "civilcomments")
+    assert missing.exit_code == 4
+    assert "all_data_with_identities.csv is missing" in missing.output
+    civilcomments(tmp_path / "data")
+    result = debiasbench("data", "prepare", "civilcomments", "--set", "bias=LGBTQ")
+    assert result.exit_code == 0, result.output
+    assert "LGBTQ=1" in result.output
+    wrong = debiasbench("data", "prepare", "civilcomments", "--set", "bias=lgbt")
+    assert wrong.exit_code == 2
+    assert "'LGBTQ'" in wrong.output

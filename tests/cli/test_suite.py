@@ -13,6 +13,7 @@ from debiasbench.common.errors import DataError
 from debiasbench.specs.suites import names
 from tests.conftest import offering
 from tests.failing import Diverges
+from tests.runs.test_texts import TextPlugin
 from tests.suites import BASE, SEEDS, records, write
 
 Cli = Callable[..., Result]
@@ -97,16 +98,31 @@ STAND_IN = (
 )
 
 
-def test_without_data_random_images_stand_in_and_it_is_said(debiasbench: Cli) -> None:
+def test_without_data_random_samples_stand_in_and_it_is_said(debiasbench: Cli) -> None:
     base = BASE.replace("toy", "absent") + "train.batch_size = 8\n"
     result = debiasbench("suite", "show", write(base + STAND_IN), extra=(AbsentPlugin(),))
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == (
-        "Random images without augmentation were used for 1 run of erm on absent: "
+        "Artificial samples without augmentation were used for 1 run of erm on absent: "
         "absent.bin is missing"
     )
     row = next(line for line in result.stdout.splitlines() if " erm " in line)
     assert row.split()[:6] == ["1", "erm", "absent", "mlp", "8", "12"]
+
+
+def test_without_data_texts_of_the_stand_in_are_tokenised(debiasbench: Cli) -> None:
+    base = BASE.replace("toy", "absent").replace("train.epochs", 'model = "words"\ntrain.epochs')
+    texts = STAND_IN.replace("input = [3, 4, 4]", "texts = 1\nwords = 12")
+    plugins = (AbsentPlugin(), TextPlugin())
+    result = debiasbench("suite", "show", write(base + texts), extra=plugins)
+    assert result.exit_code == 0, result.output
+    assert "Artificial samples without augmentation were used for 1 run" in result.stdout
+    row = next(line for line in result.stdout.splitlines() if " erm " in line)
+    assert row.split()[:4] == ["1", "erm", "absent", "words"]
+    without = debiasbench(
+        "suite", "show", write(base.replace("words", "mlp") + texts), extra=plugins
+    )
+    assert "this model has no tokenizer to read them" in without.stdout
 
 
 def test_without_data_and_without_a_shape_there_is_no_forecast_and_it_says_why(

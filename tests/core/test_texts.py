@@ -27,6 +27,13 @@ def test_many_texts_are_read_in_order() -> None:
     assert list(Texts.of(many)) == many
 
 
+@pytest.mark.parametrize(("first", "last"), [(0, 3), (1, 3), (1, 2), (0, 0), (2, 2)])
+def test_a_part_has_the_texts_of_its_samples(first: int, last: int) -> None:
+    part = Texts.of(PAIRS).part(first, last)
+    assert [part[i] for i in range(len(part))] == PAIRS[first:last]
+    assert len(part.utf8) == sum(len(text.encode()) for pair in PAIRS[first:last] for text in pair)
+
+
 @pytest.mark.parametrize("first", [-1, 3])
 def test_a_sample_that_there_is_not_is_an_error(first: int) -> None:
     with pytest.raises(IndexError):

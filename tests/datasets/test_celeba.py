@@ -15,7 +15,8 @@ from debiasbench.common.errors import DataError, OptionError
 from debiasbench.common.options import parse
 from debiasbench.core.data import Split
 from debiasbench.datasets._samples import SPLITS
-from debiasbench.datasets.celeba import CelebA, read_attributes, read_partition, together
+from debiasbench.datasets._together import together
+from debiasbench.datasets.celeba import CelebA, read_attributes, read_partition
 from debiasbench.testing import check_dataset
 from tests.datasets.folders import (
     celeba,

@@ -44,9 +44,11 @@ def published(name: str) -> list[Spec]:
 
 
 def test_suites_are_named_after_their_files() -> None:
-    field = ["bffhq-resnet18", "celeba-resnet50", "cifar10c-resnet18", "cmnist-mlp", "cmnist-trio"]
+    field = ["bffhq-resnet18", "celeba-resnet50", "cifar10c-resnet18", "civilcomments-bert"]
+    field += ["cmnist-mlp", "cmnist-trio"]
     rest = ["rest-ablation", "rest-bffhq", "rest-cifar10c", "rest-cmnist", "waterbirds-resnet50"]
     digits = [f"digits-{name}" for name in ("ablation", "biased-val", "density", "methods")]
+    rest.insert(0, "multinli-bert")
     assert names() == [*field, *digits, *rest]
     assert [read(name).name for name in names()] == names()
 
@@ -308,6 +310,8 @@ def test_the_id_of_a_run_is_that_of_the_command_line(debiasbench: Cli, plugins: 
         (BASE + "[stand_in.toy]\ninputs = [3]\n", "stand_in.toy has no key 'inputs'. Did you mean"),
         (BASE + "[stand_in.toy]\ninput = 3\n", "classes = None, must be a number above 0"),
         (BASE + "[stand_in.toy]\ninput = [0]\n", "input = [0], must be a shape such as"),
+        (BASE + "[stand_in.toy]\ntexts = 2\n", "words = None, must be a number above 0"),
+        (BASE + "[stand_in.toy]\ntexts = 2\ninput = [3]\n", "keep input for images, or texts"),
         ("seed = \n", "is not valid TOML (Invalid value (at line 4"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A test split with the same number of images of each group."""
+"""A test split with the same number of samples of each group."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def balance(rows: list[Row], source: Source) -> tuple[list[Row], str]:
-    """Leave out test images of all groups but the smallest; return the rows, and a note.
+    """Leave out test samples of all groups but the smallest; return the rows, and a note.
 
-    The other splits are not changed. Which images are kept depends on the file names and the seed,
-    not on the order of rows. Raises `DataError` if a group has no test image.
+    The other splits are not changed. Which samples are kept depends on the rows and the seed, not
+    on the order of rows. Raises `DataError` if a group has no test sample.
     """
     groups: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
     for row in rows:
@@ -32,8 +32,8 @@ def balance(rows: list[Row], source: Source) -> tuple[list[Row], str]:
         if not members
     ]:
         raise DataError(
-            f"The test split cannot be balanced: it has no image of {few(absent, 5, '; ')}. "
-            "Add some, or leave out --balance-test"
+            f"The test split cannot be balanced: it has no {source.noun} of "
+            f"{few(absent, 5, '; ')}. Add some, or leave out --balance-test"
         )
     size = min((len(members) for members in groups.values()), default=0)
     kept: set[Path] = set()
@@ -42,7 +42,7 @@ def balance(rows: list[Row], source: Source) -> tuple[list[Row], str]:
         kept.update(row.path for row in drawn)
     balanced = [row for row in rows if row.split != "test" or row.path in kept]
     note = (
-        f"The test split has {counted(size, 'image')} of each group. Left out of larger groups: "
-        f"{counted(len(rows) - len(balanced), 'image')}. --seed draws others."
+        f"The test split has {counted(size, source.noun)} of each group. Left out of larger "
+        f"groups: {counted(len(rows) - len(balanced), source.noun)}. --seed draws others."
     )
     return balanced, note

@@ -82,10 +82,10 @@ def missing(root: Path, name: str) -> str:
         f"{suggestion(name, known)} "
         f"Imported: {', '.join(known) or 'none'}. If it is elsewhere, set --data-root or "
         f"DEBIASBENCH_DATA to the folder that contains {FOLDER}/. To import it: debiasbench data "
-        f"import {shortened(name) or 'NAME'} --images FOLDER"
+        f"import {shortened(name) or 'NAME'} --images FOLDER, or --text COLUMN, or --features"
     )
 
 
 def again(name: str) -> str:
     """Return the advice to import a data set again."""
-    return f"Import it again: debiasbench data import {name} --replace --images FOLDER"
+    return f"Import it again with --replace: debiasbench data import {name} --replace ..."

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from debiasbench.core.data import Task
+    from debiasbench.core.texts import Texts
     from debiasbench.files.importing.source import Row, Source
 
 MOST_GROUPS = 100_000
@@ -27,7 +28,7 @@ TINY = 10  # samples; the accuracy on a smaller group is mostly noise
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Everything of a task except the images.
+    """Everything of a task except its inputs.
 
     `y`, `bias`: (N,) int64, in the order of the rows, which is sorted by split; `sizes`: number of
     samples in train, val and test; `aligned`: (C, B) bool; `rule`: how it was determined.
@@ -41,13 +42,19 @@ class Plan:
     aligned: Tensor
     rule: str
 
-    def task(self, x: Tensor) -> Task:
-        """Return the task with (N, 3, H, W) uint8 images in the order of the rows."""
+    def task(self, x: Tensor | Texts) -> Task:
+        """Return the task with the inputs `x` of N samples in the order of the rows."""
         from debiasbench.core.data import Split, Task
+        from debiasbench.core.texts import Texts
 
         ends = list(accumulate(self.sizes))
         train, val, test = (
-            Split(x[a:b], self.y[a:b], self.bias[a:b], num_biases=len(self.biases))
+            Split(
+                x.part(a, b) if isinstance(x, Texts) else x[a:b],
+                self.y[a:b],
+                self.bias[a:b],
+                num_biases=len(self.biases),
+            )
             for a, b in zip([0, *ends], ends, strict=False)
         )
         return Task(
@@ -78,7 +85,8 @@ def plan(rows: list[Row], source: Source, labels: Collection[str], *, splits: bo
 
     if absent := sorted(set(labels) - {row.label for row in rows}):
         raise DataError(
-            f"Class {absent[0]!r} has no image left. Fix its images, or remove the class"
+            f"Class {absent[0]!r} has no {source.noun} left. Fix its {source.noun}s, or remove the "
+            "class"
         )
     counts = Counter(row.split for row in rows)
     if empty := [name for name in PERCENT if not counts[name]]:
@@ -97,13 +105,13 @@ def plan(rows: list[Row], source: Source, labels: Collection[str], *, splits: bo
     table.index_put_((y[:trained], bias[:trained]), torch.tensor(1), accumulate=True)
     if untrained := [c for c, n in zip(class_names, table.sum(dim=1), strict=True) if n == 0]:
         raise DataError(
-            f"Class {untrained[0]!r} has no training image. Add some, or remove the class"
+            f"Class {untrained[0]!r} has no training {source.noun}. Add some, or remove the class"
         )
     aligned, rule = align(table, class_names, biases, source)
     if bool(aligned[y, bias].all()):
         raise DataError(
-            "All images are bias-aligned, so no group conflicts. Add images of other combinations, "
-            "or define the aligned ones with --aligned"
+            f"All {source.noun}s are bias-aligned, so no group conflicts. Add {source.noun}s of "
+            "other combinations, or define the aligned ones with --aligned"
         )
     return Plan(
         class_names, bias_names, y, bias, (trained, counts["val"], counts["test"]), aligned, rule
@@ -111,10 +119,13 @@ def plan(rows: list[Row], source: Source, labels: Collection[str], *, splits: bo
 
 
 def _empty_split(name: str, source: Source, *, splits: bool) -> str:
+    noun = source.noun
     if not splits:
-        return f"The {name} split has no image: there are too few images to split. Add some"
+        return f"The {name} split has no {noun}: there are too few {noun}s to split. Add some"
     option = "leave out --split" if source.table is not None else "remove the folders of the splits"
-    return f"The {name} split has no image. Add some, or {option} to split the images automatically"
+    return (
+        f"The {name} split has no {noun}. Add some, or {option} to split the {noun}s automatically"
+    )
 
 
 def _check_names(classes: tuple[str, ...], biases: tuple[str, ...], source: Source) -> None:
@@ -157,17 +168,17 @@ def _marked(flags: Tensor, names: Sequence[str]) -> list[str]:
     return [name for name, flag in zip(names, flags.tolist(), strict=True) if flag]
 
 
-def oddities(task: Task) -> list[str]:
+def oddities(task: Task, noun: str) -> list[str]:
     """Return warnings about absent and small groups."""
     import torch
 
     counts = {name: task.group_counts(split) for name, split in task.splits().items()}
     anywhere = torch.stack(list(counts.values())).sum(dim=0) > 0  # (G,) bool
-    kinds = [("No split has an image", ~anywhere)]
+    kinds = [(f"No split has {'an' if noun == 'image' else 'a'} {noun}", ~anywhere)]
     for name, count in counts.items():
-        kinds.append((f"The {name} split has no image", (count == 0) & anywhere))
+        kinds.append((f"The {name} split has no {noun}", (count == 0) & anywhere))
         tiny = (count > 0) & (count < TINY)
-        kinds.append((f"The {name} split has fewer than {TINY} images", tiny))
+        kinds.append((f"The {name} split has fewer than {TINY} {noun}s", tiny))
     warnings = []
     for words, flags in kinds:
         if bool(flags.any()):

@@ -1,4 +1,4 @@
-"""Import images as a data set under the data root, completely or not at all."""
+"""Import images, texts or tables as a data set under the data root, completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from debiasbench.common.names import NAME
 from debiasbench.common.wording import shortened
 from debiasbench.files.importing import labels, place, vetting
 from debiasbench.files.importing.balance import balance
+from debiasbench.files.importing.features import FeatureReader
 from debiasbench.files.importing.folder import FOLDER, LONGEST_NAME, where
 from debiasbench.files.importing.groups import Plan, oddities, plan
+from debiasbench.files.importing.passages import TextReader
 from debiasbench.files.importing.pixels import Reader
 from debiasbench.files.importing.source import BadRows, bad_rows
 from debiasbench.files.importing.table import read_table
@@ -52,13 +54,13 @@ def import_data(
     taken: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Finished:
-    """Write the images as the data set `name` under `root`, completely or not at all.
+    """Write the samples as the data set `name` under `root`, completely or not at all.
 
-    Equal images, labels and options give an equal digest. `skip_bad`: leave out images that cannot
+    Equal samples, labels and options give an equal digest. `skip_bad`: leave out rows that cannot
     be imported. `replace`: replace an existing import of that name, which is kept until the new one
     is complete. `taken`: names that other data sets use.
 
-    Raises `BadRows` with the problems of all images, `OptionError` for an invalid name or column,
+    Raises `BadRows` with the problems of all rows, `OptionError` for an invalid name or column,
     `BusyError` while another process imports the same name, and `DataError` for anything else.
     """
     _check_name(name, taken)
@@ -88,10 +90,10 @@ def import_data(
     with place.claimed(whole):
         _check_free(root, name, replace=replace)  # another process may have imported it meanwhile
         place.fresh(whole).mkdir()
-        reader = Reader(source, rows + vetted.doubtful, progress)
+        reader = _reader(source, written.columns, rows, vetted.doubtful, progress)
         with tempfile.TemporaryFile(dir=whole.parent) as pixels:
             if source.balance_test and skip_bad:
-                # a bad image must not be drawn instead of a good one
+                # a bad sample must not be drawn instead of a good one
                 good = reader.check([row for row in rows if row.split == "test"])
                 rows = [row for row in rows if row.split != "test"] + good
             balance_notes: list[str] = []
@@ -104,17 +106,38 @@ def import_data(
                 reader.check(vetted.doubtful)
             problems = sorted(problems + reader.problems, key=lambda p: (p.line or 0, p.file))
             if problems and not skip_bad:
-                raise BadRows(problems, len(written.rows) + len(written.problems))
+                total = len(written.rows) + len(written.problems)
+                raise BadRows(problems, total, source.noun)
             result = planned(rows)
             task = result.task(reader.mapped(pixels.fileno()))
-            digest = _save(task, whole, source, left_out=bad_rows(problems))
+            digest = _save(task, whole, source, reader.facts, left_out=bad_rows(problems))
         place.swap(whole)
         split_notes = [*([] if written.splits else [_split_note()]), *balance_notes]
         notes = [*written.notes, *split_notes, result.note()]
-        return _finished(whole, digest, problems, notes, doubts, reader)
+        return _finished(whole, digest, problems, notes, doubts, reader, source)
+
+
+def _reader(
+    source: Source,
+    columns: tuple[str, ...],
+    rows: list[Row],
+    doubtful: list[Row],
+    progress: Progress | None,
+) -> Reader | TextReader | FeatureReader:
+    """Return what reads the samples of rows; `columns`: those of their content."""
+    if source.text:
+        return TextReader()
+    if source.features:
+        training = [row for row in rows if row.split == "train"]
+        return FeatureReader(columns, source.categorical, training)
+    return Reader(source, rows + doubtful, progress)
 
 
 def _read(source: Source) -> Rows:
+    if source.text or source.features:
+        if source.table is None:
+            raise OptionError("Texts and features are columns of a table: give it with --table")
+        return read_table(source, source.table)
     try:
         found = is_folder(source.images)
     except OSError as error:
@@ -155,16 +178,19 @@ def _split_note() -> str:
     )
 
 
-def _save(task: Task, whole: Path, source: Source, *, left_out: int) -> str:
+def _save(
+    task: Task, whole: Path, source: Source, facts: dict[str, object], *, left_out: int
+) -> str:
     from debiasbench.files import task_folder
 
+    is_image = source.noun == "image"
     described = {
         **asdict(source),
-        "images": str(source.images.resolve()),
+        "images": str(source.images.resolve()) if is_image else None,
         "table": None if source.table is None else str(source.table.resolve()),
     }
     counts = {name: len(split) for name, split in task.splits().items()}
-    more = {"source": described, "images": counts, "left_out": left_out}
+    more = {"source": described, "images": counts, "left_out": left_out, **facts}
     return task_folder.save(task, place.fresh(whole), more)
 
 
@@ -174,17 +200,23 @@ def _finished(
     problems: list[Problem],
     notes: list[str],
     doubts: list[str],
-    reader: Reader,
+    reader: Reader | TextReader | FeatureReader,
+    source: Source,
 ) -> Finished:
     from debiasbench.files import task_folder
 
     task = task_folder.load(whole, verify=False)
-    warnings = [*doubts, *oddities(task)]
+    warnings = [*doubts, *reader.warnings, *oddities(task, source.noun)]
     if reader.leaks:
         earlier, later = reader.leaks[0]
+        equal = (
+            "Texts that are equal to a text"
+            if source.text
+            else ("Images with the same pixels as an image")
+        )
         warnings.insert(
             0,
-            f"Images with the same pixels as an image of another split: {len(reader.leaks):,}, "
+            f"{equal} of another split: {len(reader.leaks):,}, "
             f"such as {later} ({later.split}) and {earlier} ({earlier.split})",
         )
     return Finished(whole, digest, task, tuple(problems), tuple(notes), tuple(warnings))

@@ -76,16 +76,17 @@ def checked(rows: Sequence[Row], source: Source) -> tuple[list[Row], list[str]]:
     may mean a missing value.
     """
     warnings: list[str] = []
-    classes = _names(rows, [row.label for row in rows], source.label or "class", warnings)
+    noun = source.noun
+    classes = _names(rows, [row.label for row in rows], source.label or "class", noun, warnings)
     columns = source.bias or ("bias",)
     biases = [
-        _names(rows, [row.bias[i] for row in rows], column, warnings)
+        _names(rows, [row.bias[i] for row in rows], column, noun, warnings)
         for i, column in enumerate(columns)
     ]
-    warnings += _doubts("classes", sorted(set(classes.values())))
+    warnings += _doubts("classes", sorted(set(classes.values())), noun)
     for column, names in zip(columns, biases, strict=True):
         kind = "bias values" if len(columns) == 1 else f"bias values of {column!r}"
-        warnings += _doubts(kind, sorted(set(names.values())))
+        warnings += _doubts(kind, sorted(set(names.values())), noun)
     renamed = [
         replace(
             row,
@@ -98,7 +99,7 @@ def checked(rows: Sequence[Row], source: Source) -> tuple[list[Row], list[str]]:
 
 
 def _names(
-    rows: Sequence[Row], values: Sequence[str], column: str, warnings: list[str]
+    rows: Sequence[Row], values: Sequence[str], column: str, noun: str, warnings: list[str]
 ) -> Mapping[str, str]:
     """Return spelling -> name for the values of a column, with a warning for each that changes."""
     first: dict[str, Row] = {}
@@ -110,7 +111,7 @@ def _names(
         names.update(dict.fromkeys(spellings, spellings[0]))
         if len(spellings) > 1:
             listed = [
-                f"{_shown(text)} ({counted(counts[text], 'image')}, the first is {first[text]})"
+                f"{_shown(text)} ({counted(counts[text], noun)}, the first is {first[text]})"
                 for text in spellings
             ]
             warnings.append(
@@ -133,7 +134,7 @@ def _shown(text: str) -> str:
     return repr(text) if text == plain(text) else ascii(text)
 
 
-def _doubts(kind: str, names: Sequence[str]) -> list[str]:
+def _doubts(kind: str, names: Sequence[str], noun: str) -> list[str]:
     """Return warnings about names that are hard to tell apart or may mean a missing value."""
     warnings, named = [], set[str]()
     for difference, key in (
@@ -148,7 +149,7 @@ def _doubts(kind: str, names: Sequence[str]) -> list[str]:
     if doubtful := [name for name in names if _may_be_missing(name, names)]:
         warnings.append(
             f"Some {kind} may mean that the value is not known: {few(doubtful)}. If so, leave out "
-            "these images: otherwise they are groups of their own"
+            f"these {noun}s: otherwise they are groups of their own"
         )
     return warnings
 

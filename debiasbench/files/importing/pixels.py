@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import DataError
+from debiasbench.files.importing.repeats import Repeats
 from debiasbench.files.importing.source import Problem
 
 if TYPE_CHECKING:
@@ -34,15 +35,22 @@ MARGIN = 1 << 26  # bytes to leave free on the disk
 class Reader:
     """Decodes rows and collects what it notices.
 
-    `problems`: bad images; `leaks`: pairs of rows of different splits with the same pixels.
+    `problems`: bad images; `leaks`: pairs of rows of different splits with the same pixels;
+    `warnings`, `facts`: what readers of other samples have, here nothing.
     """
 
     def __init__(self, source: Source, rows: list[Row], progress: Progress | None = None) -> None:
         self.problems: list[Problem] = []
-        self.leaks: list[tuple[Row, Row]] = []
+        self.warnings: list[str] = []
+        self.facts: dict[str, object] = {}
         self._source, self._rows, self._progress = source, rows, progress
         self._shape = (0, 3, 0, 0)
-        self._first: dict[bytes, dict[str, Row]] = {}  # digest of the pixels -> split -> first row
+        self._repeats = Repeats()
+
+    @property
+    def leaks(self) -> list[tuple[Row, Row]]:
+        """Pairs of rows of different splits with the same pixels."""
+        return self._repeats.found
 
     def write(self, rows: list[Row], file: int, place: Path) -> list[Row]:
         """Decode rows into an open file, one after the other, and return the good ones.
@@ -58,7 +66,7 @@ class Reader:
         kept: list[Row] = []
         for good, block in self._blocks(rows):
             for row, pixels in zip(good, block, strict=True):
-                self._compare(row, pixels)
+                self._repeats.add(row, blake2b(pixels.numpy().data, digest_size=16).digest())
             left = block.numpy().data.cast("B")
             while left:
                 left = left[os.write(file, left) :]
@@ -139,13 +147,6 @@ class Reader:
         middle = len(rows) // 2
         yield from self._decode(rows[:middle], shape)
         yield from self._decode(rows[middle:], shape)
-
-    def _compare(self, row: Row, pixels: Tensor) -> None:
-        digest = blake2b(pixels.numpy().data, digest_size=16).digest()
-        same = self._first.setdefault(digest, {})
-        if others := [other for split, other in same.items() if split != row.split]:
-            self.leaks.append((others[0], row))
-        same.setdefault(row.split, row)
 
 
 def _problem(row: Row, error: DataError) -> Problem:

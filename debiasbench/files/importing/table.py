@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import DataError, OptionError, suggestion
 from debiasbench.common.regular import check_regular
 from debiasbench.common.wording import shortened
-from debiasbench.files.importing.source import Problem, Row, Rows
+from debiasbench.files.importing.source import EVERY, Problem, Row, Rows
 from debiasbench.files.importing.vetting import locate
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ def read_table(source: Source, table: Path) -> Rows:
         raise OptionError(f"Name the columns of {table} with --label and --bias")
     records = _records(table)
     if len(records) < 2:
-        raise DataError(f"{table} has no rows. It needs a header and one row per image")
+        raise DataError(f"{table} has no rows. It needs a header and one row per {source.noun}")
     header = [name.strip() for name in records[0][1]]
     _check_columns(source, table, header)
+    columns = _content(source, table, header)
     cells, problems = [], []
     for line, fields in records[1:]:
         if len(fields) == len(header):
@@ -54,22 +55,39 @@ def read_table(source: Source, table: Path) -> Rows:
         else:
             message = f"has {len(fields)} fields, but the header has {len(header)}"
             problems.append(Problem(line, "", message))
-    file = source.file or _file_column(source, table, header, [cell for _, cell in cells])
+    file = "" if columns else source.file
+    if file is None:
+        file = _file_column(source, table, header, [cell for _, cell in cells])
     rows = [
         Row(
             line,
-            cell[file],
+            cell[file] if file else "",
             cell[source.label],
             tuple(cell[column] for column in source.bias),
             cell[source.split] if source.split is not None else "",
+            content=tuple(cell[column] for column in columns),
         )
         for line, cell in cells
     ]
-    return Rows(rows, problems, _notes(source, header, file), splits=source.split is not None)
+    notes = _notes(source, header, file)
+    return Rows(rows, problems, notes, splits=source.split is not None, columns=columns)
+
+
+def _content(source: Source, table: Path, header: list[str]) -> tuple[str, ...]:
+    """Return the columns of the texts or features of a sample; none for images."""
+    if source.features != EVERY:
+        return source.text or source.features
+    used = {source.label, *source.bias, source.split}
+    columns = tuple(column for column in header if column and column not in used)
+    if not columns:
+        raise DataError(f"{table} has no columns besides label, bias and split. Add features")
+    if double := [column for column, n in Counter(columns).items() if n > 1]:
+        raise DataError(f"{table} has two columns {double[0]!r}. Rename one of them")
+    return columns
 
 
 def _notes(source: Source, header: list[str], file: str) -> list[str]:
-    notes = [] if source.file else [f"Column {file!r} contains the file names."]
+    notes = [] if source.file or not file else [f"Column {file!r} contains the file names."]
     unused = [c for c in header if c.lower() == "split"]
     if source.split is None and unused:
         notes.append(
@@ -112,7 +130,12 @@ def _records(table: Path) -> list[tuple[int, list[str]]]:
 
 
 def _check_columns(source: Source, table: Path, header: list[str]) -> None:
-    used = [c for c in (source.label, *source.bias, source.file, source.split) if c is not None]
+    named = (source.label, *source.bias, source.file, source.split, *source.text)
+    used = [c for c in named if c is not None]
+    features = () if source.features == EVERY else source.features
+    once = [*used, *features]
+    # the bias may be a feature, too
+    used += [c for c in (*features, *source.categorical) if c not in source.bias]
     counts = Counter(header)
     if absent := [column for column in dict.fromkeys(used) if column not in counts]:
         listed = ", ".join(map(repr, absent))
@@ -125,11 +148,15 @@ def _check_columns(source: Source, table: Path, header: list[str]) -> None:
         )
     if double := [column for column in used if counts[column] > 1]:
         raise DataError(f"{table} has two columns {double[0]!r}. Rename one of them")
-    if repeated := [column for column, n in Counter(used).items() if n > 1]:
+    once = [c for c in once if c not in features or c not in source.bias]
+    if repeated := [column for column, n in Counter(once).items() if n > 1]:
+        names = "--text, --text-pair" if source.text else "--features" if features else "--file"
         raise OptionError(
-            f"Column {repeated[0]!r} is used twice. --label, --bias, --file and --split must name "
+            f"Column {repeated[0]!r} is used twice. --label, --bias, --split and {names} must name "
             "different columns"
         )
+    if features and (loose := [c for c in source.categorical if c not in features]):
+        raise OptionError(f"--categorical {loose[0]}: it is not one of the --features")
 
 
 def _file_column(

@@ -1,4 +1,4 @@
-"""Check rows without opening their images, and split them at random where no split is given."""
+"""Check rows without opening images, and split them at random where no split is given."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Vetted:
 
 
 def vet(rows: list[Row], source: Source, *, splits: bool) -> Vetted:
-    """Find the file and the split of each row, and all problems of file, split and labels.
+    """Find the file and the split of each row, and all problems of content, split and labels.
 
     `splits`: whether each row must have a split.
     """
@@ -46,10 +46,10 @@ def vet(rows: list[Row], source: Source, *, splits: bool) -> Vetted:
     vetted = Vetted([], [], [])
     first: dict[Path, Row] = {}
     for row in rows:
-        path = locate(base, row.file)
+        path = Path(str(row.line)) if row.content else locate(base, row.file)
         earlier = first.setdefault(path, row) if isinstance(path, Path) else row
         split = SPLITS.get(plain(row.split).lower(), "")
-        messages = [path] if isinstance(path, str) else []
+        messages = [path] if isinstance(path, str) else _empty(row, source)
         if earlier is not row:
             messages.append(f"is the same file as {earlier}")
         messages += _labels(row, source)
@@ -60,6 +60,14 @@ def vet(rows: list[Row], source: Source, *, splits: bool) -> Vetted:
             rest = vetted.doubtful if messages else vetted.good
             rest.append(replace(row, path=path, split=split))
     return vetted
+
+
+def _empty(row: Row, source: Source) -> list[str]:
+    return [
+        f"has no text (column {column!r})"
+        for column, text in zip(source.text, row.content, strict=False)
+        if not plain(text)
+    ]
 
 
 def _labels(row: Row, source: Source) -> list[str]:
@@ -131,15 +139,20 @@ def _not_found(file: str, error: OSError) -> str:
 
 
 def lot(row: Row, seed: int) -> bytes:
-    """Return what rows are sorted by to draw some at random: it depends on file name and seed."""
+    """Return what rows are sorted by to draw some at random: it depends on the row and the seed.
+
+    Of an image it is its file name, otherwise its content: equal texts often share a split.
+    """
+    if row.content:
+        return blake2b(f"{seed}/{row.content!r}".encode()).digest()
     return blake2b(f"{seed}/".encode() + os.fsencode(row.file)).digest()
 
 
 def split(rows: list[Row], seed: int) -> list[Row]:
     """Assign each row to a split, in each group by `PERCENT`.
 
-    The result depends on the file names and the seed, not on the order of rows. A group of three
-    or more has a sample in every split, a group of two in training and test.
+    The result depends on the file names or the content, and on the seed, not on the order of rows.
+    A group of three or more has a sample in every split, a group of two in training and test.
     """
     groups: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
     for row in rows:

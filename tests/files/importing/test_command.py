@@ -130,7 +130,13 @@ def test_the_command_lists_fifty_bad_rows_and_writes_all_to_a_report(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("birds",), "Missing option '--images'"),
+        (("birds",), "Use one of --images FOLDER, --text COLUMN and --features"),
+        (("birds", *TABLE, "--text", "note"), "--features, not --images and --text"),
+        (("birds", "--text", "note"), "--text and --features require --table"),
+        (("birds", *TABLE, "--text-pair", "note"), "--text-pair requires --text"),
+        (("birds", *TABLE, "--categorical", "note"), "--categorical requires --features"),
+        (("birds", "--text", "note", *TABLE[2:], "--size", "8"), "--size requires --images"),
+        (("birds", "--features", "a,,b", *TABLE[2:]), "write names of columns, separated by"),
         (("birds", "--images", "birds", "--label", "species"), "--split require --table"),
         (("birds", *TABLE[:6]), "--table requires --label COLUMN and --bias COLUMN"),
         (("birds", *TABLE, "--size", "0x4"), "--size 0x4: use N or HxW in pixels"),
