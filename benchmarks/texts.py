@@ -6,8 +6,10 @@
 Needs the extra `text` and no network: a WordPiece is trained on made-up sentences, whose words are
 as frequent as in English (Zipf) and whose lengths are those of pairs in MultiNLI, 30 words on
 average. `tokens` writes the cache of a data root and prints seconds and the peak memory of the
-process. On a busy machine, the processor time is what it would take on an idle one. Limit it to two cores with `taskset -c 0,1` and RAYON_NUM_THREADS=2. `steps` is
-`debiasbench bench` for a BERT with random weights.
+process. On a busy machine, its processor time says more: it is that of all threads, and an idle
+machine with two cores needs between half of it and all of it. Limit it to two cores with
+`taskset -c 0,1` and RAYON_NUM_THREADS=2. `steps` is `debiasbench bench` for a BERT with random
+weights.
 """
 
 from __future__ import annotations
@@ -129,9 +131,8 @@ def tokens(args: argparse.Namespace, folder: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
         f"{args.sentences:,} sentences of {lengths.mean():.1f} tokens (at most {lengths.max():.0f})"
-        f": {seconds:.1f} s, of which {computed:.1f} s of processor time in all threads; {again:.1f} "
-        f"s from the cache; peak memory {peak:.2f} GB, {memory:.2f} "
-        f"GB before; {machine()}"
+        f": {seconds:.1f} s, {computed:.1f} s of processor time in all threads; {again:.1f} s from "
+        f"the cache; peak memory {peak:.2f} GB, {memory:.2f} GB before; {machine()}"
     )
 
 

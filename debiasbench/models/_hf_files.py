@@ -26,7 +26,10 @@ class Source:
 
     @property
     def folder(self) -> Path | None:
-        """The folder, None for a name on the hub; raises `DataError` if it is no model."""
+        """The folder, None for a name on the hub.
+
+        Raises `DataError` if the folder is no model, and `OptionError` for a commit of a folder.
+        """
         path = Path(self.name).expanduser()
         if not path.is_dir():
             if path.is_absolute() or self.name.startswith((".", "~")) or path.exists():
@@ -39,6 +42,11 @@ class Source:
             raise DataError(
                 f"hf:{self.name}: the folder is no model of transformers: it has no {CONFIG}. "
                 "Give a folder that `save_pretrained` has written"
+            )
+        if self.commit is not None:
+            raise OptionError(
+                f"model.commit={self.commit} has no effect with the folder hf:{self.name}: leave "
+                "it out"
             )
         return path
 

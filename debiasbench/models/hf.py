@@ -63,6 +63,7 @@ class HuggingFace(Model):
             library.AutoModelForSequenceClassification.from_pretrained,
             config=config,
             dtype=torch.float32,
+            attn_implementation=self._attention(config),
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # of the head; others are found below
             output_loading_info=True,
@@ -103,12 +104,21 @@ class HuggingFace(Model):
             _set_dropout(config, self.dropout, self.name)
         return config
 
+    def _attention(self, config: Any) -> str:
+        """Return how attention is computed; a configuration could name code on the hub instead."""
+        return "sdpa" if getattr(_class(config), "_supports_sdpa", False) else "eager"
+
     def _made(self, config: Any) -> nn.Module:
         """Return the network with initial weights."""
         import torch
 
         auto = transformers(self.name).AutoModelForSequenceClassification
-        network: nn.Module = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        network: nn.Module = auto.from_config(
+            config,
+            dtype=torch.float32,
+            attn_implementation=self._attention(config),
+            trust_remote_code=False,
+        )
         return self._classifier(network)
 
     def _classifier(self, network: nn.Module) -> nn.Module:
@@ -143,12 +153,23 @@ def _config(source: Source) -> Any:
     """Return the configuration of a model that can classify sequences."""
     library = transformers(source.name)
     config = source.load("the configuration", library.AutoConfig.from_pretrained)
-    if type(config) not in library.AutoModelForSequenceClassification._model_mapping:
+    if _class(config) is None:
         raise DataError(
             f"hf:{source.name}: transformers has no sequence classifier for models of type "
             f"{config.model_type!r}. Use another --model"
         )
+    if getattr(config, "quantization_config", None) is not None:
+        raise DataError(
+            f"hf:{source.name} has quantised weights, which cannot be trained. Use another --model"
+        )
     return config
+
+
+def _class(config: Any) -> Any:
+    """Return the sequence classifier of transformers for a configuration, None if it has none."""
+    known = transformers("").AutoModelForSequenceClassification._model_mapping
+    found = known.get(type(config), None)
+    return found[0] if isinstance(found, tuple) else found
 
 
 def _set_dropout(config: Any, rate: float, name: str) -> None:
@@ -188,8 +209,7 @@ def _tokenizer(source: Source, max_length: int, _stamp: object) -> FastTokenizer
             f"hf:{source.name}: its tokenizer has ids up to {max(vocabulary.values())}, but the "
             f"model has embeddings for {size} tokens. They do not belong together"
         )
-    model = library.AutoModelForSequenceClassification._model_mapping[type(config)]
-    reads = "token_type_ids" in inspect.signature(model.forward).parameters
+    reads = "token_type_ids" in inspect.signature(_class(config).forward).parameters
     types = reads and getattr(config, "type_vocab_size", 2) > 1
     types = types and "token_type_ids" in loaded.model_input_names
     return FastTokenizer(fast, max_length=max_length, types=types)

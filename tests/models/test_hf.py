@@ -207,13 +207,14 @@ def test_a_thousand_sentences_are_tokenised_whatever_their_characters(bert: Path
 
 
 def test_a_tokenizer_without_padding_token_works(bert: Path) -> None:
-    own = transformers.AutoTokenizer.from_pretrained(bert)
-    own.pad_token = None
-    own.save_pretrained(bert)
-    assert (
-        batch(hf(bert), SAMPLES)["length"].tolist() == batch(hf(bert), SAMPLES)["length"].tolist()
-    )
-    assert len(set(batch(hf(bert), SAMPLES)["length"].tolist())) > 1
+    before = batch(hf(bert), SAMPLES)
+    own = json.loads((bert / "tokenizer_config.json").read_text())
+    del own["pad_token"]
+    (bert / "tokenizer_config.json").write_text(json.dumps(own))
+    assert len(set(before["length"].tolist())) > 1
+    after = batch(hf(bert), SAMPLES)
+    assert all(v.equal(after[n]) for n, v in before.items())
+    assert hf(bert).build(SHAPE)(after).shape == (6, 3)
 
 
 def test_three_texts_are_an_error(bert: Path) -> None:
@@ -353,6 +354,21 @@ def test_code_of_a_repository_is_never_run(bert: Path) -> None:
     config["auto_map"] = {"AutoConfig": "evil.Config"}
     (bert / "config.json").write_text(json.dumps(config))
     refused(bert, "the configuration cannot be read")
+
+
+def test_a_configuration_cannot_choose_other_code_for_attention(bert: Path) -> None:
+    config = json.loads((bert / "config.json").read_text())
+    changed = {**config, "attn_implementation": "someone/kernels"}
+    (bert / "config.json").write_text(json.dumps(changed))
+    for pretrained in (True, False):
+        network = hf(bert, pretrained=pretrained).build(SHAPE)
+        assert network.network.config._attn_implementation == "sdpa"
+    (bert / "config.json").write_text(json.dumps({**config, "quantization_config": {"bits": 4}}))
+    refused(bert, "has quantised weights")
+
+
+def test_a_commit_of_a_folder_is_refused(bert: Path) -> None:
+    refused(bert, "model.commit=abc has no effect with the folder", OptionError, commit="abc")
 
 
 def test_data_without_texts_are_refused(bert: Path) -> None:
