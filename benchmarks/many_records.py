@@ -1,12 +1,14 @@
 """Time and memory of tables over whole sets of records, made here from templates.
 
     python benchmarks/many_records.py make FOLDER --records 10000 [--samples 450 2000]
-    python benchmarks/many_records.py measure FOLDER [--rounds 3]
+    python benchmarks/many_records.py measure FOLDER [--rounds 3] [--kept CACHE] [--site]
 
 `make` writes valid records with predictions: 20 data sets, five seeds a row, three different epochs
 among the selection rules, failed runs, and records without predictions. `measure` calls the command
 `debiasbench leaderboard` in new processes: first without an index, then with one, and prints
-seconds, peak memory and the load of the machine.
+seconds, CPU seconds (of all its processes), peak memory (of the largest) and the load of the
+machine. `--kept CACHE`: use the indexes of this folder, and leave out the first call. `--site`:
+write a site, too.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from debiasbench.records.record import (
     TaskFacts,
     to_json,
 )
-from debiasbench.records.selection import RULES
+from debiasbench.records.selection import RULES, USES_GROUPS
 from debiasbench.specs.spec import Choice, Spec
 
 DATASETS = 20
@@ -147,9 +149,7 @@ def record(data: Data, spec: Spec, supervision: Supervision, k: int) -> tuple[Re
     for rule, metric in RULES.items():
         epoch = EPOCHS
         if metric is not None:
-            epoch = max(
-                KEPT, key=lambda e: (metrics["val", e][metric], metrics["val", e]["unbiased"], e)
-            )
+            epoch = max(KEPT, key=lambda e: _preferred(metrics["val", e], rule, metric, e))
         results = {s: SplitResult(counted[s, epoch], metrics[s, epoch]) for s in ("val", "test")}
         value = math.nan if metric is None else metrics["val", epoch][metric]
         outcomes[rule] = Outcome(epoch, value, results["val"], results["test"])
@@ -169,6 +169,11 @@ def record(data: Data, spec: Spec, supervision: Supervision, k: int) -> tuple[Re
         **base,
     )
     return made, content
+
+
+def _preferred(values: dict[str, float], rule: str, metric: str, epoch: int) -> tuple[float, ...]:
+    """Return what a rule maximises, as `Tracker` does: only some rules read bias labels."""
+    return values[metric], values["unbiased"] if rule in USES_GROUPS else 0.0, epoch
 
 
 def hash_of(spec: Spec) -> int:
@@ -214,8 +219,8 @@ def _renamed(text: str, first: Record, spec: Spec) -> str:
     return f'{text[:begin]}\n "spec": {written},{text[end:]}'.replace(first.id, spec.id)
 
 
-def called(folder: Path, cache: str, *words: str) -> tuple[float, float]:
-    """Return seconds and MB of a call in a new process."""
+def called(folder: Path, cache: str, *words: str) -> tuple[float, float, float]:
+    """Return seconds, CPU seconds and MB of a call in a new process."""
     before = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "debiasbench", "leaderboard", str(folder), *words],
@@ -227,19 +232,29 @@ def called(folder: Path, cache: str, *words: str) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
     assert isinstance(used, resource.struct_rusage)
-    return time.perf_counter() - before, used.ru_maxrss / 1e3
+    seconds = time.perf_counter() - before
+    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3
 
 
-def measure(folder: Path, rounds: int) -> None:
-    firsts, seconds = [], []
+def measure(folder: Path, rounds: int, kept: str | None, site: bool) -> None:
+    firsts, later, sites = [], [], []
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as cache:
-            firsts.append(called(folder, cache))
-            seconds += [called(folder, cache) for _ in range(2)]
-    for name, figures in (("first call", firsts), ("later calls", seconds)):
-        took, memory = zip(*figures, strict=True)
+        with tempfile.TemporaryDirectory() as own:
+            cache = kept or f"{own}/cache"
+            if kept is None:
+                firsts.append(called(folder, cache))
+            later += [called(folder, cache) for _ in range(2)]
+            if site:
+                sites.append(called(folder, cache, "--site", f"{own}/site"))
+    for name, figures in (("first call", firsts), ("later calls", later), ("site", sites)):
+        if not figures:
+            continue
+        took, cpu, memory = zip(*figures, strict=True)
         spread = f"{min(took):.2f} to {max(took):.2f}"
-        print(f"{name:<12} {median(took):7.2f} s ({spread}) {max(memory):7,.0f} MB")
+        print(
+            f"{name:<12} {median(took):7.2f} s ({spread}) {median(cpu):7.2f} s of CPU "
+            f"{max(memory):7,.0f} MB"
+        )
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
@@ -253,11 +268,13 @@ def main() -> None:
     two = commands.add_parser("measure")
     two.add_argument("folder", type=Path)
     two.add_argument("--rounds", type=int, default=3)
+    two.add_argument("--kept", metavar="CACHE")
+    two.add_argument("--site", action="store_true")
     arguments = parser.parse_args()
     if arguments.command == "make":
         make(arguments.folder, arguments.records, arguments.samples)
     else:
-        measure(arguments.folder, arguments.rounds)
+        measure(arguments.folder, arguments.rounds, arguments.kept, arguments.site)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from debiasbench.common.options import option as option
+    from debiasbench.common.space import choice as choice
+    from debiasbench.common.space import log as log
+    from debiasbench.common.space import uniform as uniform
     from debiasbench.core.batches import Batches as Batches
     from debiasbench.core.component import Component as Component
     from debiasbench.core.component import ComponentLike as ComponentLike
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from debiasbench.core.supervision import Supervision as Supervision
     from debiasbench.core.texts import Texts as Texts
     from debiasbench.core.tokenizer import Tokenizer as Tokenizer
+    from debiasbench.core.tracker import TrackedRun as TrackedRun
+    from debiasbench.core.tracker import Tracker as Tracker
     from debiasbench.core.view import HeldOut as HeldOut
     from debiasbench.core.view import View as View
     from debiasbench.core.weights import equal_groups as equal_groups
@@ -63,6 +68,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "common.options": ["option"],
+    "common.space": ["choice", "log", "uniform"],
     "core.batches": ["Batches"],
     "core.component": ["Component", "ComponentLike"],
     "core.data": ["Batch", "Dataset", "Split", "Task"],
@@ -88,6 +94,7 @@ _NAMES = {
     "core.supervision": ["Supervision"],
     "core.texts": ["Texts"],
     "core.tokenizer": ["Tokenizer"],
+    "core.tracker": ["TrackedRun", "Tracker"],
     "core.view": ["HeldOut", "View"],
     "core.weights": ["equal_groups", "equal_subset", "published_weight", "upweight_conflict"],
     "leaderboard.results": ["frame"],

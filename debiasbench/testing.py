@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from debiasbench.common.errors import PluginError
-from debiasbench.common.options import parse
+from debiasbench.common.errors import OptionError, PluginError
+from debiasbench.common.options import parse, spaces
 from debiasbench.common.randomness import seeded
 from debiasbench.core.data import Dataset, Split, Task
 from debiasbench.core.inputs import single
 from debiasbench.core.model import Model, Shape
 from debiasbench.core.modes import normalises
 from debiasbench.core.prepare import Prepare
-from debiasbench.core.settings import Training
+from debiasbench.core.settings import Training, check_search
 from debiasbench.models.mlp import MLP
 from debiasbench.runs.fit import fit
 from debiasbench.sparsity import NotAttached, RigL, Sparsify, SparsityTooHigh, allocate
@@ -100,8 +100,8 @@ def check_plugin(plugin: object, **names: Sequence[str]) -> None:
     """Check that a plugin registers names, and that the class of each name loads.
 
     `plugin`: what its entry point names, usually a module. `names`: by kind (`methods`, `datasets`,
-    `models`, `sparsifiers`), names that it must register. The hooks must change no global setting
-    of Python, NumPy or torch.
+    `models`, `sparsifiers`, `trackers`), names that it must register. The hooks must change no
+    global setting of Python, NumPy or torch.
     """
     origin = Origin("this-plugin", "0")
     plugins = Plugins([(plugin, origin)])
@@ -142,13 +142,14 @@ def check_method(
     The method must learn. Equal seeds must give equal weights and inferences, also with other
     states of the global generators. Labels that it does not declare must not change them. It must
     work with 12 training samples in batches of one (two with BatchNorm), with an absent group, and
-    with a sparse component.
+    with a sparse component. The search space of an option must be within the option's bounds.
 
     `training`: other settings than 6 epochs of SGD with batches of 16 samples and learning rate
     0.05, for a method that learns more slowly. `model`: another one than a small `mlp`.
 
     Warns if a GPU could not replay the training steps, which makes them slower, and says why.
     """
+    _check_spaces(lambda: spaces(type(method)))
     training, model = training or TRAINING, model or MODEL
     task, watching = toy_task(), _Watching()
     fit_ = partial(_fitted, method, model=model, training=training)
@@ -183,6 +184,13 @@ def check_method(
             "train it with lab.train, which adds components"
         )
     _warn_if_not_replayed(method, task, model, training)
+
+
+def _check_spaces(check: Callable[[], object]) -> None:
+    try:
+        check()
+    except OptionError as error:
+        raise AssertionError(str(error)) from error
 
 
 @contextmanager
@@ -253,6 +261,7 @@ def check_dataset(dataset: Dataset, root: Path = Path("data")) -> Task:
     )
     assert task.aligned.any(), "No (class, bias) pair is aligned"
     parse(Training, dataset.training, owner=f"data set {type(dataset).__name__}")
+    _check_spaces(lambda: check_search(dataset.search))
     sources = dataset.sources(root)
     if missing := [str(source) for source in sources if not source.exists()]:
         raise AssertionError(f"sources returned {missing[0]}, which does not exist")

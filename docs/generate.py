@@ -83,6 +83,8 @@ def components() -> str:
         f"## training\n\n{_prose(_doc(Training))}\n\n{_options(Training)}\n",
     ]
     for kind, registry in Plugins().kinds().items():
+        if kind == "trackers":
+            continue  # none is builtin
         parts.append(f"## {kind}\n")
         for name, entry in registry.items():
             if entry.origin.distribution != PACKAGE:

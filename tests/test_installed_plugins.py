@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.slow, warm.group]
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = ROOT / "plugins"
-PACKAGES = ["debiasbench-halfway", "debiasbench-signed-set", "debiasbench-tabular"]
+TRACKERS = ["debiasbench-mlflow", "debiasbench-tensorboard"]  # their libraries may be missing
+PACKAGES = ["debiasbench-halfway", "debiasbench-signed-set", "debiasbench-tabular", *TRACKERS]
 
 
 def environment(site: Path) -> dict[str, str]:
@@ -108,6 +109,8 @@ def test_list_shows_installed_plugins_with_distribution_and_version(
     assert "debiasbench-tabular 0.1.0" in of["breast-cancer"]
     assert "debiasbench-tabular 0.1.0" in of["tabular-resnet"]
     assert "debiasbench-signed-set 0.1.0" in of["signed-set"]
+    assert "debiasbench-tensorboard 0.1.0" in of["tensorboard"]
+    assert "debiasbench-mlflow 0.1.0" in of["mlflow"]
     assert "Halfway: learn all groups alike" in of["halfway"]
 
 
@@ -161,8 +164,11 @@ def outcomes(site: Path) -> str:
 @pytest.mark.parametrize("name", PACKAGES)
 def test_the_packages_own_tests_pass(name: str, outcomes: str) -> None:
     lines = [line for line in outcomes.splitlines() if f"{name}/tests/" in line]
-    assert lines
-    assert all(line.startswith("PASSED ") for line in lines)
+    passed = [line for line in lines if line.startswith("PASSED ")]
+    assert passed
+    missing = re.compile(r"SKIPPED \[1\] .* is not installed") if name in TRACKERS else None
+    for line in lines:
+        assert line in passed or (missing is not None and missing.match(line)), line
 
 
 RIVAL = """

@@ -1,30 +1,16 @@
-"""The command line: one file per command, with heavy imports inside the functions."""
+"""The command line: one file per command, which is imported when the command is called."""
 
 from __future__ import annotations
 
+import importlib
 import warnings
+from collections.abc import Iterator, MutableMapping
 from typing import IO, Any
 
 import click
 
-from debiasbench.cli.bench import bench
-from debiasbench.cli.cache import cache
 from debiasbench.cli.common import say
-from debiasbench.cli.compare import compare
-from debiasbench.cli.data import data
-from debiasbench.cli.export import export
-from debiasbench.cli.leaderboard import leaderboard
-from debiasbench.cli.list import list_
-from debiasbench.cli.new import new
-from debiasbench.cli.reproduce import reproduce
-from debiasbench.cli.results import results
-from debiasbench.cli.run import run
-from debiasbench.cli.show import show
-from debiasbench.cli.submit import submit
-from debiasbench.cli.suite import suite
-from debiasbench.cli.sweep import sweep
-from debiasbench.cli.verify import verify
-from debiasbench.cli.work import work
+from debiasbench.cli.parsing import HELP
 from debiasbench.common.errors import DebiasbenchError, Interrupted
 from debiasbench.common.processes import speaks
 from debiasbench.common.wording import printable, shortened
@@ -101,40 +87,61 @@ def _one_line(message: str, code: int) -> click.ClickException:
     return OneLine(printable(shortened(" ".join(message.split()), LONGEST)))
 
 
-@click.group(cls=_Group, epilog=EPILOG)
+COMMANDS = (  # each in the file of this name
+    "run",
+    "compare",
+    "list",
+    "show",
+    "data",
+    "suite",
+    "search",
+    "sweep",
+    "reproduce",
+    "leaderboard",
+    "verify",
+    "submit",
+    "results",
+    "export",
+    "cache",
+    "bench",
+    "new",
+    "work",
+)
+
+
+class _Commands(MutableMapping[str, click.Command]):
+    """Name -> command; its file is imported when it is asked for, since all take half a second."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._made: dict[str, click.Command | None] = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> click.Command:
+        made = self._made[name]
+        if made is None:
+            module = importlib.import_module(f"debiasbench.cli.{name}")
+            # some names are those of builtin types
+            made = getattr(module, f"{name}_", None) or getattr(module, name)
+            assert isinstance(made, click.Command)
+            self._made[name] = made
+        return made
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
+@click.group(cls=_Group, epilog=EPILOG, commands=_Commands(COMMANDS))
 @click.version_option(package_name="debiasbench")
 def main() -> None:
     """Compare debiasing methods honestly."""
 
 
-COMMANDS = (
-    run,
-    compare,
-    list_,
-    show,
-    data,
-    suite,
-    sweep,
-    reproduce,
-    leaderboard,
-    verify,
-    submit,
-    results,
-    export,
-    cache,
-    bench,
-    new,
-    work,
-)
-
-
-def _add_help(command: click.Command) -> None:
-    """Give a command and its sub-commands -h and --help, whatever context they are called in."""
-    click.help_option("-h", "--help", help="Show this message and exit.")(command)
-    for sub in command.commands.values() if isinstance(command, click.Group) else ():
-        _add_help(sub)
-
-
-for command in COMMANDS:
-    main.add_command(command)
-_add_help(main)
+HELP(main)

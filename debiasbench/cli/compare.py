@@ -16,10 +16,10 @@ from debiasbench.cli.common import (
     table_format,
 )
 from debiasbench.cli.launching import Launch, Launcher, launch_options
-from debiasbench.cli.parsing import Command
 from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, session_options
+from debiasbench.cli.session_file import SessionCommand, session_file_option
 from debiasbench.cli.words import comparison_options, with_short_options
 from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from debiasbench.specs.plugins import Plugins
 
 
-@click.command(cls=Command)
+@click.command(cls=SessionCommand)
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD...")
 @comparison_options
 @click.option(
@@ -43,8 +43,14 @@ if TYPE_CHECKING:
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @session_options(*ALL)
+@session_file_option
 @launch_options
 @plan_option
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only list the runs that would be trained; with --on slurm, print the script.",
+)
 @overwrite_option
 @click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")
 @click.option(
@@ -68,6 +74,7 @@ def compare(
     options: SessionOptions,
     launch: Launch,
     plan: bool,
+    dry_run: bool,
     overwrite: Overwrite,
     metric: str | None,
     select: str | None,
@@ -109,15 +116,20 @@ def compare(
         sparse=sparse,
         settings=read_lists(settings),
     )
-    specs = comparison.specs(plugins, options.data_root, options.precision())
+    precision_of_runs = options.precision() if plan else launch.precision(options)
+    specs = comparison.specs(plugins, options.data_root, precision_of_runs)
     runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     context, code = click.get_current_context(), 0
     try:
-        heads, pending = runs.heads(specs), runs.pending(specs)
+        heads = runs.heads(specs)
+        pending = runs.pending(specs, launch.known(options, specs))
         if plan:
             say(planned(plugins, options, specs, pending, launch))
             return
         launcher = Launcher(launch, runs, options, specs, heads, overwrite, quiet)
+        if dry_run:
+            say(launcher.preview(pending), nl=False)
+            return
         code = launcher.attempt(runs.loadable(pending) if pending else {})
     except (KeyboardInterrupt, Interrupted) as error:
         runs.say_interrupted()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from debiasbench.cli.common import say, together_option
+from debiasbench.cli.places import cluster_options, on_option
 from debiasbench.common.signals import stopped_by_signals
 from debiasbench.runs.crew import Crew
 from debiasbench.runs.jobs import Jobs
@@ -20,8 +21,11 @@ from debiasbench.runs.workers import Worker, wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from debiasbench.cli.on_ray import Asked
     from debiasbench.cli.runs import Runs
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.records.store import Overwrite
+    from debiasbench.runs.job_folder import JobFolder
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.runs.sweep import Attempt
     from debiasbench.specs.spec import Spec
@@ -33,13 +37,88 @@ class Launch:
 
     jobs: int = 1
     together: int | Literal["auto"] = 1
+    on: str = "local"
+    workers: int | None = None
+    wait: bool = True
+    cpus_per_run: float | None = None
+    gpus_per_run: float | None = None
+    memory_per_run: float | None = None
+    fetch_checkpoints: float | None = None
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether the runs are trained by Ray."""
+        return self.on == "ray" or self.on.startswith("ray:")
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that train at once; on Ray without --workers it is not known."""
+        return self.jobs if self.on == "local" else self.jobs * (self.workers or 1)
 
     def check(self) -> None:
         """Raise `UsageError` for options that cannot be combined."""
+        if self.on == "slurm":
+            if self.workers is None:
+                raise click.UsageError(
+                    "--on slurm needs --workers N, the number of tasks to submit"
+                )
+        elif not self.wait:
+            raise click.UsageError("--no-wait needs --on slurm")
+        elif self.workers is not None and not self.on_ray:
+            raise click.UsageError(
+                "--workers needs --on ray or --on slurm; --jobs N uses N processes here"
+            )
+        if self.on_ray and self.jobs > 1:
+            raise click.UsageError("--jobs is for processes here: use --workers N with --on ray")
+        if self.on != "local" and self.together == "auto":
+            raise click.UsageError("--together auto measures here: give a number for a cluster")
+        if not self.on_ray:
+            self._check_is_ray("cpus_per_run", "gpus_per_run", "memory_per_run")
+            self._check_is_ray("fetch_checkpoints")
         if self.jobs > 1 and self.together != 1:
             raise click.UsageError(
                 "--jobs and --together both train several runs at once: use one of them"
             )
+
+    def asked_of_ray(self) -> Asked:
+        """Return what the options ask of Ray."""
+        from debiasbench.cli.on_ray import Asked
+
+        return Asked(
+            self.on.partition(":")[2] or None,
+            self.cpus_per_run,
+            self.gpus_per_run,
+            self.memory_per_run,
+            self.workers,
+            self.fetch_checkpoints,
+        )
+
+    def _check_is_ray(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) is not None:
+                raise click.UsageError(f"--{name.replace('_', '-')} needs --on ray")
+
+    def precision(self, options: SessionOptions) -> AnyPrecision:
+        """Return the precision that "auto" means on the device that will train the runs.
+
+        It is "auto" if only the workers will know their device, as in Slurm.
+        """
+        if self.on == "slurm" and options.device != "cpu":
+            return "auto"
+        if self.on_ray and options.device != "cpu":
+            from debiasbench.cli import on_ray
+
+            return on_ray.precision(self.asked_of_ray(), options)
+        return options.precision()
+
+    def known(self, options: SessionOptions, specs: Mapping[str, Spec]) -> dict[str, Path]:
+        """Return the records of specs that workers on other machines resolved, by title."""
+        if self.on != "slurm" or not any(spec.unresolved for spec in specs.values()):
+            return {}
+        from debiasbench.runs.job_folder import JobFolder
+
+        records = JobFolder.of(options.results, specs).records()
+        return {title: options.results / name for title, name in records.items()}
 
 
 def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +140,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "alone, so results are equal; see train.threads. With several GPUs, each process uses one, "
         "in turn.",
     )
-    return jobs(together_option(collected))
+    return on_option(jobs(together_option(cluster_options(collected))))
 
 
 @dataclass
@@ -91,6 +170,18 @@ class Launcher:
 
         Returns the exit code of a process that left runs to do although it did not fail in one.
         """
+        if self.launch.on == "slurm":
+            from debiasbench.cli import slurm
+
+            if not first:
+                return 0
+            return slurm.attempt(*self._array(first), self.count, wait=self.launch.wait)
+        if self.launch.on_ray:
+            from debiasbench.cli import on_ray
+
+            jobs = self.jobs().only(first)
+            asked = self.launch.asked_of_ray()
+            return self.ended(on_ray.attempt(asked, jobs, self.batches, self.count))
         if self.launch.jobs == 1:
             self.runs.attempt_all(
                 {**first, **(others or {})},
@@ -124,10 +215,39 @@ class Launcher:
             crew = Crew(hire, wait_for, report, stop)
             crew.run(self.batches(specs), self.launch.jobs)
             stop.check()
-        if crew.code and self.runs.tally.left:
+        return self.ended(crew.code)
+
+    def ended(self, code: int) -> int:
+        """Return the exit code of a crew, 0 if it left nothing to do."""
+        if code and self.runs.tally.left:
             say("Error: a process ended before all runs were attempted", err=True)
-            return crew.code
+            return code
         return 0
+
+    def preview(self, specs: Mapping[str, Spec]) -> str:
+        """Return the lines of the runs, or the script of the array that would do them."""
+        if self.launch.on == "slurm" and specs:
+            from debiasbench.cli import slurm
+
+            return slurm.dry_run(*self._array(specs))
+        return "".join(f"{self.heads[title]}\n" for title in specs)
+
+    def _array(self, specs: Mapping[str, Spec]) -> tuple[JobFolder, Jobs]:
+        """Return the folder of an array that does the runs, and the runs as workers read them."""
+        from debiasbench.cli.slurm import replaced
+        from debiasbench.runs.job_folder import JobFolder
+
+        together = 1 if self.launch.together == "auto" else self.launch.together
+        most = -(-len(specs) // (self.launch.jobs * together))  # workers that have something to do
+        jobs = replace(
+            self.jobs().only(specs),
+            together=together,
+            keep_going=self.keep_going,
+            workers=max(1, min(self.launch.workers or 1, most)),
+            processes=self.launch.jobs,
+            replaces=replaced(self.options.results, specs, self.overwrite, trial=self.runs.trial),
+        )
+        return JobFolder.of(self.options.results, self.specs), jobs
 
     def jobs(self) -> Jobs:
         """Return the runs as other processes read them."""
@@ -137,6 +257,7 @@ class Launcher:
             overwrite=self.overwrite,
             debug=bool(click.get_current_context().meta.get("debug")),
             quiet=self.quiet,
+            trial=self.runs.trial,
         )
 
     def batches(self, specs: Mapping[str, Spec]) -> Iterable[list[str]]:

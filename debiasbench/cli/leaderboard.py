@@ -57,7 +57,8 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     "--columns",
     metavar="NAME,...",
     help="Show these columns: method, accuracy, interval, seeds, difference, rank, a metric, "
-    "density, parameters, inference_flops, training_flops or seconds. With --panel: method, seeds, "
+    "density, parameters, inference_flops, training_flops, seconds, search_flops or "
+    "search_seconds. With --panel: method, seeds, "
     "conflict_recall, conflict_precision, worst_group_recall, auc, infer_flops, infer_seconds, "
     "training_flops or seconds.",
 )
@@ -164,7 +165,6 @@ def leaderboard(
 
     from debiasbench.common.errors import OptionError
     from debiasbench.leaderboard import table
-    from debiasbench.records.store import write_text
 
     places = results or (Path("results"),)
     asked: dict[str, Any] = {
@@ -200,6 +200,8 @@ def leaderboard(
     if out is None:
         click.echo(text, nl=False)
     else:
+        from debiasbench.records.store import write_text
+
         write_text(out, text)
     _warned(problems, strict=strict)
 

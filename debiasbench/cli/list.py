@@ -12,15 +12,17 @@ from debiasbench.cli.parsing import Command
 
 @click.command("list", cls=Command)
 @click.argument(
-    "kinds", nargs=-1, type=click.Choice(["datasets", "models", "methods", "sparsifiers"])
+    "kinds",
+    nargs=-1,
+    type=click.Choice(["datasets", "models", "methods", "sparsifiers", "trackers"]),
 )
 @data_root_option
 @debug_option
 def list_(kinds: tuple[str, ...], data_root: Path) -> None:
-    """List data sets, models, methods and sparsifiers.
+    """List data sets, models, methods, sparsifiers and trackers.
 
     These are builtin or from installed plugins; data sets may also be imported. Sparsifiers are
-    sparse training algorithms, for --sparse.
+    sparse training algorithms, for --sparse. Trackers listen to runs, and are only from plugins.
     """
     from tabulate import tabulate
 
@@ -36,4 +38,6 @@ def list_(kinds: tuple[str, ...], data_root: Path) -> None:
         if kind == "datasets":
             own = "Your own data; `debiasbench show {}` describes them."
             rows += [(name, "imported", own.format(name)) for name in names(data_root)]
+        if not rows and not kinds:
+            continue
         say(tabulate(rows, headers=(kind, "from", ""), tablefmt="plain") + "\n")

@@ -12,6 +12,9 @@ import click
 from debiasbench.common.errors import DebiasbenchError
 from debiasbench.common.wording import shortened
 
+HELP = click.help_option("-h", "--help", help="Show this message and exit.")
+"""Gives a command -h and --help, whatever context it is called in."""
+
 
 class Command(click.Command):
     """A command that refuses an option that is given twice, and an empty value.
@@ -19,6 +22,10 @@ class Command(click.Command):
     click would use the last of several values, and take an empty one for the default: `--dataset
     "$NAME"` would train on another data set if NAME is not set.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        HELP(self)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Check the words, and read them as click does."""
@@ -35,6 +42,10 @@ class Group(click.Group):
     """A group whose commands are read as `Command` does."""
 
     command_class = Command
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        HELP(self)
 
 
 class AutoOr(click.ParamType[Any]):

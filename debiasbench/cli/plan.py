@@ -64,12 +64,13 @@ def planned(
             left.values(),
             done,
             stand_ins=stand_ins,
-            processes=min(launch.jobs, len(left)),
+            processes=min(launch.processes, len(left)),
             together=launch.together,
+            shared=launch.on == "local",
         )
     text = [f"{counted(len(named), 'run')}, {len(named) - len(left)} of them done"]
     if found.known:
-        text += [_table(found), _total(found, options.results, free_disk(options.results))]
+        text += [_table(found), _total(found, launch, options.results, free_disk(options.results))]
     return "\n\n".join([*text, *_notes(found.items)])
 
 
@@ -100,7 +101,7 @@ def _row(item: Item) -> tuple[str, ...]:
     )
 
 
-def _total(plan: Plan, results: Path, free: int) -> str:
+def _total(plan: Plan, launch: Launch, results: Path, free: int) -> str:
     each = "one process" if plan.processes == 1 else f"{plan.processes} processes"
     at_once = f", {plan.together} runs at once in each" if plan.together > 1 else ""
     sharing = ""
@@ -109,12 +110,19 @@ def _total(plan: Plan, results: Path, free: int) -> str:
     stored, unfinished = readable_size(plan.stored), readable_size(plan.unfinished)
     return (
         f"{counted(plan.runs, 'run')} will take about {readable_time(plan.seconds)} with {each}"
-        f"{at_once} on this machine ({plan.hardware}); "
+        f"{at_once} {_where(launch)} ({plan.hardware}); "
         f"{readable_time(plan.computing)} of computing in all.{sharing}\n"
         f"Memory: up to {readable_size(plan.memory)} for each process. Disk: {stored} for records "
         f"and up to {unfinished} for checkpoints and finished stages in {results}, "
         f"where {readable_size(free)} are free."
     )
+
+
+def _where(launch: Launch) -> str:
+    if launch.on == "local":
+        return "on this machine"
+    cluster = "in Slurm" if launch.on == "slurm" else "on Ray"
+    return f"{cluster}, each with hardware like that of this machine"
 
 
 def _notes(items: Iterable[Item]) -> Iterator[str]:

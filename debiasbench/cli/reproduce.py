@@ -18,10 +18,10 @@ from debiasbench.cli.common import (
     table_format,
 )
 from debiasbench.cli.launching import Launch, Launcher, launch_options
-from debiasbench.cli.parsing import Command
 from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import Runs
 from debiasbench.cli.session import ALL, session_options
+from debiasbench.cli.session_file import SessionCommand, session_file_option
 from debiasbench.common.errors import Interrupted, RecordError
 from debiasbench.common.processes import started_together
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
 
 
-@click.command(cls=Command)
+@click.command(cls=SessionCommand)
 @click.argument("name", metavar="NAME")
 @click.option(
     "--values",
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     help="Whether to train the runs that have no record yet, or to judge the records at hand.",
 )
 @session_options(*ALL)
+@session_file_option
 @overwrite_option
 @launch_options
 @plan_option
@@ -89,11 +90,13 @@ def reproduce(
         )
     plugins = load_plugins()
     find = partial(find_dataset, plugins, root=options.data_root)
-    named = suite.named(plugins, find, precision=options.precision())
+    here = plan or not run
+    precision = options.precision() if here else launch.precision(options)
+    named = suite.named(plugins, find, precision=precision)
     runs = Runs(plugins, options, overwrite, len(named), quiet=quiet, err=True)
     context, code = click.get_current_context(), 0
     try:
-        heads, pending = runs.heads(named), runs.pending(named)
+        heads, pending = runs.heads(named), runs.pending(named, launch.known(options, named))
         if plan:
             say(planned(plugins, options, named, pending, launch, stand_ins=suite.stand_ins))
             return

@@ -14,8 +14,8 @@ from debiasbench.cli.common import (
     overwrite_option,
     say,
 )
-from debiasbench.cli.parsing import Command
 from debiasbench.cli.session import ALL, session_options
+from debiasbench.cli.session_file import SessionCommand, session_file_option
 from debiasbench.cli.words import spec_of, spec_options, with_short_options
 from debiasbench.common.processes import speaks
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
 
 
-@click.command(cls=Command)
+@click.command(cls=SessionCommand)
 @spec_options
 @click.option(
     "--seed",
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     "options.",
 )
 @session_options(*ALL)
+@session_file_option
 @overwrite_option
 @click.option(
     "--keep-weights",

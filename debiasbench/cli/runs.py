@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from debiasbench.cli.common import say
-from debiasbench.common.errors import DebiasbenchError, Interrupted, StoreError
+from debiasbench.common.errors import DebiasbenchError, Interrupted, RecordError, StoreError
 from debiasbench.common.signals import check
 from debiasbench.common.wording import counted
 from debiasbench.runs.provenance import changed
 from debiasbench.runs.sweep import Attempt, Tally, attempt, attempt_together, in_batches, kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from debiasbench.records.record import Record
-    from debiasbench.records.store import Overwrite
+    from debiasbench.records.store import Overwrite, Store
+    from debiasbench.records.trial import Trial, Trials
     from debiasbench.runs.session import Session
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
@@ -32,7 +34,7 @@ class Runs:
 
     `quiet`: whether to show no progress within a run. `err`: whether to print all lines on stderr.
     `tally`: the number of runs by outcome. `report`: called with the title and the outcome of each
-    run, instead of printing its line.
+    run, instead of printing its line. `trial`: whether they are trials of searches.
     """
 
     def __init__(
@@ -45,26 +47,49 @@ class Runs:
         quiet: bool = False,
         err: bool = False,
         report: Callable[[str, Attempt], object] | None = None,
+        trial: bool = False,
     ) -> None:
         from debiasbench.records.store import Store
+        from debiasbench.records.trial import Trials
 
         self._plugins, self._options, self._overwrite = plugins, options, overwrite
         self._quiet, self._err, self._said = quiet, err, report
-        self._store = Store(options.results)
+        self.trial = trial
+        self._store: Store | Trials = (Trials if trial else Store)(options.results)
         self._session: Session | None = None
         self._paths: list[Path] = []  # of the records of all attempted runs
         self._begun = 0  # attempts, without runs that another process has
         self._changed: Counter[str] = Counter()  # plugins whose code is not that of a record
         self.tally = Tally(total)
 
-    def pending(self, specs: Mapping[str, Spec]) -> dict[str, Spec]:
-        """Return the specs that must be run, by title, and count the others as done."""
+    def pending(
+        self, specs: Mapping[str, Spec], known: Mapping[str, Path] | None = None
+    ) -> dict[str, Spec]:
+        """Return the specs that must be run, by title, and count the others as done.
+
+        `known`: records that were made for specs that another machine resolved.
+        """
         done = set()
-        for title, record in self._store.all_finished(specs, self._overwrite):
+        for title, record in self._finished(specs, known or {}):
             done.add(title)
             self._changed.update(changed(record, self._plugins))
         self.tally.done += len(done)
         return {title: spec for title, spec in specs.items() if title not in done}
+
+    def _finished(
+        self, specs: Mapping[str, Spec], known: Mapping[str, Path]
+    ) -> Iterator[tuple[str, Record | Trial]]:
+        from debiasbench.records.store import read
+
+        yield from self._store.all_finished(specs, self._overwrite)
+        for title, path in known.items() if self._overwrite != "always" else ():
+            if (spec := specs.get(title)) is None or not spec.unresolved:
+                continue
+            with suppress(RecordError):  # the record was removed
+                spec = spec.resolved_as(read(path).spec)
+                if (record := self._store.finished(spec, self._overwrite)) is not None:
+                    self._paths.append(self._store.path(spec))
+                    yield title, record
 
     def loadable(self, specs: Mapping[str, Spec]) -> dict[str, Spec]:
         """Return the specs whose data sets can be loaded.
@@ -102,7 +127,7 @@ class Runs:
                 opened.watch(progress)
                 return opened
 
-            outcome = attempt(session, spec, self._overwrite)
+            outcome = attempt(session, spec, self._overwrite, trial=self.trial)
         self._ended(title, head, outcome)
 
     def _ended(self, title: str, head: str, outcome: Attempt) -> None:
@@ -120,9 +145,14 @@ class Runs:
         elif outcome.state == "failed":
             say(f"{head}  failed: {' '.join(outcome.problem.split())}", err=True)
         elif outcome.state == "trained" and outcome.path is not None:
-            from debiasbench.records.store import read
+            from debiasbench.records import store, trial
 
-            say(f"{head}  {_result(read(outcome.path))}", err=self._err)
+            text = (
+                _tried(trial.read(outcome.path))
+                if self.trial
+                else _result(store.read(outcome.path))
+            )
+            say(f"{head}  {text}", err=self._err)
 
     def _note(self, outcome: Attempt) -> None:
         self.tally.count(outcome)
@@ -194,7 +224,7 @@ class Runs:
             def report(title: str, outcome: Attempt) -> None:
                 self._ended(title, heads[title], outcome)
 
-            attempt_together(session, specs, self._overwrite, report)
+            attempt_together(session, specs, self._overwrite, report, trial=self.trial)
 
     def records(self, specs: Iterable[Spec]) -> list[Path]:
         """Return the paths of all existing records of the specs.
@@ -224,6 +254,16 @@ class Runs:
         if self._session is None:
             self._session = self._options.open(self._plugins, interruptible=True)
         return self._session
+
+
+def _tried(trial: Trial) -> str:
+    """Return the seconds of a trial, or why it failed.
+
+    Not its accuracy: that of the winner is too high, because it won by it.
+    """
+    if trial.failure is not None:
+        return f"cannot be chosen: {' '.join(trial.failure.message.split())}"
+    return "" if trial.cost is None else f"{trial.cost.wall_seconds:.0f} s"
 
 
 def _result(record: Record) -> str:

@@ -14,7 +14,7 @@ from debiasbench.cli.parsing import Command
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from debiasbench.core.data import Task
+    from debiasbench.core.data import Dataset, Task
     from debiasbench.specs.registry import Entry
 
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def show(name: str, data_root: Path) -> None:
     """Describe a name, and list its options.
 
-    NAME is a data set, model, method or sparsifier; a data set may be an imported one. `debiasbench
-    show training` lists the training settings that all methods share.
+    NAME is a data set, model, method, sparsifier or tracker; a data set may be an imported one.
+    `debiasbench show training` lists the training settings that all methods share.
     """
     from debiasbench.common.errors import DataError, OptionError, UnknownNameError
     from debiasbench.common.names import IMPORTED
@@ -116,8 +116,10 @@ def _recommended(task: Task) -> str:
 
 
 def _entry(entry: Entry[object]) -> str:
+    from debiasbench.common.options import spaces
     from debiasbench.core.data import Dataset
     from debiasbench.core.method import Method
+    from debiasbench.core.tracker import Tracker
     from debiasbench.specs.words import label
 
     cls = entry.load()
@@ -127,6 +129,11 @@ def _entry(entry: Entry[object]) -> str:
         supervision = cls().supervision
         facts.append(f"Supervision: train={supervision.train}, val={supervision.val}")
         facts += [f"--preset {name}: {label(words)}" for name, words in cls.presets.items()]
+        own = list(spaces(cls))
+        facts.append(
+            f"Search: {', '.join(own) if own else 'no option of its own'}, and the training "
+            "settings that `debiasbench show DATASET` names"
+        )
     if issubclass(cls, Dataset):
         settings = ", ".join(f"{k}={v}" for k, v in cls.training.items())
         facts += [
@@ -134,13 +141,24 @@ def _entry(entry: Entry[object]) -> str:
             f"Licence: {cls.licence}",
             f"Recommended model: {cls.model}",
             f"Recommended training: {settings or 'the defaults'}",
+            f"Search of training: {_searched(cls)}",
         ]
     citation = getattr(cls, "citation", "")
     facts += [f"Cite: {citation}"] if citation else []
     if facts:
         parts.append("\n".join(facts))
-    parts.append(_options(cls))
+    if not issubclass(cls, Tracker):  # it has no options
+        parts.append(_options(cls))
     return "\n\n".join(parts)
+
+
+def _searched(cls: type[Dataset]) -> str:
+    """Write what searches on a data set try for the training."""
+    from debiasbench.common.options import parse
+    from debiasbench.core.settings import Training, searched
+
+    settings = parse(Training, dict(cls.training), owner="training")
+    return ", ".join(f"{name}={space}" for name, space in searched(settings, cls.search).items())
 
 
 def _options(cls: type) -> str:
@@ -148,16 +166,24 @@ def _options(cls: type) -> str:
 
     from debiasbench.common.options import describe
 
-    rows = [
-        (o.name, o.kind, "none" if o.default is None else o.default, o.range, o.meaning)
-        for o in describe(cls)
-    ]
-    if not rows:
+    options = describe(cls)
+    if not options:
         return "No options."
+    columns: dict[str, list[object]] = {
+        "option": [o.name for o in options],
+        "type": [o.kind for o in options],
+        "default": ["none" if o.default is None else o.default for o in options],
+        "range": [o.range for o in options],
+        "search": ["" if o.search is None else str(o.search) for o in options],
+        "meaning": [o.meaning for o in options],
+    }
+    if not any(o.search for o in options):
+        del columns["search"]
+    widths = {"type": 24, "search": 24, "meaning": 56}
     return tabulate(
-        rows,
-        headers=("option", "type", "default", "range", "meaning"),
+        list(zip(*columns.values(), strict=True)),
+        headers=list(columns),
         tablefmt="plain",
         disable_numparse=True,
-        maxcolwidths=[None, 24, None, None, 56],
+        maxcolwidths=[widths.get(name) for name in columns],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from debiasbench.cli.common import load_plugins, say
+from debiasbench.common.copies import elsewhere
 from debiasbench.common.errors import OptionError, PluginError
 from debiasbench.common.wording import counted
 
@@ -23,8 +24,19 @@ def write_pages(
     `arguments`: dataset, metric, select and baseline of `boards`.
     """
     from debiasbench.leaderboard.gather import gather
-    from debiasbench.leaderboard.site import write_page, write_site
+    from debiasbench.leaderboard.site import LARGE, write_large, write_page, write_site
 
+    places = list(places)
+    problems: list[str] = []
+    if site is not None and _number(places) > LARGE:
+        gathered = gather(places, arguments["select"])
+        # plugins import torch, with which no process can be copied safely
+        about = elsewhere(_about, {record.spec.method.name for record in gathered.records})
+        number, problems = write_large(gathered, site, about=about, **arguments), gathered.problems
+        say(f"{site}: {counted(number, 'file')}, from {counted(len(gathered.records), 'record')}")
+        site = None
+    if site is None and page is None:
+        return problems
     gathered = gather(places, whole=True)
     about = _about({record.spec.method.name for record in gathered.records})
     if site is not None:
@@ -34,6 +46,16 @@ def write_pages(
         write_page(gathered, page, about=about, **arguments)
         say(f"{page}: from {counted(len(gathered.records), 'record')}")
     return gathered.problems
+
+
+def _number(places: Iterable[Path]) -> int:
+    """Return how many files may be records."""
+    from debiasbench.records.listing import listing
+
+    return sum(
+        sum(len(names) for _, names, _ in listing(place, [])) if place.is_dir() else 1
+        for place in places
+    )
 
 
 def _about(names: Iterable[str]) -> Mapping[str, About]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
-    from debiasbench.specs.suite import Block, Suite
+    from debiasbench.specs.suite import Block, SearchOf, Suite
 
 
 COLUMNS = (
@@ -95,11 +95,21 @@ def show(name: str, options: SessionOptions, together: int, no_forecast: bool) -
     failed = sum(store.load(spec) is not None for spec in store.maybe_recorded(left).values())
     say(describe(chosen))
     say(
-        f"\n{counted(len(specs), 'run')}, {len(done)} of them done in {options.results}"
+        ("" if chosen.search is None else f"\n{_searched(chosen.search)}")
+        + f"\n{counted(len(specs), 'run')}, {len(done)} of them done in {options.results}"
         + (f", {failed} to run again after a failure" if failed else "")
     )
     if left and not no_forecast:
         say("\n" + _forecast(chosen, list(left.values()), plugins, options, together))
+
+
+def _searched(search: SearchOf) -> str:
+    rule = search.select or "the rule of the data set"
+    return (
+        f"Searches: {search.trials} trials for each of these runs without its seed, of which the "
+        f"best under {rule} is run instead. The forecast is for the runs below alone; each trial "
+        "takes about as long as one of them."
+    )
 
 
 @suite.command()

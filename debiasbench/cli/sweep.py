@@ -15,11 +15,12 @@ from debiasbench.cli.common import (
     say,
 )
 from debiasbench.cli.launching import Launch, Launcher, launch_options
-from debiasbench.cli.parsing import Command
 from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import Runs
+from debiasbench.cli.searching import Given, Searching
 from debiasbench.cli.session import ALL, session_options
-from debiasbench.common.errors import Interrupted
+from debiasbench.cli.session_file import SessionCommand, session_file_option
+from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
 
 
-@click.command(cls=Command)
+@click.command(cls=SessionCommand)
 @click.argument("name", metavar="NAME|FILE.toml")
 @session_options(*ALL)
+@session_file_option
 @overwrite_option
 @click.option(
     "--keep-going/--stop-at-first-error",
@@ -40,7 +42,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Whether to continue with other runs after a failure.",
 )
-@click.option("--dry-run", is_flag=True, help="Only list the runs that would be trained.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only list the runs that would be trained; with --on slurm, print the script.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Largest number of runs to start.")
 @launch_options
 @plan_option
@@ -72,24 +78,46 @@ def sweep(
     plugins = load_plugins()
     find = partial(find_dataset, plugins, root=options.data_root)
     suite = read(name)
-    named = suite.named(plugins, find, precision=options.precision())
+    if suite.search is not None:
+        searched = suite.searches(plugins, find, precision=launch.precision(options))
+        given = Given(
+            plugins,
+            options,
+            overwrite,
+            launch,
+            rule=_rule(suite.search.select),
+            quiet=quiet,
+            keep_going=keep_going,
+            limit=limit,
+        )
+        searching = Searching(given, searched)
+        if plan:
+            raise click.UsageError("--plan cannot tell what a suite that searches will take")
+        _search(searching, dry_run=dry_run)
+        return
+    named = suite.named(
+        plugins, find, precision=options.precision() if plan else launch.precision(options)
+    )
     runs = Runs(plugins, options, overwrite, len(named), quiet=quiet)
     context, code = click.get_current_context(), 0
     try:
-        heads, pending = runs.heads(named), runs.pending(named)
+        heads = runs.heads(named)
+        pending = runs.pending(named, launch.known(options, named))
         first, others = _divided(pending, len(pending) if limit is None else limit)
         if plan:
             say(planned(plugins, options, named, first, launch, stand_ins=suite.stand_ins))
             return
+        launcher = Launcher(
+            launch, runs, options, named, heads, overwrite, quiet, keep_going=keep_going
+        )
         if dry_run:
-            say("".join(f"{heads[label]}\n" for label in first), nl=False)
+            say(launcher.preview(first), nl=False)
+            if launch.on != "local":
+                return
         elif first:
             first = runs.loadable(first)
             if keep_going or not runs.tally.codes:
                 most = None if limit is None else limit - len(runs.tally.codes)
-                launcher = Launcher(
-                    launch, runs, options, named, heads, overwrite, quiet, keep_going=keep_going
-                )
                 code = launcher.attempt(first, others, most)
     except (KeyboardInterrupt, Interrupted) as error:
         runs.say_interrupted()
@@ -98,6 +126,30 @@ def sweep(
         runs.close()
     say(runs.tally)
     context.exit(runs.tally.codes[0] if runs.tally.codes else code)
+
+
+def _rule(name: str | None) -> str | None:
+    from debiasbench.records.selection import RULES
+
+    if name is not None and name not in RULES:
+        raise UnknownNameError("selection rule", name, RULES)
+    return name
+
+
+def _search(searching: Searching, *, dry_run: bool) -> None:
+    """Run the searches of a suite, or only list what would be run."""
+    context = click.get_current_context()
+    try:
+        if dry_run:
+            say("".join(f"{line}\n" for line in searching.pending()), nl=False)
+        else:
+            searching.run()
+    except (KeyboardInterrupt, Interrupted) as error:
+        searching.say_interrupted()
+        context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
+    finally:
+        searching.close()
+    context.exit(searching.code)
 
 
 def _divided(specs: Mapping[str, Spec], limit: int) -> tuple[dict[str, Spec], dict[str, Spec]]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.progress import ProgressColumn, TaskID
 
-Unit = Literal["steps", "measurements", "images", "bytes"]
+Unit = Literal["steps", "measurements", "images", "bytes", "files"]
 
 MINUTE = 60.0  # seconds after which a new line is written, even within an epoch
 

@@ -64,6 +64,12 @@ class SupervisionError(DebiasbenchError):
     exit_code = 5
 
 
+class SearchFailed(DebiasbenchError):  # noqa: N818 - as of training
+    """A search without a winner, because all of its trials failed."""
+
+    exit_code = 6
+
+
 class TrainingFailed(DebiasbenchError):  # noqa: N818 - the field says "training failed"
     """A loss, a gradient or a weight that became NaN or infinite.
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from debiasbench.common import signals
-from debiasbench.common.claims import BEAT, LEASE, Claim
+from debiasbench.common.claims import BEAT, LEASE, Claim, slurm_job
 from debiasbench.common.folders import entries
 
 if TYPE_CHECKING:
@@ -214,9 +214,11 @@ def _is_at(path: Path, handle: int) -> bool:
 
 def _describe(handle: int) -> None:
     """Write into a lock file who holds it, in the format of claims; a full disk is no problem."""
+    job = f"job={job}\n" if (job := slurm_job()) else ""
+    text = f"pid={os.getpid()}\nhost={socket.gethostname()}\n{job}"
     with suppress(OSError):
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"pid={os.getpid()}\nhost={socket.gethostname()}\n".encode(), 0)
+        os.pwrite(handle, text.encode(), 0)
 
 
 def _holder(path: Path) -> str:
@@ -229,7 +231,8 @@ def _holder(path: Path) -> str:
     host = re.search(r"^host=([\w.-]{1,253})", text, re.MULTILINE)
     if process is None or host is None:
         return "another process"
-    return f"process {process[1]} on {host[1]}"
+    job = re.search(r"^job=([\d_]{1,40})$", text, re.MULTILINE)
+    return f"process {process[1]} on {host[1]}" + (f" (Slurm job {job[1]})" if job else "")
 
 
 def _mark(locks: Path, problem: _NoFileLocks) -> None:

@@ -21,6 +21,7 @@ from typing import (
 )
 
 from debiasbench.common.errors import OptionError, suggestion
+from debiasbench.common.space import Space
 from debiasbench.common.wording import listed, shortened, shown
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def option(
     lt: float | None = None,
     le: float | None = None,
     absent: object = dataclasses.MISSING,
+    search: Space | None = None,
 ) -> T:
     """Declare an option: a dataclass field with a meaning and bounds.
 
@@ -53,10 +55,14 @@ def option(
     `absent`: the value that a spec without this option means. Give it for an option that is added
     when records exist: an option with this value is left out of specs, so that the ids of those
     records stay valid. It is usually the default.
+
+    `search`: the values that `debiasbench search` tries: `log(0.01, 0.5)`, `uniform(0, 1)` or
+    `choice(10, 30, 80)`, see `debiasbench.common.space`. An option without it is not searched. It
+    is no part of a spec.
     """
     given = {"gt": gt, "ge": ge, "lt": lt, "le": le}
     bounds = {name: value for name, value in given.items() if value is not None}
-    metadata = {"meaning": meaning, "bounds": bounds, "absent": absent}
+    metadata = {"meaning": meaning, "bounds": bounds, "absent": absent, "search": search}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -69,6 +75,7 @@ class OptionInfo:
     default: object
     range: str  # such as "> 0, <= 1"; empty without bounds
     meaning: str
+    search: Space | None = None  # what `debiasbench search` tries; None: it is not searched
 
 
 def describe(cls: type) -> list[OptionInfo]:
@@ -81,9 +88,36 @@ def describe(cls: type) -> list[OptionInfo]:
             default=f.default,
             range=", ".join(f"{_SIGNS[b]} {v:g}" for b, v in f.metadata.get("bounds", {}).items()),
             meaning=f.metadata.get("meaning", ""),
+            search=f.metadata.get("search"),
         )
         for f in dataclasses.fields(cls)
     ]
+
+
+def spaces(cls: type) -> dict[str, Space]:
+    """Return the search space of each option that has one, in the order of the fields."""
+    return {o.name: bound(cls, o.name, o.search) for o in describe(cls) if o.search is not None}
+
+
+def bound(cls: type, name: str, space: Space) -> Space:
+    """Return a search space for an option of `cls`, whose numbers are those that it takes.
+
+    Raises `OptionError` if the option does not take all values of the space.
+    """
+    if not isinstance(space, Space):
+        raise OptionError(
+            f"{name}: search={shown(space)} is not a search space. Write log(LOW, HIGH), "
+            "uniform(LOW, HIGH) or choice(A, B, ...)"
+        )
+    hint = _field_hints(cls)[name]
+    kinds = {hint, *get_args(hint)}
+    if space.kind != "choice" and not kinds & {int, float}:
+        raise OptionError(f"{name}: search={space} is for numbers. Write choice(A, B, ...)")
+    for value in space.values:
+        _, problems = _converted(cls, {name: value})
+        if problems:
+            raise OptionError(f"{name}: search={space} leaves the option's bounds: {problems[0]}")
+    return space.for_option(whole=int in kinds and float not in kinds)
 
 
 def _kind(written: object, hint: object) -> str:
@@ -228,6 +262,7 @@ def _check(cls: type) -> None:
     _, problems = _converted(cls, {name: field.default for name, field in fields.items()})
     if problems:
         raise OptionError(f"the default {'; '.join(problems)}")
+    spaces(cls)
 
 
 @functools.cache  # building a schema takes 10 ms, and a suite needs it hundreds of times

@@ -1,8 +1,9 @@
-"""The cores that this process may use, and its role among processes that `torchrun` started."""
+"""The cores of this process, its command, and its role among those that `torchrun` started."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.wording import shown
@@ -13,6 +14,14 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def interpreter() -> list[str]:
+    """Return the command of this interpreter, with the options that decide what it imports."""
+    flags = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment}
+    flags |= {"-s": sys.flags.no_user_site, "-P": True}
+    warnings = [f"-W{option}" for option in sys.warnoptions]
+    return [sys.executable, *(flag for flag, is_set in flags.items() if is_set), *warnings]
 
 
 def started_together() -> bool:

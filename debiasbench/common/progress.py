@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
 
@@ -37,6 +37,13 @@ class Progress:
 
     def finish(self) -> None:
         """End the stage or transfer."""
+
+    def found(self, name: str, total: int, curves: Mapping[str, Sequence[float]]) -> None:
+        """Take note of a stage of `total` steps, of which all or some were trained before.
+
+        `curves`: the values of its epochs so far, with the names that `epoch` gets. A stage that is
+        trained further has been begun with `start`; one that is complete is not.
+        """
 
     def __enter__(self) -> Self:
         return self

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import random
 from contextlib import contextmanager, nullcontext
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from debiasbench.common.seeds import derive
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
-
-
-def derive(seed: int, *purpose: str | int) -> int:
-    """Return a seed in [0, 2**63) for one purpose.
-
-    Equal arguments give equal seeds on all machines.
-    """
-    key = "\x1f".join(map(str, (seed, *purpose))).encode()
-    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") >> 1
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:

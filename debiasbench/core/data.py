@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor
 
+    from debiasbench.common.space import Space
     from debiasbench.core.download import Download
     from debiasbench.core.inputs import Inputs
     from debiasbench.core.moment import Moment
@@ -210,13 +211,16 @@ class Dataset(ABC):
     """A data set: a frozen dataclass whose fields are its options, with a method `load`.
 
     `training`: recommended training settings (fields of `Training`). `model`: recommended model.
-    A run can choose others. `source`, `licence`: the origin of the data and its licence.
+    A run can choose others. `search`: what searches try for training settings on this data, such as
+    `{"train.lr": log(1e-4, 1e-2)}`; see `debiasbench.core.settings.searched` for what they try
+    otherwise. `source`, `licence`: the origin of the data and its licence.
     """
 
     citation: ClassVar[str] = ""
     source: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     training: ClassVar[Mapping[str, object]] = {}
+    search: ClassVar[Mapping[str, Space]] = {}
     model: ClassVar[str] = "cnn"
     downloads: ClassVar[Sequence[Download]] = ()
     """Files for `debiasbench data prepare`; empty if data must be downloaded manually."""

@@ -1,4 +1,4 @@
-"""The four plugin hooks; builtin classes are registered through them too."""
+"""The plugin hooks; builtin classes are registered through them too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from debiasbench.core.data import Dataset
     from debiasbench.core.method import Method
     from debiasbench.core.model import Model
+    from debiasbench.core.tracker import Tracker
     from debiasbench.sparsity import Updater
 
 PROJECT = "debiasbench"
@@ -21,7 +22,9 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 class Register(Protocol):
     """The callback that each hook receives: `register(name, target)`."""
 
-    def __call__(self, name: str, target: type[Dataset | Model | Method | Updater] | str) -> None:
+    def __call__(
+        self, name: str, target: type[Dataset | Model | Method | Updater | Tracker] | str
+    ) -> None:
         """Register a class, or a string "module:Class" that is imported when it is first used."""
 
 
@@ -47,3 +50,8 @@ def debiasbench_register_methods(register: Register) -> None:
 @hookspec
 def debiasbench_register_sparsifiers(register: Register) -> None:
     """Register sparse training algorithms for `--sparse`: `register(name, UpdaterClass)`."""
+
+
+@hookspec
+def debiasbench_register_trackers(register: Register) -> None:
+    """Register trackers, which listen to runs: `register(name, TrackerClass)`."""

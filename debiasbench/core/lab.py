@@ -18,7 +18,8 @@ from debiasbench.common.errors import (
 )
 from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.options import parse
-from debiasbench.common.randomness import derive, generator, seeded
+from debiasbench.common.randomness import generator, seeded
+from debiasbench.common.seeds import derive
 from debiasbench.core.coverage import check_reads_whole
 from debiasbench.core.data import NEEDED, undeclared
 from debiasbench.core.features import FeaturesOf, find_head

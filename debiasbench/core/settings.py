@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
 
 from debiasbench.common.errors import OptionError
-from debiasbench.common.options import option
+from debiasbench.common.options import bound, option
+from debiasbench.common.space import DIGITS, choice, log
+from debiasbench.common.wording import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from debiasbench.common.space import Space
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 AnyPrecision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
@@ -91,3 +98,36 @@ class Training:
         milestones = list(self.milestones)
         if milestones != sorted(set(milestones)):
             raise OptionError(f"training: milestones={milestones} must increase")
+
+
+def searched(settings: Training, own: Mapping[str, Space]) -> dict[str, Space]:
+    """Return the spaces of the training settings that every search tries, by option of `Training`.
+
+    `settings`: those that the data set recommends. The learning rate is searched over a decade on
+    each side of it, and so is the weight decay; a weight decay of 0 is searched among 0 and four
+    magnitudes that are usual. `own`: the data set's own spaces, such as {"train.lr": log(...)},
+    which replace these; see `check_search`.
+    """
+    decay = settings.weight_decay
+    spaces = {
+        "lr": log(*_decade(settings.lr)),
+        "weight_decay": log(*_decade(decay)) if decay else choice(0.0, 1e-5, 1e-4, 1e-3, 1e-2),
+    }
+    spaces |= {name.removeprefix("train."): space for name, space in own.items()}
+    return {name: bound(Training, name, space) for name, space in spaces.items()}
+
+
+def _decade(value: float) -> tuple[float, float]:
+    return float(f"{value / 10:.{DIGITS}g}"), float(f"{value * 10:.{DIGITS}g}")
+
+
+def check_search(own: Mapping[str, Space]) -> None:
+    """Raise `OptionError` if the search spaces of a data set are not those of training settings."""
+    known = {f"train.{field.name}" for field in fields(Training)}
+    for name, space in own.items():
+        if name not in known:
+            raise OptionError(
+                f"search: {shown(name)} is not a training setting. Write train.NAME, such as "
+                "train.lr"
+            )
+        bound(Training, name.removeprefix("train."), space)

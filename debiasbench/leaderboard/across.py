@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from debiasbench.leaderboard.orders import Friedman
     from debiasbench.leaderboard.row import Row
     from debiasbench.leaderboard.standing import Standing
+    from debiasbench.leaderboard.tuning import Tuned
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
     from debiasbench.specs.spec import Choice
@@ -65,6 +66,7 @@ def across(
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
     standing: Standing | None = None,
+    tuned: Tuned | None = None,
 ) -> Across:
     """Compare methods over the data sets (with networks) of all records.
 
@@ -80,6 +82,7 @@ def across(
         correct=correct,
         unverified=unverified,
         standing=standing,
+        tuned=tuned,
     )
     if len(made) < 2:
         found = f"{made[0].dataset} · {made[0].model}" if made else "none"

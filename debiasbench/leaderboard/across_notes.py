@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from debiasbench.leaderboard.comparison import RANKED, is_noise
 from debiasbench.leaderboard.lines import CANNOT_RUN, FAILED, NOT_RUN, ONE_SEED, STALE
 from debiasbench.leaderboard.notes import OLD_RULES, SMALL
+from debiasbench.leaderboard.tuning import MEANING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ def notes(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
         *_apart(lines),
         *_trainings(lines),
         *_other_options(columns, lines),
+        *([MEANING] if any(row.tuning_name for c in columns for row in c.board.rows) else []),
     ]
 
 

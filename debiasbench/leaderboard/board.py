@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import UnknownNameError
@@ -15,12 +17,14 @@ from debiasbench.leaderboard.notes import conditions, incomplete_metrics, notes
 from debiasbench.leaderboard.row import Row, outdated, rows_of
 from debiasbench.leaderboard.samples import Samples
 from debiasbench.leaderboard.standing import Standing
+from debiasbench.leaderboard.tuning import labelled
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from debiasbench.leaderboard.tuning import Tuned
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
 
@@ -44,6 +48,22 @@ class Board:
     comparison: Comparison | None = field(default=None, compare=False, repr=False)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a board is of, apart from its records: data set and network, and how they are shown."""
+
+    dataset: str
+    model: str
+    fingerprint: str
+    metric: str
+    rule: str
+    baseline: str | None
+
+
+Keep = Callable[[Asked, "Sequence[Record]", Callable[[], Board]], Board]
+"""Returns the board of records: one that was made before, or what the function makes."""
+
+
 def boards(
     records: Sequence[Record],
     *,
@@ -54,6 +74,8 @@ def boards(
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
     standing: Standing | None = None,
+    keep: Keep | None = None,
+    tuned: Tuned | None = None,
 ) -> list[Board]:
     """Make a board for each data set and model among the records, in order of their names.
 
@@ -62,11 +84,41 @@ def boards(
     compared with, seed by seed; a board without this row has a note. `correct`: selection rule ->
     id -> the test samples that the run classified correctly, see `gather`; intervals and tests of
     rows without it are over seeds alone. `unverified`: ids of records whose hits could not be
-    compared with predictions, for a note. `standing`: what maintainers state of records. Each spec
-    must occur once: see `distinct`.
+    compared with predictions, for a note. `standing`: what maintainers state of records. `keep`:
+    see `Keep`. `tuned`: which records report winners of searches; None does not tell tuned rows and
+    rows with other settings than the defaults apart. Each spec must occur once: see `distinct`.
 
     Raises `UnknownNameError`, also for a baseline that no board has.
     """
+    made = each(
+        records,
+        dataset=dataset,
+        metric=metric,
+        select=select,
+        baseline=baseline,
+        correct=correct,
+        unverified=unverified,
+        standing=standing,
+        keep=keep,
+        tuned=tuned,
+    )
+    return finished(made, baseline)
+
+
+def each(
+    records: Sequence[Record],
+    *,
+    dataset: str | None = None,
+    metric: str | None = None,
+    select: str | None = None,
+    baseline: str | None = None,
+    correct: Mapping[str, Mapping[str, Correct]] | None = None,
+    unverified: Collection[str] = (),
+    standing: Standing | None = None,
+    keep: Keep | None = None,
+    tuned: Tuned | None = None,
+) -> list[Board]:
+    """Return what `boards` does, without comparing the boards with each other; see `finished`."""
     for kind, name, known in (("metric", metric, METRICS), ("selection rule", select, RULES)):
         if name is not None and name not in known:
             raise UnknownNameError(kind, name, known)
@@ -79,21 +131,30 @@ def boards(
     for record in records:
         data, model = texts.label(record.spec.dataset), texts.label(record.spec.model)
         groups.setdefault((data, model, record.task.fingerprint), []).append(record)
-    made = [
-        _board(
-            *key[:2],
+    made = []
+    for key in sorted(groups):
+        task = groups[key][0].task
+        asked = Asked(*key, metric or task.metric, select or task.select, baseline)
+        make = partial(
+            _board,
+            asked,
             groups[key],
             texts,
-            metric=metric or groups[key][0].task.metric,
-            rule=select or groups[key][0].task.select,
-            baseline=baseline,
-            correct=(correct or {}).get(select or groups[key][0].task.select, {}),
+            correct=(correct or {}).get(asked.rule, {}),
             unverified=unverified,
             standing=standing or Standing(),
+            tuned=tuned,
         )
-        for key in sorted(groups)
-    ]
-    if baseline is not None and all(board.baseline is None for board in made):
+        made.append(make() if keep is None else keep(asked, groups[key], make))
+    return made
+
+
+def finished(made: Sequence[Board], baseline: str | None) -> list[Board]:
+    """Add the notes that boards need beside each other.
+
+    Raises `UnknownNameError` for a baseline that no board has.
+    """
+    if made and baseline is not None and all(board.baseline is None for board in made):
         rows = {row.name for board in made for row in board.rows}
         raise UnknownNameError("baseline", baseline, rows)
     repeated = Counter((b.dataset, b.model) for b in made)
@@ -108,31 +169,34 @@ def of_dataset(records: Sequence[Record], dataset: str) -> list[Record]:
 
     The name of an imported one needs no "imported:".
     """
-    names = {r.spec.dataset.name for r in records}
+    wanted = full_name(dataset, {r.spec.dataset.name for r in records})
+    return [r for r in records if r.spec.dataset.name == wanted]
+
+
+def full_name(dataset: str, names: Collection[str]) -> str:
+    """Return that of the names which stands for a data set; raises `UnknownNameError`."""
     wanted = dataset if dataset in names else f"{IMPORTED}{dataset}"
     if wanted not in names:
         short = {name.removeprefix(IMPORTED) for name in names}
         raise UnknownNameError("data set", dataset, short)
-    return [r for r in records if r.spec.dataset.name == wanted]
+    return wanted
 
 
 def _board(
-    dataset: str,
-    model: str,
+    asked: Asked,
     records: Sequence[Record],
     texts: Texts,
     *,
-    metric: str,
-    rule: str,
-    baseline: str | None,
     correct: Mapping[str, Correct],
     unverified: Collection[str],
     standing: Standing,
+    tuned: Tuned | None,
 ) -> Board:
-    task = records[0].task
+    task, metric, rule, baseline = records[0].task, asked.metric, asked.rule, asked.baseline
     own = {record.id: correct[record.id] for record in records if record.id in correct}
     samples = Samples.common(own, task.splits["test"])
-    rows = outdated(rows_of(runs_of(records, rule, texts), metric))
+    rows = rows_of(runs_of(records, rule, texts), metric)
+    rows = outdated(labelled(rows, records, rule, tuned))
     if samples is not None:
         seeds = {record.id: record.spec.seed for record in records}
         rows = [_with_tables(row, seeds, own, samples) for row in rows]
@@ -148,8 +212,8 @@ def _board(
         limits.append(f"There is no row {baseline} here, so there are no differences to it.")
         baseline = None
     return Board(
-        dataset=dataset,
-        model=model,
+        dataset=asked.dataset,
+        model=asked.model,
         metric=metric,
         rule=rule,
         baseline=baseline,

@@ -23,6 +23,8 @@ COSTS = {  # heading -> name of the cost, its unit, and how it is written
     "MFLOPs to predict": ("inference_flops", 1e6, "{:,.4g}"),
     "TFLOPs to train": ("training_flops", 1e12, "{:,.4g}"),
     "seconds": ("training_seconds", 1.0, "{:,.0f}"),
+    "TFLOPs to search": ("search_flops", 1e12, "{:,.4g}"),
+    "seconds to search": ("search_seconds", 1.0, "{:,.0f}"),
 }
 SEEN = {
     "train": {
@@ -148,7 +150,10 @@ def measured(values: Mapping[int, float], heading: str) -> str:
 def cost(heading: str, rows: Sequence[Row]) -> str:
     """Write a cost; of several rows the smallest and the largest, if they differ as written."""
     name, unit, form = COSTS[heading]
-    values = sorted(v for row in rows if not math.isnan(v := row.costs[name] / unit))
+    if len(rows) == 1:  # most often, in tables of thousands of rows
+        value = rows[0].costs.get(name, math.nan) / unit
+        return "—" if math.isnan(value) else form.format(value)
+    values = sorted(v for row in rows if not math.isnan(v := row.costs.get(name, math.nan) / unit))
     texts = list(dict.fromkeys(form.format(v) for v in values))
     if not texts:
         return "—"
@@ -156,13 +161,16 @@ def cost(heading: str, rows: Sequence[Row]) -> str:
 
 
 def section(row: Row) -> str:
-    """Write which bias labels a row sees."""
-    return f"{SEEN['train'][row.train]}, {SEEN['val'][row.val]}"
+    """Write which bias labels a row sees, and how its settings were found, if rows differ in it."""
+    seen = f"{SEEN['train'][row.train]}, {SEEN['val'][row.val]}"
+    return f"{seen}, {row.tuning_name}" if row.tuning_name else seen
 
 
 def options(row: Row) -> str:
-    """Write the method of a row with all its options."""
-    return f"{row.method}: " + ", ".join(f"{k}={plain(v)}" for k, v in sorted(row.options.items()))
+    """Write the method of a row with all its options; of a tuned row also what was searched."""
+    settings = {**row.options, **row.searched}
+    text = ", ".join(f"{name}={plain(value)}" for name, value in sorted(settings.items()))
+    return f"{row.name}, {row.found_by}: {text}" if row.found_by else f"{row.method}: {text}"
 
 
 def percent(value: float) -> str:

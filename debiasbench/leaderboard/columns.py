@@ -55,7 +55,7 @@ def _cost(name: str, heading: str) -> Column:
         name,
         _constant(heading),
         lambda row, _board: cells.cost(heading, [row]),
-        lambda row, _board: row.costs[key],
+        lambda row, _board: row.costs.get(key, math.nan),
     )
 
 
@@ -111,6 +111,8 @@ COLUMNS: dict[str, Column] = {
         _cost("inference_flops", "MFLOPs to predict"),
         _cost("training_flops", "TFLOPs to train"),
         _cost("seconds", "seconds"),
+        _cost("search_flops", "TFLOPs to search"),
+        _cost("search_seconds", "seconds to search"),
     )
 }
 """Name, as for --columns and --sort -> column."""
@@ -151,11 +153,18 @@ PANEL: dict[str, Column] = {
 }
 """The columns of the panel of groups: name -> column."""
 
+PANELS = ("groups",)
+PANEL_RULE = "last"  # reads no label, so that the sections name only what methods declare
+
 _SIDE = ("interval", "seeds", "difference", "rank")
 _COSTS = ("density", "parameters", "inference_flops", "training_flops", "seconds")
-WIDE = ("method", "accuracy", *_SIDE, *SIDE_METRICS, *_COSTS)
+SEARCH = ("search_flops", "search_seconds")  # of tuned rows
+WIDE = ("method", "accuracy", *_SIDE, *SIDE_METRICS, *_COSTS, *SEARCH)
 # those that fit a page
-NARROW = ("method", "accuracy", "interval", "seeds", "difference", *SIDE_METRICS, "density")
+NARROW = (
+    *("method", "accuracy", "interval", "seeds", "difference", *SIDE_METRICS, "density"),
+    "search_flops",
+)
 
 
 def chosen(words: str, known: Mapping[str, Column] = COLUMNS) -> tuple[str, ...]:
@@ -177,6 +186,8 @@ def shown(names: Sequence[str] | None, board: Board, default: Sequence[str]) -> 
     useless = {board.metric} if names is None else set()
     if board.baseline is None:
         useless.add("difference")
+    if names is None and not any(row.found_by for row in board.rows):
+        useless.update(SEARCH)
     return [COLUMNS[name] for name in names or default if name not in useless]
 
 

@@ -6,24 +6,26 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard.standing import Standing
-from debiasbench.records.checks.labels import Labels, digests
-from debiasbench.records.correct import Splits
-from debiasbench.records.index import ABSENT, Damaged, Index, results, state
-from debiasbench.records.reading import read_visited, visited
+from debiasbench.leaderboard.tuning import Tuned
+from debiasbench.records.archive import with_archives
+from debiasbench.records.checks.labels import Labels
+from debiasbench.records.checks.search import examine as examine_search
+from debiasbench.records.correct import Correct, Splits
+from debiasbench.records.index import ABSENT, Bad, Damaged, Index, State, results, state
+from debiasbench.records.reading import Visited, visited
+from debiasbench.records.seen import Reader
 from debiasbench.records.sharing import Sharing
-from debiasbench.records.verify import examine
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from debiasbench.records.correct import Correct
-    from debiasbench.records.index import State
-    from debiasbench.records.reading import Visited
+    from debiasbench.records.checks.search import ExaminedSearch
     from debiasbench.records.record import Record
+    from debiasbench.records.seen import Seen
 
 LISTED = 5  # problems that one message names
 
@@ -34,6 +36,7 @@ class Evidence(TypedDict):
     correct: Mapping[str, Mapping[str, Correct]]
     unverified: Collection[str]
     standing: Standing
+    tuned: Tuned
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class Gathered:
     `correct`: selection rule -> id -> the test samples that the run classified correctly.
     `unverified`: ids of those without predictions. `problems`: a message for each file that was
     left out. `paths`: id -> the file of the record. `standing`: what maintainers state
-    about the records.
+    about the records. `tuned`: which of them report winners of searches. `states`: id -> the states
+    of the files that the record is from, if an index knows them. `started`: id -> when the run was
+    started, which records for tables do not hold.
     """
 
     records: list[Record]
@@ -52,11 +57,19 @@ class Gathered:
     problems: list[str]
     paths: dict[str, Path]
     standing: Standing = field(default_factory=Standing)
+    tuned: Tuned = field(default_factory=Tuned)
+    states: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    started: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def evidence(self) -> Evidence:
         """What functions that make boards need beside the records."""
-        return Evidence(correct=self.correct, unverified=self.unverified, standing=self.standing)
+        return Evidence(
+            correct=self.correct,
+            unverified=self.unverified,
+            standing=self.standing,
+            tuned=self.tuned,
+        )
 
 
 def gather(
@@ -70,7 +83,7 @@ def gather(
     the result is the same; ignored with `whole`. Raises `RecordError` if there is no record to
     compare.
     """
-    places = list(places)
+    places = with_archives(places)
     for new in (False, True):
         indexes = {}
         if index and not whole:
@@ -86,6 +99,19 @@ def gather(
     raise AssertionError("a new index has nothing to be damaged")
 
 
+class _File(NamedTuple):
+    """A file of a folder: its state at the time `now`, and what the index has of it.
+
+    `match`: the number of an unchanged record, or an unchanged file that is bad; None if it must be
+    read.
+    """
+
+    found: Visited
+    state: State
+    now: float
+    match: int | Bad | None
+
+
 class _Gathering:
     """Records by id, as they are found: in an index, or in their files."""
 
@@ -98,22 +124,34 @@ class _Gathering:
         self._repeated: list[tuple[str, bool]] = []  # id, whether the results are equal
         self._read: dict[str, tuple[Record, Mapping[str, Correct]]] = {}
         self._rows: dict[int, list[int]] = {number: [] for number in indexes}
+        self._states: dict[str, tuple[int, ...]] = {}
+        self._started: dict[str, str] = {}
+        self._searches: list[str] = []  # files
 
     def of(self, places: Sequence[Path]) -> Gathered:
         """Visit all files, and return what was found; raises `Damaged` for an index that is."""
-        for found in visited(places, self._problems):
-            index = self._indexes.get(found.place)
-            now, own = time.time(), ABSENT if index is None else state(found.file)
-            row = None if index is None else index.find(found.name, own, found.file, self._labels)
-            if index is None or row is None:
-                self._from_file(found, own, now)
-            elif self._is_new(found, *index.of(row)):
-                self._rows[found.place].append(row)
+        files = list(map(self._matched, visited(places, self._problems, self._searches)))
+        reader = Reader(whole=self._whole)
+        read = reader.read_all([one.found for one in files if one.match is None])
+        for one in files:
+            found, index = one.found, self._indexes.get(one.found.place)
+            if index is None or one.match is None:
+                self._from_file(one, next(read))
+            elif isinstance(one.match, Bad):
+                self._problems.append(index.use_bad(found.name, found.file, one.match))
+            elif not index.agrees(one.match, found.file, self._labels):
+                self._from_file(one, reader.read(found))
+            else:
+                index.use(one.match)
+                if self._is_new(found, *(of := index.of(one.match))):
+                    self._rows[found.place].append(one.match)
+                    self._states[of[0]] = index.state(one.match)
+                    self._started[of[0]] = index.started(one.match)
         for number, index in self._indexes.items():
             rows = self._rows[number]
-            for record, one in index.records(rows, self._select, self._sharing, self._splits):
+            for record, right in index.records(rows, self._select, self._sharing, self._splits):
                 rule = self._select or record.task.select
-                self._read[record.id] = record, {} if one is None else {rule: one}
+                self._read[record.id] = record, {} if right is None else {rule: right}
             index.save()
         if not self._kept:
             raise RecordError(
@@ -121,27 +159,64 @@ class _Gathering:
             )
         return self._gathered(places)
 
-    def _from_file(self, found: Visited, own: State, now: float) -> None:
-        record = read_visited(found, self._problems)
+    def _matched(self, found: Visited) -> _File:
+        index = self._indexes.get(found.place)
+        if index is None:
+            return _File(found, ABSENT, 0.0, None)
+        now, own = time.time(), state(found.file)
+        return _File(found, own, now, index.match(found.name, own, found.file))
+
+    def _from_file(self, one: _File, seen: Seen) -> None:
+        found, index = one.found, self._indexes.get(one.found.place)
+        self._problems += seen.problems
+        record = seen.record
         if record is None:
             return
         record = replace(record, task=self._sharing.task(record.task))
-        examined = examine(Path(found.file), record, self._labels)
-        if messages := examined.messages:
-            self._problems.append(_contradictory(found.file, messages))
+        messages = seen.messages
+        if messages:
+            text = _contradictory(found.file, messages)
+            self._problems.append(text)
+            if index is not None:
+                index.add_bad(found.name, one.state, one.now, found.file, record, text)
             return
-        stored, bare = examined.stored, bool(examined.unverified)
-        right = {} if stored is None else self._splits.correct(record, stored)
-        if (index := self._indexes.get(found.place)) is not None:
-            known = digests(stored or {})
-            index.add(found.name, own, now, found.file, record, right, bare, known)
-        if not self._is_new(found, record.id, results(record), bare):
+        if (differing := self._differing(found, record, seen.labels)) is not None:
+            self._problems.append(_contradictory(found.file, [differing]))
             return
+        shared = {id(of): of for of in seen.correct.values()}  # by rules that keep an epoch
+        made = {i: Correct(self._splits.group(of.group), of.bits) for i, of in shared.items()}
+        right = {rule: made[id(of)] for rule, of in seen.correct.items()}
+        states = None
+        if index is not None:
+            states = index.add(
+                found.name,
+                one.state,
+                one.now,
+                found.file,
+                record,
+                right,
+                seen.unverified,
+                seen.labels,
+            )
+        if not self._is_new(found, record.id, results(record), seen.unverified):
+            return
+        if states is not None:
+            self._states[record.id] = states
+        self._started[record.id] = record.provenance.started
         if not self._whole:
             rule = self._select or record.task.select
             right = {rule: right[rule]} if rule in right else {}
             record = self._sharing.for_tables(record, rule)
         self._read[record.id] = record, right
+
+    def _differing(self, found: Visited, record: Record, labels: Mapping[str, bytes]) -> str | None:
+        """Say which labels beside a record are not those of its data, None if all are."""
+        if not labels:
+            return None
+        try:
+            return self._labels.differing_digests(Path(found.file), record.task.fingerprint, labels)
+        except RecordError as error:
+            return str(error)
 
     def _is_new(self, found: Visited, name: str, digest: str, unverified: bool) -> bool:
         """Keep the id of a record; say whether it is the first with this id."""
@@ -165,7 +240,31 @@ class _Gathering:
         ]
         paths = {name: Path(file) for name, (_, file) in self._kept.items()}
         standing = Standing.beside(places, paths)
-        return Gathered(records, correct, self._unverified, problems, paths, standing)
+        return Gathered(
+            records,
+            correct,
+            self._unverified,
+            problems,
+            paths,
+            standing,
+            Tuned.among(records, self._examined(problems)),
+            self._states,
+            self._started,
+        )
+
+    def _examined(self, problems: list[str]) -> list[ExaminedSearch]:
+        """Read and verify the searches; add a message to `problems` for each bad one."""
+        found = []
+        for file in self._searches:
+            try:
+                one = examine_search(Path(file), self._labels)
+            except RecordError as error:
+                problems.append(str(error))
+                continue
+            found.append(one)
+            if one.findings:
+                problems.append(_contradictory(file, [f.message for f in one.findings]))
+        return found
 
 
 def _contradictory(file: str, messages: Sequence[str]) -> str:

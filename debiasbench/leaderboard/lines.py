@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.matching import Match
     from debiasbench.leaderboard.orders import Friedman
-    from debiasbench.leaderboard.row import Row
-
-Level = tuple[int, int]
+    from debiasbench.leaderboard.row import Level, Row
 
 DONE = "done"  # the states of an entry
 FAILED = "failed"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from debiasbench.leaderboard.board import Board
-    from debiasbench.leaderboard.row import Row
+    from debiasbench.leaderboard.row import Level, Row
 
 ABSENT = "absent"  # an option that a method does not have on a data set, or had not yet
 
@@ -27,7 +27,7 @@ class Match:
 
     method: str
     setting: str
-    level: tuple[int, int]
+    level: Level
     rows: list[Row | None]
     differing: dict[str, list[str]]
 
@@ -55,7 +55,7 @@ def matches(boards: Sequence[Board]) -> list[Match]:
 
     Where a board has a row with newer revisions of the same code, the stale row is left out.
     """
-    found: dict[tuple[tuple[int, int], str, str], list[list[Row]]] = {}
+    found: dict[tuple[Level, str, str], list[list[Row]]] = {}
     for number, board in enumerate(boards):
         for row in board.rows:
             key = row.level, row.method, _distribution(row.made_by)

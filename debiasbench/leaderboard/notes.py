@@ -52,8 +52,10 @@ def samples(tasks: Sequence[TaskFacts]) -> str:
 
 
 def training(rows: Sequence[Row]) -> str:
-    """Write the training settings that all rows share."""
-    shared = common([row.training for row in rows])
+    """Write the training settings that all rows share, apart from what searches found."""
+    shared = common(
+        [row.training for row in rows if not row.found_by] or [r.training for r in rows]
+    )
     return f"Training: {', '.join(f'{k}={plain(v)}' for k, v in sorted(shared.items()))}."
 
 

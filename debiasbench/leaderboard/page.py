@@ -7,7 +7,7 @@ A page holds blocks of the form
     <!-- /debiasbench -->
 
 RECORDS are relative to the page's folder; OPTIONS are --dataset, --metric, --select, --baseline,
---pivot, --panel, --across, --protocol, --columns and --sort.
+--pivot, --panel, --across, --protocol, --sensitivity, --columns and --sort.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _table(page: Path, words: str) -> str:
         "--sort",
     ):
         parser.add_argument(name)
-    for name in ("--across", "--protocol"):
+    for name in ("--across", "--protocol", "--sensitivity"):
         parser.add_argument(name, action="store_true")
     try:
         arguments = vars(parser.parse_args(shlex.split(words)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import RecordError
 from debiasbench.leaderboard import cells, flat
 from debiasbench.leaderboard.board import REPEATED, Board, boards, of_dataset
-from debiasbench.leaderboard.columns import PANEL, ordered
+from debiasbench.leaderboard.columns import PANEL, PANEL_RULE, ordered
 from debiasbench.leaderboard.frame import COSTS
 from debiasbench.leaderboard.grid import Cell, Grid
 from debiasbench.leaderboard.notes import conditions, listed, of_runs
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from debiasbench.records.record import Record
 
-PANELS = ("groups",)
-RULE = "last"  # reads no label, so that the sections name only what methods declare
 SPENT = {"infer_flops": "flops", "infer_seconds": "seconds"}  # column -> what stages hold
 NARROW = tuple(name for name in PANEL if name not in {"infer_seconds", "training_flops", "seconds"})
 MEANING = (
@@ -53,7 +51,7 @@ def panels(
     # a method that infers, with its failed runs, which are named
     inferring = {_method(record) for record in records if record.inference is not None}
     of = {record.id: record for record in records if _method(record) in inferring}
-    made = boards(list(of.values()), metric="average", select=RULE)
+    made = boards(list(of.values()), metric="average", select=PANEL_RULE)
     judged = (_judged(board, of, unverified) for board in made)
     shown = [ordered(board, "auc", PANEL) for board in judged if board.rows]
     if not shown:

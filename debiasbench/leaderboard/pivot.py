@@ -15,12 +15,14 @@ from debiasbench.leaderboard.grid import Cell, Grid
 from debiasbench.leaderboard.notes import NOISY, made_on, samples, training
 from debiasbench.leaderboard.render import heading
 from debiasbench.leaderboard.row import Row, with_settings
+from debiasbench.leaderboard.tuning import MEANING
 from debiasbench.specs.spec import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from debiasbench.leaderboard.standing import Standing
+    from debiasbench.leaderboard.tuning import Tuned
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
     from debiasbench.specs.spec import Spec
@@ -71,6 +73,7 @@ def pivots(
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
     standing: Standing | None = None,
+    tuned: Tuned | None = None,
 ) -> list[Pivot]:
     """Make a pivot for each data set and model; the other arguments are those of `boards`.
 
@@ -90,7 +93,7 @@ def pivots(
     for members in sorted(by_value.values(), key=lambda group: _rank(group[0], option)):
         value = _options(members[0].spec)[option]
         # without the option, rows and boards of different values have the same names
-        rest = {r.id: replace(r, spec=_without(r.spec, option)) for r in members}
+        rest = {r.id: _apart(r, option) for r in members}
         for board in boards(
             list(rest.values()),
             dataset=dataset,
@@ -99,6 +102,7 @@ def pivots(
             correct=correct,
             unverified=unverified,
             standing=standing,
+            tuned=tuned,
         ):
             columns = tables.setdefault((board.dataset, board.model), [])
             if columns and columns[-1].value == value:
@@ -164,6 +168,7 @@ def grid(pivot: Pivot) -> Grid:
         f"Samples: {samples([column.records[0].task for column in pivot.columns])}. "
         f"{training([line.row for line in pivot.lines])} {made_on(records)}",
         *pivot.notes,
+        *([MEANING] if any(line.row.tuning_name for line in pivot.lines) else []),
         *dict.fromkeys(f"{cells.options(line.row)}." for line in pivot.lines if line.row.options),
     ]
     return Grid(
@@ -197,6 +202,14 @@ def _options(spec: Spec) -> dict[str, Any]:
     return options
 
 
+def _apart(record: Record, option: str) -> Record:
+    """Return a record without an option, and as if its value had not been chosen."""
+    made, name = record.provenance, option if "." in option else f"method.{option}"
+    if made.chosen is not None:
+        made = replace(made, chosen=[one for one in made.chosen if one != name])
+    return replace(record, spec=_without(record.spec, option), provenance=made)
+
+
 def _without(spec: Spec, option: str) -> Spec:
     part, _, name = option.rpartition(".")
     if part == "train":
@@ -215,7 +228,7 @@ def _less(options: dict[str, Any], name: str) -> dict[str, Any]:
 def _identity(row: Row) -> tuple[str, ...]:
     """Return what rows of different columns must share to be on one line."""
     settings = canonical(row.options), canonical(row.training)
-    return row.train, row.val, row.method, row.made_by, *settings
+    return row.train, row.val, str(row.tuning), row.method, row.made_by, *settings
 
 
 def _rank(record: Record, option: str) -> tuple[bool, float, str]:

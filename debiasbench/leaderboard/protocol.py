@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from debiasbench.leaderboard.board import Board
-    from debiasbench.leaderboard.row import Row
+    from debiasbench.leaderboard.row import Level, Row
     from debiasbench.leaderboard.standing import Standing
+    from debiasbench.leaderboard.tuning import Tuned
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
 
-Level = tuple[int, int]
 LAST = "last"  # reads no label: what the others are compared with
 
 
@@ -103,6 +103,7 @@ def protocols(
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
     standing: Standing | None = None,
+    tuned: Tuned | None = None,
 ) -> list[Protocol]:
     """Compare the selection rules for each data set and network.
 
@@ -120,6 +121,7 @@ def protocols(
             correct=correct,
             unverified=unverified,
             standing=standing,
+            tuned=tuned,
         )
         for rule in dict.fromkeys([*RULES, *([select] if select else [])])
     }
@@ -151,7 +153,7 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
     lines = [
         Line(
             row.name,
-            of_rule[LAST][row.records[0]].level if LAST in rules else row.level,
+            level_of(row, of_rule[LAST][row.records[0]] if LAST in rules else row),
             {rule: of_rule[rule][row.records[0]] for rule in rules},
         )
         for row in own.rows
@@ -167,6 +169,11 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
     return Protocol(
         own, rules, done, agreements, _premiums(done, own), _notes(done, own, left_out, smallest)
     )
+
+
+def level_of(row: Row, last: Row) -> Level:
+    """Return what the method itself sees, and how its settings were found for the own rule."""
+    return (*last.level[:2], row.tuning)
 
 
 def ordered(
@@ -261,7 +268,7 @@ def _premiums(lines: Sequence[Line], own: Board) -> list[Premium]:
 
 
 def _sees_less(one: Level, other: Level) -> bool:
-    return one != other and one[0] <= other[0] and one[1] <= other[1]
+    return one != other and one[0] <= other[0] and one[1] <= other[1] and one[2] == other[2]
 
 
 def _notes(lines: Sequence[Line], own: Board, left_out: Sequence[str], smallest: int) -> list[str]:

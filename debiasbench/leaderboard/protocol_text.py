@@ -9,13 +9,15 @@ from debiasbench.leaderboard import cells, flat
 from debiasbench.leaderboard.grid import Cell, Grid
 from debiasbench.leaderboard.protocol import LAST
 from debiasbench.leaderboard.render import heading
-from debiasbench.leaderboard.row import LEVELS, Difference
+from debiasbench.leaderboard.row import DEFAULT, LEVELS, Difference
+from debiasbench.leaderboard.tuning import tuning_name
 from debiasbench.records.selection import USES_GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from debiasbench.leaderboard.protocol import Agreement, Level, Line, Premium, Protocol
+    from debiasbench.leaderboard.protocol import Agreement, Line, Premium, Protocol
+    from debiasbench.leaderboard.row import Level
 
 LISTED = 4  # names of the best that a cell holds
 
@@ -39,8 +41,9 @@ def _title(protocol: Protocol, what: str) -> str:
 
 def seen(level: Level) -> str:
     """Write which bias labels a method itself reads."""
-    train, val = (LEVELS[number] for number in level)
-    return f"{cells.SEEN['train'][train]}, {cells.SEEN['val'][val]}"
+    train, val = (LEVELS[number] for number in level[:2])
+    seen = f"{cells.SEEN['train'][train]}, {cells.SEEN['val'][val]}"
+    return seen if level[2] == DEFAULT else f"{seen}, {tuning_name(level[2])}"
 
 
 def _points(protocol: Protocol) -> Grid:
@@ -218,8 +221,12 @@ def _place(protocol: Protocol) -> dict[str, object]:
 
 
 def labels(level: Level) -> dict[str, object]:
-    """Return the labels that a section reads, for CSV and JSON."""
-    return {"train_labels": LEVELS[level[0]], "val_labels": LEVELS[level[1]]}
+    """Return the labels that a section reads, and how settings were found, for CSV and JSON."""
+    return {
+        "train_labels": LEVELS[level[0]],
+        "val_labels": LEVELS[level[1]],
+        "tuning": tuning_name(level[2]),
+    }
 
 
 def _line(line: Line) -> dict[str, object]:

@@ -13,16 +13,23 @@ from debiasbench.leaderboard.flat import as_csv, as_json
 from debiasbench.leaderboard.grid import Cell, Grid
 from debiasbench.leaderboard.latex import latex
 from debiasbench.leaderboard.markup import HTML, MARKDOWN
-from debiasbench.leaderboard.terminal import terminal
+from debiasbench.leaderboard.tuning import MEANING
 
 if TYPE_CHECKING:
     from debiasbench.leaderboard.board import Board
+
+
+def _terminal(table: Grid) -> str:
+    from debiasbench.leaderboard.terminal import terminal  # rich takes long to import
+
+    return terminal(table)
+
 
 WRITERS: dict[str, Callable[[Grid], str]] = {
     "markdown": MARKDOWN,
     "latex": latex,
     "html-table": HTML,
-    "text": terminal,
+    "text": _terminal,
 }
 """Format -> the function that writes a table in it."""
 
@@ -52,7 +59,11 @@ def render(boards: Sequence[Board], form: str, columns: Sequence[str] | None = N
 
 def written(grids: Iterable[Grid], form: str, *, styled: bool = False) -> str:
     """Write tables in one of `WRITERS`; `styled`: for a terminal, where strong rows are bold."""
-    write = partial(terminal, styled=styled) if form == "text" else WRITERS[form]
+    write = WRITERS[form]
+    if form == "text":
+        from debiasbench.leaderboard.terminal import terminal
+
+        write = partial(terminal, styled=styled)
     return "\n".join(map(write, grids))
 
 
@@ -75,7 +86,10 @@ def grid(board: Board, form: str, columns: Sequence[str] | None = None) -> Grid:
         ),
         board.conditions,
         *board.notes,
-        *dict.fromkeys(f"{cells.options(row)}." for row in board.rows if row.options),
+        *([MEANING] if any(row.tuning_name for row in board.rows) else []),
+        *dict.fromkeys(
+            f"{cells.options(row)}." for row in board.rows if row.options or row.found_by
+        ),
     ]
     return Grid(
         heading(f"{board.dataset} · {board.model}"),

@@ -29,6 +29,10 @@ ONE_ROW = (  # what runs must share to be averaged over seeds
     "revisions",
 )
 LEVELS = ("none", "conflict", "groups", "inputs", "select", "fit")  # from least to most
+DEFAULT, BY_HAND = 0, 1 << 62  # `Row.tuning` of rows that no search found
+
+Level = tuple[int, int, int]
+"""A section: the labels of training and of validation, as places in `LEVELS`, and `Row.tuning`."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,10 @@ class Row:
     tables: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict, compare=False, repr=False)
     # number of the panel of groups -> seed -> value; see `debiasbench.leaderboard.panel`
     inferred: dict[str, dict[int, float]] = field(default_factory=dict)
+    tuning: int = DEFAULT  # how its settings were found; else the trials of a search, or BY_HAND
+    tuning_name: str = ""  # the same in words; empty if all rows of the board have the defaults
+    searched: dict[str, Any] = field(default_factory=dict)  # training settings of a tuned row
+    found_by: str = ""  # the search of a tuned row, in words
 
     @property
     def name(self) -> str:
@@ -94,9 +102,9 @@ class Row:
         return f"{self.method} ({self.setting})" if self.setting else self.method
 
     @property
-    def level(self) -> tuple[int, int]:
-        """Supervision as numbers, so that rows can be sorted by it."""
-        return LEVELS.index(self.train), LEVELS.index(self.val)
+    def level(self) -> Level:
+        """The section, as numbers by which rows can be sorted."""
+        return LEVELS.index(self.train), LEVELS.index(self.val), self.tuning
 
     @property
     def mean(self) -> float:
@@ -123,11 +131,11 @@ def deviation(values: Mapping[int, float]) -> float:
 
 
 def rows_of(runs: Sequence[dict[str, Any]], metric: str) -> list[Row]:
-    """Make a row for each method and setting among runs; see `run_of`."""
+    """Make a row for each method and setting among runs, without names; see `run_of`."""
     variants: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in runs:
         variants.setdefault(tuple(run[name] for name in ONE_ROW), []).append(run)
-    return with_settings([_row(variant, metric) for variant in variants.values()])
+    return [_row(variant, metric) for variant in variants.values()]
 
 
 def _row(runs: list[dict[str, Any]], metric: str) -> Row:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import RecordError, UnknownNameError
 from debiasbench.leaderboard.board import boards, of_dataset
-from debiasbench.leaderboard.protocol import LAST, Agreement, Line, ordered
+from debiasbench.leaderboard.protocol import LAST, Agreement, Line, level_of, ordered
 from debiasbench.leaderboard.row import Difference
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.row import Row
     from debiasbench.leaderboard.standing import Standing
+    from debiasbench.leaderboard.tuning import Tuned
     from debiasbench.records.correct import Correct
     from debiasbench.records.record import Record
     from debiasbench.specs.spec import Spec
@@ -85,6 +86,7 @@ def sensitivities(
     correct: Mapping[str, Mapping[str, Correct]] | None = None,
     unverified: Collection[str] = (),
     standing: Standing | None = None,
+    tuned: Tuned | None = None,
 ) -> list[Sensitivity]:
     """Compare the views of each data set and network.
 
@@ -108,6 +110,7 @@ def sensitivities(
             correct=correct,
             unverified=unverified,
             standing=standing,
+            tuned=tuned,
         )
 
     found = []
@@ -155,7 +158,7 @@ def _sensitivity(views: Sequence[View], baseline: str | None) -> Sensitivity | N
     lines = []
     for row in own.rows:
         under = {name: of[_key(row)] for name, of in rows.items() if _key(row) in of}
-        lines.append(Line(row.name, under.get(LAST, row).level, under))
+        lines.append(Line(row.name, level_of(row, under.get(LAST, row)), under))
     shown = [
         view for view in views if any(_has(line.rows.get(view.name)) for line in lines)
     ]  # such as no adjusted average without groups

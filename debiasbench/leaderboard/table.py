@@ -5,21 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, UnknownNameError
-from debiasbench.leaderboard import across as over_data_sets
-from debiasbench.leaderboard import across_text, protocol_text, sensitivity_text
-from debiasbench.leaderboard import panel as panelled
-from debiasbench.leaderboard import pivot as pivoted
+from debiasbench.leaderboard import kept
 from debiasbench.leaderboard.board import boards
-from debiasbench.leaderboard.columns import COLUMNS, PANEL, chosen, ordered
-from debiasbench.leaderboard.gather import gather
-from debiasbench.leaderboard.protocol import protocols
+from debiasbench.leaderboard.columns import COLUMNS, PANEL, PANEL_RULE, PANELS, chosen, ordered
 from debiasbench.leaderboard.render import FORMATS, WRITERS, grid, written
-from debiasbench.leaderboard.sensitivity import sensitivities
+from debiasbench.records.archive import with_archives
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.gather import Gathered
     from debiasbench.leaderboard.grid import Grid
 
@@ -74,10 +70,17 @@ def table(
         _check_panel(panel, metric=metric, select=select, baseline=baseline, pivot=pivot)
     known = COLUMNS if panel is None else PANEL
     names = None if columns is None else chosen(columns, known)
-    rule = select if panel is None else panelled.RULE
-    gathered = gather(places, rule, whole=protocol or sensitivity, index=index)
+    rule = select if panel is None else PANEL_RULE
+    places = with_archives(places)
     shared = {"dataset": dataset, "metric": metric, "select": select}
     made: str | list[Grid]  # text, or what is written in any layout
+    is_plain = not (across or protocol or sensitivity) and panel is None and pivot is None
+    if is_plain and index and (found := kept.known(places, baseline=baseline, **shared)):
+        made = _laid_out(found[0], form, names, sort)
+        return _written(made, form, styled=styled), found[1]
+    from debiasbench.leaderboard.gather import gather  # what reads records takes long to import
+
+    gathered = gather(places, rule, whole=protocol or sensitivity, index=index)
     if panel is not None:
         made = _panels(gathered, form, dataset, names, sort)
     elif across:
@@ -89,10 +92,20 @@ def table(
     elif pivot is not None:
         made = _pivots(gathered, pivot, shared)
     else:
-        made = _boards(gathered, form, names, sort, baseline, shared)
+        keep = kept.keeping(places, gathered) if index else None
+        made = _laid_out(
+            boards(gathered.records, baseline=baseline, keep=keep, **gathered.evidence, **shared),
+            form,
+            names,
+            sort,
+        )
+    return _written(made, form, styled=styled), gathered.problems
+
+
+def _written(made: str | list[Grid], form: str, *, styled: bool) -> str:
     if isinstance(made, str):
-        return made, gathered.problems
-    return written(made, form, styled=styled), gathered.problems
+        return made
+    return written(made, form, styled=styled)
 
 
 def _panels(
@@ -102,6 +115,8 @@ def _panels(
     names: Sequence[str] | None,
     sort: str | None,
 ) -> str | list[Grid]:
+    from debiasbench.leaderboard import panel as panelled
+
     made = panelled.panels(gathered.records, dataset=dataset, unverified=gathered.unverified)
     if sort is not None:
         made = [ordered(board, sort, PANEL) for board in made]
@@ -113,7 +128,10 @@ def _panels(
 def _across(
     gathered: Gathered, form: str, baseline: str | None, shared: Mapping[str, str | None]
 ) -> str | list[Grid]:
-    made = over_data_sets.across(
+    from debiasbench.leaderboard import across_text
+    from debiasbench.leaderboard.across import across
+
+    made = across(
         gathered.records,
         baseline=baseline,
         **gathered.evidence,
@@ -123,6 +141,9 @@ def _across(
 
 
 def _protocols(gathered: Gathered, form: str, shared: Mapping[str, str | None]) -> str | list[Grid]:
+    from debiasbench.leaderboard import protocol_text
+    from debiasbench.leaderboard.protocol import protocols
+
     made = protocols(
         gathered.records,
         **gathered.evidence,
@@ -136,6 +157,9 @@ def _protocols(gathered: Gathered, form: str, shared: Mapping[str, str | None]) 
 def _sensitivities(
     gathered: Gathered, form: str, baseline: str | None, shared: Mapping[str, str | None]
 ) -> str | list[Grid]:
+    from debiasbench.leaderboard import sensitivity_text
+    from debiasbench.leaderboard.sensitivity import sensitivities
+
     made = sensitivities(gathered.records, baseline=baseline, **gathered.evidence, **shared)
     if form not in WRITERS:
         return sensitivity_text.FLAT[form](made)
@@ -143,6 +167,8 @@ def _sensitivities(
 
 
 def _pivots(gathered: Gathered, option: str, shared: Mapping[str, str | None]) -> list[Grid]:
+    from debiasbench.leaderboard import pivot as pivoted
+
     made = pivoted.pivots(
         gathered.records,
         option,
@@ -152,20 +178,9 @@ def _pivots(gathered: Gathered, option: str, shared: Mapping[str, str | None]) -
     return [pivoted.grid(one) for one in made]
 
 
-def _boards(
-    gathered: Gathered,
-    form: str,
-    names: Sequence[str] | None,
-    sort: str | None,
-    baseline: str | None,
-    shared: Mapping[str, str | None],
+def _laid_out(
+    made: Sequence[Board], form: str, names: Sequence[str] | None, sort: str | None
 ) -> str | list[Grid]:
-    made = boards(
-        gathered.records,
-        baseline=baseline,
-        **gathered.evidence,
-        **shared,
-    )
     if sort is not None:
         made = [ordered(board, sort) for board in made]
     return FORMATS[form](made) if form not in WRITERS else [grid(b, form, names) for b in made]
@@ -190,8 +205,8 @@ def _check(form: str, **given: str | None) -> None:
 
 def _check_panel(panel: str, **given: str | None) -> None:
     """Raise `OptionError` for a panel that there is not, and for options without meaning for it."""
-    if panel not in panelled.PANELS:
-        raise UnknownNameError("panel", panel, panelled.PANELS)
+    if panel not in PANELS:
+        raise UnknownNameError("panel", panel, PANELS)
     _check_alone(f"panel {panel}", **given)
 
 

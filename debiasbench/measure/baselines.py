@@ -93,7 +93,8 @@ class Baselines:
         def batches() -> Loaded:
             rng = torch.Generator(device).manual_seed(stage.seed)
             for index in islice(order, WARM_UP + steps):
-                yield self._prepare(samples.take(index), rng), y[index]
+                x = samples.take(index, samples.width(index) if samples.longest else 0)
+                yield self._prepare(x, rng), y[index]
 
         return self._lap(partial(self._train, batches(), steps))
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
+from debiasbench.common.space import log
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
 from debiasbench.parts.heads import set_head
@@ -76,7 +77,7 @@ class AFR(Method):
         ge=0,
     )
     steps: int = option(500, "steps of full-batch gradient descent on the last layer", ge=1)
-    lr: float = option(0.01, "learning rate of these steps", gt=0)
+    lr: float = option(0.01, "learning rate of these steps", gt=0, search=log(0.001, 0.1))
     grad_norm: float | None = option(
         1.0, "gradients of larger norm are scaled down to this norm; none: no clipping", gt=0
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.common.space import choice, log
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.parts.clusters import cluster
@@ -116,8 +117,10 @@ class BPA(Method):
         },
     }
 
-    k: int = option(8, "clusters of each class", ge=1)
-    exp_step: float = option(0.05, "step size of the exponential update of weights", ge=0)
+    k: int = option(8, "clusters of each class", ge=1, search=choice(2, 4, 8, 16))
+    exp_step: float = option(
+        0.05, "step size of the exponential update of weights", ge=0, search=log(0.005, 0.5)
+    )
     update_cluster_iter: int = option(10, "steps between updates of the clusters' losses", ge=1)
     compat: Literal["none", "released"] = option(
         "none", "released: weights do not accumulate, since the code overwrites the earlier ones"

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from debiasbench.common.errors import DataError
 from debiasbench.common.options import option
+from debiasbench.common.space import choice
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective, ParameterGroup
 from debiasbench.parts.clusters import cluster
@@ -94,9 +95,15 @@ class CnC(Method):
     target_sample_ratio: float = option(
         1.0, "fraction of the anchors that begin a set in an epoch", gt=0, le=1
     )
-    temperature: float = option(0.05, "temperature T of similarities", gt=0)
+    temperature: float = option(
+        0.05, "temperature T of similarities", gt=0, search=choice(0.05, 0.1)
+    )
     contrastive_weight: float = option(
-        0.75, "weight of the contrast; the cross-entropy has the rest", ge=0, le=1
+        0.75,
+        "weight of the contrast; the cross-entropy has the rest",
+        ge=0,
+        le=1,
+        search=choice(0.5, 0.75, 0.9),
     )
     weight_decay_c: float = option(
         1.0, "weight decay of the last layer, relative to that of the other layers", ge=0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from debiasbench.common.options import option
+from debiasbench.common.space import log
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
 from debiasbench.parts.alignment import AlignedFeatures, coral
@@ -25,7 +26,7 @@ class CORAL(Method):
     )
     supervision = Supervision(train="groups")
 
-    gamma: float = option(1.0, "weight of the distance between features", ge=0)
+    gamma: float = option(1.0, "weight of the distance between features", ge=0, search=log(0.1, 10))
 
     def fit(self, lab: Lab) -> Trained:
         """Train once with the penalised loss."""

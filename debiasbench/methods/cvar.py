@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.common.space import log
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 
@@ -78,7 +79,9 @@ class CVaRDRO(Method):
         "arXiv:2010.05893."
     )
 
-    alpha: float = option(0.1, "fraction of the losses of a batch that is minimised", gt=0, le=1)
+    alpha: float = option(
+        0.1, "fraction of the losses of a batch that is minimised", gt=0, le=1, search=log(0.01, 1)
+    )
     reg: float = option(
         0.0, "strength of the KL penalty for weights that differ from uniform ones", ge=0
     )

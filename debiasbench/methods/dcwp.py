@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.common.space import choice, log
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.core.weights import upweight_conflict
@@ -110,9 +111,14 @@ class DCWP(Method):
         "how often a mined sample is drawn while the gates are learned, relative to another; 1: as "
         "often (uniform_weight of the released code)",
         gt=0,
+        search=choice(10, 30, 50, 80),
     )
-    lambda_sparse: float = option(1e-8, "weight of the sum of the gates' parameters", ge=0)
-    lambda_con: float = option(0.05, "weight of the contrast, in both stages", ge=0)
+    lambda_sparse: float = option(
+        1e-8, "weight of the sum of the gates' parameters", ge=0, search=log(1e-9, 1e-6)
+    )
+    lambda_con: float = option(
+        0.05, "weight of the contrast, in both stages", ge=0, search=log(0.005, 0.5)
+    )
     temperature: float = option(0.07, "temperature T of the contrast", gt=0)
     lambda_up: float | None = option(
         None,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
+from debiasbench.common.space import choice, log
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 
@@ -112,8 +113,12 @@ class DeNetDM(Method):
         None, "epochs of both branches together; none: as many as the run has", ge=1
     )
     poe_weight: float = option(1.0, "weight of the cross-entropy beside the deep branch", ge=0)
-    dist_weight: float = option(1.0, "weight of the distillation from the shallow branch", ge=0)
-    temperature: float = option(2.0, "temperature T of the distillation", gt=0)
+    dist_weight: float = option(
+        1.0, "weight of the distillation from the shallow branch", ge=0, search=log(0.1, 10)
+    )
+    temperature: float = option(
+        2.0, "temperature T of the distillation", gt=0, search=choice(1, 2, 4)
+    )
 
     def __post_init__(self) -> None:
         """Raise `OptionError` if the shallow branch is not the shallower one."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.common.space import log, uniform
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.parts.losses import SampleAverages, gce, relative_difficulty
@@ -134,11 +135,19 @@ class DisEnt(Method):
         },
     }
 
-    lambda_dis: float = option(10.0, "weight of the GCE of the biased head", ge=0)
-    lambda_swap: float = option(1.0, "weight of the loss of swapped features", ge=0)
+    lambda_dis: float = option(
+        10.0, "weight of the GCE of the biased head", ge=0, search=log(1, 50)
+    )
+    lambda_swap: float = option(
+        1.0, "weight of the loss of swapped features", ge=0, search=log(0.1, 10)
+    )
     lambda_swap_b: float = option(10.0, "weight of the GCE in the loss of swapped features", ge=0)
     swap_from: float = option(
-        0.2, "fraction of the training after which features are swapped (curr_step)", ge=0, le=1
+        0.2,
+        "fraction of the training after which features are swapped (curr_step)",
+        ge=0,
+        le=1,
+        search=uniform(0, 0.5),
     )
     q: float = option(0.7, "bias amplification q of the generalised cross-entropy", gt=0, le=1)
     ema_alpha: float = option(0.7, "decay of the moving averages of per-sample losses", ge=0, lt=1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.common.space import choice, log
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.core.stage import Beside
@@ -113,12 +114,18 @@ class DivDis(Method):
         },
     }
 
-    heads: int = option(4, "linear heads on one body", ge=2)
+    heads: int = option(4, "linear heads on one body", ge=2, search=choice(2, 4, 8))
     diversity_weight: float = option(
-        10.0, "weight of the mutual information between the predictions of two heads", ge=0
+        10.0,
+        "weight of the mutual information between the predictions of two heads",
+        ge=0,
+        search=log(0.1, 100),
     )
     reg_weight: float = option(
-        10.0, "weight of the divergence of the mean predictions from those in training", ge=0
+        10.0,
+        "weight of the divergence of the mean predictions from those in training",
+        ge=0,
+        search=log(0.1, 100),
     )
     select: Literal["train", "active", "random"] = option(
         "train",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from debiasbench.common.options import option
+from debiasbench.common.space import choice, log
 from debiasbench.core.method import Method
 from debiasbench.core.weights import equal_groups
 from debiasbench.parts.groups import GroupDROLoss
@@ -47,7 +48,9 @@ class EIIL(Method):
         },
     }
 
-    reference_epochs: int = option(1, "epochs of the reference network", ge=1)
+    reference_epochs: int = option(
+        1, "epochs of the reference network", ge=1, search=choice(1, 2, 5, 10)
+    )
     inference_lr: float = option(0.001, "learning rate of the soft environments, by Adam", gt=0)
     inference_steps: int = option(10_000, "steps in which environments are inferred", ge=1)
     groups: Literal["environment", "class-environment"] = option(
@@ -55,7 +58,9 @@ class EIIL(Method):
         "groups of group DRO; environment: the two environments; class-environment: each class in "
         "each environment",
     )
-    step_size: float = option(0.01, "step size of the group weights q", gt=0)
+    step_size: float = option(
+        0.01, "step size of the group weights q", gt=0, search=log(0.001, 0.1)
+    )
     adjustment: float = option(0.0, "C of the generalisation adjustment C / sqrt(n_g)", ge=0)
 
     def fit(self, lab: Lab) -> Trained:

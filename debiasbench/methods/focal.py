@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.common.space import log
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 
@@ -45,7 +46,9 @@ class Focal(Method):
         "Lin et al. Focal Loss for Dense Object Detection. ICCV 2017. arXiv:1708.02002."
     )
 
-    gamma: float = option(1.0, "gamma, the exponent of 1 - p_y; 0 is cross-entropy", ge=0)
+    gamma: float = option(
+        1.0, "gamma, the exponent of 1 - p_y; 0 is cross-entropy", ge=0, search=log(0.5, 5)
+    )
 
     def fit(self, lab: Lab) -> Trained:
         """Train once with the focal loss."""

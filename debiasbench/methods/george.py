@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.common.space import choice, log
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
 from debiasbench.core.weights import equal_groups
@@ -78,8 +79,15 @@ class GEORGE(Method):
         "by the class that is predicted for them; 0: validation is not read",
         ge=0,
     )
-    step_size: float = option(0.01, "step size of the group weights q", gt=0)
-    adjustment: float = option(2.0, "C of the generalisation adjustment C / sqrt(n_g)", ge=0)
+    step_size: float = option(
+        0.01, "step size of the group weights q", gt=0, search=log(0.001, 0.1)
+    )
+    adjustment: float = option(
+        2.0,
+        "C of the generalisation adjustment C / sqrt(n_g)",
+        ge=0,
+        search=choice(0, 1, 2, 3, 4, 5),
+    )
     sampling: Literal["balanced", "uniform"] = option(
         "balanced", "balanced: draw all clusters equally often; uniform: as ERM"
     )

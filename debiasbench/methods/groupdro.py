@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from debiasbench.common.options import option
+from debiasbench.common.space import choice, log
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
 from debiasbench.core.weights import equal_groups
@@ -26,8 +27,15 @@ class GroupDRO(Method):
     )
     supervision = Supervision(train="groups")
 
-    step_size: float = option(0.01, "step size of the group weights q", gt=0)
-    adjustment: float = option(0.0, "C of the generalisation adjustment C / sqrt(n_g)", ge=0)
+    step_size: float = option(
+        0.01, "step size of the group weights q", gt=0, search=log(0.001, 0.1)
+    )
+    adjustment: float = option(
+        0.0,
+        "C of the generalisation adjustment C / sqrt(n_g)",
+        ge=0,
+        search=choice(0, 1, 2, 3, 4, 5),
+    )
     compat: Literal["none", "released"] = option(
         "none",
         "released: with an adjustment, q of a group that is absent from a batch grows too; none: "

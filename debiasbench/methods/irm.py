@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.common.space import log, uniform
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.core.supervision import Supervision
@@ -90,9 +91,15 @@ class IRM(Method):
     citation: ClassVar[str] = "Arjovsky et al. Invariant Risk Minimization. 2019. arXiv:1907.02893."
     supervision = Supervision(train="groups")
 
-    penalty_weight: float = option(1e4, "weight of the penalty after annealing (lambda)", ge=0)
+    penalty_weight: float = option(
+        1e4, "weight of the penalty after annealing (lambda)", ge=0, search=log(0.1, 1e5)
+    )
     penalty_anneal: float = option(
-        0.2, "fraction of the training after which penalty_weight replaces the weight 1", ge=0, le=1
+        0.2,
+        "fraction of the training after which penalty_weight replaces the weight 1",
+        ge=0,
+        le=1,
+        search=uniform(0, 0.9),
     )
     penalty: Literal["square", "halves"] = option(
         "square",

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
+from debiasbench.common.space import choice, log
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 
@@ -58,11 +59,14 @@ class JTT(Method):
         },
     }
 
-    identification_epochs: int = option(1, "epochs of the first network (T)", ge=1)
+    identification_epochs: int = option(
+        1, "epochs of the first network (T)", ge=1, search=choice(1, 2, 5, 10)
+    )
     upweight: float = option(
         20.0,
         "how often a misclassified sample is drawn, relative to a correct one (lambda_up)",
         gt=0,
+        search=log(4, 100),
     )
     compat: Literal["none", "released"] = option(
         "none",

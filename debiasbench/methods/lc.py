@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.common.space import log, uniform
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective, ParameterGroup
 from debiasbench.parts.losses import gce
@@ -157,9 +158,19 @@ class LC(Method):
         },
     }
 
-    lambda_dis: float = option(2.0, "weight of the GCE of the biased network", ge=0)
-    q: float = option(0.8, "bias amplification q of the generalised cross-entropy", gt=0, le=1)
-    tau: float = option(0.1, "temperature of the biased network's probabilities", gt=0)
+    lambda_dis: float = option(
+        2.0, "weight of the GCE of the biased network", ge=0, search=log(0.5, 10)
+    )
+    q: float = option(
+        0.8,
+        "bias amplification q of the generalised cross-entropy",
+        gt=0,
+        le=1,
+        search=uniform(0.3, 0.9),
+    )
+    tau: float = option(
+        0.1, "temperature of the biased network's probabilities", gt=0, search=log(0.01, 1)
+    )
     avg_type: Average = option(
         "batch", "probabilities are averaged over: a batch, batches, samples, or the epoch so far"
     )

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
+from debiasbench.common.space import choice, log
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.parts.balancing import group_weights
@@ -87,8 +88,10 @@ class LDAM(Method):
         "NeurIPS 2019. arXiv:1906.07413."
     )
 
-    max_m: float = option(0.5, "margin of the rarest class, a difference of cosines", ge=0)
-    s: float = option(30.0, "factor of the cosines in the softmax", gt=0)
+    max_m: float = option(
+        0.5, "margin of the rarest class, a difference of cosines", ge=0, search=log(0.1, 0.8)
+    )
+    s: float = option(30.0, "factor of the cosines in the softmax", gt=0, search=choice(10, 30))
     beta: float = option(0.9999, "beta of the effective number of samples", gt=0, lt=1)
     defer: float = option(
         0.8, "fraction of the training after which rare classes weigh more; 1: never", ge=0, le=1

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.common.space import uniform
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.parts.losses import SampleAverages, gce, relative_difficulty
@@ -103,8 +104,20 @@ class LfF(Method):
         },
     }
 
-    q: float = option(0.7, "bias amplification q of the generalised cross-entropy", gt=0, le=1)
-    decay: float = option(0.7, "decay of the moving averages of per-sample losses", ge=0, lt=1)
+    q: float = option(
+        0.7,
+        "bias amplification q of the generalised cross-entropy",
+        gt=0,
+        le=1,
+        search=uniform(0.3, 0.9),
+    )
+    decay: float = option(
+        0.7,
+        "decay of the moving averages of per-sample losses",
+        ge=0,
+        lt=1,
+        search=uniform(0.5, 0.99),
+    )
     gce: Literal["paper", "released"] = option(
         "paper",
         "generalised cross-entropy; released: of the authors' code, whose gradient is q times that "

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
+from debiasbench.common.space import log, uniform
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.core.supervision import Supervision
@@ -178,13 +179,17 @@ class LISA(Method):
     supervision = Supervision(train="groups")
 
     mix_alpha: float = option(
-        2.0, "the factor of a pair is drawn from Beta(mix_alpha, mix_alpha)", gt=0
+        2.0,
+        "the factor of a pair is drawn from Beta(mix_alpha, mix_alpha)",
+        gt=0,
+        search=log(0.1, 10),
     )
     mix_ratio: float = option(
         0.5,
         "fraction of steps that mix within classes; the others mix within bias values",
         ge=0,
         le=1,
+        search=uniform(0, 1),
     )
     cut_mix: bool = option(
         False, "exchange a box of two images instead of mixing them, as the authors do on CelebA"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
+from debiasbench.common.space import uniform
 from debiasbench.core.inputs import single
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
@@ -55,6 +56,7 @@ class MaskTune(Method):
         "pixels are covered whose heat is more than this number of standard deviations above the "
         "mean",
         ge=0,
+        search=uniform(1, 3),
     )
     masks: Literal["last", "best"] = option(
         "last",

@@ -10,6 +10,7 @@ from torch.distributions import Beta
 from torch.nn import functional as F
 
 from debiasbench.common.options import option
+from debiasbench.common.space import log
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.parts.mixing import check_mixable
@@ -53,7 +54,9 @@ class Mixup(Method):
         "Zhang et al. mixup: Beyond Empirical Risk Minimization. ICLR 2018. arXiv:1710.09412."
     )
 
-    alpha: float = option(0.2, "the factor of a batch is drawn from Beta(alpha, alpha)", gt=0)
+    alpha: float = option(
+        0.2, "the factor of a batch is drawn from Beta(alpha, alpha)", gt=0, search=log(0.1, 10)
+    )
 
     def fit(self, lab: Lab) -> Trained:
         """Train once on mixed batches; raises `OptionError` for inputs that cannot be mixed."""

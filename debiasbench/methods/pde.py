@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from debiasbench.common.options import option
+from debiasbench.common.space import choice
 from debiasbench.core.batches import Batches
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
@@ -34,8 +35,12 @@ class PDE(Method):
         "not longer",
         ge=1,
     )
-    expansion_size: int = option(10, "samples that are added at a time", ge=1)
-    expansion_interval: int = option(10, "epochs from one addition to the next", ge=1)
+    expansion_size: int = option(
+        10, "samples that are added at a time", ge=1, search=choice(10, 50, 100)
+    )
+    expansion_interval: int = option(
+        10, "epochs from one addition to the next", ge=1, search=choice(2, 5, 10)
+    )
     subsample_cap: int = option(
         0,
         "samples of each group of the subset, if that is more than the smallest group has; smaller "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from debiasbench.common.options import option
+from debiasbench.common.space import choice, log
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
 from debiasbench.core.weights import upweight_conflict
@@ -36,12 +37,15 @@ class REST(Method):
         "Reweighted Sparse Training. ECML PKDD 2023. Code: github.com/zhao1402072392/REST."
     )
 
-    density: float = option(0.05, "fraction of convolution and linear weights kept", gt=0, le=1)
+    density: float = option(
+        0.05, "fraction of convolution and linear weights kept", gt=0, le=1, search=log(0.01, 0.5)
+    )
     weight: float | None = option(
         None,
         "how often a conflicting sample is drawn, relative to an aligned one; none: as in method "
         "upweight (released: 80)",
         gt=0,
+        search=choice(10, 30, 50, 80),
     )
     reweight: bool = option(True, "whether conflicting samples are drawn more often")
     distribution: Literal["erk", "uniform"] = option(
@@ -57,7 +61,10 @@ class REST(Method):
         0.005, "the same for the last update, with cosine decay in between", ge=0, le=1
     )
     update_every: int | None = option(
-        None, "steps between updates; none: 5 % of the training (released: 1000)", ge=1
+        None,
+        "steps between updates; none: 5 % of the training (released: 1000)",
+        ge=1,
+        search=log(100, 10_000),
     )
     stop: float | None = option(
         None,

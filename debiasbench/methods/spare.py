@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from debiasbench.common.options import option
+from debiasbench.common.space import choice
 from debiasbench.core.method import Method
 from debiasbench.parts.clusters import cluster, search, silhouette
 
@@ -42,7 +43,10 @@ class SPARE(Method):
     }
 
     infer_num_epochs: int = option(
-        1, "epochs of the network whose predictions are clustered; 0: an untrained one", ge=0
+        1,
+        "epochs of the network whose predictions are clustered; 0: an untrained one",
+        ge=0,
+        search=choice(1, 2, 5),
     )
     num_clusters: int | None = option(
         None, "clusters of each class; none: as many as give the largest silhouette", ge=1
@@ -53,6 +57,7 @@ class SPARE(Method):
         "a sample of a cluster of size n is drawn with weight 1 / n^power; this is the power in "
         "classes whose silhouette is below silhouette_threshold, in others it is 1",
         ge=0,
+        search=choice(1, 2, 3),
     )
     silhouette_threshold: float = option(
         0.9, "mean silhouette from which a class counts as clearly separated", ge=-1, le=1

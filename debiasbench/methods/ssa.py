@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from debiasbench.common.errors import DataError
 from debiasbench.common.options import option
+from debiasbench.common.space import choice, log
 from debiasbench.core.method import Method
 from debiasbench.core.objective import Objective
 from debiasbench.core.stage import Beside
@@ -119,7 +120,11 @@ class SSA(Method):
         ge=2,
     )
     tau_g_min: float = option(
-        0.95, "least probability of a guess that is used, in the smallest group", ge=0, le=1
+        0.95,
+        "least probability of a guess that is used, in the smallest group",
+        ge=0,
+        le=1,
+        search=choice(0.9, 0.95, 0.99),
     )
     labeled_valset_size: float = option(
         0.5,
@@ -130,7 +135,9 @@ class SSA(Method):
     attribute_epochs: int | None = option(
         None, "epochs of the networks that predict bias values; none: as many as the last", ge=1
     )
-    step_size: float = option(0.01, "step size of the group weights q of group DRO", gt=0)
+    step_size: float = option(
+        0.01, "step size of the group weights q of group DRO", gt=0, search=log(0.001, 0.1)
+    )
     adjustment: float = option(0.0, "C of the adjustment C / sqrt(n_g) of group DRO", ge=0)
 
     def fit(self, lab: Lab) -> Trained:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from debiasbench.common.errors import OptionError
 from debiasbench.common.options import option
+from debiasbench.common.space import choice
 from debiasbench.core.method import Method
 from debiasbench.core.supervision import Supervision
 from debiasbench.core.weights import equal_groups, upweight_conflict
@@ -35,6 +36,7 @@ class Upweight(Method):
         "10 at 0.5, 1, 2 or 5 % conflicting samples, otherwise such that a third of the draws is "
         "conflicting",
         gt=0,
+        search=choice(10, 30, 50, 80),
     )
 
     def __post_init__(self) -> None:

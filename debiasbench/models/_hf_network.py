@@ -49,7 +49,8 @@ class SequenceClassifier(nn.Module):
             return logits
         hidden = network.base_model(**inputs)[0]  # (B, L, D)
         features = hidden[torch.arange(len(hidden), device=hidden.device), length - 1]
-        return network.get_submodule(self._head)(features)
+        of_last: Tensor = network.get_submodule(self._head)(features)
+        return of_last
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """Return biases and the weights of normalisation layers, which have no weight decay."""
@@ -137,7 +138,8 @@ def _use_linear(network: nn.Module) -> None:
             if type(child) is not Conv1D:
                 continue
             layer: Any = child
-            linear: Any = nn.Linear(*layer.weight.shape, device="meta")
+            inputs, outputs = layer.weight.shape
+            linear: Any = nn.Linear(inputs, outputs, device="meta")
             linear.weight = nn.Parameter(layer.weight.detach().T.contiguous())
             linear.bias = layer.bias
             setattr(parent, name, linear)

@@ -6,13 +6,9 @@ unpacked once, into the user's cache, under the SHA-256 of its content.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import lzma
+import os
 import re
-import shutil
-import tarfile
-import tempfile
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -40,11 +36,39 @@ def is_archive(name: str) -> bool:
     return name.endswith(ENDING) and not name.startswith(".")
 
 
+def with_archives(places: Iterable[Path]) -> list[Path]:
+    """Return places with the folders of archives: of those that are given, and those in folders.
+
+    The archives of a folder follow it. Raises `RecordError` for a damaged archive.
+    """
+    found: list[Path] = []
+    for place in places:
+        if is_archive(place.name):
+            found.append(unpacked(place))
+            continue
+        found.append(place)
+        try:
+            with os.scandir(place) as entries:
+                names = sorted(entry.name for entry in entries if is_archive(entry.name))
+        except OSError:
+            continue  # a file, or whoever reads it says what is wrong
+        found += [unpacked(place / name) for name in names]
+    return list(dict.fromkeys(found))
+
+
+def is_unpacked(path: Path) -> bool:
+    """Return whether a file is a copy from an archive."""
+    return _root() in path.absolute().parents
+
+
 def pack(files: Iterable[tuple[str, Path]]) -> bytes:
     """Return an archive of files, each with its name in the archive; equal files give equal bytes.
 
     Raises `StoreError` for a name that `unpacked` would refuse, and for a file that cannot be read.
     """
+    import lzma
+    import tarfile
+
     buffer = io.BytesIO()
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
     with (
@@ -71,14 +95,17 @@ def unpacked(archive: Path) -> Path:
     `RecordError` for a file that is damaged, or that holds anything but records and files beside
     them.
     """
+    import hashlib
+    import shutil
+    import tempfile
+
     try:
         content = read_regular(archive, MOST_PACKED)
     except OSError as error:
         raise RecordError(f"{archive} cannot be read: {error.strerror or error}") from error
     digest = hashlib.sha256(content).hexdigest()
     name = re.sub("[^A-Za-z0-9_.+-]", "_", archive.name.removesuffix(ENDING)).strip(".")
-    root = user_cache() or Path(tempfile.gettempdir()) / f"debiasbench-{_user()}"
-    folder = root / FOLDER / f"{name or 'records'}-{digest[:16]}"
+    folder = _root() / f"{name or 'records'}-{digest[:16]}"
     if folder.is_dir():
         return folder
     temporary = None
@@ -104,6 +131,9 @@ def unpacked(archive: Path) -> Path:
 
 def _members(content: bytes, archive: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the content of each file; raises `RecordError`."""
+    import lzma
+    import tarfile
+
     files, total = 0, 0
     try:
         stream = io.BufferedReader(_Unpacking(content))
@@ -136,6 +166,15 @@ def _fault(name: str) -> str:
     return "" if name.endswith(ENDINGS) else f"does not end in {' or '.join(ENDINGS)}"
 
 
+def _root() -> Path:
+    """Return the folder of all unpacked archives."""
+    if (cache := user_cache()) is not None:
+        return cache / FOLDER
+    import tempfile
+
+    return Path(tempfile.gettempdir()) / f"debiasbench-{_user()}" / FOLDER
+
+
 def _user() -> str:
     """Return a name for this user's folder where others have theirs."""
     import getpass
@@ -150,6 +189,8 @@ class _Unpacking(io.RawIOBase):
     """Unpacks xz step by step, with limited memory."""
 
     def __init__(self, content: bytes) -> None:
+        import lzma
+
         self._decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY)
         self._content = content
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from debiasbench.records.record import Record
+    from debiasbench.records.record import Record, Result
 
     Predictions = Mapping[str, NDArray[Any]]
 
@@ -104,12 +104,12 @@ def location(path: Path, entry: Mapping[str, str]) -> Path:
     return path.parent / Path(entry["file"]).name
 
 
-def most_bytes(record: Record) -> int:
-    """Return the largest size that the predictions file of a record can have."""
+def most_bytes(record: Result) -> int:
+    """Return the largest size that the predictions file of a record or a trial can have."""
     epochs = len({outcome.epoch for outcome in record.outcomes.values()})
     counts = record.task.group_counts
-    numbers = sum(sum(counts[split]) for split in ("val", "test")) * (epochs + 2)
-    if record.inference is not None:
+    numbers = sum(sum(counts[split]) for split in record.judged) * (epochs + 2)
+    if getattr(record, "inference", None) is not None:
         numbers += sum(counts["train"]) * 5  # y, group, and at most three that were inferred
     return 8 * numbers + HEADER
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import RecordError, StoreError
 from debiasbench.common.names import IMPORTED
 from debiasbench.common.wording import counted, shown
+from debiasbench.records.archive import is_unpacked
 from debiasbench.records.beside import PREDICTIONS, WEIGHTS
 from debiasbench.records.reading import read, read_visited, visited
 from debiasbench.records.store import Store
@@ -143,6 +144,10 @@ def remove(path: Path, record: Record) -> list[Path]:
 
     Raises `BusyError` if its spec is being run, `RecordError` if it has changed, and `StoreError`.
     """
+    if is_unpacked(path):
+        raise RecordError(
+            f"{path.name} is in an archive, which is not changed: pack the others again"
+        )
     with Store(path.parent).claim(record.spec):
         if repr(read(path)) != repr(record):  # NaN differs from itself
             raise RecordError(f"{path} has changed since it was listed, so it was not removed")

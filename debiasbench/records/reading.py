@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import shortened
+from debiasbench.records.archive import with_archives
+from debiasbench.records.listing import listing
 from debiasbench.records.record import Record, from_json
 from debiasbench.records.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+TRIAL, SEARCH = ".trial.json", ".search.json"  # endings of files of searches, which are no records
 MOST_BYTES = 64 << 20  # of a record file; the published ones have 10,000 to 60,000
 
 
@@ -34,21 +37,24 @@ def read(path: Path) -> Record:
 def read_all(places: Iterable[Path]) -> tuple[list[tuple[Path, Record]], list[str]]:
     """Read every record in files and folders; return them and a message for each bad file.
 
-    Folders are searched recursively; hidden files and folders are skipped.
+    Folders are searched recursively; hidden files and folders are skipped, and so are the trials
+    of searches.
     Raises `RecordError` for a place that does not exist.
     """
     problems: list[str] = []
     return list(stream(places, problems)), problems
 
 
-def stream(places: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, Record]]:
+def stream(
+    places: Iterable[Path], problems: list[str], searches: list[str] | None = None
+) -> Iterator[tuple[Path, Record]]:
     """Yield what `read_all` returns, one record after the other.
 
-    Adds a message to `problems` for each bad file, and for each folder that cannot be searched.
-    Records of the same task share one object for it.
+    Adds a message to `problems` for each bad file, and for each folder that cannot be searched, and
+    to `searches` each file of a search. Records of the same task share one object for it.
     """
     sharing = Sharing()
-    for found in visited(places, problems):
+    for found in visited(places, problems, searches):
         if (record := read_visited(found, problems)) is not None:
             yield Path(found.file), replace(record, task=sharing.task(record.task))
 
@@ -64,10 +70,13 @@ class Visited(NamedTuple):
     place: int
 
 
-def visited(places: Iterable[Path], problems: list[str]) -> Iterator[Visited]:
+def visited(
+    places: Iterable[Path], problems: list[str], searches: list[str] | None = None
+) -> Iterator[Visited]:
     """Yield each file that `stream` reads, in order of their names; each file is yielded once.
 
-    Raises `RecordError` for a place that does not exist.
+    Adds each file of a search to `searches`, once. Raises `RecordError` for a place that does not
+    exist.
     """
     places = list(places)
     for place in places:
@@ -79,11 +88,18 @@ def visited(places: Iterable[Path], problems: list[str]) -> Iterator[Visited]:
                 f"No results at {place}{reason}: give a record or a folder of records"
             ) from error
     seen: set[str] = set()  # real paths
-    for number, place in enumerate(places):
+    for number, place in enumerate(with_archives(places)):
         for found, real in _files(place, number, problems):
-            if real not in seen:
-                seen.add(real)
+            if real in seen:
+                continue
+            seen.add(real)
+            if not found.name.endswith((TRIAL, SEARCH)):
                 yield found
+            elif found.name.endswith(TRIAL):
+                if found.place < 0:
+                    problems.append(f"{found.file} is a trial: give the folder, or its search")
+            elif searches is not None:
+                searches.append(found.file)
 
 
 def read_visited(found: Visited, problems: list[str]) -> Record | None:
@@ -102,39 +118,11 @@ def _files(place: Path, number: int, problems: list[str]) -> Iterator[tuple[Visi
     if not place.is_dir():
         yield Visited(str(place), place.name, -1), os.path.realpath(place)
         return
-
-    def unreadable(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            problems.append(f"{error.filename} cannot be searched: {error.strerror}")
-
-    found: list[tuple[tuple[str, ...], str, str]] = []
-    folders = [str(place)]
-    while folders:
-        folder = folders.pop()
-        path = Path(folder)
-        base = "" if folder == "." else f"{folder.rstrip(os.sep)}{os.sep}"
-        real = os.path.realpath(folder)
-        try:
-            with os.scandir(folder) as listing:
-                for entry in listing:
-                    if entry.name.startswith("."):
-                        continue
-                    file = f"{base}{entry.name}"
-                    if _is_folder(entry):
-                        folders += [] if entry.is_symlink() else [file]  # links may loop
-                    elif file.endswith(".json"):
-                        link = entry.is_symlink()
-                        to = os.path.realpath(file) if link else f"{real}{os.sep}{entry.name}"
-                        found.append(((*path.parts, entry.name), file, to))
-        except OSError as error:
-            unreadable(error)
     top = "" if str(place) == "." else f"{str(place).rstrip(os.sep)}{os.sep}"
-    for _, file, to in sorted(found):
-        yield Visited(file, file[len(top) :], number), to
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+    for folder, names, links in listing(place, problems):
+        real = os.path.realpath(folder)
+        base = "" if folder == "." else f"{folder.rstrip(os.sep)}{os.sep}"
+        for name in names:
+            file = f"{base}{name}"
+            to = os.path.realpath(file) if name in links else f"{real}{os.sep}{name}"
+            yield Visited(file, file[len(top) :], number), to

@@ -6,10 +6,11 @@ import json
 import math
 import operator
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from debiasbench.common.canonical import Strict
 from debiasbench.common.errors import RecordError
@@ -23,9 +24,11 @@ from debiasbench.records.upgrade import SCHEMA, upgraded
 from debiasbench.specs.spec import Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pydantic import TypeAdapter
+
+R = TypeVar("R", bound="Result")
 
 MOST_SAMPLES = 1 << 53  # of a split; larger counts are damage, and no float holds them
 MEASURED = (  # the costs that tables add up
@@ -71,12 +74,18 @@ class SplitResult(Strict):
 
 
 @dataclass(frozen=True)
-class Outcome(Strict):
-    """The result under one selection rule."""
+class Selected(Strict):
+    """The result under one selection rule, on the validation split."""
 
     epoch: int | None  # None: the method returned weights without epochs to choose from
     value: float  # the rule's validation metric at that epoch; NaN for `last`
     val: SplitResult
+
+
+@dataclass(frozen=True)
+class Outcome(Selected):
+    """The result under one selection rule, on the validation and the test split."""
+
     test: SplitResult
 
 
@@ -135,18 +144,20 @@ class Provenance(Strict):
     code: str | None = None  # SHA-256 of the source code; None in records older than schema 2
     # kind -> SHA-256 of the source code of its plugin; only kinds that are not builtin
     plugin_code: dict[str, str] = field(default_factory=dict)
+    # options of the method and training settings that were not the default of the method and the
+    # recommendation of the data set, by full name; None in records of versions that did not keep it
+    chosen: list[str] | None = None
 
 
 @dataclass(frozen=True)
-class Record(Strict):
-    """A complete run: enough to recompute every metric and to run it again.
+class Result(Strict):
+    """What a record and a trial have in common; `judged`: the splits with predictions.
 
     `predictions`: name and SHA-256 of the file of predicted classes, None if training failed; see
-    `read_predictions`. `weights`: name and SHA-256 of the file of the network's weights, and the
-    selection rule that chose them; None if they were not kept. `curves`: empty in records of
-    versions that did not keep them. `inference`: None if the method inferred nothing of the
-    training samples, and in records of versions that did not keep it.
+    `read_predictions`. `curves`: empty in records of versions that did not keep them.
     """
+
+    judged: ClassVar[tuple[str, ...]] = ("val",)
 
     id: str
     status: Literal["ok", "failed"]
@@ -154,12 +165,26 @@ class Record(Strict):
     supervision: Supervision  # as the method declared it
     task: TaskFacts
     provenance: Provenance
-    outcomes: dict[str, Outcome] = field(default_factory=dict)  # by selection rule
+    outcomes: Mapping[str, Selected] = field(default_factory=dict)  # by selection rule
     cost: Cost | None = None
     failure: Failure | None = None
     predictions: dict[str, str] | None = None
-    weights: dict[str, str] | None = None
     curves: list[Curves] = field(default_factory=list)  # of each stage
+
+
+@dataclass(frozen=True)
+class Record(Result):
+    """A complete run: enough to recompute every metric and to run it again.
+
+    `weights`: name and SHA-256 of the file of the network's weights, and the selection rule that
+    chose them; None if they were not kept. `inference`: None if the method inferred nothing of the
+    training samples, and in records of versions that did not keep it.
+    """
+
+    judged: ClassVar[tuple[str, ...]] = ("val", "test")
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)  # by selection rule
+    weights: dict[str, str] | None = None
     inference: Inference | None = None
     schema: int = SCHEMA
 
@@ -170,8 +195,11 @@ def test_counts(record: Record, outcome: Outcome) -> GroupCounts:
     return GroupCounts.of(outcome.test.hits, totals["test"], record.task.aligned, totals["train"])
 
 
-def to_json(record: Record) -> str:
-    """Write a record as JSON. NaN and infinities become null; `nulls` lists their values."""
+def to_json(record: Result) -> str:
+    """Write a record or a trial as JSON.
+
+    NaN and infinities become null; `nulls` lists their values.
+    """
     data = asdict(record)
     nulls = {".".join(map(str, path)): str(value) for path, value in _non_finite(data)}
     data["nulls"] = nulls
@@ -182,6 +210,19 @@ def to_json(record: Record) -> str:
 
 def from_json(text: str) -> Record:
     """Read a record of any known schema, upgraded to the current one.
+
+    Raises `RecordError` with the reason; its message continues the name of a file.
+    """
+    record = result_from_json(text, Record, upgraded)
+    for contradiction in _impossible_inference(record):
+        raise RecordError(f"contradicts itself: {contradiction}")
+    return record
+
+
+def result_from_json(
+    text: str, cls: type[R], upgrade: Callable[[dict[str, Any]], dict[str, Any]]
+) -> R:
+    """Read a record or a trial, whose JSON object `upgrade` brings to the current schema.
 
     Raises `RecordError` with the reason; its message continues the name of a file.
     """
@@ -197,7 +238,8 @@ def from_json(text: str) -> Record:
         if wrong := fault(data.get(part), finite=part == "spec"):
             raise RecordError(f"is damaged in {part}: {wrong}")
     try:
-        record = _reader().validate_python(upgraded(data))
+        hashable: Any = cls
+        record: R = _reader(hashable).validate_python(upgrade(data))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = shortened(".".join(map(str, first["loc"])))
@@ -246,7 +288,7 @@ def _diagnosed(text: str) -> Any:
     return data
 
 
-def _contradictions(record: Record) -> Iterator[str]:
+def _contradictions(record: Result) -> Iterator[str]:
     """Yield what no run can have written, so that readers need not check it again."""
     task = record.task
     groups = len(task.classes) * len(task.biases)
@@ -266,15 +308,14 @@ def _contradictions(record: Record) -> Iterator[str]:
     if not isinstance(record.provenance.arithmetic.get("precision", ""), str):
         yield "the precision in the provenance is not a name"
     yield from _impossible_costs(record.cost)
-    if record.inference is not None:
-        yield from _impossible_inference(record, record.inference)
     checked: dict[str, list[int]] = {}
     for rule, outcome in record.outcomes.items():
         if rule not in RULES:
             yield f"rule {rule!r} is unknown"
         if outcome.epoch is not None and not 0 <= outcome.epoch < MOST_SAMPLES:
             yield f"the epoch of {rule} is impossible"
-        for split, result in (("val", outcome.val), ("test", outcome.test)):
+        for split in record.judged:
+            result: SplitResult = getattr(outcome, split)
             if result.hits == checked.get(split):
                 continue  # of another rule that keeps the same epoch
             checked[split] = result.hits
@@ -287,8 +328,9 @@ def _fits(hits: Sequence[int], counts: Sequence[int]) -> bool:
     return min(hits, default=0) >= 0 and all(map(operator.le, hits, counts))
 
 
-def _impossible_entries(record: Record) -> Iterator[str]:
-    for name, entry in (("predictions", record.predictions), ("weights", record.weights)):
+def _impossible_entries(record: Result) -> Iterator[str]:
+    for name in ("predictions", "weights"):
+        entry: dict[str, str] | None = getattr(record, name, None)
         if entry is None:
             continue
         if not {"file", "sha256"} <= set(entry):
@@ -304,7 +346,10 @@ def _impossible_costs(cost: Cost | None) -> Iterator[str]:
             yield f"{name} is {value}"
 
 
-def _impossible_inference(record: Record, inference: Inference) -> Iterator[str]:
+def _impossible_inference(record: Record) -> Iterator[str]:
+    inference = record.inference
+    if inference is None:
+        return
     train = record.task.group_counts.get("train", [])
     stages = 0 if record.cost is None else len(record.cost.stages)
     if not 0 <= inference.stages <= stages:
@@ -331,10 +376,10 @@ def _json() -> TypeAdapter[Any]:
 
 
 @cache
-def _reader() -> TypeAdapter[Record]:
+def _reader(cls: type[Any]) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Record)
+    return TypeAdapter(cls)
 
 
 def _non_finite(value: object, path: tuple[str | int, ...] = ()) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from debiasbench.common.atomic import rewrite, write_whole
 from debiasbench.common.errors import BusyError, RecordError, StoreError
@@ -58,6 +58,8 @@ Overwrite = Literal["never", "failed", "always"]
 @dataclass(frozen=True)
 class Run:
     """A record, its path, and whether it was made by this call."""
+
+    trial: ClassVar[bool] = False
 
     record: Record
     path: Path
@@ -185,9 +187,10 @@ class Store:
         return False
 
     @contextmanager
-    def claim(self, spec: Spec) -> Iterator[None]:
+    def claim(self, spec: Spec, *, tidy: bool = True) -> Iterator[None]:
         """Hold the right to run `spec`; it is free again when the process dies.
 
+        `tidy`: whether to look through the whole folder for unfinished files of `spec`.
         Raises `BusyError` if another process holds it, `StoreError` if the folder is unwritable.
         """
         with ExitStack() as stack:
@@ -200,7 +203,8 @@ class Store:
                 ) from error
             except OSError as error:
                 raise self._unwritable(error) from error
-            self._remove_unfinished(spec)
+            if tidy:
+                self._remove_unfinished(spec)
             yield
 
     def _remove_unfinished(self, spec: Spec) -> None:

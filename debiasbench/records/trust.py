@@ -15,7 +15,6 @@ from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import shown
 from debiasbench.records.beside import around, sha256
-from debiasbench.records.store import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,6 +81,8 @@ def raised(file: Path, levels: Mapping[str, Trust]) -> list[str]:
 
     Another record file of the same id begins anew.
     """
+    from debiasbench.records.store import write_text
+
     known = read_trust(file) if file.exists() else {}
     higher = {
         key: one

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from debiasbench.core.method import Method
-    from debiasbench.core.settings import Precision
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.records.record import Record
     from debiasbench.records.store import Run
     from debiasbench.runs.session import Session
@@ -48,7 +48,7 @@ class Comparison:
     sparse: str | None = None
     settings: Mapping[str, Sequence[object]] | None = None
 
-    def specs(self, plugins: Plugins, root: Path, precision: Precision) -> dict[str, Spec]:
+    def specs(self, plugins: Plugins, root: Path, precision: AnyPrecision) -> dict[str, Spec]:
         """Return the specs by a title that distinguishes them, such as "NAME density=0.05 seed=1".
 
         Seeds change fastest. A spec that several values stand for, such as 0.1 and 0.10, occurs

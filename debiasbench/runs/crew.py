@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from debiasbench.common.errors import Interrupted, StoreError
@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 
 INTERRUPTED = {Interrupted.exit_code, Interrupted.NOTHING_STORED}
 AGAIN = 5.0  # seconds before a run that a lost process may still train is handed out again
+STARTS = 20  # processes that may be lost before they begin, one after the other
 
 
 @dataclass(frozen=True)
 class End:
-    """How a process ended: its exit code, negative for a signal, and in words."""
+    """How a process ended: its exit code, negative for a signal, and in words.
+
+    `lost`: whether the reason lies outside of the process, such as a computer that failed; another
+    process can then take its place even if this one had not begun.
+    """
 
     code: int
     how: str  # such as "its process was killed by signal 9"
+    lost: bool = False
 
 
 class Hand(Protocol):
@@ -87,6 +93,7 @@ class Crew(Generic[H]):
         self._left: deque[list[str]] = deque()
         self._lost: dict[str, int] = {}  # runs -> number of processes that were lost with them
         self._later: dict[str, float] = {}  # runs that are trained elsewhere -> when to try again
+        self._unbegun = 0  # processes that were lost before they began, since one has begun
         self.code = 0
 
     def run(self, batches: Iterable[Sequence[str]], processes: int) -> None:
@@ -112,6 +119,11 @@ class Crew(Generic[H]):
             for hired in self._hired.values():  # after an error in this process
                 hired.hand.close()
 
+    def grow(self, processes: int) -> None:
+        """Start more processes, at most one for each batch that is left."""
+        for _ in range(min(processes, len(self._left))):
+            self._add()
+
     def _add(self) -> None:
         number = next(k for k in range(len(self._hired) + 1) if k not in self._hired)
         self._hired[number] = _Hired(self._hire(number))
@@ -136,14 +148,17 @@ class Crew(Generic[H]):
 
     def _answer(self, hired: _Hired[H], message: Any) -> None:
         if message is None:
-            hired.ready = True
+            hired.ready, self._unbegun = True, 0
             return
         title, outcome = message[0], Attempt.from_plain(message[1])
         hired.left.remove(title)
         if outcome.state == "elsewhere" and title in self._lost:
             # the process that was lost may have lost its connection only, and still train
             self._later[title] = time.monotonic() + AGAIN
-        elif not self._report(title, outcome):
+            return
+        if outcome.state == "done" and title in self._lost:
+            outcome = replace(outcome, state="trained")  # by the process that was lost
+        if not self._report(title, outcome):
             self._finish()
 
     def _hand_out(self) -> None:
@@ -153,14 +168,17 @@ class Crew(Generic[H]):
             del self._later[title]
             self._left.append([title])
         for hired in self._hired.values():
-            if not hired.ready or hired.left or hired.dismissed:
+            if hired.left or hired.dismissed:
                 continue
-            if self._left:
+            if hired.ready and self._left:
                 hired.left = self._left.popleft()
                 hired.hand.order(hired.left)
-            elif not self._later and not self._may_return():
+            elif not self._left and not self._later and not self._may_return():
                 hired.dismissed = True
-                hired.hand.order(None)
+                if hired.ready:
+                    hired.hand.order(None)
+                else:  # it may wait for a place in which to begin, for ever
+                    hired.hand.stop()
 
     def _may_return(self) -> bool:
         """Return whether runs that are handed out now may have to be handed out again."""
@@ -171,7 +189,9 @@ class Crew(Generic[H]):
         self._stop.resumable |= end.code == Interrupted.exit_code
         if self._stop.requested or hired.dismissed:
             return
-        lost = self._tries > 1 and hired.ready  # otherwise, others would end in the same way
+        self._unbegun += not hired.ready
+        # otherwise, others would end in the same way
+        lost = self._tries > 1 and (hired.ready or (end.lost and self._unbegun < STARTS))
         if (not hired.left or end.code in INTERRUPTED) and not lost:
             self.code = self.code or (end.code if end.code > 0 else 1)
             return

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 from debiasbench.records.inference import INFERRED, Inference, count
 from debiasbench.records.metrics import accuracies
-from debiasbench.records.record import Outcome, SplitResult
+from debiasbench.records.record import Selected, SplitResult
 from debiasbench.records.selection import RULES
 from debiasbench.records.store import prediction_key
 from debiasbench.training.predict import check_logits, hits
@@ -30,26 +30,31 @@ if TYPE_CHECKING:
     from debiasbench.records.beside import Predictions
     from debiasbench.training.predict import Predictor
 
+O = TypeVar("O", bound=Selected)  # noqa: E741 - of a record, or of a trial
+
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Generic[O]):
     """Outcomes by selection rule, and the labels and predicted classes behind them."""
 
-    outcomes: dict[str, Outcome]
+    outcomes: dict[str, O]
     predictions: dict[str, NDArray[np.integer]]
 
 
-def evaluate(trained: Trained, splits: Mapping[str, HeldOut], predictor: Predictor) -> Evaluation:
+def evaluate(
+    trained: Trained, splits: Mapping[str, HeldOut], predictor: Predictor, kind: type[O]
+) -> Evaluation[O]:
     """Predict all splits, once for each set of weights that a selection rule keeps.
 
-    Raises errors as `check_logits` does.
+    `splits`: those of which an outcome of this `kind` has results. Raises errors as `check_logits`
+    does.
     """
     predictions = {
         f"{name}.{label}": _compact(values)
         for name, split in splits.items()
         for label, values in split.view.labels.items()
     }
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, O] = {}
     results: dict[int, dict[str, SplitResult]] = {}  # by identity of the weights
     for rule in RULES:
         kept = trained.checkpoints.get(rule)
@@ -68,7 +73,7 @@ def evaluate(trained: Trained, splits: Mapping[str, HeldOut], predictor: Predict
                 results[weights][name] = SplitResult(correct, metrics)
                 key = prediction_key(kept.epoch if kept else None)
                 predictions[f"{name}.{key}"] = _compact(logits.argmax(1))
-        outcomes[rule] = Outcome(
+        outcomes[rule] = kind(
             epoch=kept.epoch if kept else None,
             value=kept.value if kept else math.nan,
             **results[weights],

@@ -19,7 +19,8 @@ from debiasbench.common.errors import (
 )
 from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.common.memory import is_out_of_memory
-from debiasbench.common.randomness import derive, seeded
+from debiasbench.common.randomness import seeded
+from debiasbench.common.seeds import derive
 from debiasbench.core.lab import Lab
 from debiasbench.core.modes import is_finite
 from debiasbench.core.objective import Objective, as_objective

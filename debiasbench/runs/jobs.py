@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +31,13 @@ class Jobs(Strict):
     `session`, `overwrite`: as for a run here. `together`: number of runs that a process trains at
     once. `keep_going`: whether to begin more runs after one has failed. `working_folder`: where the
     command was given; relative paths in specs, such as of a file with a class, begin there.
-    `debug`: whether to print tracebacks. `quiet`: whether to print no progress.
+    `debug`: whether to print tracebacks. `quiet`: whether to print no progress. `trial`: whether
+    the runs are trials of searches.
+
+
+    For workers that take runs from a folder, see `debiasbench.runs.pull`: `workers`: their number.
+    `processes`: those of each worker. `replaces`: the SHA-256 of the record that a run is to
+    replace, by title; any other record is that of another worker.
     """
 
     specs: dict[str, Spec]
@@ -42,6 +48,10 @@ class Jobs(Strict):
     working_folder: Path = Path()
     debug: bool = False
     quiet: bool = False
+    trial: bool = False
+    workers: int = 1
+    processes: int = 1
+    replaces: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 
     def only(self, titles: Iterable[str]) -> Jobs:

@@ -17,7 +17,7 @@ from debiasbench.specs.plugins import version
 
 if TYPE_CHECKING:
     from debiasbench.core.model import Model
-    from debiasbench.records.record import Record
+    from debiasbench.records.record import Result
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
 
@@ -55,7 +55,7 @@ def plugin_code(plugins: Plugins, spec: Spec) -> dict[str, str]:
     return digests
 
 
-def changed(record: Record, plugins: Plugins) -> list[str]:
+def changed(record: Result, plugins: Plugins) -> list[str]:
     """Return the plugins, such as "acme 1.0", whose code is not the one that made a record.
 
     Empty if that is not known: for records of older versions of debiasbench, and for plugins that

@@ -6,8 +6,9 @@ import os
 import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import (
@@ -28,8 +29,9 @@ from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
 from debiasbench.records.store import Store
 from debiasbench.runs.fit import Fitted, fit_spec
-from debiasbench.runs.run import run_spec
+from debiasbench.runs.run import run_spec, run_trial
 from debiasbench.runs.together import run_together
+from debiasbench.runs.tracking.trackers import Trackers
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import find_dataset, instance, make_spec, training_of
 from debiasbench.specs.revisions import renewed
@@ -48,9 +50,13 @@ if TYPE_CHECKING:
     from debiasbench.core.method import Method
     from debiasbench.core.stage import Trainer
     from debiasbench.records.store import Overwrite, Run
+    from debiasbench.records.trial import TrialRun
+    from debiasbench.runs.run import Workplace
     from debiasbench.specs.spec import Choice, Spec
     from debiasbench.training.precision import Compile
     from debiasbench.training.stage_training import Surroundings
+
+T = TypeVar("T", "Run", "TrialRun")
 
 TASKS = 1 << 30  # bytes of placed tasks that are kept when another one is needed
 
@@ -106,6 +112,7 @@ class Session:
         self._exit = ExitStack()
         team = self._exit.enter_context(joined(execution.device))
         self.execution = replace(execution, team=team)
+        self.trackers = Trackers(self.plugins if team.rank == 0 else None)
         self._tasks: dict[str, PlacedTask] = {}
 
     def __enter__(self) -> Session:
@@ -115,8 +122,9 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Release the placed tasks, and end the communication with other processes."""
+        """Release the placed tasks, and end trackers and the communication with other processes."""
         self._tasks = {}
+        self.trackers.close()
         self._exit.close()
 
     def watch(self, progress: Progress | None) -> None:
@@ -189,6 +197,16 @@ class Session:
             spec = self.resolve(spec)
             return run_spec(self, spec, overwrite=overwrite, keep_weights=keep_weights)
 
+    def trial(self, spec: Spec, *, overwrite: Overwrite = "failed") -> TrialRun:
+        """Run a spec as a trial of a search, and store it, or return the existing trial.
+
+        It is trained like a run, but only its validation split is evaluated: the test split is
+        never read. A trial whose training failed is not run again, unless `overwrite` is "always".
+        Resumes and raises as `run` does.
+        """
+        with self._shown():
+            return run_trial(self, self.resolve(spec), overwrite=overwrite)
+
     def run_many(
         self,
         specs: Iterable[Spec],
@@ -209,16 +227,29 @@ class Session:
         Raises `Interrupted` and `StoreError` when all runs have ended. For other arguments see
         `run`.
         """
+        run = partial(run_spec, overwrite=overwrite, keep_weights=keep_weights)
+        return self._many(specs, run, report)
+
+    def trial_many(
+        self,
+        specs: Iterable[Spec],
+        *,
+        overwrite: Overwrite = "failed",
+        report: Callable[[Spec, TrialRun | DebiasbenchError], object] | None = None,
+    ) -> list[TrialRun | DebiasbenchError]:
+        """Run several specs at once as trials of a search; see `trial` and `run_many`."""
+        return self._many(specs, partial(run_trial, overwrite=overwrite), report)
+
+    def _many(
+        self,
+        specs: Iterable[Spec],
+        run: Callable[[Workplace, Spec], T],
+        report: Callable[[Spec, T | DebiasbenchError], object] | None,
+    ) -> list[T | DebiasbenchError]:
         with self._shown():
             resolved = [self._resolved(spec) for spec in specs]
             distinct = {spec.id: spec for spec in resolved if not isinstance(spec, Exception)}
-            done = run_together(
-                self,
-                list(distinct.values()),
-                overwrite=overwrite,
-                keep_weights=keep_weights,
-                report=report,
-            )
+            done = run_together(self, list(distinct.values()), run, report)
             return [s if isinstance(s, DebiasbenchError) else done[s.id] for s in resolved]
 
     def _resolved(self, spec: Spec) -> Spec | DebiasbenchError:

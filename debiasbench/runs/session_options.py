@@ -25,6 +25,7 @@ class SessionOptions(Strict):
     compile: Literal["off", "on"] = "off"
     deterministic: bool = False
     graphs: bool = True
+    checkpoint_every: float = 60.0
 
     def open(
         self, plugins: Plugins, *, progress: Progress | None = None, interruptible: bool = False
@@ -40,6 +41,7 @@ class SessionOptions(Strict):
             compile=self.compile,
             deterministic=self.deterministic,
             graphs=self.graphs,
+            checkpoint_every=self.checkpoint_every,
             interruptible=interruptible,
             progress=progress,
         )

@@ -18,9 +18,10 @@ from debiasbench.common.errors import (
 from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from debiasbench.records.store import Overwrite, Run
+    from debiasbench.records.trial import TrialRun
     from debiasbench.runs.session import Session
     from debiasbench.specs.spec import Spec
 
@@ -52,13 +53,18 @@ class Attempt:
         return cls(**{**plain, "path": None if path is None else Path(path)})
 
 
-def attempt(open_session: Callable[[], Session], spec: Spec, overwrite: Overwrite) -> Attempt:
+def attempt(
+    open_session: Callable[[], Session], spec: Spec, overwrite: Overwrite, *, trial: bool = False
+) -> Attempt:
     """Run a spec unless it has a record, and return the outcome.
 
-    Raises `Interrupted`, and `StoreError`, after which no other run could be stored either.
+    `trial`: run it as a trial of a search. Raises `Interrupted`, and `StoreError`, after which no
+    other run could be stored either.
     """
     try:
-        return _attempted(open_session().run(spec, overwrite=overwrite))
+        session = open_session()
+        run = session.trial if trial else session.run
+        return _attempted(run(spec, overwrite=overwrite))
     except (Interrupted, StoreError):
         raise
     except DebiasbenchError as error:
@@ -70,20 +76,25 @@ def attempt_together(
     specs: Mapping[str, Spec],
     overwrite: Overwrite,
     report: Callable[[str, Attempt], object],
+    *,
+    trial: bool = False,
 ) -> None:
     """Run specs, by title, at once unless they have records; report each outcome when it is known.
 
-    Raises as `attempt` does.
+    `trial`: run them as trials of a search. Raises as `attempt` does.
     """
     left = dict(specs)
 
-    def ended(spec: Spec, outcome: Run | DebiasbenchError) -> None:
+    def ended(spec: Spec, outcome: Run | TrialRun | DebiasbenchError) -> None:
         for title in [title for title, each in left.items() if each.id == spec.id]:
             del left[title]
             report(title, _attempted(outcome))
 
+    outcomes: Sequence[Run | TrialRun | DebiasbenchError]
     try:
-        outcomes = open_session().run_many(specs.values(), overwrite=overwrite, report=ended)
+        session = open_session()
+        run_all = session.trial_many if trial else session.run_many
+        outcomes = run_all(specs.values(), overwrite=overwrite, report=ended)
     except (Interrupted, StoreError):
         raise
     except DebiasbenchError as error:
@@ -93,13 +104,14 @@ def attempt_together(
             report(title, _attempted(outcome))
 
 
-def _attempted(outcome: Run | DebiasbenchError) -> Attempt:
+def _attempted(outcome: Run | TrialRun | DebiasbenchError) -> Attempt:
     if isinstance(outcome, BusyError):
         return Attempt("elsewhere")
     if isinstance(outcome, DebiasbenchError):
         problem, code = str(outcome), outcome.exit_code
         return Attempt("failed", problem=problem, exit_code=code, error=outcome)
-    if outcome.record.failure is not None:
+    # a trial that diverged is a result of its search, and would diverge again
+    if outcome.record.failure is not None and not outcome.trial:
         problem = outcome.record.failure.message
         return Attempt("failed", outcome.path, problem, TrainingFailed.exit_code)
     return Attempt("trained" if outcome.fresh else "done", outcome.path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from debiasbench.common.errors import DebiasbenchError, Interrupted, StoreError
 from debiasbench.common.global_state import Kept
@@ -18,7 +18,6 @@ from debiasbench.common.locks import LockHeldError
 from debiasbench.common.progress import Progress
 from debiasbench.common.signals import stopped_by_signals
 from debiasbench.core.stage import Trained
-from debiasbench.runs.run import run_spec
 from debiasbench.training.identity import usual_surroundings
 from debiasbench.training.stage_training import StageTraining
 from debiasbench.training.together import rhythm, train_together
@@ -28,26 +27,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from debiasbench.core.stage import Stage, Trainer
-    from debiasbench.records.store import Overwrite, Run
+    from debiasbench.records.store import Run
+    from debiasbench.records.trial import TrialRun
     from debiasbench.runs.run import Workplace
     from debiasbench.specs.spec import Spec
     from debiasbench.training.placed import PlacedTask
     from debiasbench.training.stage_training import Surroundings
 
+T = TypeVar("T", "Run", "TrialRun")
+
 
 def run_together(
     workplace: Workplace,
     specs: Sequence[Spec],
-    *,
-    overwrite: Overwrite,
-    keep_weights: bool,
-    report: Callable[[Spec, Run | DebiasbenchError], object] | None = None,
-) -> dict[str, Run | DebiasbenchError]:
-    """Run resolved specs, no two of them equal; see `Session.run_many`. Returns outcomes by id."""
-    fits = [
-        _Fit(workplace, spec, overwrite=overwrite, keep_weights=keep_weights, report=report)
-        for spec in specs
-    ]
+    run: Callable[[Workplace, Spec], T],
+    report: Callable[[Spec, T | DebiasbenchError], object] | None = None,
+) -> dict[str, T | DebiasbenchError]:
+    """Run resolved specs, no two of them equal; see `Session.run_many`. Returns outcomes by id.
+
+    `run`: runs one of them, as a record or as a trial.
+    """
+    fits = [_Fit(workplace, spec, run, report) for spec in specs]
     following = stopped_by_signals() if workplace.interruptible else nullcontext()
     workplace.progress.begin(f"{len(specs)} runs at once")
     with following:
@@ -63,9 +63,9 @@ def run_together(
     return {fit.spec.id: fit.outcome() for fit in fits}
 
 
-def _train_some(waiting: Sequence[_Fit], progress: Progress) -> None:
+def _train_some(waiting: Sequence[_Fit[T]], progress: Progress) -> None:
     """Train stages of one rhythm, that of most runs if possible, and let these runs go on."""
-    groups: dict[str, list[_Fit]] = {}
+    groups: dict[str, list[_Fit[T]]] = {}
     for fit in waiting:
         groups.setdefault(rhythm(fit.asked), []).append(fit)
     largest_first = sorted(groups.values(), key=len, reverse=True)
@@ -83,15 +83,15 @@ def _train_some(waiting: Sequence[_Fit], progress: Progress) -> None:
             fit.go_on(answer)
 
 
-def _without_doubles(group: Sequence[_Fit]) -> list[_Fit]:
+def _without_doubles(group: Sequence[_Fit[T]]) -> list[_Fit[T]]:
     """Leave out all but the first of equal stages: the others will find it trained."""
-    found: dict[str, _Fit] = {}
+    found: dict[str, _Fit[T]] = {}
     for fit in group:
         found.setdefault(fit.asked.key, fit)
     return list(found.values())
 
 
-def _check(fits: Sequence[_Fit]) -> None:
+def _check(fits: Sequence[_Fit[T]]) -> None:
     """Raise the error of a run that ends all: it was stopped, could not be stored, or is a bug."""
     errors = [fit.error for fit in fits if fit.error is not None]
     for error in errors:
@@ -102,7 +102,7 @@ def _check(fits: Sequence[_Fit]) -> None:
         raise next((error for error in stopped if error.resumable), stopped[0])
 
 
-class _Fit:
+class _Fit(Generic[T]):
     """One run in a thread of its own, which runs while `go_on` waits.
 
     `waits`: whether it waits for `asked`, a stage to train. `error`: what it raised.
@@ -112,23 +112,22 @@ class _Fit:
         self,
         workplace: Workplace,
         spec: Spec,
-        *,
-        overwrite: Overwrite,
-        keep_weights: bool,
-        report: Callable[[Spec, Run | DebiasbenchError], object] | None,
+        run: Callable[[Workplace, Spec], T],
+        report: Callable[[Spec, T | DebiasbenchError], object] | None,
     ) -> None:
-        self.spec, self._report = spec, report
+        self.spec = spec
+        self._report: Callable[[Spec, T | DebiasbenchError], object] | None = report
         self.error: BaseException | None = None
         self.waits = self._active = False
         self._asked: StageTraining | None = None
-        self._run: Run | None = None
+        self._run: T | None = None
         self._answer: Trained | BaseException | None = None
         self._resumed, self._paused = Event(), Event()
         own = _OwnWorkplace(workplace, self)
 
         def compute() -> None:
             try:
-                self._run = run_spec(own, spec, overwrite=overwrite, keep_weights=keep_weights)
+                self._run = run(own, spec)
             except BaseException as error:
                 self.error = error
             finally:
@@ -190,7 +189,7 @@ class _Fit:
         assert answer is not None
         raise answer
 
-    def outcome(self) -> Run | DebiasbenchError:
+    def outcome(self) -> T | DebiasbenchError:
         """Return the run, or its error."""
         if self._run is not None:
             return self._run
@@ -201,10 +200,11 @@ class _Fit:
 class _OwnWorkplace:
     """The workplace of one of the runs: as that of the session, but its stages are asked for."""
 
-    def __init__(self, workplace: Workplace, fit: _Fit) -> None:
+    def __init__(self, workplace: Workplace, fit: _Fit[Any]) -> None:
         self.plugins, self.store = workplace.plugins, workplace.store
         self.execution, self.checkpoint_every = workplace.execution, workplace.checkpoint_every
         self.interruptible = workplace.interruptible
+        self.trackers = workplace.trackers
         self.progress = Progress()  # that of a single run would be mixed with the others'
         self._workplace, self._fit, self._outside = workplace, fit, Kept()
 

@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from debiasbench.common.processes import interpreter
 from debiasbench.runs.crew import End
 
 if TYPE_CHECKING:
@@ -40,19 +41,27 @@ main(prog_name="debiasbench")
 class Worker:
     """The parent's side of a worker that does the jobs in a file; see `crew.Hand`.
 
-    `environment`: added to that of this process.
+    `environment`: added to that of this process. `output`: the descriptor of a file for what it
+    prints, by default that of this process.
     """
 
-    def __init__(self, jobs: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        jobs: Path,
+        environment: Mapping[str, str] | None = None,
+        output: int | None = None,
+    ) -> None:
         orders, self._orders = os.pipe()
         self._reports, reports = os.pipe()
         os.set_blocking(self._reports, False)
         self._unread = b""
         path = [folder for folder in sys.path if isinstance(folder, str)]
-        command = [*_interpreter(), "-c", START.format(path=path), "work"]
+        command = [*interpreter(), "-c", START.format(path=path), "work"]
         self.process = subprocess.Popen(
             [*command, "--pipes", f"{orders},{reports}", "--", str(jobs)],
             stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             env={**_environment(), **(environment or {})},
             pass_fds=(orders, reports),
             start_new_session=True,  # Ctrl-C in a terminal reaches the parent only, which passes on
@@ -102,14 +111,6 @@ class Worker:
 def wait_for(workers: Sequence[Worker]) -> None:
     """Wait shortly until one of the workers reports."""
     select.select(workers, [], [], WAIT)
-
-
-def _interpreter() -> list[str]:
-    """Return the command of this interpreter, with the options that decide what it imports."""
-    flags = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment}
-    flags |= {"-s": sys.flags.no_user_site, "-P": True}
-    warnings = [f"-W{option}" for option in sys.warnoptions]
-    return [sys.executable, *(flag for flag, is_set in flags.items() if is_set), *warnings]
 
 
 def _environment() -> dict[str, str]:

@@ -14,7 +14,7 @@ from debiasbench.specs.words import arguments
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from debiasbench.core.settings import Precision
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.words import Find, Words
 
@@ -36,7 +36,7 @@ class Maker:
     """
 
     def __init__(
-        self, plugins: Plugins, find: Find | None = None, precision: Precision = "fp32"
+        self, plugins: Plugins, find: Find | None = None, precision: AnyPrecision = "fp32"
     ) -> None:
         self._plugins, self._find, self._precision = plugins, find, precision
         self._resolved: dict[object, Any] = {}  # words that decide a part -> the part

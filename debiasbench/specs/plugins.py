@@ -1,4 +1,4 @@
-"""Plugins: builtins and installed distributions are loaded the same way into four registries."""
+"""Plugins: builtins and installed distributions are loaded the same way into registries."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from debiasbench.core import hooks
 from debiasbench.core.data import Dataset
 from debiasbench.core.method import Method
 from debiasbench.core.model import Model
+from debiasbench.core.tracker import Tracker
 from debiasbench.specs.registry import Origin, Registry
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Plugins:
         self.sparsifiers: Registry[Updater] = Registry(
             "sparsifier", "debiasbench.sparsity.updater:Updater"
         )
+        self.trackers: Registry[Tracker] = Registry("tracker", Tracker)
         self.broken: list[Broken] = []
         self.warnings: list[str] = []
         builtin = Origin("debiasbench", version("debiasbench"))
@@ -90,12 +92,13 @@ class Plugins:
             self.warnings += registry.clashes()
 
     def kinds(self) -> dict[str, Registry[Any]]:
-        """Return the four registries by their plural names."""
+        """Return the registries by their plural names."""
         return {
             "datasets": self.datasets,
             "models": self.models,
             "methods": self.methods,
             "sparsifiers": self.sparsifiers,
+            "trackers": self.trackers,
         }
 
     def _load(
@@ -158,7 +161,7 @@ def _names_of(plugin: object) -> list[tuple[str, str, Any]]:
         ) from error
     _check_hooks(plugin, manager)
     names: list[tuple[str, str, Any]] = []
-    for kind in ("datasets", "models", "methods", "sparsifiers"):
+    for kind in ("datasets", "models", "methods", "sparsifiers", "trackers"):
         hook = getattr(manager.hook, f"debiasbench_register_{kind}")
         hook(register=lambda name, target, kind=kind: names.append((kind, name, target)))
     if not names and not manager.get_hookcallers(plugin):

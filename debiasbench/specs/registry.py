@@ -18,6 +18,7 @@ from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.common.names import NAME
 from debiasbench.common.options import check_is_options
 from debiasbench.common.wording import joined
+from debiasbench.core.settings import check_search
 from debiasbench.specs import source_file
 
 C = TypeVar("C")
@@ -76,6 +77,8 @@ class Entry(Generic[C]):
                 missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
                 raise TypeError(f"{cls.__name__} lacks {missing}")
             check_is_options(cls)
+            if self.kind == "dataset":
+                check_search(getattr(cls, "search", {}))
         except OptionError as error:
             raise PluginError(f"{self} is unusable: {error}") from error
         except BaseException as error:  # importing a plugin may raise anything

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from debiasbench.core.data import Dataset
     from debiasbench.core.method import Method
     from debiasbench.core.model import Model
-    from debiasbench.core.settings import Precision
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.registry import Registry
 
 SEEDS = range(2**63)
+OF_THE_MACHINE = ("precision", "micro_batch", "threads")  # training settings
 
 
 def make_spec(
@@ -40,15 +41,15 @@ def make_spec(
     training: Mapping[str, object] | None = None,
     sparse: str | None = None,
     sparse_options: Mapping[str, object] | None = None,
-    precision: Precision = "fp32",
+    precision: AnyPrecision = "fp32",
 ) -> Spec:
     """Resolve names and options to a spec, with all defaults written out.
 
     `method`, `dataset`, `model`: names, or classes, which need not be registered. `model` and
     `training` default to what the data set recommends. `sparse` names a sparsifier, which makes
     every stage sparse. `precision` is what a precision of "auto" stands for on the machine that
-    will run the spec, so that the spec never holds "auto". A `micro_batch` of "auto" is kept: it is
-    resolved by measuring, and until then the spec has no id.
+    will run the spec, so that the spec does not hold "auto"; "auto" leaves that to the machine. A
+    `micro_batch` of "auto" is kept: it is resolved by measuring. Until then the spec has no id.
 
     Raises `UnknownNameError` and `OptionError`.
     """
@@ -110,6 +111,27 @@ def instance(registry: Registry[Any], choice: Choice) -> Any:
     entry, fixed = registry.find_in_spec(choice.name)
     owner = f"{registry.kind} {choice.name}"
     return from_dict(entry.load(), {**choice.options, **fixed}, owner=owner)
+
+
+def chosen(plugins: Plugins, spec: Spec) -> list[str]:
+    """Return what is not at its default in a spec: options of the method, and training settings.
+
+    By full name, such as "method.density" and "train.lr". The default of a training setting is what
+    the data set recommends. Settings that depend on the machine do not count.
+    """
+    entry, fixed = plugins.methods.find_in_spec(spec.method.name)
+    data = plugins.datasets.find_in_spec(spec.dataset.name)[0].load()
+    defaults = {
+        f"method.{name}": value
+        for name, value in as_dict(entry.load()()).items()
+        if name not in fixed
+    }
+    given = {f"method.{name}": value for name, value in spec.method.options.items()}
+    recommended = as_dict(parse(Training, dict(data.training), owner="training"))
+    for values, settings in ((defaults, recommended), (given, spec.training)):
+        values |= {f"train.{n}": v for n, v in settings.items() if n not in OF_THE_MACHINE}
+    names = [*given, *(name for name in defaults if name not in given)]
+    return [name for name in names if defaults.get(name, ...) != given.get(name, ...)]
 
 
 def training_of(spec: Spec) -> Training:

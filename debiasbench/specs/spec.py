@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from debiasbench.common.canonical import Strict, digest
@@ -35,6 +35,12 @@ class Spec(Strict):
     def unresolved(self) -> list[str]:
         """Names of settings that still depend on the machine; see `Session.resolve`."""
         return [f"train.{name}" for name, value in self.training.items() if value == "auto"]
+
+    def resolved_as(self, other: Spec) -> Spec:
+        """Return this spec with the settings of `other` for those that depend on the machine."""
+        left = {name: value for name, value in self.training.items() if value != "auto"}
+        found = {name: other.training[name] for name in self.training if name in other.training}
+        return replace(self, training={**found, **left})
 
     @property
     def id(self) -> str:

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import OptionError, UnknownNameError, close_names
 from debiasbench.common.wording import listed, shortened
 from debiasbench.specs.grid import LIMIT
 from debiasbench.specs.maker import Maker
+from debiasbench.specs.search import TRIALS, Plan, check_reported, plan
 from debiasbench.specs.words import BARE, as_text, label, option_names, short_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from debiasbench.core.settings import Precision
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
     from debiasbench.specs.words import Find, Words
@@ -54,11 +56,20 @@ class Block:
 
 
 @dataclass(frozen=True)
+class SearchOf:
+    """How a suite searches: `trials` of each search, and `select`, None for the data set's rule."""
+
+    trials: int = TRIALS
+    select: str | None = None
+
+
+@dataclass(frozen=True)
 class Suite:
     """A grid of runs: each block, for all combinations of the common grid and of its own grid.
 
     Words of a block replace those of `common`. `file` is named in error messages. `stand_ins`: name
-    of a data set -> its sizes.
+    of a data set -> its sizes. `search`: if runs that differ in their seed only are one search,
+    whose winner is reported with these seeds.
     """
 
     name: str
@@ -68,15 +79,55 @@ class Suite:
     common: Block
     blocks: tuple[Block, ...]
     stand_ins: Mapping[str, StandIn]
+    search: SearchOf | None = None
+
+    def searches(
+        self, plugins: Plugins, find: Find | None = None, precision: AnyPrecision = "fp32"
+    ) -> list[tuple[Plan, list[int]]]:
+        """Return the searches of a suite that searches, each with the seeds to report.
+
+        Raises as `named` does.
+        """
+        assert self.search is not None
+        seeds: dict[str, list[int]] = {}
+        rows: dict[str, dict[str, object]] = {}
+        for row in self.rows():
+            words = {**self.common.words, **row}
+            seed: Any = words.pop("seed", 0)
+            key = canonical(words)
+            title = label({name: value for name, value in row.items() if name != "seed"})
+            rows.setdefault(key, {"words": words, "title": title or self.name})
+            if seed not in seeds.setdefault(key, []):
+                seeds[key].append(seed)
+        try:
+            for every in seeds.values():
+                check_reported(every)
+            return [
+                (self._plan(row, plugins, find, precision), seeds[key]) for key, row in rows.items()
+            ]
+        except (OptionError, UnknownNameError) as error:
+            raise OptionError(f"{self.file}: {error}") from error
+
+    def _plan(
+        self, row: Mapping[str, Any], plugins: Plugins, find: Find | None, precision: AnyPrecision
+    ) -> Plan:
+        assert self.search is not None
+        words, trials = row["words"], self.search.trials
+        if "method" not in words:
+            raise OptionError(no_method(words))
+        try:
+            return plan(plugins, words, trials, title=row["title"], find=find, precision=precision)
+        except OptionError as error:
+            raise OptionError(self._misplaced(words, plugins) or str(error)) from error
 
     def specs(
-        self, plugins: Plugins, find: Find | None = None, precision: Precision = "fp32"
+        self, plugins: Plugins, find: Find | None = None, precision: AnyPrecision = "fp32"
     ) -> list[Spec]:
         """Return the specs in the order of the file, each once; see `named`."""
         return list(self.named(plugins, find, precision).values())
 
     def named(
-        self, plugins: Plugins, find: Find | None = None, precision: Precision = "fp32"
+        self, plugins: Plugins, find: Find | None = None, precision: AnyPrecision = "fp32"
     ) -> dict[str, Spec]:
         """Return the specs, each once, by the words that distinguish them: "density=0.05 seed=41".
 

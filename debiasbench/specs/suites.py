@@ -13,7 +13,8 @@ from debiasbench.common.errors import OptionError, UnknownNameError, suggestion
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import listed, shortened, shown
 from debiasbench.specs.resolve import check_seed
-from debiasbench.specs.suite import Block, StandIn, Suite, no_method
+from debiasbench.specs.search import check_trials
+from debiasbench.specs.suite import Block, SearchOf, StandIn, Suite, no_method
 from debiasbench.specs.words import BARE, SCOPES, full_name, short_name
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 16 << 20  # of a suite file
 REQUIRED = ("name", "description", "source")
-KEYS = ("name", "description", "source", "base", "grid", "runs", "stand_in")
+KEYS = ("name", "description", "source", "base", "grid", "runs", "search", "stand_in")
 
 
 def names() -> list[str]:
@@ -98,6 +99,7 @@ def _suite(data: Mapping[str, Any], file: str) -> Suite:
             for block in runs
         ),
         stand_ins={name: _stand_in(name, _table(stand_ins, name)) for name in stand_ins},
+        search=_search(_table(data, "search")) if "search" in data else None,
     )
     if not suite.methods():
         problems.append(no_method({**suite.common.words, **next(suite.rows(), {})}))
@@ -119,6 +121,15 @@ def _table(data: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise OptionError(f"{key} = {shown(table)} is not a table: write [{key}] above its lines")
     return table
+
+
+def _search(table: Mapping[str, Any]) -> SearchOf:
+    _check_keys(table, [f.name for f in dataclasses.fields(SearchOf)], "search")
+    found = SearchOf(**table)
+    check_trials(found.trials)
+    if found.select is not None and not isinstance(found.select, str):
+        raise OptionError(f"select = {shown(found.select)}: must be the name of a selection rule")
+    return found
 
 
 def _stand_in(dataset: str, table: Mapping[str, Any]) -> StandIn:

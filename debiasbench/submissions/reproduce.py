@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, RecordError
-from debiasbench.common.randomness import derive
+from debiasbench.common.seeds import derive
 from debiasbench.specs.revisions import changed, renewed
 from debiasbench.submissions.against import rows
 

@@ -16,7 +16,8 @@ from debiasbench.common.errors import (
     PredictionFailed,
     TrainingFailed,
 )
-from debiasbench.common.randomness import derive, generator, global_state, set_global_state
+from debiasbench.common.randomness import generator, global_state, set_global_state
+from debiasbench.common.seeds import derive
 from debiasbench.common.signals import check
 from debiasbench.core.batches import Batches
 from debiasbench.core.modes import is_finite
@@ -291,6 +292,11 @@ class StageRun:
     def _seconds(self) -> float:
         """Return the seconds spent so far, including those before a restart."""
         return self.at.seconds + self.share
+
+    @property
+    def curves(self) -> Mapping[str, list[float]]:
+        """The values of the epochs so far."""
+        return self._curves
 
     @property
     def share(self) -> float:

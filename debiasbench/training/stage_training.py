@@ -134,6 +134,7 @@ class StageTraining:
             if checkpoint is not None:
                 self._surroundings.stop.resumable = True
                 run.load_state_dict(checkpoint)
+                progress.found(self.stage.name, self.stage.steps, run.curves)
                 progress.advance(run.at.step)
             for loaded in run.turns():
                 if loaded:
@@ -197,6 +198,7 @@ class StageTraining:
         densities, curves = dict(finished["densities"]), finished["curves"]
         if not stage.follows:  # another run did; this record must not depend on that
             curves = {"loss": curves["loss"]}
+        self._surroundings.progress.found(stage.name, stage.steps, curves)
         state = finished["optimizer"]
         optimizer = None if state is None or not stage.keep_optimizer else OptimizerState(**state)
         return Trained(objective, checkpoints, densities, masks, cost, curves, optimizer)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from debiasbench.common.errors import OptionError
-from debiasbench.common.randomness import Randomness, derive, generator
+from debiasbench.common.randomness import Randomness, generator
+from debiasbench.common.seeds import derive
 from debiasbench.core.modes import normalises
 from debiasbench.core.moment import Moment
 from debiasbench.sparsity import Flops, count_flops

@@ -44,7 +44,7 @@ def test_show_lists_options_citation_and_supervision(debiasbench: Cli) -> None:
         "density",
         "float",
         "0.05",
-        "> 0, <= 1   fraction of convolution and linear weights kept",
+        "> 0, <= 1   log(0.01, 0.5)          fraction of convolution and linear weights kept",
     ]
 
 

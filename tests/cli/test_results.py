@@ -255,3 +255,33 @@ def test_the_command_of_a_sparse_spec_has_its_sparsifier(plugins: Plugins) -> No
     words = command(spec)
     assert "--sparse rigl" in words
     assert "sparse.density=0.1" in words
+
+
+def test_packed_records_are_read_like_their_folder(
+    debiasbench: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEBIASBENCH_CACHE", str(tmp_path / "cache"))
+    words = ("--dataset", "toy", "--epochs", 1, "--device", "cpu", "--quiet")
+    debiasbench("compare", "erm", "upweight", *words, "--seeds", "0-1")
+    before = debiasbench("leaderboard", "results", "--format", "csv").stdout
+    told = debiasbench("results", "pack", "packed/s.records.tar.xz")
+    assert told.exit_code == 7  # the folder does not exist
+    Path("packed").mkdir()
+    told = debiasbench("results", "pack", "packed/s.records.tar.xz")
+    assert told.exit_code == 0, told.output
+    assert told.stdout.startswith("Packed 4 records into packed/s.records.tar.xz: ")
+    for place in ("packed", "packed/s.records.tar.xz"):
+        assert debiasbench("leaderboard", place, "--format", "csv").stdout == before
+        assert "4 verified" in debiasbench("verify", place).stdout
+        assert debiasbench("leaderboard", place, "--format", "csv").stdout == before
+    # in a folder with other records, of which some are the same
+    debiasbench("results", "rm", "--seed", 0, "--yes")
+    Path("packed/s.records.tar.xz").rename("results/s.records.tar.xz")
+    assert debiasbench("leaderboard", "results", "--format", "csv").stdout == before
+    refused = debiasbench("results", "rm", "--seed", 0, "--yes")
+    assert refused.exit_code == 9
+    assert "is in an archive, which is not changed" in refused.stderr
+    Path("results/s.records.tar.xz").write_bytes(b"no archive")
+    broken = debiasbench("leaderboard", "results")
+    assert broken.exit_code == 9
+    assert "s.records.tar.xz is damaged or no archive of records" in broken.stderr

@@ -98,6 +98,28 @@ def test_a_lock_that_is_held_is_refused_with_the_name_of_its_holder(folder: Path
         pass
 
 
+@pytest.mark.parametrize(
+    ("variables", "job"),
+    [
+        ({"SLURM_JOB_ID": "12"}, "12"),
+        ({"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, "7_3"),
+    ],
+)
+def test_a_holder_in_a_job_of_slurm_is_named_with_its_job(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], job: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    said = rf"process {os.getpid()} on \S+ \(Slurm job {job}\) holds"
+    with (
+        held_elsewhere(lambda: locked(folder, "a")),
+        pytest.raises(LockHeldError, match=said),
+        locked(folder, "a", wait="never"),
+    ):
+        pass
+    assert files(folder) == []
+
+
 def test_a_wait_is_announced_with_the_holder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "ANNOUNCE", 0.05)
     with held_elsewhere(lambda: locked(folder, "a")) as end:
@@ -254,7 +276,11 @@ def test_a_claim_of_another_machine_that_looks_fresh_is_respected_at_once(tmp_pa
 
 
 @pytest.mark.usefixtures("short_lease")
-def test_a_claim_that_is_renewed_is_not_void(tmp_path: Path) -> None:
+@pytest.mark.parametrize("job", ["", "12"])
+def test_a_claim_that_is_renewed_is_not_void(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", job)
     first, second = Claim(tmp_path / "a"), Claim(tmp_path / "a")
     assert first.acquire()
     end = time.monotonic() + 1.5
@@ -264,3 +290,65 @@ def test_a_claim_that_is_renewed_is_not_void(tmp_path: Path) -> None:
     first.release()
     assert second.acquire()
     second.release()
+
+
+TAKE_TURNS = """
+import sys, time, warnings
+from pathlib import Path
+from debiasbench.common import locks
+
+folder, number = Path(sys.argv[1]), sys.argv[2]
+locks.POLL = (0.001, 0.01)
+if sys.argv[3] == "without effect":
+    locks.fcntl.flock = lambda *_: None
+warnings.simplefilter("ignore")
+for turn in range(20):
+    with locks.locked(folder, "a"):
+        inside = folder / "inside"
+        inside.open("x").write(number)  # fails if the other process is inside
+        time.sleep(0.002)
+        inside.unlink()
+        with (folder / "log").open("a") as log:
+            log.write(number)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flocks", [("works", "works"), ("without effect", "without effect")])
+def test_two_processes_exclude_each_other_with_and_without_file_locks(
+    tmp_path: Path, flocks: tuple[str, str]
+) -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-c", TAKE_TURNS, str(tmp_path), str(number), flock])
+        for number, flock in enumerate(flocks)
+    ]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    log = (tmp_path / "log").read_text()
+    assert (log.count("0"), log.count("1")) == (20, 20)
+    assert files(tmp_path) == []
+    assert (tmp_path / locks.FOLDER / locks.WITHOUT_FILE_LOCKS).exists() == ("works" not in flocks)
+
+
+@pytest.mark.slow
+def test_the_run_of_a_killed_process_is_free_at_once_without_file_locks(tmp_path: Path) -> None:
+    hold = """
+import sys, warnings
+from pathlib import Path
+from debiasbench.common import locks
+
+locks.fcntl.flock = lambda *_: None
+warnings.simplefilter("ignore")
+with locks.locked(Path(sys.argv[1]), "a"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(LockHeldError), locked(tmp_path, "a", wait="never"):
+            pass
+        process.kill()
+        process.wait()
+        with locked(tmp_path, "a", wait="never"):
+            assert files(tmp_path) == ["a.claim"]

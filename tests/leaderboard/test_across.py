@@ -219,8 +219,8 @@ def test_a_line_cannot_run_in_a_section_that_the_rule_of_a_data_set_excludes() -
     grouped = [run for m in ("a", "b") for run in on("d2", m, 25)]
     made = across([*blind, *also, *grouped])
     states = {(of.name, of.level): [e.state for e in of.entries] for of in made.lines}
-    assert states["a", (0, 0)] == ["done", "done", "cannot run"]
-    assert states["a", (0, 4)] == ["cannot run", "cannot run", "done"]
+    assert states["a", (0, 0, 0)] == ["done", "done", "cannot run"]
+    assert states["a", (0, 4, 0)] == ["cannot run", "cannot run", "done"]
     text = "\n".join(map(MARKDOWN, grids(made)))
     assert "n/a: cannot run in this section" in text
     assert "Epochs of different rules: last (d0, d1); val\\_unbiased" in text.replace(

@@ -119,7 +119,7 @@ def test_points_and_ranks_are_those_under_each_rule() -> None:
     assert made.rules == list(RULES)
     for name in "abcd":
         of = line(made, name)
-        assert of.level == (0, 0)  # what the method reads, although its rule reads group labels
+        assert of.level == (0, 0, 0)  # what the method reads, although its rule reads group labels
         for rule in made.rules:
             assert of.rows[rule].mean == pytest.approx(runs.table(name, rule).mean())
     for rule in ("last", "val_unbiased"):
@@ -208,7 +208,7 @@ def test_labels_are_worth_the_best_that_sees_them_minus_the_best_that_sees_less(
     rule = "val_unbiased"
     expected = parts(runs.table("sees", rule) - runs.table("a", rule), EQUAL)
     premium = found["sees", "a"]
-    assert (premium.level, premium.less) == ((2, 0), (0, 0))
+    assert (premium.level, premium.less) == ((2, 0, 0), (0, 0, 0))
     assert premium.difference.mean == pytest.approx(expected.mean)
     assert (premium.difference.low, premium.difference.high) == pytest.approx(expected.interval())
 

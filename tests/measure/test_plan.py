@@ -151,6 +151,16 @@ def test_the_command_tells_the_plan_and_trains_nothing(debiasbench: Any) -> None
     assert debiasbench("compare", "erm", *words, "--plan").stdout == "3 runs, all done\n"
 
 
+def test_a_plan_for_a_cluster_has_as_many_processes_as_workers(debiasbench: Any) -> None:
+    words = [*FAST.split(), "--seeds", "0-3", "--plan", "--workers", 2]
+    told = debiasbench("compare", "erm", *words, "--on", "slurm", "--jobs", 2)
+    assert told.exit_code == 0, told.output
+    assert "4 processes in Slurm, each with hardware like that of this machine" in told.stdout
+    assert "enough for" not in told.stdout
+    told = debiasbench("compare", "erm", *words, "--on", "ray:127.0.0.1:6379")
+    assert "2 processes on Ray" in told.stdout
+
+
 def test_a_plan_needs_to_know_how_many_runs_are_trained_at_once(debiasbench: Any) -> None:
     told = debiasbench("compare", "erm", "--dataset", "toy", "--plan", "--together", "auto")
     assert told.exit_code == 2

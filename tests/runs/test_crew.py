@@ -135,7 +135,7 @@ def test_a_lost_run_that_another_process_still_trains_is_tried_again_later(
         return [Attempt("elsewhere" if len(tries) < 4 else "done")]
 
     found, _, code = played(plays, ["a", "b"], tries=3)
-    assert [a.state for a in found["b"]] == ["done"]
+    assert [a.state for a in found["b"]] == ["trained"]  # by this command
     assert (len(tries), code) == (4, 0)
 
 
@@ -156,3 +156,79 @@ def test_processes_that_end_before_they_are_ready_are_not_replaced_for_ever() ->
     made = Crew(hire, lambda _: None, lambda *_: True, Stop(), tries=3)
     made.run([["a"], ["b"], ["c"]], processes=2)
     assert (len(players), made.code) == (2, 3)
+
+
+def test_a_process_that_was_lost_before_it_began_is_replaced() -> None:
+    players: list[Player] = []
+
+    def hire(_: int) -> Player:
+        player = Player(lambda titles: [Attempt("trained") for _ in titles])
+        if len(players) < 2:
+            player.told, player.end = [], End(1, "its node was lost", lost=True)
+        players.append(player)
+        return player
+
+    found: list[str] = []
+
+    def report(title: str, _: Attempt) -> bool:
+        found.append(title)
+        return True
+
+    made = Crew(hire, lambda _: None, report, Stop(), tries=3)
+    made.run([["a"], ["b"]], processes=2)
+    assert (sorted(found), made.code) == (["a", "b"], 0)
+    assert len(players) in {3, 4}
+
+
+def test_processes_that_are_always_lost_before_they_begin_are_not_replaced_for_ever() -> None:
+    players: list[Player] = []
+
+    def hire(_: int) -> Player:
+        player = Player(lambda _: [])
+        player.told, player.end = [], End(1, "its node was lost", lost=True)
+        players.append(player)
+        return player
+
+    made = Crew(hire, lambda _: None, lambda *_: True, Stop(), tries=3)
+    made.run([["a"], ["b"]], processes=2)
+    assert made.code == 1
+    assert len(players) <= crew.STARTS + 2
+
+
+def test_a_process_that_never_begins_does_not_keep_the_others_from_ending() -> None:
+    players: list[Player] = []
+
+    def hire(_: int) -> Player:
+        player = Player(lambda titles: [Attempt("trained") for _ in titles])
+        if not players:
+            player.told = []  # it waits for a place, for ever
+        players.append(player)
+        return player
+
+    found: list[str] = []
+
+    def report(title: str, _: Attempt) -> bool:
+        found.append(title)
+        return True
+
+    made = Crew(hire, lambda _: None, report, Stop(), tries=3)
+    made.run([["a"], ["b"], ["c"]], processes=2)
+    assert (found, made.code) == (["a", "b", "c"], 0)
+    assert players[0].end == End(75, "it was stopped")
+
+
+def test_a_crew_grows_by_at_most_one_process_for_each_batch_that_is_left() -> None:
+    players: list[Player] = []
+
+    def hire(_: int) -> Player:
+        players.append(Player(lambda titles: [Attempt("trained") for _ in titles]))
+        return players[-1]
+
+    def wait(hands: Sequence[Player]) -> None:
+        if len(hands) == 1 and len(players) == 1:
+            made.grow(8)
+
+    made = Crew(hire, wait, lambda *_: True, Stop(), tries=3)
+    made.run([["a"], ["b"], ["c"]], processes=1)
+    assert len(players) == 4  # before the first one got its batch, three were left
+    assert sorted(title for player in players for title in player.given) == ["a", "b", "c"]

@@ -95,7 +95,7 @@ def _named(dense: Sequence[Row], board: Board) -> list[Row]:
     """
     if len(dense) <= NAMED:
         return list(dense)
-    best: dict[tuple[int, int], Row] = {}
+    best: dict[tuple[int, ...], Row] = {}
     for row in dense:
         best.setdefault(row.level, row)
     return [row for row in dense if row is best[row.level] or row.name == board.baseline]

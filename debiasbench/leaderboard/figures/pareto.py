@@ -166,11 +166,11 @@ def _not_compared(rows: Sequence[Row], cost: str, board: Board) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def _of_sections(rows: Sequence[Row], sections: Sequence[tuple[int, int]]) -> list[Key]:
+def _of_sections(rows: Sequence[Row], sections: Sequence[tuple[int, ...]]) -> list[Key]:
     """Say which colour a section has, if there are several."""
     if len(sections) == 1:
         return []
-    first = {row.level: row for row in reversed(rows)}
+    first: dict[tuple[int, ...], Row] = {row.level: row for row in reversed(rows)}
     return [Key(cells.section(first[level]), series) for series, level in enumerate(sections)]
 
 

@@ -3,3 +3,5 @@
 from debiasbench.leaderboard.site.build import write_page as write_page
 from debiasbench.leaderboard.site.build import write_site as write_site
 from debiasbench.leaderboard.site.content import About as About
+from debiasbench.leaderboard.site.large import LARGE as LARGE
+from debiasbench.leaderboard.site.large import write_large as write_large

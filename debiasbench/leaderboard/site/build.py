@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from debiasbench.leaderboard import cells
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from debiasbench.records.record import Record
 
 
+COMMANDS = 50  # of a method, for which a page of a large site has room
+
+
 def write_site(gathered: Gathered, out: Path, **arguments: Any) -> int:
     """Write a site of all pages into a folder; return the number of its files.
 
@@ -56,16 +60,16 @@ def write_page(gathered: Gathered, out: Path, **arguments: Any) -> None:
 
 def pages(content: Content) -> Iterator[tuple[str, str]]:
     """Yield the path and the text of each page of a site."""
-    yield "index.html", _index(content)
+    yield "index.html", index(content)
     for place in content.places:
         for view in place.boards:
-            yield f"d/{board_file(place, view)}", _board(content, place, view)
+            yield f"d/{board_file(place, view)}", board(content, place, view)
         if len(place.board.rows) > MOST:
             yield f"d/{place.name}.figures.html", _figures(content, place)
         if grids := content.rules.get(place):
             yield f"d/{place.name}.rules.html", _rules(content, place, grids)
     for name, rows in content.methods.items():
-        yield f"m/{file_name(name)}.html", _method(content, name, rows)
+        yield f"m/{file_name(name)}.html", method(content, name, rows)
     for record in content.records.values():
         yield f"r/{record.id}.html", _record(content, record)
 
@@ -83,26 +87,33 @@ def single(content: Content) -> str:
     )
 
 
-def _shared(content: Content, links: Links, title: str) -> dict[str, Any]:
+def _links(content: Content, up: str = "") -> Links:
+    return Links(up, large=content.large)
+
+
+def shared(content: Content, links: Links, title: str) -> dict[str, Any]:
+    """Return what the frame of every page shows."""
     newest = content.newest.provenance
+    started = content.gathered.started.get(content.newest.id, newest.started)
     return {
         "title": title,
         "links": links,
-        "made": f"Newest record: {newest.started[:10]}"
+        "made": f"Newest record: {started[:10]}"
         + (f", commit {newest.git[:12]}" if newest.git else ""),
         "board": None,
     }
 
 
-def _index(content: Content) -> str:
-    links = Links()
+def index(content: Content) -> str:
+    """Return the text of the first page."""
+    links = _links(content)
     return page("index.html.j2", **_over_all(content, links))
 
 
 def _over_all(content: Content, links: Links) -> dict[str, Any]:
     """Return what the first page of a site and the page that is mailed both show."""
     return {
-        **_shared(content, links, "debiasbench leaderboards"),
+        **shared(content, links, "debiasbench leaderboards"),
         "facts": _facts(content),
         "places": overview.place_table(content, links),
         "methods": overview.method_table(content, links),
@@ -114,17 +125,17 @@ def _over_all(content: Content, links: Links) -> dict[str, Any]:
 def _figures(content: Content, place: Place) -> str:
     return page(
         "figures.html.j2",
-        **_shared(content, Links("../"), f"{place.title}: figures"),
+        **shared(content, _links(content, "../"), f"{place.title}: figures"),
         place=place,
         figures=figures(place.board),
     )
 
 
 def _rules(content: Content, place: Place, grids: Sequence[Grid]) -> str:
-    links = Links("../")
+    links = _links(content, "../")
     return page(
         "rules.html.j2",
-        **_shared(content, links, f"{place.title}: selection rules"),
+        **shared(content, links, f"{place.title}: selection rules"),
         place=place,
         tables=noted(grids, "rules", content.methods, links),
     )
@@ -178,19 +189,20 @@ def _view(
 
 def _own(rows: list[Row]) -> set[str]:
     """Return the remarks that name the options of a row, which pages list separately."""
-    return {f"{cells.options(row)}." for row in rows if row.options}
+    return {f"{cells.options(row)}." for row in rows if row.options and not row.found_by}
 
 
-def _board(content: Content, place: Place, view: View) -> str:
-    links = Links("../")
+def board(content: Content, place: Place, view: View) -> str:
+    """Return the text of the page of a board."""
+    links = _links(content, "../")
     rule, metric = view
-    shared = _shared(content, links, place.title) | {"board": (place.name, *place.own)}
+    frame = shared(content, links, place.title) | {"board": (place.name, *place.own)}
     return page(
         "board.html.j2",
-        **shared,
+        **frame,
         **_view(content, place, view, links),
         rule=rule,
-        drawn=links.figures(place) if len(place.board.rows) > MOST else "",
+        drawn=links.figures(place) if len(place.board.rows) > MOST and not content.large else "",
         compared=links.protocol(place) if content.rules.get(place) else "",
         metrics=[
             (cells.words(name), links.board(place, (rule, name)), name == metric, name)
@@ -209,31 +221,31 @@ def _board(content: Content, place: Place, view: View) -> str:
     )
 
 
-def _method(content: Content, name: str, rows: list[tuple[Place, Row]]) -> str:
-    links = Links("../")
+def method(content: Content, name: str, rows: list[tuple[Place, Row]]) -> str:
+    """Return the text of the page of a method, of which `rows` are all."""
+    links = _links(content, "../")
     first = content.records[rows[0][1].records[0]]
     commands = {}
-    for place, row in rows:
+    for place, row in rows[:COMMANDS] if content.large else rows:
         spec = content.records[row.records[0]].spec
         commands[place.title, row.setting] = command(spec, CONTINUED)
-    shown = [
-        (place, row, made)
-        for place, row in rows
-        if (made := heat.of_row(content, place, row, place.board.rule))
-    ]
+    room = max(heat.MOST // max(len(first.task.group_counts["test"]), 1), 1)
+    made = ((place, row, heat.of_row(content, place, row, place.board.rule)) for place, row in rows)
+    heats = islice(((place, row, one) for place, row, one in made if one), room)
     return page(
         "method.html.j2",
-        **_shared(content, links, name),
+        **shared(content, links, name),
         about=content.known_of(rows[0][1]),
         sees=methods.sees(rows),
         makers=methods.makers(rows),
         options=methods.option_values(rows),
         table=methods.method_table(content, rows, links),
         pairs=methods.pair_tables(rows, links),
+        more=max(len(rows) - COMMANDS, 0) if content.large else 0,
         heats=[
-            (f"{place.title}{': ' if row.setting else ''}{row.setting}", made)
-            for place, row, made in shown
-        ][: max(heat.MOST // max(len(first.task.group_counts["test"]), 1), 1)],
+            (f"{place.title}{': ' if row.setting else ''}{row.setting}", one)
+            for place, row, one in heats
+        ],
         commands=[
             (f"{title}{': ' if setting else ''}{setting}", text)
             for (title, setting), text in commands.items()
@@ -242,11 +254,11 @@ def _method(content: Content, name: str, rows: list[tuple[Place, Row]]) -> str:
 
 
 def _record(content: Content, record: Record) -> str:
-    links = Links("../")
+    links = _links(content, "../")
     place, row = content.row_of[record.id]
     return page(
         "record.html.j2",
-        **_shared(content, links, record.spec.stem),
+        **shared(content, links, record.spec.stem),
         record=record,
         place=place,
         row=row,

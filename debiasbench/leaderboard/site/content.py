@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import UnknownNameError
 from debiasbench.common.names import IMPORTED
 from debiasbench.leaderboard.board import boards, of_dataset
-from debiasbench.leaderboard.frame import label, plain
+from debiasbench.leaderboard.frame import Texts, plain
 from debiasbench.leaderboard.render import heading
 from debiasbench.leaderboard.site.grids import of_rules, over_data_sets
 from debiasbench.leaderboard.site.names import hashed
@@ -18,7 +18,7 @@ from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from debiasbench.leaderboard.board import Board
     from debiasbench.leaderboard.gather import Gathered
@@ -75,6 +75,8 @@ class Content:
 
     `about`: name of a method in specs -> its sentence and paper. `across`: tables over all data
     sets. `protocols`: id of a record -> the tables that compare the selection rules on its data.
+    `large`: whether it is a site as `large` makes it. `latest`: the newest record, if these are not
+    all records of the site.
     """
 
     gathered: Gathered
@@ -82,6 +84,8 @@ class Content:
     about: Mapping[str, About] = field(default_factory=dict)
     across: Sequence[Grid] = ()
     protocols: Mapping[str, Sequence[Grid]] = field(default_factory=dict)
+    large: bool = False
+    latest: Record | None = None
 
     @cached_property
     def records(self) -> dict[str, Record]:
@@ -115,11 +119,19 @@ class Content:
     @cached_property
     def newest(self) -> Record:
         """The record that was made last; its date and commit are those of the site."""
-        return max(self.records.values(), key=lambda r: (r.provenance.started, r.id))
+        if self.latest is not None:
+            return self.latest
+        return newest(self.gathered, self.records.values())
 
     def known_of(self, row: Row) -> About:
         """Return the sentence and the paper of the method of a row."""
         return self.about.get(self.records[row.records[0]].spec.method.name, About())
+
+
+def newest(gathered: Gathered, records: Iterable[Record]) -> Record:
+    """Return the record that was made last."""
+    started = gathered.started  # of records that hold only what tables need
+    return max(records, key=lambda r: (started.get(r.id, r.provenance.started), r.id))
 
 
 def collect(
@@ -138,12 +150,8 @@ def collect(
     those that are shown first.
     """
     records = gathered.records if dataset is None else of_dataset(gathered.records, dataset)
-    # in the order of `boards`, which groups them in the same way
-    groups: dict[tuple[str, str, str], list[Record]] = {}
-    for record in records:
-        key = label(record.spec.dataset), label(record.spec.model), record.task.fingerprint
-        groups.setdefault(key, []).append(record)
-    keys = sorted(groups)
+    groups = grouped(records)
+    keys = list(groups)
     make = partial(
         boards,
         records,
@@ -160,7 +168,6 @@ def collect(
             views[view] = board
     for views, board in zip(made, first, strict=True):
         views[board.rule, board.metric] = board
-    titles = _titles([groups[key][0] for key in keys])
     places = [
         Place(
             name=hashed(title, *key),
@@ -169,7 +176,7 @@ def collect(
             boards=views,
             own=(board.rule, board.metric),
         )
-        for key, title, views, board in zip(keys, titles, made, first, strict=True)
+        for key, title, views, board in zip(keys, titles(groups), made, first, strict=True)
     ]
     asked = {"metric": metric, "select": select, "baseline": baseline}
     return Content(
@@ -181,15 +188,28 @@ def collect(
     )
 
 
-def _titles(firsts: Sequence[Record]) -> list[str]:
-    """Name data set and network of each record, with those options in which they differ."""
+Groups = dict[tuple[str, str, str], "list[Record]"]
+
+
+def grouped(records: Sequence[Record]) -> Groups:
+    """Return the records of each board, in the order of `boards`, which groups them equally."""
+    texts, groups = Texts(), Groups()
+    for record in records:
+        data, model = texts.label(record.spec.dataset), texts.label(record.spec.model)
+        groups.setdefault((data, model, record.task.fingerprint), []).append(record)
+    return {key: groups[key] for key in sorted(groups)}
+
+
+def titles(groups: Groups) -> list[str]:
+    """Name data set and network of each group, with those options in which they differ."""
+    firsts = [of[0] for of in groups.values()]
     data = _short([record.spec.dataset for record in firsts])
     models = _short([record.spec.model for record in firsts])
-    titles = [f"{one} · {other}" for one, other in zip(data, models, strict=True)]
-    repeated = Counter(titles)
+    names = [f"{one} · {other}" for one, other in zip(data, models, strict=True)]
+    repeated = Counter(names)
     return [
-        f"{title} · data {record.task.fingerprint[:8]}" if repeated[title] > 1 else title
-        for title, record in zip(titles, firsts, strict=True)
+        f"{name} · data {record.task.fingerprint[:8]}" if repeated[name] > 1 else name
+        for name, record in zip(names, firsts, strict=True)
     ]
 
 

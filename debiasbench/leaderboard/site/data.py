@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 def files(content: Content) -> Iterator[tuple[str, bytes]]:
     """Yield the path and the content of each file of data."""
     for place in content.places:
-        boards = [place.boards[view] for view in sorted(place.boards)]
-        yield f"data/{place.name}.csv", as_csv(boards).encode()
-        yield f"data/{place.name}.json", as_json(boards).encode()
-        yield f"data/{place.name}.groups.csv", lines(_groups(place)).encode()
+        yield from of_place(place).items()
     own = [place.board for place in content.places]
     yield "data/overview.csv", as_csv(own).encode()
     yield "data/overview.json", as_json(own).encode()
@@ -37,7 +34,17 @@ def files(content: Content) -> Iterator[tuple[str, bytes]]:
         each.append(_line(stored))
     # without a time and a name, so that equal records give equal bytes
     yield "data/records.jsonl.gz", gzip.compress("".join(f"{e}\n" for e in each).encode(), mtime=0)
-    yield "latest.json", text(_latest(content)).encode()
+    yield "latest.json", text(latest(content)).encode()
+
+
+def of_place(place: Place, *, compact: bool = False) -> dict[str, bytes]:
+    """Return the tables of a data set and a network, by their paths; `compact`: see `as_json`."""
+    boards = [place.boards[view] for view in sorted(place.boards)]
+    return {
+        f"data/{place.name}.csv": as_csv(boards).encode(),
+        f"data/{place.name}.json": as_json(boards, compact=compact).encode(),
+        f"data/{place.name}.groups.csv": lines(_groups(place)).encode(),
+    }
 
 
 def original(content: Content, record: Record) -> bytes:
@@ -98,12 +105,12 @@ def _mean(values: list[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _latest(content: Content) -> dict[str, object]:
+def latest(content: Content) -> dict[str, object]:
     """Describe the site: its newest record, and the numbers of records, methods and boards."""
     newest = content.newest.provenance
     return {
         "commit": newest.git,
-        "date": newest.started,
+        "date": content.gathered.started.get(content.newest.id, newest.started),
         "schema": SCHEMA,
         "counts": {
             "records": len(content.records),

@@ -12,6 +12,7 @@ from debiasbench.common.regular import read_regular
 from debiasbench.records.store import write_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 MANIFEST = "manifest.json"  # path of each file -> its SHA-256
@@ -47,6 +48,14 @@ class Folder:
             temporary.replace(path)
         except OSError as error:
             raise StoreError(f"Cannot write {path}: {error.strerror or error}") from error
+
+    def written(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the SHA-256 of files that were written, for `include`."""
+        return {name: self._written[name] for name in names}
+
+    def include(self, written: Mapping[str, str]) -> None:
+        """Count files that another process wrote into the same folder as those of the site."""
+        self._written |= written
 
     def _begin(self) -> None:
         """Write a manifest, so that a site that was interrupted can be made again."""

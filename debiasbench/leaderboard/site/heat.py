@@ -92,7 +92,7 @@ def chosen(rows: Sequence[Row], task: TaskFacts, most: int = MOST) -> list[Row]:
     groups = len(task.classes) * len(task.biases)
     room = max(most // groups, 1)
     with_values = [row for row in rows if row.values]
-    first: dict[tuple[int, int], Row] = {}
+    first: dict[tuple[int, ...], Row] = {}
     for row in with_values:
         first.setdefault(row.level, row)
     best = list(first.values())

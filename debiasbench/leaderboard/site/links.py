@@ -11,16 +11,20 @@ if TYPE_CHECKING:
     from debiasbench.leaderboard.site.content import Place, View
 
 
+DIGITS = 2  # of an id, which records on one page share
+
+
 @dataclass(frozen=True)
 class Links:
     """Addresses as a page of the site writes them.
 
     `up`: from the folder of the page to the root, such as "../". `single`: all is in one file, so
-    pages of methods and records do not exist.
+    pages of methods and records do not exist. `large`: records share pages, by their first digits.
     """
 
     up: str = ""
     single: bool = False
+    large: bool = False
 
     def index(self) -> str:
         """Return the address of the first page."""
@@ -46,7 +50,15 @@ class Links:
 
     def record(self, name: str) -> str:
         """Return the address of a record by its id, empty if there is none."""
-        return "" if self.single else f"{self.up}r/{name}.html"
+        if self.single:
+            return ""
+        return (
+            f"{self.up}r/{name[:DIGITS]}.html#{name}" if self.large else f"{self.up}r/{name}.html"
+        )
+
+    def records(self) -> str:
+        """Return the address of the data of all records."""
+        return self.data("records.csv.gz" if self.large else "records.jsonl.gz")
 
     def data(self, name: str) -> str:
         """Return the address of a file of data, empty if there is none."""

@@ -108,6 +108,8 @@ def pair_tables(rows: Sequence[tuple[Place, Row]], links: Links) -> list[Table]:
     made: list[Table] = []
     for place, row in rows:
         board = place.board
+        if board.comparison is None:
+            continue
         others = [
             other
             for other in board.rows
@@ -115,7 +117,6 @@ def pair_tables(rows: Sequence[tuple[Place, Row]], links: Links) -> list[Table]:
         ]
         if row.stale or not others or len(others) >= RANKED:
             continue
-        assert board.comparison is not None
         differences = board.comparison.differences([(row, other) for other in others])
         lines = [
             _pair(board, row, other, difference, links)

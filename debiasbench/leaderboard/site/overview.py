@@ -9,7 +9,7 @@ from debiasbench.leaderboard.notes import listed
 from debiasbench.leaderboard.site.table import Cell, Heading, Line, Link, Section, Table
 
 if TYPE_CHECKING:
-    from debiasbench.leaderboard.row import Row
+    from debiasbench.leaderboard.row import Level, Row
     from debiasbench.leaderboard.site.content import Content, Place
     from debiasbench.leaderboard.site.links import Links
 
@@ -56,7 +56,7 @@ def _place_line(place: Place, links: Links) -> Line:
 
 def method_table(content: Content, links: Links) -> Table:
     """Lay out methods by data sets: accuracies, or points above a baseline where there is one."""
-    named: dict[tuple[tuple[int, int], str], dict[int, Row]] = {}
+    named: dict[tuple[Level, str], dict[int, Row]] = {}
     for number, place in enumerate(content.places):
         for row in place.board.rows:
             named.setdefault((row.level, row.name), {})[number] = row

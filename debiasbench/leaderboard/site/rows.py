@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from debiasbench.leaderboard import cells
-from debiasbench.leaderboard.columns import COLUMNS, accuracy
+from debiasbench.leaderboard.columns import COLUMNS, SEARCH, accuracy
 from debiasbench.leaderboard.comparison import is_noise
 from debiasbench.leaderboard.frame import plain
 from debiasbench.leaderboard.notes import TRUST
@@ -66,6 +66,11 @@ def _sides(board: Board) -> list[str]:
     return [name for name in SIDE_METRICS[:2] if name not in {board.metric, "worst_group"}]
 
 
+def _costs(board: Board) -> tuple[str, ...]:
+    """Name the costs of a table; those of searches only if a row is tuned."""
+    return (*COSTS, *SEARCH) if any(row.found_by for row in board.rows) else COSTS
+
+
 def _headings(board: Board, scale: Scale, worst: Scale) -> Iterator[Heading]:
     yield Heading("method", "method", 1)
     yield Heading("accuracy", f"{cells.words(board.metric)} %", -1, "mean ± standard deviation")
@@ -79,7 +84,7 @@ def _headings(board: Board, scale: Scale, worst: Scale) -> Iterator[Heading]:
         yield Heading("worst_group", "worst group %", -1, title, "plot", worst.axis())
     for name in _sides(board):
         yield Heading(name, f"{cells.words(name)} %", -1)
-    for name in COSTS:
+    for name in _costs(board):
         yield Heading(name, COLUMNS[name].heading(board), 1, kind="cost")
     yield Heading("seeds", "records, by seed", -1, "sorted by their number")
 
@@ -122,7 +127,7 @@ def _line(
     for name in _sides(board):
         made.append(Cell(COLUMNS[name].text(row, board), accuracy(row, board, name)))
     machines = "; ".join(sorted({content.records[one].provenance.hardware for one in row.records}))
-    for name in COSTS:
+    for name in _costs(board):
         text = COLUMNS[name].text(row, board)
         value = COLUMNS[name].rank(row, board)
         made.append(Cell(text, value, machines if name == "seconds" else ""))

@@ -47,6 +47,7 @@
   document.addEventListener("click", (event) => {
     const a = event.target.closest("a[href]");
     if (!a || a.hasAttribute("download") || a.getAttribute("href").startsWith("#")) return;
+    if (a.hash && !a.hash.includes("=")) return; // to a record on a page of many
     const state = read();
     if (!a.classList.contains("keep")) {
       for (const name of [...state.keys()]) if (name !== "theme") state.delete(name);

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from debiasbench.records.checks.numbers import Computed
-    from debiasbench.records.record import Outcome, Record
+    from debiasbench.records.record import Result, Selected
 
 RATIOS = frozenset({"average", "worst_group"})  # metrics that are samples by samples
 FEW = 700  # samples; in smaller groups, two different ratios differ within six digits
@@ -27,7 +27,7 @@ TIES = 2  # since this revision of the rules, ties go to the later epoch; see `T
 CHANGED = 2  # samples of a group that another computation of the same network may change
 
 
-def kept(record: Record, computed: Computed) -> Iterator[str]:
+def kept(record: Result, computed: Computed) -> Iterator[str]:
     """Check that every rule kept the best of the epochs that were kept, and its value.
 
     The value was measured during training, the hits afterwards with the same weights. On a device
@@ -57,7 +57,7 @@ def kept(record: Record, computed: Computed) -> Iterator[str]:
     yield from _last(record, of_epochs)
 
 
-def _tolerance(record: Record, metric: str) -> float:
+def _tolerance(record: Result, metric: str) -> float:
     """Return how much a metric changes if two samples of the most influential group change.
 
     A CPU computes the same twice, whatever the record says.
@@ -71,7 +71,7 @@ def _tolerance(record: Record, metric: str) -> float:
     return CHANGED * float(influence.max(initial=0.0)) + ROUNDING
 
 
-def _last(record: Record, of_epochs: Mapping[str, Outcome]) -> Iterator[str]:
+def _last(record: Result, of_epochs: Mapping[str, Selected]) -> Iterator[str]:
     """Check that `last` is the last epoch that any rule kept, and the last of some stage."""
     if "last" not in of_epochs:
         return
@@ -86,7 +86,7 @@ def _last(record: Record, of_epochs: Mapping[str, Outcome]) -> Iterator[str]:
         yield f"last keeps epoch {last}, but the stages took {taken} epochs"
 
 
-def curves(record: Record, computed: Computed) -> Iterator[str]:
+def curves(record: Result, computed: Computed) -> Iterator[str]:
     """Check every rule against the validation metrics of all epochs.
 
     The curves of the stage that made the network are those that agree with the kept epochs.
@@ -112,7 +112,7 @@ def curves(record: Record, computed: Computed) -> Iterator[str]:
             yield from min(worse, key=len)
 
 
-def uneven(record: Record) -> Iterator[str]:
+def uneven(record: Result) -> Iterator[str]:
     """Check that all curves of a stage have equally many values, also in a failed run (E01)."""
     for one in record.curves:
         lengths = sorted({len(values) for values in one.values.values()})
@@ -123,7 +123,7 @@ def uneven(record: Record) -> Iterator[str]:
             )
 
 
-def _stages(record: Record) -> Iterator[str]:
+def _stages(record: Result) -> Iterator[str]:
     """Check that each stage has a curve with a value for each of its epochs."""
     stages = [] if record.cost is None else record.cost.stages
     if len(stages) != len(record.curves):
@@ -144,9 +144,9 @@ def _length(values: Mapping[str, Sequence[float]]) -> int:
 
 
 def _mismatches(
-    record: Record,
+    record: Result,
     values: Mapping[str, Sequence[float]],
-    of_epochs: Mapping[str, Outcome],
+    of_epochs: Mapping[str, Selected],
     computed: Computed,
 ) -> Iterator[str]:
     """Yield where curves do not agree with the hits and the values of the epochs that are kept."""
@@ -170,7 +170,7 @@ def _mismatches(
 
 
 def _better(
-    record: Record, values: Mapping[str, Sequence[float]], of_epochs: Mapping[str, Outcome]
+    record: Result, values: Mapping[str, Sequence[float]], of_epochs: Mapping[str, Selected]
 ) -> Iterator[str]:
     """Yield the rules that keep an epoch although the curves have a better one."""
     first = _first_eligible(record, of_epochs)
@@ -187,7 +187,7 @@ def _better(
             )
 
 
-def _first_eligible(record: Record, of_epochs: Mapping[str, Outcome]) -> int:
+def _first_eligible(record: Result, of_epochs: Mapping[str, Selected]) -> int:
     """Return an epoch from which on rules could select for certain.
 
     A network that becomes sparse cannot be selected before it is as sparse as requested.
@@ -197,7 +197,7 @@ def _first_eligible(record: Record, of_epochs: Mapping[str, Outcome]) -> int:
 
 
 def _candidates(
-    record: Record, values: Mapping[str, Sequence[float]], rule: str, metric: str, first: int
+    record: Result, values: Mapping[str, Sequence[float]], rule: str, metric: str, first: int
 ) -> list[int]:
     """Return the epochs of which a rule may keep one; none if all values are NaN."""
     curve = values[f"val_{metric}"]
@@ -206,7 +206,8 @@ def _candidates(
     if not epochs:
         return []
     best = max(curve[e - 1] for e in epochs)
-    tied = [e for e in epochs if close(curve[e - 1], best, _digits(best))]
+    digits = _digits(best)
+    tied = [e for e in epochs if close(curve[e - 1], best, digits)]
     if not _is_exact(record, metric, best):
         return tied
     if revision(record.spec.revisions, "rules") < TIES:
@@ -217,7 +218,7 @@ def _candidates(
     return [e for e in tied if close(unbiased[e - 1], top, _digits(top))]
 
 
-def _is_exact(record: Record, metric: str, value: float) -> bool:
+def _is_exact(record: Result, metric: str, value: float) -> bool:
     """Say whether epochs with this value in six digits had exactly the same."""
     counts = record.task.group_counts["val"]
     largest = sum(counts) if metric == "average" else max(counts)

@@ -16,6 +16,7 @@ CODES = {
     "E08": "the settings are those of the suite, except for the method",
     "E09": "supervision and options are those that the method declares",
     "E10": "the versions are usable and the code had no changes that were not committed",
+    "E11": "the trials of a search are those that it draws, and its winner follows from them",
     "W01": "the cost is plausible",
     "W02": "the result is near that of the existing record of the same spec",
     "W03": "the predictions are not those of another method",

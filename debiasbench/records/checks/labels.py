@@ -17,7 +17,6 @@ import numpy as np
 from debiasbench.common.errors import RecordError, StoreError
 from debiasbench.common.regular import read_regular
 from debiasbench.records.beside import around
-from debiasbench.records.store import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,6 +127,8 @@ class Collected:
         Raises `StoreError`, and `RecordError` for a reference with other labels.
         """
         from safetensors.numpy import save
+
+        from debiasbench.records.store import write_bytes
 
         written = []
         for fingerprint, labels in sorted(self._found.items()):

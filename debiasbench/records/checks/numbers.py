@@ -12,28 +12,29 @@ from debiasbench.records.metrics import accuracies_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from debiasbench.records.record import Cost, Record
+    from debiasbench.records.record import Cost, Result
 
     Computed = dict[tuple[str, str], dict[str, float]]  # (rule, split) -> metric -> value
 
 ROUNDING = 1e-12  # of a metric that is computed again from the same hits
-SPLITS = ("val", "test")
 
 
-def computed_accuracies(record: Record) -> Computed:
+def computed_accuracies(record: Result) -> Computed:
     """Compute every metric from the hits, once for rules that keep the same epoch."""
     computed: Computed = {}
-    for split in SPLITS if record.outcomes else ():
+    for split in record.judged if record.outcomes else ():
         hits = {rule: tuple(getattr(o, split).hits) for rule, o in record.outcomes.items()}
         different = list(dict.fromkeys(hits.values()))
         counts = record.task.splits[split]
         tables = np.array(different, dtype=np.int64).reshape(-1, *counts.totals.shape)
         values = dict(zip(different, accuracies_of(tables, counts), strict=True))
         computed |= {(rule, split): values[table] for rule, table in hits.items()}
-    return {(rule, split): computed[rule, split] for rule in record.outcomes for split in SPLITS}
+    return {
+        (rule, split): computed[rule, split] for rule in record.outcomes for split in record.judged
+    }
 
 
-def metrics(record: Record, computed: Computed) -> Iterator[str]:
+def metrics(record: Result, computed: Computed) -> Iterator[str]:
     """Compare every stored metric with the one that follows from the hits."""
     for (rule, split), values in computed.items():
         stored = getattr(record.outcomes[rule], split).metrics

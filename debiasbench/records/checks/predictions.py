@@ -9,7 +9,6 @@ import numpy as np
 from debiasbench.common.errors import RecordError
 from debiasbench.records.beside import content, location, most_bytes, prediction_key
 from debiasbench.records.checks.finding import Finding
-from debiasbench.records.checks.numbers import SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,12 +16,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from debiasbench.records.record import Record
+    from debiasbench.records.record import Result
 
     Stored = Mapping[str, NDArray[Any]]
 
 
-def stored_predictions(path: Path, record: Record) -> tuple[Stored | None, str | None]:
+def stored_predictions(path: Path, record: Result) -> tuple[Stored | None, str | None]:
     """Return the content of the predictions file, or what is wrong with the file."""
     if record.predictions is None:
         return None, None
@@ -37,9 +36,9 @@ def stored_predictions(path: Path, record: Record) -> tuple[Stored | None, str |
         return None, f"{file} is not a predictions file ({error})"
 
 
-def predictions(record: Record, stored: Stored) -> Iterator[Finding]:
+def predictions(record: Result, stored: Stored) -> Iterator[Finding]:
     """Compare group counts with the labels beside a record, and hits with its predictions."""
-    for split in SPLITS:
+    for split in record.judged:
         counts = record.task.group_counts[split]
         y, group = (
             whole_numbers(stored, f"{split}.{name}", sum(counts)) for name in ("y", "group")
@@ -92,7 +91,7 @@ def counted(groups: NDArray[np.integer], number: int) -> list[int]:
     return counts
 
 
-def different_counts(record: Record, stated: list[int], counted: list[int]) -> str:
+def different_counts(record: Result, stated: list[int], counted: list[int]) -> str:
     """Name the first group whose stated count is not the counted one, and how many others."""
     if counted == stated:
         return ""

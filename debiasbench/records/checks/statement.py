@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from debiasbench.records.record import Record
+    from debiasbench.records.record import Result
 
 
-def spec(record: Record) -> Iterator[str]:
+def spec(record: Result) -> Iterator[str]:
     """Check that the id is that of the spec, and the precision that of the provenance."""
     if record.id != record.spec.id:
         yield f"the id is {record.id}, but the spec hashes to {record.spec.id}"
@@ -20,7 +20,7 @@ def spec(record: Record) -> Iterator[str]:
         yield f"the spec says precision {stated}, but the provenance says {used}"
 
 
-def status(record: Record) -> Iterator[str]:
+def status(record: Result) -> Iterator[str]:
     """Check that a record has what runs with its status have, and nothing else."""
     ok = record.status == "ok"
     if ok == (record.failure is not None):
@@ -31,5 +31,5 @@ def status(record: Record) -> Iterator[str]:
         yield "the status is ok, but there is no cost"
     if not ok and record.predictions is not None:
         yield "the status is failed, but there are predictions"
-    if not ok and record.inference is not None:
+    if not ok and getattr(record, "inference", None) is not None:
         yield "the status is failed, but there is an inference"

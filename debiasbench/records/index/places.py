@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +17,12 @@ from debiasbench.common.folders import entries
 from debiasbench.common.user_cache import user_cache
 from debiasbench.records.index.columns import Damaged, about
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 FOLDER = "indexes"
 ENDING = ".npz"
+BOARDS = ".boards"  # ending of the folder of the boards that were made from an index
 LEFT = ".new"  # ending of a file that is being written
 OLD = 86_400.0  # seconds; writing a file never takes as long
 
@@ -51,6 +56,16 @@ def path_of(place: str) -> Path | None:
     return root / FOLDER / f"{name}{ENDING}"
 
 
+def boards_of(place: str) -> Path | None:
+    """Return the folder of the boards that were made from an index; None without a cache."""
+    index = path_of(place)
+    return None if index is None else _boards(index)
+
+
+def _boards(index: Path) -> Path:
+    return index.with_suffix(BOARDS)
+
+
 def kept() -> list[Kept]:
     """Return all indexes, sorted by the names of their folders."""
     found = []
@@ -62,7 +77,8 @@ def kept() -> list[Kept]:
             except Damaged:
                 head = {}
             place, records = str(head.get("place", "")), int(head.get("records", 0))
-            found.append(Kept(path, place, records, status.st_size, status.st_mtime))
+            size = status.st_size + sum(file.stat().st_size for file in _all(_boards(path)))
+            found.append(Kept(path, place, records, size, status.st_mtime))
     return sorted(found, key=lambda one: (one.place, one.path))
 
 
@@ -76,13 +92,31 @@ def remove(*, only_orphans: bool = False) -> list[Kept]:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > OLD:
                 path.unlink()
+    for folder in _files(BOARDS):
+        if not folder.with_suffix(ENDING).exists():
+            _remove_boards(folder)
     for one in kept():
         if only_orphans and Path(one.place).is_dir() and one.place:
             continue
         with suppress(OSError):
             one.path.unlink()
             removed.append(one)
+            _remove_boards(_boards(one.path))
     return removed
+
+
+def _remove_boards(folder: Path) -> None:
+    with suppress(OSError):
+        for file in _all(folder):
+            file.unlink()
+        folder.rmdir()
+
+
+def _all(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry) for entry in entries(folder)]
+    except OSError:
+        return []
 
 
 def _files(ending: str) -> list[Path]:
@@ -101,8 +135,13 @@ def version() -> str:
 
     Raises `OSError` where the source code is not at hand.
     """
-    digest = hashlib.sha256(f"{np.__version__.split('.')[0]}".encode())
-    for name in CODE:
+    return digest_of(CODE)
+
+
+def digest_of(code: Iterable[str], more: bytes = b"") -> str:
+    """Return the digest of files and folders of source code, of numpy's version and of `more`."""
+    digest = hashlib.sha256(f"{np.__version__.split('.')[0]}".encode() + more)
+    for name in code:
         path = ROOT / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())

@@ -1,36 +1,32 @@
-"""The rows of an index: a row for each record, and what many records share once."""
+"""The rows of an index: a row for each record, and what many records share once.
+
+What makes records is imported when they are asked for: a folder without changes needs none.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from debiasbench.core.supervision import Supervision
-from debiasbench.records.correct import Correct
+from debiasbench.common.errors import RecordError
 from debiasbench.records.index.columns import Damaged
-from debiasbench.records.inference import Inference
-from debiasbench.records.record import (
-    Cost,
-    Failure,
-    Outcome,
-    Provenance,
-    Record,
-    SplitResult,
-    TaskFacts,
-)
 from debiasbench.records.selection import RULES
-from debiasbench.records.sharing import NOTHING
-from debiasbench.specs.spec import Choice, Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from debiasbench.records.correct import Splits
+    from debiasbench.records.checks.labels import Labels
+    from debiasbench.records.correct import Correct, Splits
     from debiasbench.records.index.columns import Columns
+    from debiasbench.records.record import Outcome, Record
     from debiasbench.records.sharing import Sharing
+    from debiasbench.specs.spec import Spec
 
 LISTS = (  # a value for each record
     "name",  # of the file within the folder
@@ -38,6 +34,7 @@ LISTS = (  # a value for each record
     "id",
     "seed",
     "schema",
+    "started",
     "failure",
     "inference",
     "cost",
@@ -47,11 +44,12 @@ LISTS = (  # a value for each record
     "task",
     "provenance",
     "supervision",
+    "board",
     "labels",  # -1 without predictions
     "group",  # likewise
 )
 PARTS = ("dataset", "model", "method", "sparse")  # of a spec, each with options
-SHARED = ("spec", "task", "provenance", "supervision", "labels")
+SHARED = ("spec", "task", "provenance", "supervision", "board", "labels")
 NO_RESULT = -1  # the epoch of a rule without outcome
 _FAULTS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
@@ -68,23 +66,77 @@ class RuleColumns:
         self.has = np.array([epoch != NO_RESULT for epoch in self.epochs], dtype=bool)
 
 
+class _Read(Mapping[str, list[Any]]):
+    """Lists of an index by name, each of which is read when it is needed."""
+
+    def __init__(
+        self, columns: Columns | None, names: Sequence[str], kind: str, length: int | None = None
+    ) -> None:
+        self._columns, self._names, self._kind, self._length = columns, names, kind, length
+        self._read: dict[str, list[Any]] = {}
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._read:
+            found = [] if self._columns is None else self._columns.json(f"{self._kind}_{name}")
+            if not isinstance(found, list) or self._length not in {None, len(found)}:
+                raise Damaged
+            self._read[name] = found
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Bad(NamedTuple):
+    """A file that contradicts itself: its state and that of its predictions, and what is wrong.
+
+    `predictions`: the name of their file, None without. `message`: what follows the path.
+    """
+
+    states: tuple[int, ...]
+    predictions: str | None
+    message: str
+
+
 class Rows:
-    """What an index holds.
+    """What an index holds; most of it is read when it is needed.
 
     `lists`: a list for each of `LISTS`. `shared`: the parts that rows number, as JSON objects.
-    `groups`: arrays of test groups, (N,) each. `states`: (R, 8) of the file and its predictions.
+    `states`: (R, 8) of the file and its predictions. `bad`: files without a row, by name.
     """
 
     def __init__(self, columns: Columns | None) -> None:
         self._columns = columns
-        self.lists: dict[str, list[Any]] = {name: [] for name in LISTS}
-        self.shared: dict[str, list[Any]] = {name: [] for name in SHARED}
-        self.groups: list[NDArray[np.integer]] = []
-        self.states: list[tuple[int, ...]] = []
+        self.states: NDArray[np.int64] = np.zeros((0, 8), dtype=np.int64)
+        self.bad: dict[str, Bad] = {}
         self._rules: dict[str, RuleColumns] = {}
         if columns is not None:
-            self._read(columns)
+            self.states = columns.array("states")
+            if self.states.ndim != 2 or self.states.shape[1] != 8:
+                raise Damaged
+            bad = columns.json("bad")
+            self.bad = {name: Bad(tuple(s), beside, text) for name, s, beside, text in bad}
+        self.lists: Mapping[str, list[Any]] = _Read(columns, LISTS, "list", len(self.states))
+        self.shared: Mapping[str, list[Any]] = _Read(columns, SHARED, "shared")
         self.of = {name: row for row, name in enumerate(self.lists["name"])}
+
+    @cached_property
+    def groups(self) -> list[NDArray[np.integer]]:
+        """The arrays of test groups, (N,) each; raises `Damaged`."""
+        if self._columns is None:
+            return []
+        sizes, flat = self._columns.array("group_sizes"), self._columns.array("groups")
+        if flat.size != sizes.sum():
+            raise Damaged
+        return np.split(flat, np.cumsum(sizes)[:-1]) if len(sizes) else []
+
+    @cached_property
+    def tuples(self) -> list[tuple[int, ...]]:
+        """The states as tuples."""
+        return list(map(tuple, self.states.tolist()))
 
     @classmethod
     def read(cls, columns: Columns, place: str, version: str) -> Rows:
@@ -101,18 +153,21 @@ class Rows:
             columns.close()
             raise
 
-    def _read(self, columns: Columns) -> None:
-        self.lists = columns.json("lists")
-        self.shared = columns.json("shared")
-        self.states = list(map(tuple, columns.array("states").tolist()))
-        sizes, flat = columns.array("group_sizes"), columns.array("groups")
-        self.groups = np.split(flat, np.cumsum(sizes)[:-1]) if len(sizes) else []
-        numbers = {len(self.lists[name]) for name in LISTS} | {len(self.states)}
-        if len(numbers) != 1 or flat.size != sizes.sum():
-            raise Damaged
-
     def __len__(self) -> int:
-        return len(self.lists["name"])
+        return len(self.states)
+
+    def agrees(self, row: int, file: str, labels: Labels) -> bool:
+        """Say whether the labels beside a record, which has some, are those of its data.
+
+        `file`: the path of the record. `labels`: compares them with those of other records.
+        """
+        task = self.shared["task"][self.lists["task"][row]]
+        texts = self.shared["labels"][self.lists["labels"][row]]
+        digests = {name: bytes.fromhex(text) for name, text in texts.items()}
+        try:
+            return labels.differing_digests(Path(file), task["fingerprint"], digests) is None
+        except RecordError:  # reading the file says which reference is damaged
+            return False
 
     def close(self) -> None:
         """Close the file; what was not read yet cannot be read any more."""
@@ -155,6 +210,12 @@ class Rows:
     ) -> list[tuple[Record, Correct | None]]:
         if not rows:
             return []
+        from debiasbench.core.supervision import Supervision
+        from debiasbench.records.correct import Correct
+        from debiasbench.records.inference import Inference
+        from debiasbench.records.record import Cost, Failure, Provenance, Record, TaskFacts
+        from debiasbench.specs.spec import Spec
+
         own = ("id", "seed", "schema", "failure", "inference", "cost")
         columns = [self.lists[name] for name in own]
         numbers = [self.lists[name] for name in ("spec", "task", "provenance", "supervision")]
@@ -223,6 +284,12 @@ class _Outcomes:
     """The outcomes of all records under one rule."""
 
     def __init__(self, rows: Rows, rule: str) -> None:
+        from debiasbench.records.record import Outcome, SplitResult
+        from debiasbench.records.sharing import NOTHING
+
+        self._make: Callable[[int | None, float, list[int]], Outcome] = lambda epoch, value, hits: (
+            Outcome(epoch, value, NOTHING, SplitResult(hits, {}))
+        )
         self._columns = rows.rule(rule)
         hits, bits = rows.sizes(rule)
         self._hits, self._bits = [0, *np.cumsum(hits).tolist()], [0, *np.cumsum(bits).tolist()]
@@ -235,10 +302,11 @@ class _Outcomes:
             return None, b""
         hits = own.hits[self._hits[row] : self._hits[row + 1]].tolist()
         bits = self._packed[self._bits[row] : self._bits[row + 1]]
-        result = SplitResult(hits, {})
-        return Outcome(own.epochs[row], own.values[row], NOTHING, result), bytes(bits)
+        return self._make(own.epochs[row], own.values[row], hits), bytes(bits)
 
 
 def _spec(data: dict[str, Any]) -> Spec:
+    from debiasbench.specs.spec import Choice, Spec
+
     parts = {name: None if data[name] is None else Choice(**data[name]) for name in PARTS}
     return Spec(seed=0, **{**data, **parts})

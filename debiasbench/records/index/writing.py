@@ -12,7 +12,6 @@ import numpy as np
 from debiasbench.records.index.columns import text
 from debiasbench.records.index.rows import LISTS, NO_RESULT, SHARED
 from debiasbench.records.selection import RULES
-from debiasbench.records.sharing import stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from debiasbench.records.correct import Correct
-    from debiasbench.records.index.rows import Rows
+    from debiasbench.records.index.rows import Bad, Rows
     from debiasbench.records.record import Record
 
 
@@ -41,6 +40,7 @@ class Fresh:
         self.shared: dict[str, dict[str, int]] = {}
         self.groups: list[NDArray[np.integer]] = []
         self._groups: dict[int, int] = {}
+        self.bad: dict[str, Bad] = {}
 
     def __len__(self) -> int:
         return len(self.states)
@@ -56,6 +56,8 @@ class Fresh:
         labels: Mapping[str, bytes],
     ) -> None:
         """Add a record; `correct`: by rule, empty without predictions; `labels`: their digests."""
+        from debiasbench.records.sharing import stages
+
         spec = _fields(record.spec)
         del spec["seed"]
         made = _fields(record.provenance) | {"started": ""}
@@ -66,6 +68,7 @@ class Fresh:
             "id": record.id,
             "seed": record.spec.seed,
             "schema": record.schema,
+            "started": record.provenance.started,
             "failure": None if record.failure is None else asdict(record.failure),
             "inference": None if record.inference is None else asdict(record.inference),
             "cost": None
@@ -77,6 +80,7 @@ class Fresh:
             "task": self._number("task", _fields(record.task)),
             "provenance": self._number("provenance", made),
             "supervision": self._number("supervision", _fields(record.supervision)),
+            "board": self._number("board", board(record)),
             "labels": self._number("labels", {k: v.hex() for k, v in labels.items()})
             if labels
             else -1,
@@ -112,13 +116,26 @@ class Fresh:
         return self._groups[id(group)]
 
 
+def board(record: Record) -> dict[str, Any]:
+    """Return what decides which records are compared, and by which metric and rule."""
+    spec, task = record.spec, record.task
+    parts = {"dataset": _fields(spec.dataset), "model": _fields(spec.model)}
+    facts = {name: getattr(task, name) for name in ("fingerprint", "metric", "select")}
+    return parts | facts
+
+
 def members(
-    place: str, version: str, rows: Rows, used: Sequence[int], fresh: Fresh
+    place: str,
+    version: str,
+    rows: Rows,
+    used: Sequence[int],
+    fresh: Fresh,
+    bad: Mapping[str, Bad],
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the arrays of an index of those rows that are used, and of those just read.
 
-    Those of one rule after the other, so that they need not be in memory together. Raises `Damaged`
-    if the rows cannot be read.
+    `bad`: the files without a row. Those of one rule after the other, so that they need not be in
+    memory together. Raises `Damaged` if the rows cannot be read.
     """
     kept = sorted(set(used))
     about = {"version": version, "place": place, "records": len(kept) + len(fresh)}
@@ -131,10 +148,13 @@ def members(
             all_of = list(map(json.loads, fresh.shared[part]))
         lists[part], shared[part] = _renumbered(lists[part], all_of)
     lists["group"], groups = _renumbered(lists["group"], [*rows.groups, *fresh.groups])
-    yield "lists", text(lists)
-    yield "shared", text(shared)
-    states = [*map(rows.states.__getitem__, kept), *fresh.states]
-    yield "states", np.array(states, dtype=np.int64).reshape(-1, 8)
+    for name in LISTS:
+        yield f"list_{name}", text(lists[name])
+    for part in SHARED:
+        yield f"shared_{part}", text(shared[part])
+    new = np.array(fresh.states, dtype=np.int64).reshape(-1, 8)
+    yield "states", np.concatenate([rows.states[kept], new])
+    yield "bad", text([[name, *one] for name, one in bad.items()])
     yield "group_sizes", np.array([len(group) for group in groups], dtype=np.int64)
     yield "groups", np.concatenate([np.zeros(0, np.uint8), *groups])
     mask = np.zeros(len(rows), dtype=bool)

@@ -70,11 +70,11 @@ def compact(
     compute (see `compaction.rules`). The copy is without wrappers such as `torch.compile`; what the
     network caches in evaluation mode is in it as it is in `model`.
 
-    `model`: must be traceable by `torch.fx`; it is not changed. If its inputs are a mapping, it need
-    not be, but then only units between two linear layers are removed, as in the feed-forward blocks
-    of transformers (see `compaction.between`). `masks`: bool, by parameter name; a weight without a
-    mask is dense. `example`: a small batch of inputs (B, ...), used to find shapes and to compare
-    the outputs of both networks.
+    `model`: must be traceable by `torch.fx`; it is not changed. If its inputs are a mapping, it may
+    be untraceable, but then only units between two linear layers are removed, as in the
+    feed-forward blocks of transformers (see `compaction.between`). `masks`: bool, by parameter
+    name; a weight without a mask is dense. `example`: a small batch of inputs (B, ...), used to
+    find shapes and to compare the outputs of both networks.
 
     Compacting the result with its masks again changes nothing.
 
