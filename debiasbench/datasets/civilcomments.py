@@ -34,7 +34,7 @@ Identity = Literal[
 
 @dataclass(frozen=True)
 class CivilComments(Dataset):
-    """Comments on news; the class is whether one is toxic, the bias whether it mentions a group.
+    """Comments on news; the class is whether one is toxic, the bias is a mention of an identity.
 
     A comment is toxic, or mentions an identity, if at least half of its annotators say so. The bias
     is the mention of any of the 24 identities that were annotated, or of one that `bias` names. A

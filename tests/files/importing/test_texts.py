@@ -104,6 +104,14 @@ def test_all_bad_rows_are_listed_with_their_lines_and_nothing_is_imported(tmp_pa
     assert len(done.left_out) == 5
 
 
+def test_a_text_without_letters_is_a_text(tmp_path: Path) -> None:
+    made = rows()
+    made[3] = ("?!", *made[3][1:])
+    made[5] = ("\U0001f600", *made[5][1:])
+    texts = {texts for _, texts, _, _ in samples(imported(tmp_path, made).task)}
+    assert {("?!",), ("\U0001f600",)} <= texts
+
+
 def test_a_balanced_test_split_has_as_many_texts_of_each_group(tmp_path: Path) -> None:
     task = imported(tmp_path, rows(200), balance_test=True).task
     assert len(set(task.group_counts(task.test).tolist())) == 1
