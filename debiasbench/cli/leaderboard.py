@@ -84,7 +84,7 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     "methods",
     metavar="NAME",
     multiple=True,
-    help="With --plot density or groups: draw only the rows of this method, or the row with this "
+    help="Only the records of this method; with --plot density or groups also the row with this "
     "name. Can be used several times.",
 )
 @format_option
@@ -179,13 +179,13 @@ def leaderboard(
         _only_with_tables("--plot", **tables, format=form, site=site, page=page)
         _plot(places, plot, out, strict=strict, cost=cost, methods=methods, **asked)
         return
-    if cost is not None or methods:
-        raise OptionError("--cost and --method choose what --plot draws: add --plot KIND")
+    if cost is not None:
+        raise OptionError("--cost chooses what --plot draws: add --plot pareto")
     if site is not None or page is not None:
         from debiasbench.cli.site import write_pages
 
         given = "--site" if site is not None else "--page"
-        _only_with_tables(given, **tables, format=form, out=out)
+        _only_with_tables(given, **tables, format=form, out=out, method=methods or None)
         _warned(write_pages(places, site=site, page=page, **asked), strict=strict)
         return
     form, styled = table_format(form, out)
@@ -196,6 +196,7 @@ def leaderboard(
         **tables,
         styled=styled,
         index=index,
+        methods=methods,
     )
     if out is None:
         click.echo(text, nl=False)

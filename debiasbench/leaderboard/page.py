@@ -7,7 +7,7 @@ A page holds blocks of the form
     <!-- /debiasbench -->
 
 RECORDS are relative to the page's folder; OPTIONS are --dataset, --metric, --select, --baseline,
---pivot, --panel, --across, --protocol, --sensitivity, --columns and --sort.
+--pivot, --panel, --across, --protocol, --sensitivity, --columns, --sort and --method.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def _table(page: Path, words: str) -> str:
         "--sort",
     ):
         parser.add_argument(name)
+    parser.add_argument("--method", action="append", dest="methods", default=[])
     for name in ("--across", "--protocol", "--sensitivity"):
         parser.add_argument(name, action="store_true")
     try:

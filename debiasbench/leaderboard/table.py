@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, UnknownNameError
@@ -33,6 +34,7 @@ def table(
     across: bool = False,
     protocol: bool = False,
     sensitivity: bool = False,
+    methods: Sequence[str] = (),
     columns: str | None = None,
     sort: str | None = None,
     styled: bool = False,
@@ -47,7 +49,7 @@ def table(
     instead of the accuracy, or of the AUC in a panel. `across`: compare methods over data sets, see
     `across`. `protocol`: compare selection rules, see `protocols`; `select` is then the rule that
     the others are compared with. `sensitivity`: compare selection rules, metrics and validation
-    splits, see `sensitivities`.
+    splits, see `sensitivities`. `methods`: only the records of these methods; all without any.
     `index`: see `gather`.
     `styled`: whether the text goes to a terminal, where strong rows are bold. The other arguments
     are those of `boards`.
@@ -55,16 +57,8 @@ def table(
     Raises `RecordError` if there is no record to compare, and `OptionError` for options that do not
     go together.
     """
-    if across:
-        _check_alone("across", pivot=pivot, panel=panel, columns=columns, sort=sort)
-    if sensitivity:
-        _check_alone("sensitivity", pivot=pivot, panel=panel, columns=columns, sort=sort)
-        if across or protocol:
-            other = "across" if across else "protocol"
-            raise OptionError(f"--sensitivity and --{other} cannot be combined: use one of them")
-    if protocol:
-        together = {"across": "" if across else None, "baseline": baseline}
-        _check_alone("protocol", pivot=pivot, panel=panel, columns=columns, sort=sort, **together)
+    kinds = {"across": across, "protocol": protocol, "sensitivity": sensitivity}
+    _check_kinds(kinds, baseline, pivot=pivot, panel=panel, columns=columns, sort=sort)
     _check(form, pivot=pivot, columns=columns, baseline=baseline, sort=sort)
     if panel is not None:
         _check_panel(panel, metric=metric, select=select, baseline=baseline, pivot=pivot)
@@ -74,13 +68,17 @@ def table(
     places = with_archives(places)
     shared = {"dataset": dataset, "metric": metric, "select": select}
     made: str | list[Grid]  # text, or what is written in any layout
-    is_plain = not (across or protocol or sensitivity) and panel is None and pivot is None
+    is_plain = (
+        not (across or protocol or sensitivity or methods) and panel is None and pivot is None
+    )
     if is_plain and index and (found := kept.known(places, baseline=baseline, **shared)):
         made = _laid_out(found[0], form, names, sort)
         return _written(made, form, styled=styled), found[1]
     from debiasbench.leaderboard.gather import gather  # what reads records takes long to import
 
     gathered = gather(places, rule, whole=protocol or sensitivity, index=index)
+    if methods:
+        gathered = _of(gathered, methods)
     if panel is not None:
         made = _panels(gathered, form, dataset, names, sort)
     elif across:
@@ -92,7 +90,7 @@ def table(
     elif pivot is not None:
         made = _pivots(gathered, pivot, shared)
     else:
-        keep = kept.keeping(places, gathered) if index else None
+        keep = kept.keeping(places, gathered) if index and not methods else None
         made = _laid_out(
             boards(gathered.records, baseline=baseline, keep=keep, **gathered.evidence, **shared),
             form,
@@ -100,6 +98,16 @@ def table(
             sort,
         )
     return _written(made, form, styled=styled), gathered.problems
+
+
+def _of(gathered: Gathered, methods: Sequence[str]) -> Gathered:
+    """Return only the records of some methods; raises `UnknownNameError`."""
+    present = {record.spec.method.name for record in gathered.records}
+    for name in methods:
+        if name not in present:
+            raise UnknownNameError("method with records", name, present)
+    records = [record for record in gathered.records if record.spec.method.name in methods]
+    return replace(gathered, records=records)
 
 
 def _written(made: str | list[Grid], form: str, *, styled: bool) -> str:
@@ -208,6 +216,16 @@ def _check_panel(panel: str, **given: str | None) -> None:
     if panel not in PANELS:
         raise UnknownNameError("panel", panel, PANELS)
     _check_alone(f"panel {panel}", **given)
+
+
+def _check_kinds(kinds: Mapping[str, bool], baseline: str | None, **given: str | None) -> None:
+    """Raise `OptionError` for two kinds of tables, and for options without meaning for one."""
+    asked = [name for name, wanted in kinds.items() if wanted]
+    if len(asked) > 1:
+        raise OptionError(f"--{asked[1]} cannot be combined with --{asked[0]}")
+    for name in asked:
+        of_protocol = {"baseline": baseline} if name == "protocol" else {}
+        _check_alone(name, **given, **of_protocol)
 
 
 def _check_alone(option: str, **given: str | None) -> None:

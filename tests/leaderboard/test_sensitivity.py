@@ -17,8 +17,9 @@ from debiasbench.leaderboard.sensitivity import Sensitivity, sensitivities
 from debiasbench.leaderboard.sensitivity_text import as_csv, as_json, grids
 from debiasbench.leaderboard.table import table
 from debiasbench.records.metrics import METRICS
-from debiasbench.records.record import Record
+from debiasbench.records.record import Record, to_json
 from debiasbench.records.selection import RULES
+from tests.leaderboard.test_leaderboard import ERM, LFF
 from tests.leaderboard.test_protocol import Runs, example, share
 
 
@@ -146,3 +147,14 @@ def test_it_is_not_combined_with_other_tables(other: str) -> None:
     value: object = "dataset.ratio" if other == "pivot" else True
     with pytest.raises(OptionError, match="cannot be combined"):
         table([Path()], "text", sensitivity=True, **{other: value})  # type: ignore[arg-type]
+
+
+def test_a_table_may_have_the_records_of_some_methods_only(tmp_path: Path) -> None:
+    for record in ERM + LFF:
+        (tmp_path / f"{record.id}.json").write_text(to_json(record))
+    text, _ = table([tmp_path], "csv", methods=["erm"])
+    assert {row["method"] for row in csv.DictReader(io.StringIO(text))} == {"erm"}
+    both, _ = table([tmp_path], "csv", methods=["erm", "lff"])
+    assert both == table([tmp_path], "csv")[0]
+    with pytest.raises(UnknownNameError, match="method with records 'jtt'"):
+        table([tmp_path], "csv", methods=["jtt"])
