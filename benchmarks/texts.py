@@ -138,12 +138,15 @@ def tokens(args: argparse.Namespace, folder: Path) -> None:
 
 def steps(args: argparse.Namespace, folder: Path) -> None:
     """Time steps beside a bare loop."""
+    from debiasbench.measure import stopwatch
     from debiasbench.measure.bench import bench
     from debiasbench.runs.session import Session
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.registry import Origin
     from debiasbench.specs.resolve import make_spec
 
+    if args.processor:
+        stopwatch.now = time.process_time
     save(folder / "bert", layers=args.layers, width=args.width)
     plugins = Plugins([(Plugin(), Origin("benchmark", "0"))])
     spec = make_spec(plugins, method="erm", dataset="made-up", model=f"hf:{folder / 'bert'}")
@@ -169,6 +172,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--processor", action="store_true", help="time the processor, not the wall")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         {"tokens": tokens, "steps": steps}[args.what](args, Path(name))
