@@ -25,7 +25,7 @@ def counted(number: int, noun: str) -> str:
 
 def readable_size(size: float) -> str:
     """Return a number of bytes in the unit that suits it, such as "1.2 GB"."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
     return f"{size:,.0f} bytes"

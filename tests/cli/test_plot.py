@@ -57,7 +57,7 @@ def test_leaderboard_plots_into_a_file_and_prints_a_caption(
         (["--plot", "pareto", "--out", "x.pdf", "--cost", "second"], "Did you mean 'seconds'"),
         (["--plot", "groups", "--out", "x.pdf", "--method", "ful"], "Did you mean 'full'"),
         (["--plot", "density", "--out", "x.pdf", "--method", "full"], "density below 1"),
-        (["--cost", "seconds"], "--plot KIND"),
+        (["--cost", "seconds"], "add --plot pareto"),
     ],
 )
 def test_words_that_give_no_figure_are_refused(
