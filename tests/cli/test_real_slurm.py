@@ -86,7 +86,9 @@ def test_each_run_has_one_record_if_a_worker_is_killed_one_stopped_and_one_queue
     lines = Told(JobFolder(path.absolute())).read()
     finals = [line.title for line in lines if line.state in FINAL]
     assert len(finals) == len(set(finals)) == 6
-    assert {line.worker for line in lines if line.restart == 1} == {1, 2}
+    restarted = {line.worker for line in lines if line.restart == 1}
+    assert restarted  # the second of them may find nothing left to do
+    assert restarted <= {1, 2}
     assert {line.worker for line in lines if line.state == "interrupted"} == {1, 2}
     sweep_here("s.toml", "here")
     equal_records("here", "results")
