@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from debiasbench.cli.parsing import AutoOr, Folder
-from debiasbench.common.errors import DataError, StoreError
+from debiasbench.common.errors import DataError, StoreError, UnknownNameError
 from debiasbench.common.processes import speaks
 from debiasbench.common.signals import stopped_by_signals
 from debiasbench.common.wording import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from debiasbench.specs.plugins import Plugins
 
@@ -152,6 +152,23 @@ def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(**arguments)
 
     return followed
+
+
+def check_name(kind: str, name: str | None, known: Iterable[str]) -> None:
+    """Raise `UnknownNameError` if a name is given that is not known."""
+    if name is not None and name not in known:
+        raise UnknownNameError(kind, name, known)
+
+
+def print_table(places: Iterable[Path], form: str | None, **asked: Any) -> None:
+    """Print the leaderboard of records, and a warning for each that is bad; see `table`."""
+    from debiasbench.leaderboard import table
+
+    form, styled = table_format(form)
+    text, problems = table(places, form, styled=styled, **asked)
+    for problem in problems:
+        say(f"Warning: {problem}", err=True)
+    click.echo(text, nl=False)  # tables are printable, and may be bold on a terminal
 
 
 def load_plugins() -> Plugins:

@@ -7,26 +7,24 @@ from typing import TYPE_CHECKING
 import click
 
 from debiasbench.cli.common import (
+    check_name,
     debug_option,
     format_option,
     interruptible,
     load_plugins,
     overwrite_option,
+    print_table,
     say,
-    table_format,
 )
 from debiasbench.cli.launching import Launch, Launcher, launch_options
 from debiasbench.cli.plan import plan_option, planned
-from debiasbench.cli.runs import Runs
+from debiasbench.cli.runs import Runs, ending
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.session_file import SessionCommand, session_file_option
 from debiasbench.cli.words import comparison_options, with_short_options
-from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from debiasbench.records.store import Overwrite
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
@@ -91,7 +89,6 @@ def compare(
     --set takes several values: rest.density=0.01,0.05 compares both densities of the method rest.
     A name without a method, such as density, applies to all methods that have this option.
     """
-    from debiasbench.leaderboard import table
     from debiasbench.records.metrics import METRICS
     from debiasbench.records.selection import RULES
     from debiasbench.runs.compare import Comparison
@@ -101,8 +98,8 @@ def compare(
     if started_together():
         raise click.UsageError("torchrun trains one run at a time: use it with `debiasbench run`")
     # before hours of training, not after
-    _check("metric", metric, METRICS)
-    _check("selection rule", select, RULES)
+    check_name("metric", metric, METRICS)
+    check_name("selection rule", select, RULES)
     plugins = load_plugins()
     baseline = _row_name(baseline, methods, plugins)
     settings = with_short_options(
@@ -120,7 +117,7 @@ def compare(
     specs = comparison.specs(plugins, options.data_root, precision_of_runs)
     runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     context, code = click.get_current_context(), 0
-    try:
+    with ending(runs):
         heads = runs.heads(specs)
         pending = runs.pending(specs, launch.known(options, specs))
         if plan:
@@ -131,20 +128,9 @@ def compare(
             say(launcher.preview(pending), nl=False)
             return
         code = launcher.attempt(runs.loadable(pending) if pending else {})
-    except (KeyboardInterrupt, Interrupted) as error:
-        runs.say_interrupted()
-        context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
-    finally:
-        runs.close()
     say(runs.tally, err=True)
     if records := runs.records(specs.values()):
-        form, styled = table_format(form)
-        text, problems = table(
-            records, form, metric=metric, select=select, baseline=baseline, styled=styled
-        )
-        for problem in problems:
-            say(f"Warning: {problem}", err=True)
-        click.echo(text, nl=False)  # tables are printable, and may be bold on a terminal
+        print_table(records, form, metric=metric, select=select, baseline=baseline)
     context.exit(runs.tally.codes[0] if runs.tally.codes else code)
 
 
@@ -156,10 +142,5 @@ def _row_name(baseline: str | None, methods: tuple[str, ...], plugins: Plugins) 
     if baseline is None:
         return None
     method, space, setting = baseline.partition(" ")
-    _check("baseline", method, methods)
+    check_name("baseline", method, methods)
     return plugins.methods.name_in_spec(method) + space + setting
-
-
-def _check(kind: str, name: str | None, known: Iterable[str]) -> None:
-    if name is not None and name not in known:
-        raise UnknownNameError(kind, name, known)

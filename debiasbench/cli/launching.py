@@ -16,7 +16,7 @@ from debiasbench.common.signals import stopped_by_signals
 from debiasbench.runs.crew import Crew
 from debiasbench.runs.jobs import Jobs
 from debiasbench.runs.sweep import in_batches
-from debiasbench.runs.workers import Worker, wait_for
+from debiasbench.runs.workers import hiring, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -195,9 +195,6 @@ class Launcher:
 
     def _share_out(self, specs: Mapping[str, Spec]) -> int:
         """Let several processes on this machine attempt the runs."""
-        from debiasbench.training.device import environments
-
-        own = [] if self.options.device == "cpu" else environments(self.options.device)
         with (
             tempfile.TemporaryDirectory(prefix="debiasbench-") as folder,
             stopped_by_signals() as stop,
@@ -205,13 +202,11 @@ class Launcher:
             file = Path(folder) / "jobs.json"
             self.jobs().write(file)
 
-            def hire(number: int) -> Worker:
-                return Worker(file, own[number % len(own)] if own else None)
-
             def report(title: str, outcome: Attempt) -> bool:
                 stop.resumable |= outcome.state == "trained"
                 return self.count(title, outcome)
 
+            hire = hiring(file, self.options.device, self.launch.jobs)
             crew = Crew(hire, wait_for, report, stop)
             crew.run(self.batches(specs), self.launch.jobs)
             stop.check()

@@ -19,10 +19,10 @@ from debiasbench.cli.common import (
 )
 from debiasbench.cli.launching import Launch, Launcher, launch_options
 from debiasbench.cli.plan import plan_option, planned
-from debiasbench.cli.runs import Runs
+from debiasbench.cli.runs import Runs, ending
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.session_file import SessionCommand, session_file_option
-from debiasbench.common.errors import Interrupted, RecordError
+from debiasbench.common.errors import RecordError
 from debiasbench.common.processes import started_together
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def reproduce(
     named = suite.named(plugins, find, precision=precision)
     runs = Runs(plugins, options, overwrite, len(named), quiet=quiet, err=True)
     context, code = click.get_current_context(), 0
-    try:
+    with ending(runs):
         heads, pending = runs.heads(named), runs.pending(named, launch.known(options, named))
         if plan:
             say(planned(plugins, options, named, pending, launch, stand_ins=suite.stand_ins))
@@ -103,11 +103,6 @@ def reproduce(
         if run and pending:
             launcher = Launcher(launch, runs, options, named, heads, overwrite, quiet)
             code = launcher.attempt(runs.loadable(pending))
-    except (KeyboardInterrupt, Interrupted) as error:
-        runs.say_interrupted()
-        context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
-    finally:
-        runs.close()
     if run:
         say(runs.tally, err=True)
     form, styled = table_format(form, out)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import click
 
@@ -27,6 +27,28 @@ if TYPE_CHECKING:
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
+
+
+class Training(Protocol):
+    """What a command that trains ends; see `ending`."""
+
+    def say_interrupted(self) -> None:
+        """Print that the command was interrupted, and the number of runs by outcome."""
+
+    def close(self) -> None:
+        """Close the session of the runs."""
+
+
+@contextmanager
+def ending(training: Training) -> Iterator[None]:
+    """Close what the context trains; after an interruption, say what was done, and exit."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as error:
+        training.say_interrupted()
+        click.get_current_context().exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
+    finally:
+        training.close()
 
 
 class Runs:

@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING
 import click
 
 from debiasbench.cli.common import (
+    check_name,
     debug_option,
     format_option,
     interruptible,
     load_plugins,
     overwrite_option,
+    print_table,
     say,
-    table_format,
 )
 from debiasbench.cli.launching import Launch, launch_options
+from debiasbench.cli.runs import ending
 from debiasbench.cli.searching import Asked, Given, Searching
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.session_file import SessionCommand, session_file_option
 from debiasbench.cli.words import comparison_options, with_short_options
-from debiasbench.common.errors import Interrupted, OptionError, UnknownNameError
+from debiasbench.common.errors import OptionError
 from debiasbench.common.processes import started_together
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from debiasbench.records.store import Overwrite
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
@@ -108,7 +108,7 @@ def search(
     if started_together():
         raise click.UsageError("torchrun trains one run at a time: use it with `debiasbench run`")
     for kind, name, known in (("metric", metric, METRICS), ("selection rule", select, RULES)):
-        _check(kind, name, known)
+        check_name(kind, name, known)
     reported = read_seeds(seeds)
     check_reported(reported)
     check_trials(trials)
@@ -130,21 +130,10 @@ def search(
         say("".join(f"{line}\n" for plan in plans for line in _listed(plan)), nl=False)
         return
     context = click.get_current_context()
-    try:
+    with ending(searching):
         searching.run()
-    except (KeyboardInterrupt, Interrupted) as error:
-        searching.say_interrupted()
-        context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
-    finally:
-        searching.close()
     if places := searching.places:
-        from debiasbench.leaderboard import table
-
-        form, styled = table_format(form)
-        text, problems = table(places, form, metric=metric, select=select, styled=styled)
-        for problem in problems:
-            say(f"Warning: {problem}", err=True)
-        click.echo(text, nl=False)  # tables are printable, and may be bold on a terminal
+        print_table(places, form, metric=metric, select=select)
     context.exit(searching.code)
 
 
@@ -191,8 +180,3 @@ def _listed(plan: Plan) -> list[str]:
     from debiasbench.specs.words import label
 
     return [f"{title}  {label(plan.values(spec))}" for title, spec in plan.titled().items()]
-
-
-def _check(kind: str, name: str | None, known: Iterable[str]) -> None:
-    if name is not None and name not in known:
-        raise UnknownNameError(kind, name, known)

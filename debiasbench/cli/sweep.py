@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from debiasbench.cli.common import (
+    check_name,
     debug_option,
     interruptible,
     load_plugins,
@@ -16,11 +17,10 @@ from debiasbench.cli.common import (
 )
 from debiasbench.cli.launching import Launch, Launcher, launch_options
 from debiasbench.cli.plan import plan_option, planned
-from debiasbench.cli.runs import Runs
+from debiasbench.cli.runs import Runs, ending
 from debiasbench.cli.searching import Given, Searching
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.session_file import SessionCommand, session_file_option
-from debiasbench.common.errors import Interrupted, UnknownNameError
 from debiasbench.common.processes import started_together
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def sweep(
     )
     runs = Runs(plugins, options, overwrite, len(named), quiet=quiet)
     context, code = click.get_current_context(), 0
-    try:
+    with ending(runs):
         heads = runs.heads(named)
         pending = runs.pending(named, launch.known(options, named))
         first, others = _divided(pending, len(pending) if limit is None else limit)
@@ -119,11 +119,6 @@ def sweep(
             if keep_going or not runs.tally.codes:
                 most = None if limit is None else limit - len(runs.tally.codes)
                 code = launcher.attempt(first, others, most)
-    except (KeyboardInterrupt, Interrupted) as error:
-        runs.say_interrupted()
-        context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
-    finally:
-        runs.close()
     say(runs.tally)
     context.exit(runs.tally.codes[0] if runs.tally.codes else code)
 
@@ -131,24 +126,18 @@ def sweep(
 def _rule(name: str | None) -> str | None:
     from debiasbench.records.selection import RULES
 
-    if name is not None and name not in RULES:
-        raise UnknownNameError("selection rule", name, RULES)
+    check_name("selection rule", name, RULES)
     return name
 
 
 def _search(searching: Searching, *, dry_run: bool) -> None:
     """Run the searches of a suite, or only list what would be run."""
     context = click.get_current_context()
-    try:
+    with ending(searching):
         if dry_run:
             say("".join(f"{line}\n" for line in searching.pending()), nl=False)
         else:
             searching.run()
-    except (KeyboardInterrupt, Interrupted) as error:
-        searching.say_interrupted()
-        context.exit(getattr(error, "exit_code", Interrupted.NOTHING_STORED))
-    finally:
-        searching.close()
     context.exit(searching.code)
 
 

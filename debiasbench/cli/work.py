@@ -15,7 +15,7 @@ from debiasbench.cli.runs import Runs
 from debiasbench.common.errors import Interrupted
 from debiasbench.common.signals import stopped_by_signals
 from debiasbench.runs.jobs import read_jobs
-from debiasbench.runs.workers import Orders, Worker, wait_for
+from debiasbench.runs.workers import Orders, hiring, wait_for
 
 if TYPE_CHECKING:
     from debiasbench.common.signals import Stop
@@ -83,15 +83,6 @@ def _pull(jobs: Jobs, file: Path, number: int, stop: Stop) -> int:
     from debiasbench.runs.pull import Puller
     from debiasbench.specs.plugins import Plugins
 
-    own: list[dict[str, str]] = []
-    if jobs.processes > 1 and jobs.session.device != "cpu":
-        from debiasbench.training.device import environments
-
-        own = environments(jobs.session.device)
-
-    def hire(number: int) -> Worker:
-        return Worker(file, own[number % len(own)] if own else None)
-
     # only the processes of this worker need the code of strangers
     plugins = Plugins(installed=False)
     runs = Runs(plugins, jobs.session, jobs.overwrite, len(jobs.specs), trial=jobs.trial)
@@ -102,6 +93,7 @@ def _pull(jobs: Jobs, file: Path, number: int, stop: Stop) -> int:
 
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     folder = JobFolder(file.parent)
+    hire = hiring(file, jobs.session.device, jobs.processes)
     puller = Puller(jobs, folder, number, hire, wait_for, report, stop, restart=restart)
     code = puller.run()
     say(f"Worker {number}: {runs.tally}", err=True)

@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 CHUNK = 4096  # samples that are tokenised at a time
 
 
-def tokenised(task: Task, tokenizer: Tokenizer, root: Path) -> Task:
+def tokenised(task: Task, fingerprint: str, tokenizer: Tokenizer, root: Path) -> Task:
     """Return a task of texts with the tensors of a tokenizer instead of them.
+
+    `fingerprint`: of the task.
 
     It is kept in the cache of the data root, which exists; where it cannot be written, the texts
     are tokenised each time, with a warning. Raises `DataError`.
     """
-    key = {"texts": task.fingerprint(), "tokenizer": dict(tokenizer.key)}
+    key = {"texts": fingerprint, "tokenizer": dict(tokenizer.key)}
     folder = root / FOLDER / f"tokens-{digest(key)[:16]}"
     if (kept := read_folder(folder, warn=True)) is not None:
         return kept

@@ -9,12 +9,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from debiasbench.common.errors import OptionError, UnknownNameError, suggestion
-from debiasbench.common.regular import read_regular
+from debiasbench.common.errors import OptionError, suggestion
 from debiasbench.common.wording import listed, shown
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
-from debiasbench.specs.suites import parsed
+from debiasbench.specs.suites import names_in, read_toml
 from debiasbench.specs.words import BARE, full_name, short_name
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Published:
 
 def names() -> list[str]:
     """Return the names of the suites that have published values."""
-    return sorted(f.name.removesuffix(".toml") for f in _folder().iterdir() if _is_toml(f.name))
+    return names_in(_folder())
 
 
 def read(place: str | Path) -> Published:
@@ -91,35 +90,15 @@ def read(place: str | Path) -> Published:
 
     Raises `OptionError` naming the file, and `UnknownNameError`.
     """
-    file = str(place)
-    if not _is_toml(file):
-        if file not in names():
-            hint = "For other suites, give a file with --values FILE.toml"
-            raise UnknownNameError("suite with published values", file, names(), hint)
-        file = f"{file}.toml"
-        text = _folder().joinpath(file).read_text("utf-8")
-    else:
-        try:
-            text = read_regular(Path(file), MOST_BYTES).decode()
-        except OSError as error:
-            raise OptionError(f"{file} cannot be read: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise OptionError(f"{file} cannot be read: {error}") from error
-    try:
-        return _published(parsed(text))
-    except OptionError as error:
-        raise OptionError(f"{file}: {error}") from error
+    hint = "For other suites, give a file with --values FILE.toml"
+    return read_toml(place, _folder(), "suite with published values", hint, _published, MOST_BYTES)
 
 
 def _folder() -> Any:
     return files("debiasbench").joinpath("suites", "published")
 
 
-def _is_toml(name: str) -> bool:
-    return name.endswith(".toml")
-
-
-def _published(data: Mapping[str, Any]) -> Published:
+def _published(data: Mapping[str, Any], _file: str) -> Published:
     _check(data, KEYS, "a file of published values")
     for key, known in (("metric", METRICS), ("select", RULES)):
         if data.get(key) not in known:

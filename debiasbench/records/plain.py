@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+from debiasbench.common.wording import shortened
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 DEPTH = 32  # lists and objects inside each other
 LONG = 64  # bits of a whole number
@@ -28,6 +34,12 @@ def fault(value: object, *, finite: bool = False, depth: int = DEPTH) -> str | N
     elif isinstance(value, int) and abs(value) >= 1 << LONG:
         return f"it has a whole number of more than {LONG} bits"
     return None
+
+
+def refused(error: ValidationError) -> str:
+    """Write the first reason for which data are refused, such as "spec.seed: field required"."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{shortened('.'.join(map(str, first['loc'])))}: {first['msg'].lower()}"
 
 
 def _fault_of_text(text: str) -> str | None:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from debiasbench.common.canonical import Strict
 from debiasbench.common.errors import RecordError
-from debiasbench.common.wording import shortened
 from debiasbench.core.supervision import Supervision
 from debiasbench.records.inference import Inference
 from debiasbench.records.metrics import METRICS, GroupCounts
-from debiasbench.records.plain import fault
+from debiasbench.records.plain import fault, refused
 from debiasbench.records.selection import RULES
 from debiasbench.records.upgrade import SCHEMA, upgraded
 from debiasbench.specs.spec import Spec
@@ -241,9 +240,7 @@ def result_from_json(
         hashable: Any = cls
         record: R = _reader(hashable).validate_python(upgrade(data))
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = shortened(".".join(map(str, first["loc"])))
-        raise RecordError(f"is damaged at {place}: {first['msg'].lower()}") from error
+        raise RecordError(f"is damaged at {refused(error)}") from error
     if unresolved := record.spec.unresolved:
         raise RecordError(
             f"has a spec that depends on the machine: {' and '.join(unresolved)} must not be auto"

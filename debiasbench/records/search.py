@@ -16,7 +16,7 @@ from debiasbench.common.errors import RecordError, StoreError
 from debiasbench.common.regular import read_regular
 from debiasbench.common.space import Space
 from debiasbench.common.wording import shortened
-from debiasbench.records.plain import fault
+from debiasbench.records.plain import fault, refused
 from debiasbench.records.reading import SEARCH, TRIAL
 from debiasbench.records.selection import RULES
 from debiasbench.records.trial import FOLDER
@@ -204,9 +204,7 @@ def _read(text: str) -> Search:
     try:
         search = _reader().validate_python(data)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = shortened(".".join(map(str, first["loc"])))
-        raise RecordError(f"is damaged at {place}: {first['msg'].lower()}") from error
+        raise RecordError(f"is damaged at {refused(error)}") from error
     if search.winner not in search.trials or search.rule not in RULES:
         raise RecordError("contradicts itself: the winner is no trial, or the rule is unknown")
     if search.asked != search.id:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import shortened
-from debiasbench.records.plain import fault
+from debiasbench.records.plain import fault, refused
 from debiasbench.specs.spec import Spec
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ def specs_of(content: list[Any], file: str) -> list[Spec]:
     try:
         return _reader().validate_python(content)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = shortened(".".join(map(str, first["loc"])))
-        reason = first["msg"].lower()
-        raise RecordError(f"{file} is not a file of specs: {place}: {reason}") from error
+        raise RecordError(f"{file} is not a file of specs: {refused(error)}") from error
 
 
 @cache

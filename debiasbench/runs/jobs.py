@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from debiasbench.common.canonical import Strict
 from debiasbench.common.errors import RecordError
 from debiasbench.common.wording import shortened
+from debiasbench.records.plain import refused
 from debiasbench.records.spec_file import read_json
 from debiasbench.runs.session_options import SessionOptions
 from debiasbench.specs.spec import Spec
@@ -93,9 +94,7 @@ def jobs_of(content: Any, file: str) -> Jobs:
     try:
         return _reader().validate_python(content)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = shortened(".".join(map(str, first["loc"])))
-        raise RecordError(f"{file} is no file of jobs: {place}: {first['msg'].lower()}") from error
+        raise RecordError(f"{file} is no file of jobs: {refused(error)}") from error
 
 
 @cache

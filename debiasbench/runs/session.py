@@ -287,9 +287,10 @@ class Session:
         key = canonical([choice.name, choice.options, tokenizer and dict(tokenizer.key)])
         if key not in self._tasks:
             task = load_task(self.plugins, choice, self.data_root)
-            fingerprint = task.fingerprint()  # of the texts, which all models share
+            fingerprint = ""
             if tokenizer is not None and isinstance(task.train.x, Texts):
-                task = tokenised(task, tokenizer, self.data_root)
+                fingerprint = task.fingerprint()  # of the texts, which all models share
+                task = tokenised(task, fingerprint, tokenizer, self.data_root)
             self._make_room()
             self._tasks[key] = PlacedTask(task, self.execution.device, fingerprint=fingerprint)
         return self._tasks[key]

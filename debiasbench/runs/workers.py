@@ -22,7 +22,7 @@ from debiasbench.common.processes import interpreter
 from debiasbench.runs.crew import End
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from debiasbench.common.signals import Stop
@@ -106,6 +106,16 @@ class Worker:
         """Close the pipes; a worker that still runs then stops."""
         os.close(self._orders)
         os.close(self._reports)
+
+
+def hiring(jobs: Path, device: str, processes: int) -> Callable[[int], Worker]:
+    """Return what starts the worker with a number; of several, each has one of several GPUs."""
+    own: list[dict[str, str]] = []
+    if processes > 1 and device != "cpu":
+        from debiasbench.training.device import environments
+
+        own = environments(device)
+    return lambda number: Worker(jobs, own[number % len(own)] if own else None)
 
 
 def wait_for(workers: Sequence[Worker]) -> None:

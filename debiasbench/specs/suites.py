@@ -7,7 +7,7 @@ import json
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from debiasbench.common.errors import OptionError, UnknownNameError, suggestion
 from debiasbench.common.regular import read_regular
@@ -18,7 +18,9 @@ from debiasbench.specs.suite import Block, SearchOf, StandIn, Suite, no_method
 from debiasbench.specs.words import BARE, SCOPES, full_name, short_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+T = TypeVar("T")
 
 MOST_BYTES = 16 << 20  # of a suite file
 REQUIRED = ("name", "description", "source")
@@ -27,7 +29,12 @@ KEYS = ("name", "description", "source", "base", "grid", "runs", "search", "stan
 
 def names() -> list[str]:
     """Return the names of the suites that come with debiasbench."""
-    return sorted(f.name.removesuffix(".toml") for f in _builtin().iterdir() if _is_toml(f.name))
+    return names_in(_builtin())
+
+
+def names_in(folder: Any) -> list[str]:
+    """Return the names of the TOML files in a folder of the package."""
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if _is_toml(f.name))
 
 
 def read(place: str | Path) -> Suite:
@@ -35,27 +42,44 @@ def read(place: str | Path) -> Suite:
 
     Raises `OptionError` naming the file, and `UnknownNameError`.
     """
+    hint = "To read a file, give a path that ends in .toml"
+    return read_toml(place, _builtin(), "suite", hint, _suite)
+
+
+def read_toml(
+    place: str | Path,
+    builtin: Any,
+    kind: str,
+    hint: str,
+    made: Callable[[Mapping[str, Any], str], T],
+    most: int = MOST_BYTES,
+) -> T:
+    """Return what `made` makes of a TOML file and its name.
+
+    `place`: the name of a file in the folder `builtin` of the package, or the path of a file.
+    `kind`, `hint`: for the message about a name that there is not. `most`: bytes of a file. Raises
+    `OptionError` naming the file, and `UnknownNameError`.
+    """
     file = str(place)
     if not _is_toml(file):
-        if file not in names():
-            hint = "To read a file, give a path that ends in .toml"
-            raise UnknownNameError("suite", file, names(), hint)
+        if file not in (known := names_in(builtin)):
+            raise UnknownNameError(kind, file, known, hint)
         file = f"{file}.toml"
-        text = _builtin().joinpath(file).read_text("utf-8")
+        text = builtin.joinpath(file).read_text("utf-8")
     else:
         try:
-            text = read_regular(Path(file), MOST_BYTES).decode()
+            text = read_regular(Path(file), most).decode()
         except OSError as error:
             raise OptionError(f"{file} cannot be read: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise OptionError(f"{file} cannot be read: {error}") from error
     try:
-        return _suite(parsed(text), file)
+        return made(_parsed(text), file)
     except OptionError as error:
         raise OptionError(f"{file}: {error}") from error
 
 
-def parsed(text: str) -> dict[str, Any]:
+def _parsed(text: str) -> dict[str, Any]:
     """Return the tables of a TOML file; raises `OptionError`."""
     try:
         return tomllib.loads(text)
