@@ -120,12 +120,13 @@ def tokens(args: argparse.Namespace, folder: Path) -> None:
     save(folder / "bert", layers=2, width=128)
     tokenizer = HuggingFace(str(folder / "bert")).tokenizer()
     task = MadeUp(args.sentences).load(folder)
+    fingerprint = task.fingerprint()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     begun, computed = time.perf_counter(), time.process_time()
-    made = tokenised(task, tokenizer, folder)
+    made = tokenised(task, fingerprint, tokenizer, folder)
     seconds, computed = time.perf_counter() - begun, time.process_time() - computed
     begun = time.perf_counter()
-    tokenised(task, tokenizer, folder)
+    tokenised(task, fingerprint, tokenizer, folder)
     again = time.perf_counter() - begun
     lengths = made.train.x["length"].float()  # type: ignore[index]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

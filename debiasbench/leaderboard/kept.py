@@ -1,7 +1,8 @@
 """Boards that were computed before, kept beside the index of a folder by what they follow from.
 
 A board is used again if its records are the same files in the same states, and all that was asked,
-stated by maintainers and computed by this code is the same. Nothing is unpickled.
+stated by maintainers and computed by this code is the same. So is the text of large tables, if it
+is of the same boards in the same layout. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from debiasbench.leaderboard.board import Keep
     from debiasbench.leaderboard.gather import Gathered
     from debiasbench.records.index import Unchanged
     from debiasbench.records.record import Record
@@ -57,7 +57,52 @@ PLAIN = (
 )
 BY_SEED = ("values", "failed", "missing")
 EQUAL = ("options", "training", "revisions", "searched")  # many rows have the same ones
+MANY = 1000  # records of a folder whose tables are worth keeping as texts
 _FAULTS = (AttributeError, IndexError, KeyError, TypeError, ValueError, Damaged, OSError)
+
+
+class Known:
+    """The boards of a folder that were computed before, in order; they are read when needed.
+
+    `problems`: a message for each file that contradicts itself.
+    """
+
+    def __init__(
+        self,
+        kept: Kept,
+        boards: Sequence[tuple[Path, str]],
+        baseline: str | None,
+        records: int,
+        problems: list[str],
+    ) -> None:
+        self._kept, self._boards, self._baseline = kept, boards, baseline
+        self._records, self.problems = records, problems
+
+    def boards(self) -> list[Board] | None:
+        """Return what `debiasbench.leaderboard.boards` does; None if any board must be computed."""
+        with _without_collections():
+            made = []
+            for file, key in self._boards:
+                board = _read(file, key)
+                if board is None:
+                    return None
+                made.append(board)
+            return finished(made, self._baseline)
+
+    def text(self, layout: Sequence[object], write: Callable[[list[Board]], str]) -> str | None:
+        """Return what `write` makes of the boards; None if any board must be computed.
+
+        `layout`: all that the text follows from beside the boards. The texts of large folders are
+        kept, too.
+        """
+        if self._records < MANY:
+            return None if (boards := self.boards()) is None else write(boards)
+        keys = [key for _, key in self._boards]
+        text = self._kept.find_text(layout, keys)
+        if text is None and (boards := self.boards()) is not None:
+            text = write(boards)
+            self._kept.add_text(layout, keys, text)
+        return text
 
 
 def known(
@@ -67,10 +112,10 @@ def known(
     metric: str | None,
     select: str | None,
     baseline: str | None,
-) -> tuple[list[Board], list[str]] | None:
-    """Return what `boards` and `gather` do, boards and problems, without reading any record.
+) -> Known | None:
+    """Return what an unchanged folder has of `boards`, without reading any record.
 
-    None if anything is not known: a file has changed, a board was not made yet, a name is wrong.
+    None if a file has changed, a name is wrong, or there is no index.
     """
     if len(places) != 1 or not places[0].is_dir():
         return None
@@ -82,18 +127,18 @@ def known(
             os.path.realpath(places[0]),
             Standing.beside(places, _Paths(found.ids, found.files)),
         )
-        made = []
+        boards = []
         try:
             for asked, rows in _asked(found, dataset, metric, select, baseline):
                 ids = list(map(found.ids.__getitem__, rows))
                 unverified = list(map(found.unverified.__getitem__, rows))
-                board = one.find(asked, ids, found.states[rows], unverified)
-                if board is None:
+                file = one.file(asked)
+                if file is None or not file.exists():
                     return None
-                made.append(board)
-            return finished(made, baseline), found.problems
+                boards.append((file, one.key(asked, ids, found.states[rows], unverified)))
         except UnknownNameError:
             return None  # the message lists what is known
+        return Known(one, boards, baseline, len(found.ids), found.problems)
 
 
 @contextmanager
@@ -155,28 +200,46 @@ class _Paths(Mapping[str, "Path"]):
         return len(self._ids)
 
 
-def keeping(places: Sequence[Path], gathered: Gathered) -> Keep | None:
+class Keeping:
+    """Keeps the boards of a folder for `known`, as `Keep` does, and the text of their tables."""
+
+    def __init__(self, place: Path, gathered: Gathered) -> None:
+        self._kept, self._gathered = Kept(os.path.realpath(place), gathered.standing), gathered
+        self._keys: list[str | None] = []
+
+    def __call__(self, asked: Asked, records: Sequence[Record], make: Callable[[], Board]) -> Board:
+        """Return the board that was kept for the records, or make and keep it."""
+        ids, states = [record.id for record in records], self._gathered.states
+        file = self._kept.file(asked)
+        if file is None or any(name not in states for name in ids):
+            self._keys.append(None)
+            return make()
+        of = np.array([states[name] for name in ids], dtype=np.int64)
+        unverified = [name in self._gathered.unverified for name in ids]
+        key = self._kept.key(asked, ids, of, unverified)
+        self._keys.append(key)
+        board = _read(file, key)
+        if board is None:
+            board = make()
+            with suppress(OSError):  # a cache that cannot be written
+                write(file, [("key", text(key)), ("board", text(_plain(board)))])
+        return board
+
+    def keep_text(self, layout: Sequence[object], made: str) -> None:
+        """Keep the text of all boards, see `Known.text`."""
+        keys = [key for key in self._keys if key is not None]
+        if len(keys) == len(self._keys) and len(self._gathered.records) >= MANY:
+            self._kept.add_text(layout, keys, made)
+
+
+def keeping(places: Sequence[Path], gathered: Gathered) -> Keeping | None:
     """Return what keeps the boards of a folder for `known`; None for several places.
 
     A folder with searches has none: the winners decide on sections, and are verified each time.
     """
     if len(places) != 1 or not places[0].is_dir() or gathered.tuned.of:
         return None
-    one, states = Kept(os.path.realpath(places[0]), gathered.standing), gathered.states
-
-    def keep(asked: Asked, records: Sequence[Record], make: Callable[[], Board]) -> Board:
-        ids = [record.id for record in records]
-        if any(name not in states for name in ids):
-            return make()
-        of = np.array([states[name] for name in ids], dtype=np.int64)
-        unverified = [name in gathered.unverified for name in ids]
-        board = one.find(asked, ids, of, unverified)
-        if board is None:
-            board = make()
-            one.add(asked, ids, of, unverified, board)
-        return board
-
-    return keep
+    return Keeping(places[0], gathered)
 
 
 class Kept:
@@ -185,60 +248,21 @@ class Kept:
     def __init__(self, place: str, standing: Standing) -> None:
         self._folder, self._standing = boards_of(place), standing
 
-    def find(
-        self,
-        asked: Asked,
-        ids: Sequence[str],
-        states: NDArray[np.int64],
-        unverified: Sequence[bool],
-    ) -> Board | None:
-        """Return the board of records, None if it was not computed yet or cannot be read.
+    def file(self, asked: Asked) -> Path | None:
+        """Return the file of a board; None without a cache."""
+        return self._named(list(vars(asked).values()))
 
-        `ids`, `states`, `unverified`: of its records in order, see `Unchanged`.
-        """
-        file = self._file(asked)
-        if file is None or not file.exists():
-            return None
-        try:
-            columns = Columns(file)
-            try:
-                if columns.json("key") != self._key(asked, ids, states, unverified):
-                    return None
-                return _board(columns.json("board"))
-            finally:
-                columns.close()
-        except _FAULTS:
-            return None
-
-    def add(
-        self,
-        asked: Asked,
-        ids: Sequence[str],
-        states: NDArray[np.int64],
-        unverified: Sequence[bool],
-        board: Board,
-    ) -> None:
-        """Keep a board; a cache that cannot be written is ignored."""
-        file = self._file(asked)
-        if file is None:
-            return
-        with suppress(OSError):
-            key = self._key(asked, ids, states, unverified)
-            write(file, [("key", text(key)), ("board", text(_plain(board)))])
-
-    def _file(self, asked: Asked) -> Path | None:
-        if self._folder is None:
-            return None
-        name = hashlib.sha256(json.dumps(list(vars(asked).values())).encode()).hexdigest()[:32]
-        return self._folder / f"{name}.npz"
-
-    def _key(
+    def key(
         self,
         asked: Asked,
         ids: Sequence[str],
         states: NDArray[np.int64],
         unverified: Iterable[bool],
     ) -> str:
+        """Return the digest of all that a board follows from.
+
+        `ids`, `states`, `unverified`: of its records in order, see `Unchanged`.
+        """
         known, trust, gone = set(ids), self._standing.trust, self._standing.withdrawn
         stated = [
             sorted((name, level) for name, level in trust.items() if name in known),
@@ -248,6 +272,47 @@ class Kept:
         digest = hashlib.sha256(json.dumps(words).encode())
         digest.update(np.ascontiguousarray(states, dtype="<i8").tobytes())
         return digest.hexdigest()
+
+    def find_text(self, layout: Sequence[object], keys: Sequence[str]) -> str | None:
+        """Return the text of boards with these keys in a layout, None if it is not kept."""
+        file = self._named(["text", *layout])
+        if file is None or not file.exists():
+            return None
+        try:
+            columns = Columns(file)
+            try:
+                same = columns.json("key") == list(keys)
+                return columns.array("text").tobytes().decode() if same else None
+            finally:
+                columns.close()
+        except _FAULTS:
+            return None
+
+    def add_text(self, layout: Sequence[object], keys: Sequence[str], made: str) -> None:
+        """Keep a text; a cache that cannot be written is ignored."""
+        file = self._named(["text", *layout])
+        if file is not None:
+            with suppress(OSError):
+                content = np.frombuffer(made.encode(), dtype=np.uint8)
+                write(file, [("key", text(list(keys))), ("text", content)])
+
+    def _named(self, words: Sequence[object]) -> Path | None:
+        if self._folder is None:
+            return None
+        name = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:32]
+        return self._folder / f"{name}.npz"
+
+
+def _read(file: Path, key: str) -> Board | None:
+    """Return the board of a file; None if it has another key, or cannot be read."""
+    try:
+        columns = Columns(file)
+        try:
+            return _board(columns.json("board")) if columns.json("key") == key else None
+        finally:
+            columns.close()
+    except _FAULTS:
+        return None
 
 
 @cache

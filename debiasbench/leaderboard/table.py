@@ -71,9 +71,14 @@ def table(
     is_plain = (
         not (across or protocol or sensitivity or methods) and panel is None and pivot is None
     )
-    if is_plain and index and (found := kept.known(places, baseline=baseline, **shared)):
-        made = _laid_out(found[0], form, names, sort)
-        return _written(made, form, styled=styled), found[1]
+
+    def write(of: Sequence[Board]) -> str:
+        return _written(_laid_out(of, form, names, sort), form, styled=styled)
+
+    layout = [*shared.values(), baseline, form, names, sort, *_screen(form, styled=styled)]
+    unchanged = kept.known(places, baseline=baseline, **shared) if is_plain and index else None
+    if unchanged is not None and (text := unchanged.text(layout, write)) is not None:
+        return text, unchanged.problems
     from debiasbench.leaderboard.gather import gather  # what reads records takes long to import
 
     gathered = gather(places, rule, whole=protocol or sensitivity, index=index)
@@ -91,12 +96,11 @@ def table(
         made = _pivots(gathered, pivot, shared)
     else:
         keep = kept.keeping(places, gathered) if index and not methods else None
-        made = _laid_out(
-            boards(gathered.records, baseline=baseline, keep=keep, **gathered.evidence, **shared),
-            form,
-            names,
-            sort,
-        )
+        of = boards(gathered.records, baseline=baseline, keep=keep, **gathered.evidence, **shared)
+        text = write(of)
+        if keep is not None:
+            keep.keep_text(layout, text)
+        return text, gathered.problems
     return _written(made, form, styled=styled), gathered.problems
 
 
@@ -108,6 +112,16 @@ def _of(gathered: Gathered, methods: Sequence[str]) -> Gathered:
             raise UnknownNameError("method with records", name, present)
     records = [record for record in gathered.records if record.spec.method.name in methods]
     return replace(gathered, records=records)
+
+
+def _screen(form: str, *, styled: bool) -> list[object]:
+    """Return what else the text of a table follows from if it goes to a terminal."""
+    if form != "text":
+        return []
+    import shutil
+    from importlib.metadata import version
+
+    return [shutil.get_terminal_size().columns, styled, version("rich")]
 
 
 def _written(made: str | list[Grid], form: str, *, styled: bool) -> str:

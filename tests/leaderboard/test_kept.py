@@ -25,9 +25,13 @@ from tests.records.test_verify import edit, honest, set_at
 PUBLISHED = Path(__file__).parents[2] / "leaderboard" / "records"
 
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture(autouse=True, params=["boards", "boards and texts"])
+def at_once(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Index small folders, and files that have just been written, in a cache of the test."""
+    if request.param != "boards":
+        monkeypatch.setattr(kept, "MANY", 0)
     monkeypatch.setattr(folder, "LEAST", 1)
     monkeypatch.setattr(folder, "SETTLED", -1e9)
     monkeypatch.setenv("DEBIASBENCH_CACHE", str(tmp_path / "cache"))
@@ -108,8 +112,9 @@ def test_kept_boards_of_real_records_are_equal_field_by_field(name: str) -> None
     plain = table([place], "json", baseline="erm")
     found = kept.known([place], **asked)
     assert found is not None
-    boards, problems = found
-    assert problems == plain[1]
+    assert found.problems == plain[1]
+    boards = found.boards()
+    assert boards is not None
     from debiasbench.leaderboard.gather import gather
 
     gathered = gather([place], index=False)
@@ -248,8 +253,12 @@ def test_the_version_follows_from_the_code_that_computes_boards() -> None:
     ],
 )
 def test_a_damaged_board_is_computed_again(
-    results: Path, computed: list[str], damage: Callable[[Path], object]
+    results: Path,
+    computed: list[str],
+    damage: Callable[[Path], object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(kept, "MANY", 1000)  # a text would be used instead of the boards
     expected = table([results], "json")
     where = places.boards_of(os.path.realpath(results))
     assert where is not None
@@ -263,6 +272,51 @@ def test_a_damaged_board_is_computed_again(
         assert table([results], "json") == expected
         assert not changed or computed
     assert computed_by(lambda: table([results], "json"), computed) == []
+
+
+def test_the_text_of_many_records_is_kept_for_each_layout(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "MANY", 0)
+    read: list[Path] = []
+    real = kept._read
+    monkeypatch.setattr(kept, "_read", lambda file, key: read.append(file) or real(file, key))
+    layouts: list[dict[str, Any]] = [
+        {"form": "markdown"},
+        {"form": "csv"},
+        {"form": "markdown", "dataset": "other"},
+        {"form": "markdown", "columns": "seeds"},
+        {"form": "markdown", "sort": "difference", "baseline": "lff"},
+        {"form": "markdown", "baseline": "erm"},
+        {"form": "text"},
+        {"form": "text", "styled": True},
+    ]
+    first = [table([results], **layout) for layout in layouts]
+    assert len({text for text, _ in first}) == len(layouts)
+    read.clear()
+    assert [table([results], **layout) for layout in layouts] == first
+    assert read == []
+    monkeypatch.setenv("COLUMNS", "60")
+    assert table([results], "text") != first[6]
+    assert read
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", None])
+def test_a_damaged_text_is_written_again(
+    results: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
+) -> None:
+    monkeypatch.setattr(kept, "MANY", 1000)
+    expected = table([results], "json")
+    where = places.boards_of(os.path.realpath(results))
+    assert where is not None
+    files = set(where.iterdir())
+    monkeypatch.setattr(kept, "MANY", 0)
+    table([results], "json")
+    (file,) = set(where.iterdir()) - files
+    sound = file.read_bytes()
+    file.write_bytes(sound[:-40] if damage is None else damage)
+    assert table([results], "json") == expected
+    assert file.read_bytes()[-40:] == sound[-40:]
 
 
 def test_indexes_are_removed_with_their_boards(results: Path, tmp_path: Path) -> None:
