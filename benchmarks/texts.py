@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import quantiles
 from typing import Any
 
 import numpy as np
@@ -154,13 +154,18 @@ def steps(args: argparse.Namespace, folder: Path) -> None:
     with Session(plugins, data_root=folder, results=folder / "results", progress=None) as session:
         found = bench(session, session.resolve(spec), steps=args.steps, rounds=args.rounds)
     for name, seconds in found.training.items():
-        print(f"{name:8} {1000 * median(seconds) / args.steps:8.2f} ms a step")
+        each = [1000 * one / args.steps for one in seconds]
+        low, middle, high = quantiles(each, n=4)
+        print(
+            f"{name:8} median {middle:.1f} ms a step, quartiles {low:.1f} to {high:.1f}, "
+            f"fastest {min(each):.1f}"
+        )
     for what, ratios in (
         ("a bare loop", found.ratios("bare")),
         ("bare evaluation", found.evaluation_ratios()),
     ):
-        low, middle, high = min(ratios), median(ratios), max(ratios)
-        print(f"speed relative to {what}: {middle:.3f} ({low:.2f} to {high:.2f})")
+        low, middle, high = quantiles(ratios, n=4)
+        print(f"speed relative to {what}: {middle:.3f} (quartiles {low:.3f} to {high:.3f})")
     print(machine())
 
 

@@ -23,8 +23,10 @@ def write_pages(
 
     `arguments`: dataset, metric, select and baseline of `boards`.
     """
+    from debiasbench.leaderboard import kept
     from debiasbench.leaderboard.gather import gather
     from debiasbench.leaderboard.site import LARGE, write_large, write_page, write_site
+    from debiasbench.records.archive import with_archives
 
     places = list(places)
     problems: list[str] = []
@@ -32,7 +34,9 @@ def write_pages(
         gathered = gather(places, arguments["select"])
         # plugins import torch, with which no process can be copied safely
         about = elsewhere(_about, {record.spec.method.name for record in gathered.records})
-        number, problems = write_large(gathered, site, about=about, **arguments), gathered.problems
+        keep = kept.keeping(with_archives(places), gathered)
+        number = write_large(gathered, site, about=about, keep=keep, **arguments)
+        problems = gathered.problems
         say(f"{site}: {counted(number, 'file')}, from {counted(len(gathered.records), 'record')}")
         site = None
     if site is None and page is None:
