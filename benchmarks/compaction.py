@@ -39,10 +39,12 @@ def trained(network: nn.Module, updater: Updater, task: Task, steps: int) -> dic
     weights = 1 + 49 * task.conflict(task.train).double()
     order = torch.multinomial(weights, steps * BATCH, True, generator=generator(0, "order"))
     network.train()
-    for index in order.split(BATCH):
+    images = task.train.x
+    assert isinstance(images, torch.Tensor)
+    for index in torch.split(order, BATCH):
         optimizer.zero_grad()
-        x = task.train.x[index].float().div_(255)
-        F.cross_entropy(network(x), task.train.y[index]).backward()
+        x = images[index].float().div_(255)
+        F.cross_entropy(network(x), task.train.y[index]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     sparse.detach()
@@ -53,9 +55,11 @@ def trained(network: nn.Module, updater: Updater, task: Task, steps: int) -> dic
 @torch.no_grad()
 def accuracy(network: nn.Module, task: Task) -> float:
     """Return the accuracy on the bias-balanced test split."""
+    images, classes = task.test.x, task.test.y
+    assert isinstance(images, torch.Tensor)
     correct = [
         network(x.float().div_(255)).argmax(1) == y
-        for x, y in zip(task.test.x.split(1000), task.test.y.split(1000), strict=True)
+        for x, y in zip(torch.split(images, 1000), torch.split(classes, 1000), strict=True)
     ]
     return torch.cat(correct).float().mean().item()
 
@@ -95,6 +99,7 @@ def main() -> None:
 
     plugins = Plugins()
     task = plugins.datasets["cmnist"].load()().load(args.data_root)
+    assert isinstance(task.test.x, torch.Tensor)
     x = task.test.x[:TIMED].float().div_(255)
     print(
         f"{args.steps} steps of {BATCH} images; forward passes of {TIMED}; torch "

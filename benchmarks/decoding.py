@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -104,7 +105,7 @@ def main() -> None:
         size = sum(path.stat().st_size for path in paths) / len(paths)
     print(
         f"{args.images} {args.format} images of {SIDE}x{SIDE}, {size / 1000:.0f} kB each, "
-        f"{args.workers} processes, {args.rounds} rounds; Pillow {Image.__version__}, "
+        f"{args.workers} processes, {args.rounds} rounds; Pillow {version('pillow')}, "
         f"Python {platform.python_version()}"
     )
     print(f"{'decode':8} {args.images / median(seconds['decode']):7.0f} images/s")

@@ -29,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -222,11 +223,12 @@ class Measurements:
         stages = [s for run in runs if run.record.cost is not None for s in run.record.cost.stages]
         eager = sorted({s["eager"] for s in stages if s["eager"]})
         steps = stages[0]["steps"]
-        raw = {"training": seconds, "whole": whole, "unbiased": list(map(unbiased, runs))}
+        accuracy = list(map(unbiased, runs))
+        raw = {"training": seconds, "whole": whole, "unbiased": accuracy}
         text = (
             f"{len(runs)} run(s): {fmean(seconds):.2f} s of training each, "
             f"{1e6 * fmean(seconds) / steps:.0f} us a step; {whole / len(runs):.2f} s each from "
-            f"loading to the record. Unbiased test accuracy {spread(raw['unbiased'])}."
+            f"loading to the record. Unbiased test accuracy {spread(accuracy)}."
         )
         return text + (f" Computed without a graph: {'; '.join(eager)}" if eager else ""), raw
 
@@ -269,7 +271,7 @@ class Measurements:
                         session.watch(None)
                         digests["stopped at"] = str(error)
                 record = session.run(spec, keep_weights=True).record
-            digests[name] = (record.weights or {}).get("sha256")
+            digests[name] = (record.weights or {}).get("sha256", "no weights")
         equal = len({digests[name] for name in ("first", "second", "interrupted")}) == 1
         stopped = digests.get("stopped at", "no run was interrupted")
         return (
@@ -463,8 +465,8 @@ def measure_runs(report: Report, m: Measurements) -> None:
     n = m.together
     report.add("First use of the device", m.begun, 10)
     for method in ("rest", "erm"):
-        report.add(f"{method.upper()}, one run alone", lambda x=method: m.alone(x), 15)
-        report.add(f"{method.upper()}, {n} at once", lambda x=method: m.at_once(x), 50)
+        report.add(f"{method.upper()}, one run alone", partial(m.alone, method), 15)
+        report.add(f"{method.upper()}, {n} at once", partial(m.at_once, method), 50)
     report.add("Equal bits", m.equal_bits, 15)
     report.add("Accuracy of replayed steps", lambda: m.equal_accuracy(10), 40)
     report.add("Numbers of runs at once", m.numbers, 20)

@@ -118,7 +118,7 @@ def specs(number: int) -> Iterator[tuple[int, Spec, Supervision]]:
 def record(data: Data, spec: Spec, supervision: Supervision, k: int) -> tuple[Record, bytes | None]:
     """Make a record and the content of its predictions file; every 500th run failed."""
     rng = np.random.default_rng([k, spec.seed])
-    base = {
+    base: dict[str, Any] = {
         "id": spec.id,
         "spec": spec,
         "supervision": supervision,
@@ -155,8 +155,8 @@ def record(data: Data, spec: Spec, supervision: Supervision, k: int) -> tuple[Re
         outcomes[rule] = Outcome(epoch, value, results["val"], results["test"])
     curves = {"loss": [round(1 / (e + 1) + 1e-3 * rng.random(), 6) for e in range(EPOCHS)]}
     for name in METRICS:
-        values = {e: float(f"{metrics['val', e][name]:.6g}") for e in KEPT}
-        curves[f"val_{name}"] = [values.get(e + 1, 0.0) for e in range(EPOCHS)]
+        kept = {e: float(f"{metrics['val', e][name]:.6g}") for e in KEPT}
+        curves[f"val_{name}"] = [kept.get(e + 1, 0.0) for e in range(EPOCHS)]
     content = save({name: np.ascontiguousarray(array) for name, array in stored.items()})
     stage = {"name": "train", "epochs": EPOCHS, "flops": 1e12, "seconds": 30.0 + spec.seed}
     cost = Cost(35.0, 30.0 + spec.seed, 500.0, 9 << 20, 1000, 1000, 1.0, 2e7, 1e12, [stage])
@@ -196,7 +196,7 @@ def make(folder: Path, number: int, samples: list[int]) -> None:
     data = [Data.number(i, samples[i // 2 % len(samples)]) for i in range(DATASETS)]
     for one in data:
         (folder / one.name).mkdir(parents=True, exist_ok=True)
-    made: dict[tuple[int, str, int, bool], tuple[Record, str, bytes | None]] = {}
+    made: dict[tuple[int, str, int, bool, int], tuple[Record, str, bytes | None]] = {}
     for k, (i, spec, supervision) in enumerate(specs(number)):
         # rows share predictions and hits, which take most of the time to make
         key = i, spec.method.name, spec.seed, k % 500 == 499

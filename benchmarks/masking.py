@@ -68,7 +68,8 @@ def measure(model: str, args: argparse.Namespace, device: torch.device) -> None:
     with seeded(0):
         start = entry.load()(**fixed).build(shape).train().to(device)
     if device.type != "cpu":  # as in a run
-        start, x = (v.to(memory_format=torch.channels_last) for v in (start, x))
+        start = start.to(memory_format=torch.channels_last)
+        x = x.to(memory_format=torch.channels_last)
     for name, updater in UPDATERS.items():
         dense, sparse = deepcopy(start), deepcopy(start)
         optimizers = [
@@ -79,8 +80,10 @@ def measure(model: str, args: argparse.Namespace, device: torch.device) -> None:
             sparse, optimizers[1], total_steps=args.steps + 1
         )
         updates: list[float] = []
-        attached.update = timed(attached.update, updates, device)  # type: ignore[method-assign]
-        plain, between, at_update = [], [], []
+        attached.update = timed(attached.update, updates, device)  # type: ignore[assignment, method-assign]
+        plain: list[float] = []
+        between: list[float] = []
+        at_update: list[float] = []
         for number in range(args.steps):
             seconds = [0.0, 0.0]
             before = attached.updates
@@ -119,7 +122,7 @@ def step(
     """Take one training step and return its seconds."""
     start = time.perf_counter()
     optimizer.zero_grad()
-    F.cross_entropy(network(x), y).backward()
+    F.cross_entropy(network(x), y).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     synchronize(x.device)
     return time.perf_counter() - start

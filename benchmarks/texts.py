@@ -20,7 +20,7 @@ import platform
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -96,7 +96,9 @@ class MadeUp(Dataset):
             y = torch.arange(n) % 2
             texts = Texts.of((text,) for text in sentences(n, seed))
             parts.append(Split(texts, y, torch.arange(n) // 2 % 2, 2))
-        return Task(*parts, ("no", "yes"), ("a", "b"), torch.eye(2, dtype=torch.bool))
+        train, val, test = parts
+        aligned = torch.eye(2, dtype=torch.bool)
+        return Task(train, val, test, ("no", "yes"), ("a", "b"), aligned)
 
 
 class Plugin:
@@ -128,7 +130,8 @@ def tokens(args: argparse.Namespace, folder: Path) -> None:
     begun = time.perf_counter()
     tokenised(task, fingerprint, tokenizer, folder)
     again = time.perf_counter() - begun
-    lengths = made.train.x["length"].float()  # type: ignore[index]
+    assert isinstance(made.train.x, Mapping)
+    lengths = made.train.x["length"].float()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
         f"{args.sentences:,} sentences of {lengths.mean():.1f} tokens (at most {lengths.max():.0f})"
