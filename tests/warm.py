@@ -90,6 +90,10 @@ class Process:
         """Send SIGTERM."""
         self._process.terminate()
 
+    def is_alive(self) -> bool:
+        """Say whether it has not ended."""
+        return self._process.is_alive()
+
     def wait(self) -> int:
         """Wait for the end; return the exit code, or the negative number of the signal."""
         self._process.join()
@@ -130,6 +134,16 @@ def run(
         return subprocess.CompletedProcess(
             ["python", "-c", code, *map(str, words)], returned, process.stdout, process.stderr
         )
+
+
+COMMAND = "import sys; from debiasbench.cli import main; main(sys.argv[1:])"
+
+
+def debiasbench(
+    *words: object, folder: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Call the command line in a folder, in a process of its own."""
+    return run(COMMAND, *words, folder=folder, environment=environment)
 
 
 def _execute(

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from click.testing import Result
 from debiasbench import Method, log, option
 from debiasbench.records import search as searches
 from debiasbench.records.search import Search
+from tests import warm
 from tests.cli.calls import only, records
 from tests.conftest import offering
 from tests.failing import Diverges, Raises
@@ -258,14 +256,9 @@ def test_suite_show_says_that_a_suite_searches(debiasbench: Cli) -> None:
 COMMAND = ("search", "erm", "--model", "mlp", "--epochs", "2", "--trials", "4", "--seeds", "0-1")
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "debiasbench", *COMMAND, "--device", "cpu", "--quiet"]
-    return subprocess.Popen(
-        [*words, *more, "--results", str(folder)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+def start(folder: Path, *more: str) -> warm.Process:
+    words = [*COMMAND, "--device", "cpu", "--quiet", *more, "--results", str(folder)]
+    return warm.Process(warm.COMMAND, *words, environment={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -288,30 +281,31 @@ def content(folder: Path) -> dict[str, Any]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the content of a search that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    assert start(folder).wait() == 0
+    with start(folder) as process:
+        assert process.wait() == 0, process.stderr
     return content(folder)
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("search")
+@warm.group
 def test_a_search_that_is_killed_and_continued_has_the_same_winner_and_files(
     whole: dict[str, Any], tmp_path: Path
 ) -> None:
     for at in ("search/*.trial.json", "*.json"):
-        process = start(tmp_path)
-        while process.poll() is None and len(list(tmp_path.glob(at))) < 1:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert start(tmp_path).wait() == 0
+        with start(tmp_path) as process:
+            while process.is_alive() and len(list(tmp_path.glob(at))) < 1:
+                time.sleep(0.05)
+    with start(tmp_path) as process:
+        assert process.wait() == 0, process.stderr
     assert content(tmp_path) == whole
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("search")
+@warm.group
 def test_a_search_in_two_processes_has_the_same_winner_and_files(
     whole: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert start(tmp_path, "--jobs", "2").wait() == 0
+    with start(tmp_path, "--jobs", "2") as process:
+        assert process.wait() == 0, process.stderr
     assert content(tmp_path) == whole
     assert sum(name.endswith(".trial.json") for name in whole) == 4

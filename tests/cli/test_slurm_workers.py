@@ -100,7 +100,7 @@ def test_a_killed_and_a_stopped_worker_leave_their_runs_to_the_others(
 def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_record_of_a_run_at_once(
     debiasbench: Begin, commands: Path
 ) -> None:
-    suite = f'{HEAD}method = "erm"\n"train.epochs" = 150\n[grid]\nseed = [0]\n'
+    suite = f'{HEAD}method = "erm"\n"train.epochs" = 50\n[grid]\nseed = [0]\n'
     Path("s.toml").write_text(suite)
     sweep_here("s.toml", "here")
     words = ("sweep", "s.toml", "--on", "slurm", "--workers", 1, "--device", "cpu")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from debiasbench.training import stage_store
+from tests import warm
 
 pytestmark = pytest.mark.slow
 
@@ -102,16 +103,13 @@ def test_workers_import_nothing_from_the_working_folder_and_lose_no_run(sweep: S
     assert len(records()) == 1
 
 
+@warm.group
 def test_compare_shares_out_its_runs_and_prints_one_table(tmp_path: Path) -> None:
     words = "compare erm upweight --model mlp --seeds 0-1 --epochs 1 --device cpu --jobs 2 --quiet"
-    done = subprocess.run(
-        [sys.executable, "-m", "debiasbench", *words.split()],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    done = warm.debiasbench(
+        *words.split(), folder=tmp_path, environment={**os.environ, "OMP_NUM_THREADS": "1"}
     )
+    assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert sorted(line.partition("/4")[0] for line in lines[:-1]) == ["1", "2", "3", "4"]
     assert lines[-1] == "4 runs: 4 trained, 0 already done"

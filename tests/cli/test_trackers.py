@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import pytest
 from click.testing import Result
 
 from debiasbench.records.reading import read_all
+from tests import warm
 from tests.runs import trackers
 from tests.runs.test_tracking import timeless
 from tests.runs.trackers import FILE, heard
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, warm.group]
 ROOT = Path(__file__).parent.parent.parent
 
 PLUGIN = """
@@ -56,14 +56,7 @@ def call(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[s
     path = os.pathsep.join([str(site), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, FILE: str(folder / "events")}
     del environment["DEBIASBENCH_PLUGINS"]
-    done = subprocess.run(
-        [sys.executable, "-m", "debiasbench", *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warm.debiasbench(*words, folder=folder, environment=environment)
     assert done.returncode == 0, done.stderr
     return done
 
