@@ -196,8 +196,11 @@ def sparse_record(session: Session, bert: Path) -> Path:
     return session.store.path(session.run(chosen, keep_weights=True).record.spec)
 
 
-def test_a_sparse_bert_is_exported_packed(session: Session, bert: Path, tmp_path: Path) -> None:
-    done = export(sparse_record(session, bert), PLUGINS, to="packed", out=tmp_path / "p")
+@pytest.mark.parametrize("to", ["packed", "csr"])
+def test_a_sparse_bert_is_exported_without_its_zeros(
+    session: Session, bert: Path, tmp_path: Path, to: Any
+) -> None:
+    done = export(sparse_record(session, bert), PLUGINS, to=to, out=tmp_path / "p")
     assert done.bytes[1] < done.bytes[0]
     assert done.difference == 0
 
