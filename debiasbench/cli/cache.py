@@ -1,4 +1,4 @@
-"""`debiasbench cache`: list and remove what can be made again: trained stages, and indexes."""
+"""`debiasbench cache`: list and remove what can be made again, such as stages and indexes."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
 
 @click.group(cls=Group)
 def cache() -> None:
-    """List and remove trained stages that runs share, and indexes of folders of records."""
+    """List and remove trained stages that runs share, indexes of folders, and unpacked archives."""
 
 
 @cache.command()
 @results_option
 @debug_option
 def ls(results: Path) -> None:
-    """List the indexes of folders of records, and the finished stages in --results.
+    """List indexes of folders of records, unpacked archives, and the finished stages in --results.
 
     Stages that were used most recently are first.
     """
@@ -51,6 +51,7 @@ def ls(results: Path) -> None:
     from debiasbench.training.stage_store import FOLDER, all_in
 
     _list_indexes()
+    _list_archives()
     stages = all_in(results / FOLDER)
     rows = [
         (
@@ -81,19 +82,36 @@ def _list_indexes() -> None:
     say(tabulate(rows, ("index of", "records", "size"), "simple", disable_numparse=True) + "\n")
 
 
+def _list_archives() -> None:
+    from tabulate import tabulate
+
+    from debiasbench.records.archive import all_unpacked
+
+    rows = [
+        (one.folder.name, f"{one.files:,}", f"{one.bytes / 1e6:,.1f} MB") for one in all_unpacked()
+    ]
+    if rows:
+        header = ("unpacked archive", "files", "size")
+        say(tabulate(rows, header, "simple", disable_numparse=True) + "\n")
+
+
 @cache.command()
 @debug_option
 def clear() -> None:
-    """Remove the indexes of all folders of records.
+    """Remove the indexes of all folders of records, and the unpacked files of archives.
 
-    They are made again when a table needs them. Records and trained stages are kept.
+    They are made again when a table needs them. Records, archives and trained stages are kept.
     """
+    from debiasbench.records.archive import remove_unpacked
     from debiasbench.records.index import remove
 
     removed = remove()
     size = sum(one.bytes for one in removed) / 1e6
     number = f"{len(removed):,} index{'' if len(removed) == 1 else 'es'}"
     say(f"{number} removed ({size:,.1f} MB)")
+    if archives := remove_unpacked():
+        size = sum(one.bytes for one in archives) / 1e6
+        say(f"{counted(len(archives), 'unpacked archive')} removed ({size:,.1f} MB)")
 
 
 @cache.command()

@@ -10,10 +10,12 @@ import io
 import os
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import RecordError, StoreError
+from debiasbench.common.folders import entries
 from debiasbench.common.regular import read_regular
 from debiasbench.common.user_cache import user_cache
 from debiasbench.common.wording import readable_size, shown
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 ENDING = ".records.tar.xz"
 FOLDER = "archives"
+TEMPORARY = ".new-"
+OLD = 86_400.0  # seconds; unpacking never takes as long
 MOST_PACKED = 1 << 30  # bytes of an archive
 MOST_BYTES = 8 << 30  # of all its files
 MOST_FILES = 1_000_000
@@ -59,6 +63,48 @@ def with_archives(places: Iterable[Path]) -> list[Path]:
 def is_unpacked(path: Path) -> bool:
     """Return whether a file is a copy from an archive."""
     return _root() in path.absolute().parents
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """The copy of an archive in the user's cache: its folder, and number and bytes of its files."""
+
+    folder: Path
+    files: int
+    bytes: int
+
+
+def all_unpacked() -> list[Unpacked]:
+    """Return the copies of all archives, by name; what killed processes have left is not listed."""
+    return [_measured(folder) for folder in _copies() if not folder.name.startswith(TEMPORARY)]
+
+
+def remove_unpacked() -> list[Unpacked]:
+    """Remove the copies of all archives, and return them; they are made again when needed.
+
+    What processes that were killed have left is removed, too.
+    """
+    import shutil
+    import time
+
+    removed = all_unpacked()
+    for folder in _copies():
+        with suppress(OSError):
+            young = time.time() - folder.stat().st_mtime < OLD
+            if not (young and folder.name.startswith(TEMPORARY)):  # it may be being written
+                shutil.rmtree(folder)
+    return [one for one in removed if not one.folder.exists()]
+
+
+def _copies() -> list[Path]:
+    with suppress(OSError):
+        return sorted(Path(entry) for entry in entries(_root()) if entry.is_dir())
+    return []
+
+
+def _measured(folder: Path) -> Unpacked:
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return Unpacked(folder, len(sizes), sum(sizes))
 
 
 def pack(files: Iterable[tuple[str, Path]]) -> bytes:
@@ -111,7 +157,7 @@ def unpacked(archive: Path) -> Path:
     temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
         for member, data in _members(content, archive):
             path = temporary.joinpath(*PurePosixPath(member).parts)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import tarfile
 from pathlib import Path
 
@@ -132,3 +133,32 @@ def test_a_file_that_could_not_be_unpacked_is_not_packed(tmp_path: Path) -> None
     path.write_text("x")
     with pytest.raises(StoreError, match=r"notes\.txt cannot be packed"):
         pack([("notes.txt", path)])
+
+
+def test_copies_of_archives_are_listed_and_removed(tmp_path: Path, cache: Path) -> None:
+    from click.testing import CliRunner
+
+    from debiasbench.cli import main
+
+    def call(*words: str) -> list[str]:
+        done = CliRunner().invoke(main, ["cache", *words])
+        assert done.exit_code == 0, done.output
+        return done.output.splitlines()
+
+    place = written(tmp_path, pack(files(tmp_path)), "suite")
+    results = ["--results", str(tmp_path / "none")]
+    assert not any("archive" in line for line in call("ls", *results))
+    folder = unpacked(place)
+    left, begun = cache / "archives" / ".new-left", cache / "archives" / ".new-begun"
+    for other in (left, begun):
+        other.mkdir()
+    os.utime(left, (1, 1))
+    (line,) = [line for line in call("ls", *results) if line.startswith("suite-")]
+    assert line.split() == [folder.name, "4", "0.1", "MB"]
+    assert call("clear")[-1] == "1 unpacked archive removed (0.1 MB)"
+    assert not folder.exists()
+    assert not left.exists()
+    assert begun.exists()  # another process may be writing it
+    assert place.exists()
+    assert unpacked(place) == folder
+    assert folder.is_dir()
