@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from debiasbench.cli.launching import Launch
     from debiasbench.measure.plan import Item, Plan
+    from debiasbench.records.record import Result
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Spec
@@ -44,20 +45,24 @@ def planned(
 ) -> str:
     """Return the plan of the runs in `left` as text.
 
-    `named`: all runs of the command, by title; records of them say how long runs take. `launch`:
-    where the runs would be trained. Raises `UsageError` for a number of runs at once that is not
-    known before.
+    `named`: all runs of the command, by title; records and trials of them say how long runs take.
+    `launch`: where the runs would be trained. Raises `UsageError` for a number of runs at once that
+    is not known before.
     """
     from debiasbench.common.display import display
     from debiasbench.measure.plan import free_disk, plan
     from debiasbench.records.store import Store
+    from debiasbench.records.trial import Trials
 
     if launch.together == "auto":
         raise click.UsageError("--plan needs a number: give --together N instead of auto")
     if not left:
         return f"{counted(len(named), 'run')}, all done"
-    store = Store(options.results)
-    done = ((store.path(r.spec), r) for _, r in store.all_finished(named, "failed"))
+    records, trials = Store(options.results), Trials(options.results)
+    done: list[tuple[Path, Result]] = [
+        *((records.path(one.spec), one) for _, one in records.all_finished(named, "failed")),
+        *((trials.path(one.spec), one) for _, one in trials.all_finished(named, "failed")),
+    ]
     with display() as progress, options.open(plugins, progress=progress) as session:
         found = plan(
             session,

@@ -17,6 +17,7 @@ from debiasbench.cli.common import (
     say,
 )
 from debiasbench.cli.launching import Launch, launch_options
+from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import ending
 from debiasbench.cli.searching import Asked, Given, Searching
 from debiasbench.cli.session import ALL, session_options
@@ -26,6 +27,7 @@ from debiasbench.common.errors import OptionError
 from debiasbench.common.processes import started_together
 
 if TYPE_CHECKING:
+    from debiasbench.core.settings import AnyPrecision
     from debiasbench.records.store import Overwrite
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 @click.option("--metric", help="Rank by this accuracy.  [default: that of the data set]")
 @format_option
 @click.option("--dry-run", is_flag=True, help="Only list the trials, with their values.")
+@plan_option
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
 @interruptible
@@ -89,6 +92,7 @@ def search(
     metric: str | None,
     form: str | None,
     dry_run: bool,
+    plan: bool,
     quiet: bool,
 ) -> None:
     """Tune methods on a data set, each with the same number of trials.
@@ -116,18 +120,25 @@ def search(
     settings = with_short_options(
         settings, epochs=epochs, batch_size=batch_size, precision=precision
     )
-    planners = _planners(plugins, options, launch, methods, dataset, model, settings, sparse)
+    precision_of_runs = options.precision() if plan else launch.precision(options)
+    planners = _planners(
+        plugins, options, precision_of_runs, methods, dataset, model, settings, sparse
+    )
+    if sampler is not None and (dry_run or plan):
+        no = "--dry-run" if dry_run else "--plan"
+        raise click.UsageError(f"--sampler draws each trial after those before it: no {no}")
     given = Given(plugins, options, overwrite, launch, rule=select, quiet=quiet)
     searching: Searching
     if sampler is not None:
         searching = Asked(given, planners, reported, trials=trials, sampler=sampler)
     else:
         plans = [hypercube(planner, trials) for planner in planners]
-        searching = Searching(given, [(plan, reported) for plan in plans])
+        searching = Searching(given, [(one, reported) for one in plans])
+    if plan:
+        say(planned(plugins, options, *searching.expected(), launch))
+        return
     if dry_run:
-        if sampler is not None:
-            raise click.UsageError("--sampler draws each trial after those before it: no --dry-run")
-        say("".join(f"{line}\n" for plan in plans for line in _listed(plan)), nl=False)
+        say("".join(f"{line}\n" for one in plans for line in _listed(one)), nl=False)
         return
     context = click.get_current_context()
     with ending(searching):
@@ -140,7 +151,7 @@ def search(
 def _planners(
     plugins: Plugins,
     options: SessionOptions,
-    launch: Launch,
+    precision: AnyPrecision,
     methods: tuple[str, ...],
     dataset: str | None,
     model: str | None,
@@ -163,7 +174,6 @@ def _planners(
                 "none"
             )
     grids = expand(lists, list(methods), plugins, parts={**common, "dataset": found})
-    precision = launch.precision(options)
     return [
         Planner(
             plugins,

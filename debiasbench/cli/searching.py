@@ -83,6 +83,34 @@ class Searching:
                 return [heads[title] for title in left]
         return []
 
+    def expected(self) -> tuple[dict[str, Spec], dict[str, Spec]]:
+        """Return all trials and runs, and those that are left, by title.
+
+        Runs of a winner that is not known yet have the settings of the first trial, which take
+        about as long.
+        """
+        from debiasbench.records.store import Store
+        from debiasbench.records.trial import Trials
+        from debiasbench.runs.searching import chosen
+
+        results, overwrite = self._given.options.results, self._given.overwrite
+        named: dict[str, Spec] = {}
+        done: set[str] = set()
+        for plan, seeds in self._planned:
+            trials = plan.titled()
+            tried = {title for title, _ in Trials(results).all_finished(trials, overwrite)}
+            reported = plan.reported(plan.trials[0], seeds)
+            if len(tried) == len(trials):
+                try:
+                    _, winner = chosen(results, plan, self._given.rule)
+                except (RecordError, SearchFailed):
+                    continue  # there is no winner, and nothing is left
+                reported = plan.reported(winner, seeds)
+                done |= {title for title, _ in Store(results).all_finished(reported, overwrite)}
+            named |= trials | reported
+            done |= tried
+        return named, {title: spec for title, spec in named.items() if title not in done}
+
     def say_interrupted(self) -> None:
         """Print that the command was interrupted, and the number of runs by outcome."""
         if self._runs is not None:

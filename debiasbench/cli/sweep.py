@@ -78,8 +78,9 @@ def sweep(
     plugins = load_plugins()
     find = partial(find_dataset, plugins, root=options.data_root)
     suite = read(name)
+    precision = options.precision() if plan else launch.precision(options)
     if suite.search is not None:
-        searched = suite.searches(plugins, find, precision=launch.precision(options))
+        searched = suite.searches(plugins, find, precision=precision)
         given = Given(
             plugins,
             options,
@@ -92,12 +93,11 @@ def sweep(
         )
         searching = Searching(given, searched)
         if plan:
-            raise click.UsageError("--plan cannot tell what a suite that searches will take")
-        _search(searching, dry_run=dry_run)
+            say(planned(plugins, options, *searching.expected(), launch, stand_ins=suite.stand_ins))
+        else:
+            _search(searching, dry_run=dry_run)
         return
-    named = suite.named(
-        plugins, find, precision=options.precision() if plan else launch.precision(options)
-    )
+    named = suite.named(plugins, find, precision=precision)
     runs = Runs(plugins, options, overwrite, len(named), quiet=quiet)
     context, code = click.get_current_context(), 0
     with ending(runs):

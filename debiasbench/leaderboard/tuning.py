@@ -68,8 +68,8 @@ def labelled(
 ) -> list[Row]:
     """Return rows with their names, and how their settings were found.
 
-    A row whose search found the defaults to be the best is returned twice, once as a default and
-    once as tuned, and so is one that won searches with different numbers of trials. `tuned`: None
+    A row whose search found the defaults to be the best, its first trial, is returned twice, once
+    as a default and once as tuned, and so is one that won searches with different numbers of trials. `tuned`: None
     leaves all rows together.
     """
     if tuned is None:
@@ -88,7 +88,7 @@ def labelled(
     plainly = [
         replace(row, tuning=BY_HAND if hand else DEFAULT)
         for row, hand, won in zip(rows, by_hand, searches, strict=True)
-        if not (won and hand)
+        if not won or (not hand and any(one.search.won == 0 for one in won.values()))
     ]
     if len({row.method for row in rows}) == 1 and any(by_hand) and not any(searches):
         plainly = [replace(row, tuning=BY_HAND) for row in plainly]  # a grid of one method

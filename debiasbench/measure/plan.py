@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from debiasbench.measure.forecast import Forecast
-    from debiasbench.records.record import Record
+    from debiasbench.records.record import Result
     from debiasbench.runs.session import Session
     from debiasbench.specs.spec import Spec
     from debiasbench.specs.suite import StandIn
@@ -106,7 +106,7 @@ class Plan:
 def plan(
     session: Session,
     left: Iterable[Spec],
-    done: Iterable[tuple[Path, Record]] = (),
+    done: Iterable[tuple[Path, Result]] = (),
     *,
     stand_ins: Mapping[str, StandIn] | None = None,
     processes: int = 1,
@@ -115,15 +115,15 @@ def plan(
 ) -> Plan:
     """Plan the runs in `left` on the session's device.
 
-    `done`: records, with their paths. If some are of similar runs on the same hardware, the median
-    of their seconds is the time of a run; otherwise some of its steps are taken here. `stand_ins`:
-    see `forecast`. `shared`: whether the processes share the cores of this machine, as they do
+    `done`: records and trials, with their paths. If some are of similar runs on the same hardware,
+    the median of their seconds is the time of a run; otherwise some of its steps are taken here.
+    `stand_ins`: see `forecast`. `shared`: whether the processes share the cores, as they do
     unless each has a device or a machine of its own.
 
     Raises no error for runs that cannot be measured; their item has a `problem`.
     """
     execution = session.execution
-    similar: dict[str, list[tuple[Path, Record]]] = {}
+    similar: dict[str, list[tuple[Path, Result]]] = {}
     for path, record in done:
         provenance = record.provenance
         here = (provenance.hardware, provenance.device) == (
@@ -153,7 +153,7 @@ def _kinds(specs: Iterable[Spec]) -> dict[str, list[Spec]]:
     return kinds
 
 
-def _recorded(specs: Sequence[Spec], records: Sequence[tuple[Path, Record]]) -> Item:
+def _recorded(specs: Sequence[Spec], records: Sequence[tuple[Path, Result]]) -> Item:
     costs = [record.cost for _, record in records if record.cost is not None]
     weights = 4 * max(cost.parameters for cost in costs)
     return Item(

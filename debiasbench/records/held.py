@@ -13,13 +13,14 @@ from debiasbench.common.names import IMPORTED
 from debiasbench.common.wording import counted, shown
 from debiasbench.records.archive import is_unpacked
 from debiasbench.records.beside import PREDICTIONS, WEIGHTS
-from debiasbench.records.reading import read, read_visited, visited
+from debiasbench.records.reading import TRIAL, read, read_visited, visited
+from debiasbench.records.record import Record
 from debiasbench.records.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from debiasbench.records.record import Record
+    from debiasbench.records.record import Result
 
 SHORTEST = 4  # digits that may stand for an id
 
@@ -126,14 +127,15 @@ def chosen(place: Path, choice: Choice, problems: list[str]) -> list[tuple[Path,
     return records
 
 
-def files(path: Path, record: Record) -> list[Path]:
-    """Return the files of a record that exist: its own first, then predictions and weights.
+def files(path: Path, record: Result) -> list[Path]:
+    """Return the files of a record or trial that exist: its own, then predictions and weights.
 
     Only those that have the name of the record, whatever file it says that it has.
     """
     beside = []
-    for entry, ending in ((record.predictions, PREDICTIONS), (record.weights, WEIGHTS)):
-        expected = path.with_name(path.stem + ending)
+    weights = record.weights if isinstance(record, Record) else None
+    for entry, ending in ((record.predictions, PREDICTIONS), (weights, WEIGHTS)):
+        expected = path.with_name(path.name.removesuffix(TRIAL).removesuffix(".json") + ending)
         if entry is not None and Path(entry["file"]).name == expected.name:
             beside.append(expected)
     return [path, *(file for file in beside if file.is_file() or file.is_symlink())]

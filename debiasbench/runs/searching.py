@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 
 def selected(results: Path, plan: Plan, rule: str | None = None) -> tuple[Search, Spec]:
-    """Choose the winner of a search whose trials are done; write the search, and return both.
+    """Choose the winner as `chosen` does; write the search, and return both."""
+    search, winner = chosen(results, plan, rule)
+    searches.write(results, search)
+    return search, winner
+
+
+def chosen(results: Path, plan: Plan, rule: str | None = None) -> tuple[Search, Spec]:
+    """Return a search whose trials are done, and the spec of its winner.
 
     `rule`: a selection rule; None is that of the data set. Raises `RecordError` if a trial is
     missing, and `SearchFailed` if all of them failed.
@@ -35,7 +42,6 @@ def selected(results: Path, plan: Plan, rule: str | None = None) -> tuple[Search
             f"{plan.title}: none of {counted(len(trials), 'trial')} has a result"
             + ("" if first is None else f": {first.message}")
         )
-    searches.write(results, search)
     return search, trials[search.won].spec
 
 

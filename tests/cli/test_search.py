@@ -251,6 +251,52 @@ def test_suite_show_says_that_a_suite_searches(debiasbench: Cli) -> None:
     assert "Searches: 3 trials for each of these runs without its seed" in result.stdout
 
 
+# --- planned ---
+
+
+def plan(debiasbench: Cli, *words: object) -> str:
+    result = search(debiasbench, *words, "--plan")
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_plan_has_the_trials_and_the_runs_of_winners_that_are_left(debiasbench: Cli) -> None:
+    words = ("erm", "upweight", "--trials", 3, "--seeds", "0-1")
+    told = plan(debiasbench, *words)
+    assert told.startswith("10 runs, 0 of them done\n")
+    assert [line.split()[:2] for line in told.splitlines()[4:6]] == [
+        ["5", "erm"],
+        ["5", "upweight"],
+    ]
+    assert told.count("a rehearsal") == 2
+    assert "10 runs will take about" in told
+    assert not Path("results").exists()
+    search(debiasbench, "erm", "--trials", 3, "--seeds", 0)
+    told = plan(debiasbench, *words)
+    assert told.startswith("10 runs, 4 of them done\n")
+    assert [line.split()[:2] for line in told.splitlines()[4:6]] == [
+        ["1", "erm"],
+        ["5", "upweight"],
+    ]
+    assert "4 records" in told  # three trials and a run
+    search(debiasbench, *words)
+    assert plan(debiasbench, *words) == "10 runs, all done\n"
+    assert plan(debiasbench, *words, "--overwrite", "always").startswith("10 runs, 0 of them")
+
+
+def test_a_suite_that_searches_can_be_planned(debiasbench: Cli) -> None:
+    result = sweep(debiasbench, "--plan")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("10 runs, 0 of them done\n")
+    assert not Path("results").exists()
+
+
+def test_what_another_sampler_draws_cannot_be_planned(debiasbench: Cli) -> None:
+    result = search(debiasbench, "erm", "--sampler", "optuna:random", "--plan")
+    assert result.exit_code == 2
+    assert "each trial after those before it: no --plan" in result.output
+
+
 # --- killed and continued -----------------------------------------------------------------------
 
 COMMAND = ("search", "erm", "--model", "mlp", "--epochs", "2", "--trials", "4", "--seeds", "0-1")

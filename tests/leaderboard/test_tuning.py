@@ -29,7 +29,7 @@ from debiasbench.records import search as searches
 from debiasbench.records import trial as trials
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
-from tests.conftest import ACME, ToyPlugin, offering
+from tests.conftest import ACME, Toy, ToyPlugin, offering
 from tests.searching import searched
 
 EPOCHS = {"epochs": 2}
@@ -52,8 +52,18 @@ class Settled(Scaled):
     factor: float = option(1.0, "of the learning rate", gt=0, search=log(1e-9, 1e-8))
 
 
+@dataclass(frozen=True)
+class Picky(Method):
+    """ERM that does not learn with the learning rate that the data set recommends."""
+
+    def fit(self, lab: Any) -> Any:
+        lr = lab.training.lr
+        return lab.train(lab.model(), lr=1e-9 if lr == Toy.training["lr"] else lr, name="train")
+
+
 def made() -> Plugins:
-    return Plugins([(ToyPlugin(), ACME), (offering(scaled=Scaled, settled=Settled), ACME)])
+    methods = offering(scaled=Scaled, settled=Settled, picky=Picky)
+    return Plugins([(ToyPlugin(), ACME), (methods, ACME)])
 
 
 def run(folder: Path, method: str, seeds: range, training: Any = None, **options: Any) -> None:
@@ -255,6 +265,11 @@ def test_a_search_that_finds_the_defaults_is_two_rows(tmp_path: Path) -> None:
     board = board_of(tmp_path)
     assert kinds(board) == {"settled": "default", "settled (tuned, n=3)": "tuned (n=3)"}
     assert board.rows[0].records == board.rows[1].records
+
+
+def test_a_search_that_finds_other_training_settings_is_no_default(tmp_path: Path) -> None:
+    searched(made(), tmp_path, "picky", trials=4, seeds=range(2))
+    assert kinds(board_of(tmp_path)) == {"picky (tuned, n=4)": "tuned (n=4)"}
 
 
 def test_different_budgets_share_no_ranking(results: Path) -> None:
