@@ -69,8 +69,8 @@ def labelled(
     """Return rows with their names, and how their settings were found.
 
     A row whose search found the defaults to be the best, its first trial, is returned twice, once
-    as a default and once as tuned, and so is one that won searches with different numbers of trials. `tuned`: None
-    leaves all rows together.
+    as a default and once as tuned, and so is one that won searches with different numbers of
+    trials. `tuned`: None leaves all rows together.
     """
     if tuned is None:
         return with_settings(list(rows))
