@@ -26,10 +26,10 @@ from debiasbench.specs.resolve import instance, training_of
 from debiasbench.specs.suites import read as read_suite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from debiasbench.records.record import Record
+    from debiasbench.records.record import Record, Result
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Choice, Spec
     from debiasbench.submissions.about import About
@@ -78,10 +78,19 @@ def canonical_of(choice: Choice) -> str:
     return canonical([choice.name, choice.options])
 
 
-def settings(spec: Spec) -> str:
-    """Return the training of a spec and its sparsifier as text, without what machines decide."""
-    training = {k: v for k, v in spec.training.items() if k not in BY_MACHINE}
+def settings(spec: Spec, but: Collection[str] = ()) -> str:
+    """Return the training of a spec and its sparsifier as text, without what machines decide.
+
+    `but`: settings that are left out, too.
+    """
+    training = {k: v for k, v in spec.training.items() if k not in {*BY_MACHINE, *but}}
     return canonical([training, None if spec.sparse is None else canonical_of(spec.sparse)])
+
+
+def _without(text: str, names: Collection[str]) -> str:
+    """Return what `settings` returned, without some settings."""
+    training, sparse = json.loads(text)
+    return canonical([{k: v for k, v in training.items() if k not in names}, sparse])
 
 
 def row_of(spec: Spec) -> str:
@@ -116,8 +125,13 @@ def seeds(row: Sequence[Record], suite: Expected | None) -> Iterator[Finding]:
         yield Finding("E06", f"seed {_listed(extra)} must not be in this row")
 
 
-def suite_settings(record: Record, suite: Expected, name: str) -> Iterator[Finding]:
-    """Check that a spec is that of the suite, except for the method (E08)."""
+def suite_settings(
+    record: Record, suite: Expected, name: str, tuned: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Check that a spec is that of the suite, except for the method (E08).
+
+    `tuned`: settings of training that a search chose, which may have other values.
+    """
     spec = record.spec
     data, model = canonical_of(spec.dataset), canonical_of(spec.model)
     if data not in suite.seeds:
@@ -131,7 +145,7 @@ def suite_settings(record: Record, suite: Expected, name: str) -> Iterator[Findi
         yield Finding(
             "E08", f"the suite {name} has another network than {spec.model.name} with these options"
         )
-    elif settings(spec) not in allowed:
+    elif settings(spec, but=tuned) not in {_without(text, tuned) for text in allowed}:
         yield Finding(
             "E08", f"the training is not that of the suite {name}: {_difference(spec, allowed)}"
         )
@@ -225,7 +239,7 @@ def epochs(record: Record) -> Iterator[Finding]:
 
 
 def provenance(
-    record: Record, about: About | None, blocked: Sequence[Blocked]
+    record: Result, about: About | None, blocked: Sequence[Blocked]
 ) -> Iterator[Finding]:
     """Check versions and commits (E10)."""
     made = record.provenance

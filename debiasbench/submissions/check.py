@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debiasbench.common.errors import DebiasbenchError
+from debiasbench.common.errors import DebiasbenchError, RecordError
 from debiasbench.common.wording import shortened
+from debiasbench.records.checks import search
 from debiasbench.records.checks.finding import Finding
 from debiasbench.records.checks.labels import near
 from debiasbench.specs.plugins import Plugins
 from debiasbench.submissions import against
 from debiasbench.submissions.about import FILE
-from debiasbench.submissions.folder import Submission, opened
+from debiasbench.submissions.folder import SEARCHES, Submission, opened
 from debiasbench.submissions.published import Published
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-CONSISTENT = {"E00", "E01", "E02", "E03", "E04"}  # what a listed submission must have passed
+    from debiasbench.records.checks.search import ExaminedSearch
+    from debiasbench.records.record import Record
+
+CONSISTENT = {"E00", "E01", "E02", "E03", "E04", "E11"}  # what a listed one must have passed
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ def checked(
             findings.setdefault(FILE, []).append(Finding("E08", str(error)))
     bad_versions = [] if blocked is None else against.read_blocked(blocked)
     records = [record for _, record in submission.records]
+    found_searches = _searches(submission, known, findings, bad_versions)
     for path, record in submission.records:
         own = findings.setdefault(os.path.relpath(path, submission.folder), [])
         placed = not any(finding.code == "E02" for finding in own)
@@ -84,7 +89,8 @@ def checked(
             own += known.task(record)
             own += against.epochs(record)
             if about is not None and suite is not None:
-                own += against.suite_settings(record, suite, about.suite)
+                tuned = _tuned(record, found_searches)
+                own += against.suite_settings(record, suite, about.suite, tuned)
                 if not known.has_reference(record):
                     own.append(Finding("W06", "there are no reference labels of its data"))
             own += against.declared(record, plugins)
@@ -110,3 +116,50 @@ def checked(
     own_ids = {record.id for record in records}
     spreads = {record.id: known.spread(record, own_ids) for record in records}
     return Result(submission, findings, level, len(rows), references, spreads)
+
+
+def _searches(
+    submission: Submission,
+    known: Published,
+    findings: dict[str, list[Finding]],
+    blocked: Sequence[against.Blocked],
+) -> list[ExaminedSearch]:
+    """Return the searches without errors; add what is wrong with others to `findings` (E11)."""
+    unreadable = any(Path(name).parent == Path(SEARCHES) for name in findings)
+    for path, trial in submission.trials:
+        own = findings.setdefault(os.path.relpath(path, submission.folder), [])
+        own += against.provenance(trial, submission.about, blocked)
+    if unreadable:
+        return []
+    sound = []
+    records = [record for _, record in submission.records]
+    trials = set()
+    for path in submission.searches:
+        own = findings.setdefault(os.path.relpath(path, submission.folder), [])
+        try:
+            one = search.examine(path, known.together.labels)
+        except RecordError as error:
+            own.append(Finding("E11", str(error).removeprefix(f"{path} ")))
+            continue
+        trials |= {one.search.trial_file(name) for name in one.search.trials}
+        own += [*one.findings, *search.reported(one, records)]
+        if not own and not any(search.like(record.spec, one.winner) for record in records):
+            own.append(Finding("E11", "no record in the folder reports its winner"))
+        if not own:
+            sound.append(one)
+    for path, _ in submission.trials:
+        if path.name not in trials:
+            own = findings.setdefault(os.path.relpath(path, submission.folder), [])
+            own.append(Finding("E00", "no search in the folder has this trial"))
+    return sound
+
+
+def _tuned(record: Record, found: Sequence[ExaminedSearch]) -> set[str]:
+    """Return the settings of training that searches chose for a record."""
+    return {
+        name.removeprefix("train.")
+        for one in found
+        if search.like(record.spec, one.winner)
+        for name in one.search.space
+        if name.startswith("train.")
+    }

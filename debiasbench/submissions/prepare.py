@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, RecordError, StoreError
 from debiasbench.common.regular import read_regular
 from debiasbench.records.beside import location
-from debiasbench.records.reading import read_all
+from debiasbench.records.checks.search import examine, like
+from debiasbench.records.reading import read_all, visited
 from debiasbench.records.store import write_bytes, write_text
 from debiasbench.submissions.about import FILE, template
-from debiasbench.submissions.folder import MOST_BYTES, NAME, RECORDS
+from debiasbench.submissions.folder import MOST_BYTES, NAME, RECORDS, SEARCHES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from debiasbench.records.record import Record
+    from debiasbench.records.record import Record, Result
 
 
 def prepared(
     folder: Path, places: Sequence[Path], values: dict[str, str], method: str | None = None
 ) -> list[Path]:
-    """Copy records and predictions to a new folder, and write `submission.toml`.
+    """Copy records, predictions and searches to a new folder, and write `submission.toml`.
 
-    `method`: copy only the records of this method. `values`: what is known of `submission.toml`;
+    Searches are copied with their trials if a record reports their winner. `method`: copy only the
+    records of this method. `values`: what is known of `submission.toml`;
     the distribution and its version come from the records. Returns the copied records. Raises
     `OptionError`, `RecordError` and `StoreError`.
     """
@@ -51,6 +53,7 @@ def prepared(
     try:
         (folder / RECORDS).mkdir(parents=True)
         copied = [_copied(path, record, folder / RECORDS) for path, record in chosen]
+        _copy_searches(places, [record for _, record in chosen], folder / SEARCHES)
     except OSError as error:
         raise StoreError(f"Cannot copy records to {folder}: {error.strerror or error}") from error
     write_text(folder / FILE, template({**values, **origin}))
@@ -69,7 +72,23 @@ def _origin(records: Sequence[Record]) -> dict[str, str]:
     return {"distribution": distribution, "version": version}
 
 
-def _copied(path: Path, record: Record, folder: Path) -> Path:
+def _copy_searches(places: Sequence[Path], records: Sequence[Record], folder: Path) -> None:
+    found: list[str] = []
+    list(visited(places, [], found))
+    for file in map(Path, found):
+        one = examine(file)
+        if one.findings:
+            raise RecordError(f"{file}: {one.findings[0].message}. Remove it, or run it again")
+        if not any(like(record.spec, one.winner) for record in records):
+            continue
+        folder.mkdir(exist_ok=True)
+        write_bytes(folder / file.name, read_regular(file, MOST_BYTES))
+        for trial in one.trials:
+            path = file.parent / one.search.trial_file(trial.id)
+            _copied(path, trial, folder)
+
+
+def _copied(path: Path, record: Result, folder: Path) -> Path:
     if record.predictions is not None:
         content = read_regular(location(path, record.predictions), MOST_BYTES)
         write_bytes(folder / location(path, record.predictions).name, content)
