@@ -17,6 +17,7 @@ from debiasbench.cli.common import (
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.session_file import SessionCommand, session_file_option
 from debiasbench.cli.words import spec_of, spec_options, with_short_options
+from debiasbench.common.errors import DebiasbenchError, OptionError, UnknownNameError
 from debiasbench.common.processes import speaks
 
 if TYPE_CHECKING:
@@ -96,9 +97,14 @@ def run(
         spec = spec_of(
             plugins, options, method, dataset, model, seed or 0, settings, sparse, preset
         )
-    result = _done(spec, options, overwrite, keep_weights) or _trained(
-        spec, plugins, options, overwrite, keep_weights, quiet
-    )
+    try:
+        result = _done(spec, options, overwrite, keep_weights) or _trained(
+            spec, plugins, options, overwrite, keep_weights, quiet
+        )
+    except UnknownNameError as error:
+        if spec_file is None:
+            raise
+        raise _with_origins(error, spec_file) from error
     if speaks():
         say(report(result, [] if result.fresh else changed(result.record, plugins)))
     if result.record.failure is not None:
@@ -151,6 +157,21 @@ def _read_spec(path: Path, plugins: Plugins) -> Spec:
             err=True,
         )
     return spec
+
+
+def _with_origins(error: UnknownNameError, path: Path) -> DebiasbenchError:
+    """Add to an error which packages a record was made with, if the file holds one."""
+    from debiasbench.common.errors import RecordError
+    from debiasbench.records.store import read
+
+    try:
+        origins = read(path).provenance.plugins
+    except RecordError:
+        return error
+    others = sorted({one for one in origins.values() if one.partition(" ")[0] != "debiasbench"})
+    if not others:
+        return error
+    return OptionError(f"{error} {path.name} was made with {', '.join(others)}: install it")
 
 
 def _stored_spec(path: Path) -> Spec:

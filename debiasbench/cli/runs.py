@@ -259,7 +259,11 @@ class Runs:
 
     def say_interrupted(self) -> None:
         """Print that the command was interrupted, and the number of runs by outcome."""
-        say(f"Interrupted. The records of finished runs are stored. {self.tally}", err=True)
+        say(
+            "Interrupted. The records of finished runs are stored, and the same command continues "
+            f"the others. {self.tally}",
+            err=True,
+        )
 
     def close(self) -> None:
         """Close the session, if it was opened; name plugins that changed since runs were made."""

@@ -76,7 +76,10 @@ def prepare(
 
     given = {key: value for key, value in values.items() if value is not None}
     target = folder / name
-    copied = prepared(target, results or (Path("results"),), given, method)
+    left_out: list[str] = []
+    copied = prepared(target, results or (Path("results"),), given, method, left_out)
+    for message in left_out:
+        say(f"Left out {message}", err=True)
     say(f"Copied {counted(len(copied), 'record')} to {target}")
     say(
         f"Next: fill in {target / 'submission.toml'}, then\n\n"
@@ -84,7 +87,8 @@ def prepare(
         f"  git switch -c {name}\n"
         f"  git add {target}\n"
         f"  git commit -m 'Submission {name}'\n"
-        f"  git push origin {name}"
+        f"  git push YOUR_FORK {name}\n\n"
+        "and open a pull request from your fork."
     )
 
 
@@ -170,12 +174,16 @@ def reproduce(specs: Path, options: SessionOptions) -> None:
     in which there is neither the submission nor the file of trust levels. The records are written
     to --results, which must be empty. `submit compare`, outside of the container, judges them.
     """
+    from debiasbench.common.display import display
     from debiasbench.records.spec_file import read_specs
     from debiasbench.submissions.reproduce import need_empty, run_again
 
     wanted = read_specs(specs)
     need_empty(options.results)
-    with options.open(load_plugins(), interruptible=True) as session:
+    with (
+        display() as progress,
+        options.open(load_plugins(), progress=progress, interruptible=True) as session,
+    ):
         for run in run_again(session, wanted):
             say(f"{run.record.spec.stem}: {run.record.status}")
 

@@ -23,6 +23,8 @@ from debiasbench.common.errors import StoreError
 from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from debiasbench.measure.forecast import Forecast
     from debiasbench.runs.session_options import SessionOptions
     from debiasbench.specs.plugins import Plugins
@@ -94,6 +96,7 @@ def show(name: str, options: SessionOptions, together: int, no_forecast: bool) -
     left = {title: spec for title, spec in specs.items() if title not in done}
     failed = sum(store.load(spec) is not None for spec in store.maybe_recorded(left).values())
     say(describe(chosen))
+    say(f"\n{_training(list(specs.values()))}")
     say(
         ("" if chosen.search is None else f"\n{_searched(chosen.search)}")
         + f"\n{counted(len(specs), 'run')}, {len(done)} of them done in {options.results}"
@@ -101,6 +104,19 @@ def show(name: str, options: SessionOptions, together: int, no_forecast: bool) -
     )
     if left and not no_forecast:
         say("\n" + _forecast(chosen, list(left.values()), plugins, options, together))
+
+
+def _training(specs: Sequence[Spec]) -> str:
+    """Return the settings of training that all runs share, with those of the data set."""
+    from debiasbench.leaderboard.row import common
+    from debiasbench.specs.words import as_text
+
+    shared = common([spec.training for spec in specs])
+    settings = ", ".join(f"{name}={as_text(value)}" for name, value in sorted(shared.items()))
+    differ = sorted({name for spec in specs for name in spec.training} - shared.keys())
+    return f"Training of all runs: {settings}" + (
+        f". Runs differ in {', '.join(differ)}" if differ else ""
+    )
 
 
 def _searched(search: SearchOf) -> str:

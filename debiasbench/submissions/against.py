@@ -20,6 +20,7 @@ from debiasbench.common.errors import (
 from debiasbench.common.regular import read_regular
 from debiasbench.common.wording import shown
 from debiasbench.records.checks.finding import Finding
+from debiasbench.records.checks.search import like
 from debiasbench.records.selection import RULES
 from debiasbench.specs.parts import parts
 from debiasbench.specs.resolve import instance, training_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from debiasbench.records.checks.search import ExaminedSearch
     from debiasbench.records.record import Record, Result
     from debiasbench.specs.plugins import Plugins
     from debiasbench.specs.spec import Choice, Spec
@@ -126,11 +128,11 @@ def seeds(row: Sequence[Record], suite: Expected | None) -> Iterator[Finding]:
 
 
 def suite_settings(
-    record: Record, suite: Expected, name: str, tuned: Collection[str] = ()
+    record: Record, suite: Expected, name: str, chosen: Collection[str] = ()
 ) -> Iterator[Finding]:
     """Check that a spec is that of the suite, except for the method (E08).
 
-    `tuned`: settings of training that a search chose, which may have other values.
+    `chosen`: settings of training that a search chose, which may have other values.
     """
     spec = record.spec
     data, model = canonical_of(spec.dataset), canonical_of(spec.model)
@@ -145,10 +147,21 @@ def suite_settings(
         yield Finding(
             "E08", f"the suite {name} has another network than {spec.model.name} with these options"
         )
-    elif settings(spec, but=tuned) not in {_without(text, tuned) for text in allowed}:
+    elif settings(spec, but=chosen) not in {_without(text, chosen) for text in allowed}:
         yield Finding(
             "E08", f"the training is not that of the suite {name}: {_difference(spec, allowed)}"
         )
+
+
+def tuned(record: Record, found: Sequence[ExaminedSearch]) -> set[str]:
+    """Return the settings of training that searches chose for a record."""
+    return {
+        name.removeprefix("train.")
+        for one in found
+        if like(record.spec, one.winner)
+        for name in one.search.space
+        if name.startswith("train.")
+    }
 
 
 def _difference(spec: Spec, allowed: Iterable[str]) -> str:

@@ -66,7 +66,12 @@ def _outcome(
     together: Together,
 ) -> Outcome:
     if record.id not in new:
-        return Outcome(record, False, "there is no record of a new run of it")
+        return Outcome(
+            record,
+            False,
+            "there is no record of a new run of it. Did `submit sample` have the same --nonce and "
+            "--sample?",
+        )
     other_path, again = new[record.id]
     if content_of(other_path) == content_of(path):
         why: str | None = "the record is the submitted file, not another run"

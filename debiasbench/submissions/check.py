@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from debiasbench.records.checks.search import ExaminedSearch
-    from debiasbench.records.record import Record
 
 CONSISTENT = {"E00", "E01", "E02", "E03", "E04", "E11"}  # what a listed one must have passed
 
@@ -89,8 +88,8 @@ def checked(
             own += known.task(record)
             own += against.epochs(record)
             if about is not None and suite is not None:
-                tuned = _tuned(record, found_searches)
-                own += against.suite_settings(record, suite, about.suite, tuned)
+                chosen = against.tuned(record, found_searches)
+                own += against.suite_settings(record, suite, about.suite, chosen)
                 if not known.has_reference(record):
                     own.append(Finding("W06", "there are no reference labels of its data"))
             own += against.declared(record, plugins)
@@ -152,14 +151,3 @@ def _searches(
             own = findings.setdefault(os.path.relpath(path, submission.folder), [])
             own.append(Finding("E00", "no search in the folder has this trial"))
     return sound
-
-
-def _tuned(record: Record, found: Sequence[ExaminedSearch]) -> set[str]:
-    """Return the settings of training that searches chose for a record."""
-    return {
-        name.removeprefix("train.")
-        for one in found
-        if search.like(record.spec, one.winner)
-        for name in one.search.space
-        if name.startswith("train.")
-    }

@@ -91,19 +91,21 @@ def opened(folder: Path) -> Submission:
 
 
 def _read_records(submission: Submission, usable: set[str]) -> None:
+    unread = set()  # what is wrong with the predictions of such records is not known
     for name in sorted(name for name in usable if name.endswith(".json")):
         path = submission.folder / name
         try:
             record = read(path)
         except RecordError as error:
             submission.add(name, "E01", str(error).removeprefix(f"{path} "))
+            unread.add(path.name.removesuffix(".json") + PREDICTIONS)
             continue
         for finding in _misplaced(submission.folder, name, record, usable):
             submission.add(name, finding.code, finding.message)
         submission.records.append((path, record))
     if not submission.records:
         submission.add(RECORDS, "E00", f"there is no record that can be read in {RECORDS}{os.sep}")
-    named = {record.spec.stem + PREDICTIONS for _, record in submission.records}
+    named = unread | {record.spec.stem + PREDICTIONS for _, record in submission.records}
     for name in usable:
         if name.endswith(PREDICTIONS) and Path(name).name not in named:
             submission.add(name, "E00", "no record in the folder has these predictions")
@@ -118,6 +120,7 @@ def _read_trials(submission: Submission, usable: set[str]) -> None:
             trial = trials.read(path)
         except RecordError as error:
             submission.add(name, "E01", str(error).removeprefix(f"{path} "))
+            named.add(path.name.removesuffix(TRIAL) + PREDICTIONS)
             continue
         for finding in _misplaced(submission.folder, name, trial, usable):
             submission.add(name, finding.code, finding.message)

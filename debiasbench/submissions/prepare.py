@@ -12,24 +12,33 @@ from debiasbench.records.beside import location
 from debiasbench.records.checks.search import examine, like
 from debiasbench.records.reading import read_all, visited
 from debiasbench.records.store import write_bytes, write_text
+from debiasbench.specs.plugins import Plugins
+from debiasbench.submissions import against
 from debiasbench.submissions.about import FILE, template
+from debiasbench.submissions.against import tuned
 from debiasbench.submissions.folder import MOST_BYTES, NAME, RECORDS, SEARCHES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from debiasbench.records.checks.search import ExaminedSearch
     from debiasbench.records.record import Record, Result
 
 
 def prepared(
-    folder: Path, places: Sequence[Path], values: dict[str, str], method: str | None = None
+    folder: Path,
+    places: Sequence[Path],
+    values: dict[str, str],
+    method: str | None = None,
+    left_out: list[str] | None = None,
 ) -> list[Path]:
     """Copy records, predictions and searches to a new folder, and write `submission.toml`.
 
     Searches are copied with their trials if a record reports their winner. `method`: copy only the
     records of this method. `values`: what is known of `submission.toml`;
-    the distribution and its version come from the records. Returns the copied records. Raises
-    `OptionError`, `RecordError` and `StoreError`.
+    the distribution and its version come from the records. With a suite among them, records with
+    other settings than it has are left out; `left_out` gets a message for each. Returns the copied
+    records. Raises `OptionError`, `RecordError`, `StoreError` and `UnknownNameError`.
     """
     if not NAME.fullmatch(folder.name):
         raise OptionError(
@@ -46,6 +55,9 @@ def prepared(
         raise RecordError(
             "There is no record to submit" + (f" of method {method}" if method else "")
         )
+    searches = _searches(places)
+    if suite := values.get("suite"):
+        chosen = _of_suite(chosen, suite, searches, [] if left_out is None else left_out)
     names = Counter(path.name for path, _ in chosen)
     if twice := [name for name, number in names.items() if number > 1]:
         raise RecordError(f"There are several records {twice[0]}: give folders that have it once")
@@ -53,7 +65,7 @@ def prepared(
     try:
         (folder / RECORDS).mkdir(parents=True)
         copied = [_copied(path, record, folder / RECORDS) for path, record in chosen]
-        _copy_searches(places, [record for _, record in chosen], folder / SEARCHES)
+        _copy_searches(searches, [record for _, record in chosen], folder / SEARCHES)
     except OSError as error:
         raise StoreError(f"Cannot copy records to {folder}: {error.strerror or error}") from error
     write_text(folder / FILE, template({**values, **origin}))
@@ -72,20 +84,57 @@ def _origin(records: Sequence[Record]) -> dict[str, str]:
     return {"distribution": distribution, "version": version}
 
 
-def _copy_searches(places: Sequence[Path], records: Sequence[Record], folder: Path) -> None:
-    found: list[str] = []
-    list(visited(places, [], found))
-    for file in map(Path, found):
-        one = examine(file)
+def _searches(places: Sequence[Path]) -> list[ExaminedSearch]:
+    """Return the searches in files and folders; raises `RecordError` for a bad one."""
+    files: list[str] = []
+    list(visited(places, [], files))
+    found = [examine(Path(file)) for file in files]
+    for one in found:
         if one.findings:
-            raise RecordError(f"{file}: {one.findings[0].message}. Remove it, or run it again")
+            text = f"{one.path}: {one.findings[0].message}"
+            raise RecordError(f"{text}. Remove it, or run the search again")
+    return found
+
+
+def _of_suite(
+    records: Sequence[tuple[Path, Record]],
+    suite: str,
+    searches: Sequence[ExaminedSearch],
+    left_out: list[str],
+) -> list[tuple[Path, Record]]:
+    """Return the records that have the settings and the seeds of a suite."""
+    required = against.expected(suite, Plugins(installed=False))
+    kept = []
+    for path, record in records:
+        seeds = required.seeds.get(against.canonical_of(record.spec.dataset), set())
+        wrong = [
+            one.message
+            for one in against.suite_settings(record, required, suite, tuned(record, searches))
+        ]
+        if not wrong and record.spec.seed not in seeds:
+            wrong = [f"the suite {suite} has no seed {record.spec.seed}"]
+        if wrong:
+            left_out.append(f"{path}: {wrong[0]}")
+        else:
+            kept.append((path, record))
+    if not kept:
+        raise RecordError(
+            f"No record has the settings of the suite {suite}: {left_out[-1]}. "
+            f"`debiasbench suite show {suite}` prints them"
+        )
+    return kept
+
+
+def _copy_searches(
+    found: Sequence[ExaminedSearch], records: Sequence[Record], folder: Path
+) -> None:
+    for one in found:
         if not any(like(record.spec, one.winner) for record in records):
             continue
         folder.mkdir(exist_ok=True)
-        write_bytes(folder / file.name, read_regular(file, MOST_BYTES))
+        write_bytes(folder / one.path.name, read_regular(one.path, MOST_BYTES))
         for trial in one.trials:
-            path = file.parent / one.search.trial_file(trial.id)
-            _copied(path, trial, folder)
+            _copied(one.path.parent / one.search.trial_file(trial.id), trial, folder)
 
 
 def _copied(path: Path, record: Result, folder: Path) -> Path:

@@ -47,6 +47,8 @@ def summary(result: Result) -> str:
     """Write the counts and the level of trust in one line."""
     submission = result.submission
     level = f"level {result.level}" if result.level else "not acceptable as it is"
+    if result.level and result.errors:
+        level += ", if maintainers accept the errors"
     return (
         f"{printable(submission.name)}: {counted(len(submission.records), 'record')} in "
         f"{counted(result.rows, 'row')}, {counted(result.errors, 'error')}, "

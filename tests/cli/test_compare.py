@@ -133,7 +133,8 @@ def test_an_interrupted_comparison_continues_with_the_same_command(debiasbench: 
     result = compare(debiasbench, "impatient", extra=extra)
     assert (result.exit_code, result.stdout) == (75, "")
     assert result.stderr.splitlines()[-1] == (
-        "Interrupted. The records of finished runs are stored. "
+        "Interrupted. The records of finished runs are stored, and the same command continues the "
+        "others. "
         "3 runs: 1 trained, 0 already done, 2 left"
     )
     Path("waiting").unlink()

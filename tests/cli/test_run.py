@@ -15,10 +15,12 @@ from click.testing import Result
 from rich.console import Console
 
 from debiasbench.common.display import Bar
+from debiasbench.methods.erm import ERM
 from debiasbench.records.record import from_json
 from debiasbench.records.spec_file import write_specs
 from debiasbench.records.store import Store, read
 from tests.cli.calls import RUN, only, records
+from tests.conftest import offering
 
 Cli = Callable[..., Result]
 
@@ -135,6 +137,15 @@ def test_a_spec_alone_is_run_as_its_record_was(debiasbench: Cli) -> None:
         result = debiasbench("run", "--spec", file, "--results", f"from-{file}")
         assert result.exit_code == 0, result.output
         assert [p.name for p in records(f"from-{file}")] == [path.name]
+
+
+def test_a_record_of_a_method_that_is_not_installed_names_its_package(debiasbench: Cli) -> None:
+    words = ("run", "--method", "theirs", "--dataset", "toy", "--model", "mlp", "--quiet")
+    assert debiasbench(*words, extra=(offering(theirs=ERM),)).exit_code == 0
+    (path,) = records()
+    message = only(debiasbench("run", "--spec", path, "--results", "again"), 2)
+    assert message.startswith("Unknown method 'theirs'")
+    assert message.endswith(f"{path.name} was made with acme 1.0: install it")
 
 
 @pytest.mark.parametrize(

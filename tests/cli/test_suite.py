@@ -41,6 +41,9 @@ def test_suite_show_says_what_it_is_how_much_is_done_and_what_the_rest_takes(
         ["train.epochs", "1"],
         ["seed", "1,", "2,", "3", "(3)"],
     ]
+    settings = "batch_size=16, clip_norm=none, epochs=1, lr=0.05, momentum=0.9, optimizer=sgd"
+    assert lines[9].startswith(f"Training of all runs: {settings}")
+    lines = lines[2:]
     assert lines[9] == "3 runs, 1 of them done in results"
     assert lines[11].startswith("Forecast for ")
     # 160 samples in batches of 16

@@ -135,7 +135,8 @@ def test_an_interrupted_sweep_keeps_what_is_done_and_says_so(debiasbench: Cli) -
     result = debiasbench("sweep", file, "--quiet", extra=extra)
     assert result.exit_code == 75
     assert result.stderr == (
-        "Interrupted. The records of finished runs are stored. "
+        "Interrupted. The records of finished runs are stored, and the same command continues the "
+        "others. "
         "3 runs: 1 trained, 0 already done, 2 left\n"
     )
     assert len(records()) == 1

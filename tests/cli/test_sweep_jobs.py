@@ -142,6 +142,6 @@ def test_a_signal_to_the_parent_reaches_each_worker_once(sweep: Sweep, how: str)
     else:
         assert parent.returncode == 75, errors
         assert errors.endswith(
-            "Interrupted. The records of finished runs are stored. "
-            "2 runs: 0 trained, 0 already done, 2 left\n"
+            "Interrupted. The records of finished runs are stored, and the same command continues "
+            "the others. 2 runs: 0 trained, 0 already done, 2 left\n"
         )

@@ -94,7 +94,10 @@ def test_a_sweep_reports_no_run_as_failed_after_a_signal(debiasbench: Cli, momen
     else:
         expected = "3 runs: 1 trained, 0 already done, 2 left"
     assert result.exit_code == 75  # a record or a stage is stored
-    assert result.stderr == f"Interrupted. The records of finished runs are stored. {expected}\n"
+    assert result.stderr == (
+        "Interrupted. The records of finished runs are stored, and the same command continues the "
+        f"others. {expected}\n"
+    )
     Path("signal").unlink()
     again = debiasbench("sweep", file, extra=EXTRA)
     assert (again.exit_code, len(records())) == (0, 3)

@@ -472,3 +472,34 @@ def test_no_code_of_a_submission_is_imported(
     assert checked(submission(tmp_path)).errors == 0
     assert Store(tmp_path) is not None
     assert read(first(tmp_path / "submissions" / "mine")).spec.method.name == "acme:mine"
+
+
+def test_records_with_other_settings_than_the_suite_are_left_out_and_named(
+    debiasbench: Callable[..., Any], tmp_path: Path
+) -> None:
+    plugins = Plugins(installed=False)
+    specs = read_suite("digits-methods").specs(plugins)
+    spec = next(one for one in specs if one.method.name == "erm")
+    place = tmp_path / "results"
+    for training, seed in (({}, 0), ({}, 1), ({"epochs": 2}, 0), ({}, 77)):
+        own = replace(spec, seed=seed, training={**spec.training, **training})
+        trained(place, own, ((9, 2, 3, 10), (10, 4, 6, 9), (10, 3, 5, 9)))
+    words = ("submit", "prepare", "mine", place, "--suite", "digits-methods")
+    result = debiasbench(*words)
+    assert result.exit_code == 0, result.output
+    assert "Copied 2 records" in result.stdout
+    assert "epochs is 2 instead of 20" in result.stderr
+    assert "has no seed 77" in result.stderr
+    assert len(list(Path("submissions/mine/records").glob("*.json"))) == 2
+    for path in place.glob("digits-erm-[01]-*"):
+        path.unlink()
+    words = ("submit", "prepare", "other", place, "--suite", "digits-methods")
+    assert "No record has the settings of the suite" in debiasbench(*words).stderr
+    words = ("submit", "prepare", "other", place, "--suite", "digits-method")
+    assert "Did you mean 'digits-methods'?" in debiasbench(*words).stderr
+
+
+def test_a_record_that_cannot_be_read_says_nothing_about_its_predictions(tmp_path: Path) -> None:
+    place = submission(tmp_path)
+    first(place).write_text("{")
+    assert "no record in the folder has these predictions" not in texts(checked(place))
