@@ -204,7 +204,7 @@ def _board(
     rows = comparison.summarised(standing.stated(rows))
     rows.sort(key=lambda r: (r.level, -r.mean if r.values else math.inf, r.name))
     rows = _compared(rows, comparison)
-    limits = notes(rows, records, rule, unverified, comparison)
+    limits = [*notes(rows, records, rule, unverified, comparison), *standing.notes(rows)]
     named = {row.name: row for row in rows}
     if baseline is not None and baseline in named:
         rows = _with_differences(rows, named[baseline], comparison)

@@ -267,6 +267,7 @@ class Kept:
         stated = [
             sorted((name, level) for name, level in trust.items() if name in known),
             sorted((name, one.date, one.reason) for name, one in gone.items() if name in known),
+            sorted(self._standing.lost & known),
         ]
         words = [version(), *vars(asked).values(), stated, list(ids), list(map(int, unverified))]
         digest = hashlib.sha256(json.dumps(words).encode())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from debiasbench.common.wording import counted
-from debiasbench.records.trust import LEVELS, trust_of, withdrawn_of
+from debiasbench.common.wording import counted, listed
+from debiasbench.records.trust import LEVELS, TRUST, trust_of, withdrawn_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Standing:
-    """Id of a record -> its trust level, and why it was withdrawn."""
+    """Id of a record -> its trust level, and why it was withdrawn.
+
+    `lost`: ids of records that have no level any more, because their files have changed.
+    """
 
     trust: Mapping[str, str] = field(default_factory=dict)
     withdrawn: Mapping[str, Withdrawal] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
 
     @classmethod
     def beside(cls, places: Iterable[Path], paths: Mapping[str, Path]) -> Standing:
@@ -31,11 +35,23 @@ class Standing:
         `RecordError`.
         """
         places = list(places)
-        return cls(trust_of(places, paths), withdrawn_of(places))
+        levels, lost = trust_of(places, paths)
+        return cls(levels, withdrawn_of(places), lost)
 
     def stated(self, rows: Sequence[Row]) -> list[Row]:
         """Return rows with their trust; rows with a withdrawn record are stale."""
         return [replace(row, trust=self._trust(row), stale=self._stale(row)) for row in rows]
+
+    def notes(self, rows: Sequence[Row]) -> list[str]:
+        """Return a note for a table whose records have lost their levels."""
+        names = [row.name for row in rows if self.lost.intersection(row.records)]
+        if not names:
+            return []
+        number = sum(len(self.lost.intersection(row.records)) for row in rows)
+        return [
+            f"{counted(number, 'record')} of {listed(names)} changed after {TRUST} was written, so "
+            "the level there does not count."
+        ]
 
     def _trust(self, row: Row) -> str:
         """Return the lowest level of a row's records, nothing if one has none."""

@@ -117,17 +117,23 @@ def read_withdrawn(file: Path) -> dict[str, Withdrawal]:
     return withdrawn
 
 
-def trust_of(places: Iterable[Path], paths: Mapping[str, Path]) -> dict[str, str]:
-    """Return id -> level from all files beside or above files and folders.
+def trust_of(
+    places: Iterable[Path], paths: Mapping[str, Path]
+) -> tuple[dict[str, str], frozenset[str]]:
+    """Return id -> level from all files beside or above files and folders, and ids that lost it.
 
     `paths`: id -> the file of the record; one that is not the file that was checked has no level.
     """
-    levels = {}
+    levels, lost = {}, set()
     for file in found(places, TRUST):
         for key, one in read_trust(file).items():
-            if key in paths and content_of(paths[key]) == one.sha256:
+            if key not in paths:
+                continue
+            if content_of(paths[key]) == one.sha256:
                 levels[key] = one.level
-    return levels
+            else:
+                lost.add(key)
+    return levels, frozenset(lost - levels.keys())
 
 
 def content_of(record: Path) -> str:

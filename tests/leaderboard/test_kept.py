@@ -212,6 +212,11 @@ def test_trust_and_withdrawn_records_that_are_stated_later_are_shown(results: Pa
     for _ in range(2):
         text, _ = both(results)
         assert "withdrawn" not in text
+    level["sha256"] = sha256(b"another file")
+    (results / "trust.json").write_text(json.dumps({name: level}))
+    for _ in range(2):
+        text, _ = both(results)
+        assert "changed after trust.json was written, so the level there does not count" in text
 
 
 def test_a_new_reference_of_the_labels_makes_the_records_bad(results: Path) -> None:

@@ -113,16 +113,16 @@ def test_a_level_is_that_of_the_file_that_was_checked(tmp_path: Path) -> None:
     (path,) = seeds(tmp_path / "records", 1)
     name = read(path).id
     raised(tmp_path / "trust.json", {name: Trust("verified", "2026-11-27", content_of(path))})
-    assert trust_of([tmp_path / "records"], {name: path}) == {name: "verified"}
+    assert trust_of([tmp_path / "records"], {name: path}) == ({name: "verified"}, frozenset())
     path.write_text(path.read_text() + "\n")
-    assert trust_of([tmp_path / "records"], {name: path}) == {}
+    assert trust_of([tmp_path / "records"], {name: path}) == ({}, {name})
 
 
 def test_files_of_strangers_far_above_the_records_are_not_read(tmp_path: Path) -> None:
     (path,) = seeds(tmp_path / "a" / "b" / "results", 1)
     (tmp_path / "a" / "trust.json").write_text("broken")
     (tmp_path / "a" / "withdrawn.toml").write_text("broken")
-    assert trust_of([path.parent], {}) == {}
+    assert trust_of([path.parent], {}) == ({}, frozenset())
     assert withdrawn_of([path.parent]) == {}
     board = tmp_path / "a" / "b" / "records" / "digits"
     board.mkdir(parents=True)
