@@ -252,6 +252,14 @@ class Dataset(ABC):
         """
         return ()
 
+    def attributes(self, root: Path) -> Mapping[str, Tensor]:
+        """Return (N,) bool of the N test samples for each attribute that is known beside the bias.
+
+        A sample may have several. `debiasbench results attributes` reports accuracies by them;
+        nothing else reads them. Raises `DataError` as `load` does.
+        """
+        return {}
+
     def augmentation(self) -> Augment | None:
         """Return the augmentation of training batches, for tasks whose `augment` is None."""
         return None

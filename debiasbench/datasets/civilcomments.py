@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from debiasbench.common.errors import DataError
 from debiasbench.common.options import option
@@ -12,6 +12,8 @@ from debiasbench.core.data import Dataset, Task
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from debiasbench.datasets._passages import Passage
     from debiasbench.datasets._table import Row
@@ -43,6 +45,7 @@ class CivilComments(Dataset):
 
     A group is one class with or without the mention: four groups, which do not overlap. WILDS
     reports the worst of 16 groups that do: each of the eight identities with each class.
+    `debiasbench results attributes` prints them for a record.
     """
 
     citation: ClassVar[str] = (
@@ -78,13 +81,7 @@ class CivilComments(Dataset):
         from debiasbench.datasets._passages import splits
         from debiasbench.datasets._together import together
 
-        (table,) = self.sources(root)
-        if not table.is_file():
-            raise DataError(
-                f"{table} is missing. Put {FILE} of WILDS into {root / FOLDERS[0]} (`debiasbench "
-                "show civilcomments` names the source). To use another data root, set --data-root "
-                "or DEBIASBENCH_DATA"
-            )
+        table = self._table(root)
         train, val, test = splits(comments(table, self.bias), num_biases=2, where=table)
         return Task(
             train=train,
@@ -96,6 +93,35 @@ class CivilComments(Dataset):
             metric="worst_group",
             select="val_worst_group",
         )
+
+    def attributes(self, root: Path) -> Mapping[str, Tensor]:
+        """Whether a test comment mentions each of the eight identities of WILDS."""
+        import torch
+
+        from debiasbench.datasets._table import comma_separated, rows
+
+        names = [name for name in get_args(Identity) if name != "identity_any"]
+        table = self._table(root)
+        lines = comma_separated(table)
+        _, header = next(lines, (1, []))
+        mentions = [
+            [_most(row, name) for name in names]
+            for row in rows(table, lines, header, ("split", *names))
+            if row["split"] == "test"
+        ]
+        columns = torch.tensor(mentions, dtype=torch.bool).reshape(-1, len(names)).unbind(1)
+        return dict(zip(names, columns, strict=True))
+
+    def _table(self, root: Path) -> Path:
+        """Return the table of WILDS; raises `DataError` if it is missing."""
+        (table,) = self.sources(root)
+        if not table.is_file():
+            raise DataError(
+                f"{table} is missing. Put {FILE} of WILDS into {root / FOLDERS[0]} (`debiasbench "
+                "show civilcomments` names the source). To use another data root, set --data-root "
+                "or DEBIASBENCH_DATA"
+            )
+        return table
 
 
 def comments(table: Path, identity: str) -> Iterator[Passage]:

@@ -9,12 +9,23 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from debiasbench import hookimpl
+from debiasbench.cli import main
+from debiasbench.common.errors import DataError
+from debiasbench.records.store import read_predictions
 from debiasbench.runs.session import Session
 from debiasbench.specs.plugins import Plugins
 from tests.conftest import ACME
-from tests.datasets.corpora import civilcomments, multinli, nli_rows, released_split
+from tests.datasets.corpora import (
+    IDENTITIES,
+    civilcomments,
+    comment_rows,
+    multinli,
+    nli_rows,
+    released_split,
+)
 from tests.runs.test_texts import BagOfWords, Words
 
 SHORT = {"epochs": 1, "batch_size": 32}
@@ -94,6 +105,54 @@ def test_an_identity_is_part_of_the_record(session: Session) -> None:
     record = run(session, "jtt", "civilcomments", dataset_options={"bias": "black"})
     assert record.task.biases == ["black=0", "black=1"]
     assert record.task.metric == "worst_group"
+
+
+def test_the_sixteen_groups_of_wilds_are_those_of_an_independent_count(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = comment_rows()
+    civilcomments(session.data_root, rows)
+    record = run(session, "erm", "civilcomments")
+    (path,) = session.store.folder.glob("*.json")
+    words = ["results", "attributes", str(path), "--data-root", str(session.data_root)]
+
+    def called() -> Any:
+        return CliRunner().invoke(main, words, obj=session.plugins)
+
+    told = called()
+    assert told.exit_code == 0, told.output
+    test = [row for row in rows if row["split"] == "test"]
+    stored = read_predictions(path, record, "val_worst_group", "test")
+    right = (stored["y"] == stored["predicted"]).tolist()
+    expected = []
+    for name in IDENTITIES:
+        for number, label in enumerate(("non_toxic", "toxic")):
+            own = [
+                ok
+                for row, ok in zip(test, right, strict=True)
+                if float(row[name]) >= 0.5 and (float(row["toxicity"]) >= 0.5) == bool(number)
+            ]
+            value = f"{100 * sum(own) / len(own):.1f}" if own else "—"
+            expected.append([name, label, str(len(own)), value])
+    lines = told.stdout.splitlines()
+    assert [line.split() for line in lines[2:18]] == expected
+    worst = min(float(value) for *_, value in expected if value != "—")
+    assert f", {worst:.1f} %, at the epoch of val_worst_group" in lines[-1]
+    rows[0]["comment_text"] += "!"
+    civilcomments(session.data_root, rows)
+    changed = called()
+    assert changed.exit_code == DataError("").exit_code
+    assert "are not those of" in changed.stderr
+
+
+def test_a_data_set_without_attributes_says_so(session: Session) -> None:
+    multinli(session.data_root, nli_rows())
+    run(session, "erm", "multinli")
+    (path,) = session.store.folder.glob("*.json")
+    words = ["results", "attributes", str(path), "--data-root", str(session.data_root)]
+    told = CliRunner().invoke(main, words, obj=session.plugins)
+    assert told.exit_code == 2
+    assert "multinli knows no attributes beside its bias" in told.stderr
 
 
 @pytest.mark.slow

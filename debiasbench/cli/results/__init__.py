@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from debiasbench.cli.parsing import Group
+from debiasbench.cli.results.attributes import attributes
 from debiasbench.cli.results.copy import pull, push
 from debiasbench.cli.results.diff import diff
 from debiasbench.cli.results.ls import ls
@@ -18,5 +19,5 @@ def results() -> None:
     """List, describe, compare, copy, pack and remove records."""
 
 
-for command in (ls, show, diff, rm, pack, push, pull):
+for command in (ls, show, attributes, diff, rm, pack, push, pull):
     results.add_command(command)
