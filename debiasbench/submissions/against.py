@@ -24,6 +24,7 @@ from debiasbench.records.checks.search import like
 from debiasbench.records.selection import RULES
 from debiasbench.specs.parts import parts
 from debiasbench.specs.resolve import instance, training_of
+from debiasbench.specs.search import HYPERCUBE
 from debiasbench.specs.suites import read as read_suite
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from debiasbench.submissions.about import About
 
 SEEDS = frozenset(range(5))  # of rows whose settings are those of no suite
+TUNED = ("lr", "weight_decay")  # a stranger who could search the epochs would train longer
 BY_MACHINE = ("precision", "micro_batch")  # settings that the machine resolves
 CLOCKS = timedelta(hours=1)  # the clocks of two machines may differ by this
 CHANGES = "+changes"  # ends the commit of a checkout with changes
@@ -154,13 +156,13 @@ def suite_settings(
 
 
 def tuned(record: Record, found: Sequence[ExaminedSearch]) -> set[str]:
-    """Return the settings of training that searches chose for a record."""
+    """Return the settings of training that searches chose for a record, of `TUNED`."""
     return {
-        name.removeprefix("train.")
+        name
         for one in found
-        if like(record.spec, one.winner)
-        for name in one.search.space
-        if name.startswith("train.")
+        if one.search.sampler == HYPERCUBE and like(record.spec, one.winner)
+        for name in TUNED
+        if f"train.{name}" in one.search.space
     }
 
 

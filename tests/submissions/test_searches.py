@@ -14,10 +14,17 @@ import pytest
 from debiasbench import Method, log, option
 from debiasbench.leaderboard.table import table
 from debiasbench.records.beside import PREDICTIONS
-from debiasbench.records.reading import SEARCH, TRIAL
+from debiasbench.records.checks.search import examine
+from debiasbench.records.reading import SEARCH, TRIAL, read_all
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.spec import Choice, Spec
-from debiasbench.submissions.against import Expected, canonical_of, settings, suite_settings
+from debiasbench.submissions.against import (
+    Expected,
+    canonical_of,
+    settings,
+    suite_settings,
+    tuned,
+)
 from debiasbench.submissions.check import Result, checked
 from debiasbench.submissions.prepare import prepared
 from tests.conftest import ACME, ToyPlugin, offering
@@ -173,3 +180,15 @@ def test_a_search_may_choose_other_training_than_the_suite_has() -> None:
     )
     (finding,) = suite_settings(record, suite, "s", {"lr"})
     assert "epochs is 9 instead of" in finding.message
+
+
+def test_only_learning_rate_and_weight_decay_are_free_of_the_suite(results: Path) -> None:
+    (path,) = [p for p in (results / "search").glob("*.search.json") if "-mine-" in p.name]
+    one = examine(path)
+    record = next(r for _, r in read_all([results])[0] if r.spec.method.name.endswith("mine"))
+    assert set(one.search.space) == {"method.factor", "train.lr", "train.weight_decay"}
+    assert tuned(record, [one]) == {"lr", "weight_decay"}
+    wide = replace(one.search, space={**one.search.space, "train.epochs": log(1, 9)})
+    assert tuned(record, [replace(one, search=wide)]) == {"lr", "weight_decay"}
+    other = replace(one, search=replace(one.search, sampler="optuna:tpe"))
+    assert tuned(record, [other]) == set()
