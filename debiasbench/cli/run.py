@@ -17,7 +17,13 @@ from debiasbench.cli.common import (
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.session_file import SessionCommand, session_file_option
 from debiasbench.cli.words import spec_of, spec_options, with_short_options
-from debiasbench.common.errors import DebiasbenchError, OptionError, UnknownNameError
+from debiasbench.common.errors import (
+    DebiasbenchError,
+    OptionError,
+    RecordError,
+    TrainingFailed,
+    UnknownNameError,
+)
 from debiasbench.common.processes import speaks
 
 if TYPE_CHECKING:
@@ -108,8 +114,6 @@ def run(
     if speaks():
         say(report(result, [] if result.fresh else changed(result.record, plugins)))
     if result.record.failure is not None:
-        from debiasbench.common.errors import TrainingFailed
-
         if speaks():
             say(f"Error: {result.record.failure.message}", err=True)
         click.get_current_context().exit(TrainingFailed.exit_code)
@@ -161,7 +165,6 @@ def _read_spec(path: Path, plugins: Plugins) -> Spec:
 
 def _with_origins(error: UnknownNameError, path: Path) -> DebiasbenchError:
     """Add to an error which packages a record was made with, if the file holds one."""
-    from debiasbench.common.errors import RecordError
     from debiasbench.records.store import read
 
     try:
@@ -176,7 +179,6 @@ def _with_origins(error: UnknownNameError, path: Path) -> DebiasbenchError:
 
 def _stored_spec(path: Path) -> Spec:
     """Return the spec that a file holds: that of a record, or a spec alone."""
-    from debiasbench.common.errors import RecordError
     from debiasbench.records.spec_file import read_json, specs_of
     from debiasbench.records.store import read
 

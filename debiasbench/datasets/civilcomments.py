@@ -98,15 +98,10 @@ class CivilComments(Dataset):
         """Whether a test comment mentions each of the eight identities of WILDS."""
         import torch
 
-        from debiasbench.datasets._table import comma_separated, rows
-
         names = [name for name in get_args(Identity) if name != "identity_any"]
-        table = self._table(root)
-        lines = comma_separated(table)
-        _, header = next(lines, (1, []))
         mentions = [
             [_most(row, name) for name in names]
-            for row in rows(table, lines, header, ("split", *names))
+            for row in _rows(self._table(root), ("split", *names))
             if row["split"] == "test"
         ]
         columns = torch.tensor(mentions, dtype=torch.bool).reshape(-1, len(names)).unbind(1)
@@ -127,18 +122,23 @@ class CivilComments(Dataset):
 def comments(table: Path, identity: str) -> Iterator[Passage]:
     """Read the table of WILDS line by line; raises `DataError` with the line of the first error."""
     from debiasbench.datasets._passages import SPLITS, Passage, filled
-    from debiasbench.datasets._table import comma_separated, rows
 
-    lines = comma_separated(table)
-    _, header = next(lines, (1, []))
     names = {name: number for number, name in enumerate(SPLITS)}
-    for row in rows(table, lines, header, ("comment_text", "split", "toxicity", identity)):
+    for row in _rows(table, ("comment_text", "split", "toxicity", identity)):
         yield Passage(
             texts=(filled(row["comment_text"], "comment_text", row.where),),
             split=row.one_of("split", names),
             y=_most(row, "toxicity"),
             bias=_most(row, identity),
         )
+
+
+def _rows(table: Path, columns: tuple[str, ...]) -> Iterator[Row]:
+    from debiasbench.datasets._table import comma_separated, rows
+
+    lines = comma_separated(table)
+    _, header = next(lines, (1, []))
+    return rows(table, lines, header, columns)
 
 
 def _most(row: Row, column: str) -> int:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from debiasbench.leaderboard.gather import Gathered
     from debiasbench.records.index import Unchanged
     from debiasbench.records.record import Record
+
+T = TypeVar("T")
 
 CODE = ("leaderboard", "records", "specs", "core/supervision.py", "common")
 PLAIN = (
@@ -221,8 +223,7 @@ class Keeping:
         board = _read(file, key)
         if board is None:
             board = make()
-            with suppress(OSError):  # a cache that cannot be written
-                write(file, [("key", text(key)), ("board", text(_plain(board)))])
+            _keep(file, key, "board", text(_plain(board)))
         return board
 
     def keep_text(self, layout: Sequence[object], made: str) -> None:
@@ -277,25 +278,15 @@ class Kept:
     def find_text(self, layout: Sequence[object], keys: Sequence[str]) -> str | None:
         """Return the text of boards with these keys in a layout, None if it is not kept."""
         file = self._named(["text", *layout])
-        if file is None or not file.exists():
+        if file is None:
             return None
-        try:
-            columns = Columns(file)
-            try:
-                same = columns.json("key") == list(keys)
-                return columns.array("text").tobytes().decode() if same else None
-            finally:
-                columns.close()
-        except _FAULTS:
-            return None
+        return _content(file, list(keys), lambda columns: columns.array("text").tobytes().decode())
 
     def add_text(self, layout: Sequence[object], keys: Sequence[str], made: str) -> None:
         """Keep a text; a cache that cannot be written is ignored."""
         file = self._named(["text", *layout])
         if file is not None:
-            with suppress(OSError):
-                content = np.frombuffer(made.encode(), dtype=np.uint8)
-                write(file, [("key", text(list(keys))), ("text", content)])
+            _keep(file, list(keys), "text", np.frombuffer(made.encode(), dtype=np.uint8))
 
     def _named(self, words: Sequence[object]) -> Path | None:
         if self._folder is None:
@@ -306,14 +297,25 @@ class Kept:
 
 def _read(file: Path, key: str) -> Board | None:
     """Return the board of a file; None if it has another key, or cannot be read."""
+    return _content(file, key, lambda columns: _board(columns.json("board")))
+
+
+def _content(file: Path, key: object, read: Callable[[Columns], T]) -> T | None:
+    """Return what `read` makes of a file; None if it has another key, or cannot be read."""
     try:
         columns = Columns(file)
         try:
-            return _board(columns.json("board")) if columns.json("key") == key else None
+            return read(columns) if columns.json("key") == key else None
         finally:
             columns.close()
     except _FAULTS:
         return None
+
+
+def _keep(file: Path, key: object, name: str, content: NDArray[np.uint8]) -> None:
+    """Write a file for `_content`; a cache that cannot be written is ignored."""
+    with suppress(OSError):
+        write(file, [("key", text(key)), (name, content)])
 
 
 @cache

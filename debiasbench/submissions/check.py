@@ -142,7 +142,7 @@ def _searches(
             continue
         trials |= {one.search.trial_file(name) for name in one.search.trials}
         own += [*one.findings, *search.reported(one, records)]
-        if not own and not any(search.like(record.spec, one.winner) for record in records):
+        if not own and not search.is_reported(one, records):
             own.append(Finding("E11", "no record in the folder reports its winner"))
         if not own:
             sound.append(one)

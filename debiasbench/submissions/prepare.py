@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import OptionError, RecordError, StoreError
 from debiasbench.common.regular import read_regular
 from debiasbench.records.beside import location
-from debiasbench.records.checks.search import examine, like
+from debiasbench.records.checks.search import examine, is_reported
 from debiasbench.records.reading import read_all, visited
 from debiasbench.records.store import write_bytes, write_text
 from debiasbench.specs.plugins import Plugins
@@ -35,10 +35,10 @@ def prepared(
     """Copy records, predictions and searches to a new folder, and write `submission.toml`.
 
     Searches are copied with their trials if a record reports their winner. `method`: copy only the
-    records of this method. `values`: what is known of `submission.toml`;
-    the distribution and its version come from the records. With a suite among them, records with
-    other settings than it has are left out; `left_out` gets a message for each. Returns the copied
-    records. Raises `OptionError`, `RecordError`, `StoreError` and `UnknownNameError`.
+    records of this method. `values`: what is known of `submission.toml`; the distribution and its
+    version come from the records. With a suite among them, records with other settings than it has
+    are left out; `left_out` gets a message for each. Returns the copied records. Raises
+    `OptionError`, `RecordError`, `StoreError` and `UnknownNameError`.
     """
     if not NAME.fullmatch(folder.name):
         raise OptionError(
@@ -129,7 +129,7 @@ def _copy_searches(
     found: Sequence[ExaminedSearch], records: Sequence[Record], folder: Path
 ) -> None:
     for one in found:
-        if not any(like(record.spec, one.winner) for record in records):
+        if not is_reported(one, records):
             continue
         folder.mkdir(exist_ok=True)
         write_bytes(folder / one.path.name, read_regular(one.path, MOST_BYTES))

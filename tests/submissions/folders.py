@@ -8,6 +8,7 @@ from typing import Any
 
 from debiasbench.specs.spec import Choice, Spec
 from debiasbench.submissions.about import template
+from debiasbench.submissions.check import Result
 from tests.records.test_record import SPEC, make_record
 from tests.records.training import seeds, trained
 
@@ -51,3 +52,10 @@ def published(folder: Path, number: int = 3) -> Path:
         spec = replace(SPEC, seed=seed)
         trained(place, spec, ((9, 2, 3, 10), (10, 4, 6, 9), (10, 3, 5, 9)), noise=seed)
     return place
+
+
+def texts(result: Result) -> str:
+    """Write all findings, a line for each."""
+    return "\n".join(
+        f"{file} {finding}" for file, found in result.findings.items() for finding in found
+    )

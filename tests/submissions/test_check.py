@@ -34,17 +34,11 @@ from debiasbench.submissions.report import as_json, as_text
 from tests.records.test_record import SPEC, make_record
 from tests.records.test_verify import edit, set_at
 from tests.records.training import trained
-from tests.submissions.folders import MINE, provenance, published, submission, write_about
+from tests.submissions.folders import MINE, provenance, published, submission, texts, write_about
 
 
 def codes(result: Result) -> list[str]:
     return sorted({f.code for found in result.findings.values() for f in found})
-
-
-def texts(result: Result) -> str:
-    return "\n".join(
-        f"{file} {finding}" for file, found in result.findings.items() for finding in found
-    )
 
 
 def first(place: Path) -> Path:

@@ -30,7 +30,7 @@ from debiasbench.submissions.prepare import prepared
 from tests.conftest import ACME, ToyPlugin, offering
 from tests.records.test_record import SPEC, make_record
 from tests.searching import searched
-from tests.submissions.folders import VALUES
+from tests.submissions.folders import VALUES, texts
 
 CHECKED = {"E00", "E01", "E02", "E03", "E04", "E06", "E11"}  # E10: this repository may be changed
 
@@ -64,10 +64,6 @@ def place(results: Path, tmp_path: Path) -> Path:
 
 def codes(result: Result) -> set[str]:
     return {f.code for found in result.findings.values() for f in found} & CHECKED
-
-
-def texts(result: Result) -> str:
-    return "\n".join(f"{file} {one}" for file, found in result.findings.items() for one in found)
 
 
 def test_a_prepared_submission_has_the_search_of_its_rows_and_is_tuned(place: Path) -> None:

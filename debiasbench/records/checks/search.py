@@ -76,6 +76,11 @@ def reported(examined: ExaminedSearch, records: Iterable[Record]) -> Iterator[Fi
             )
 
 
+def is_reported(examined: ExaminedSearch, records: Iterable[Record]) -> bool:
+    """Say whether a record reports the winner of a search without findings."""
+    return any(like(record.spec, examined.winner) for record in records)
+
+
 def like(one: Spec, other: Spec) -> bool:
     """Say whether two specs differ in the seed at most, and in the revision of the rules."""
     return _setting(one) == _setting(other)
