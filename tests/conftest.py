@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ import pytest
 from debiasbench import Dataset, Method, Supervision, Task, hookimpl, option
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.registry import Origin
+from tests import warm
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -27,6 +29,16 @@ os.environ["OMP_WAIT_POLICY"] = "passive"
 os.environ["DEBIASBENCH_PLUGINS"] = "0"
 
 ACME = Origin("acme", "1.0")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of the server of `tests.warm`, which all workers of pytest-xdist share."""
+    if warm.FOLDER not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="debiasbench-warm-")
+        Path(folder.name, "tester").write_text(str(os.getpid()))
+        os.environ[warm.FOLDER] = folder.name
+        config.add_cleanup(folder.cleanup)
+        config.add_cleanup(warm.end)  # the last one is called first
 
 
 @cache

@@ -13,7 +13,7 @@ import pytest
 
 from tests import warm
 
-pytestmark = [pytest.mark.slow, warm.group]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = ROOT / "plugins"

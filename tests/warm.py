@@ -1,48 +1,53 @@
-"""Processes that begin within a moment: forked from one that has imported torch and what it needs.
+"""Interpreters that begin within a moment: forked from one that has imported torch and the rest.
 
 An interpreter imports torch, its compiler and scikit-learn for many seconds before it trains.
-Processes from here are forked from a server that has done so and nothing else: it has no threads
-and has run no test. Tests about imports or numbers of threads need new interpreters.
+`python()` returns a program that takes the words of `python` and is such an interpreter: a small
+process asks a server for a fork, hands over its files, folder and environment, passes on signals,
+and ends as the fork does. The server has imported modules and has done nothing else.
+
+Tests about what is imported, or about numbers of threads, need `sys.executable`.
 """
 
 from __future__ import annotations
 
-import gc
-import importlib
-import multiprocessing
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
-import pytest
+FOLDER = "DEBIASBENCH_TEST_WARM"  # the variable with the server's folder, set in conftest.py
 
-# all tests that use the server run on one worker, so that there is one server
-group = pytest.mark.xdist_group("warm")
+COMMAND = "import sys; from debiasbench.cli import main; main(sys.argv[1:])"
 
-# elsewhere a fork of a process that has loaded libraries of the system may crash
-SERVER = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-SERVER.set_forkserver_preload(
-    [
-        "torch",
-        "torch._dynamo",  # the first step of an optimizer imports it
-        "torch.distributed.run",
-        "torch.nn.parallel",
-        "sklearn.datasets",
-        "pytest",
-        "click.testing",
-        "debiasbench.cli",
-        "debiasbench.testing",
-        "debiasbench.runs.session",
-        "debiasbench.datasets.imported",
-        "debiasbench.models.cnn",
-        "debiasbench.models.mlp",
-    ]
-)
+
+def python() -> str:
+    """Return the path of a program that takes the words of `python`; start its server first."""
+    if sys.platform != "linux":  # elsewhere, a fork after the import of libraries may crash
+        return sys.executable
+    folder = Path(os.environ[FOLDER])
+    with (folder / "lock").open("w") as lock:  # of the workers of pytest-xdist, one starts it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "server").exists():
+            command = [sys.executable, Path(__file__).with_name("warm_server.py"), folder]
+            with (folder / "log").open("w") as log:  # it returns, and goes on in the background
+                begun = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
+                )
+            assert begun.returncode == 0, (folder / "log").read_text()
+    return str(folder / "python")
+
+
+def end() -> None:
+    """End the server, if there is one."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int(Path(os.environ[FOLDER], "server").read_text()), signal.SIGTERM)
 
 
 class Process:
@@ -56,17 +61,15 @@ class Process:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._said = TemporaryDirectory()
-        self._process = SERVER.Process(
-            target=_execute,
-            args=(
-                code,
-                [str(word) for word in words],
-                str(folder or Path.cwd()),
-                dict(os.environ if environment is None else environment),
-                self._said.name,
-            ),
-        )
-        self._process.start()
+        with self._file("stdout").open("w") as stdout, self._file("stderr").open("w") as stderr:
+            self._process = subprocess.Popen(
+                [python(), "-P", "-c", code, *map(str, words)],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            )
 
     def __enter__(self) -> Process:
         return self
@@ -79,7 +82,6 @@ class Process:
     ) -> None:
         self.kill()
         self.wait()
-        self._process.close()
         self._said.cleanup()
 
     def kill(self) -> None:
@@ -92,32 +94,29 @@ class Process:
 
     def is_alive(self) -> bool:
         """Say whether it has not ended."""
-        return self._process.is_alive()
+        return self._process.poll() is None
 
     def wait(self) -> int:
         """Wait for the end; return the exit code, or the negative number of the signal."""
-        self._process.join()
-        assert self._process.exitcode is not None
-        return self._process.exitcode
+        return self._process.wait()
 
     @property
     def stdout(self) -> str:
         """What it has written so far."""
-        return self._file("stdout")
+        return self._file("stdout").read_text()
 
     @property
     def stderr(self) -> str:
         """What it has written so far."""
-        return self._file("stderr")
+        return self._file("stderr").read_text()
 
-    def _file(self, name: str) -> str:
-        path = Path(self._said.name, name)
-        return path.read_text() if path.exists() else ""
+    def _file(self, name: str) -> Path:
+        return Path(self._said.name, name)
 
     def wait_for(self, text: str) -> None:
         """Wait until it has written a text to stdout."""
         while text not in self.stdout:
-            ended = not self._process.is_alive()
+            ended = not self.is_alive()
             assert not ended or text in self.stdout, self.stderr
             time.sleep(0.02)
 
@@ -129,14 +128,15 @@ def run(
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Execute code in a process of its own, wait for its end, and return what it wrote."""
-    with Process(code, *words, folder=folder, environment=environment) as process:
-        returned = process.wait()
-        return subprocess.CompletedProcess(
-            ["python", "-c", code, *map(str, words)], returned, process.stdout, process.stderr
-        )
-
-
-COMMAND = "import sys; from debiasbench.cli import main; main(sys.argv[1:])"
+    return subprocess.run(
+        [python(), "-P", "-c", code, *map(str, words)],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def debiasbench(
@@ -144,22 +144,3 @@ def debiasbench(
 ) -> subprocess.CompletedProcess[str]:
     """Call the command line in a folder, in a process of its own."""
     return run(COMMAND, *words, folder=folder, environment=environment)
-
-
-def _execute(
-    code: str, words: list[str], folder: str, environment: dict[str, str], said: str
-) -> None:
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        file = os.open(Path(said, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, descriptor)
-        os.close(file)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.argv = ["-c", *words]
-    sys.path[:0] = [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p]
-    importlib.invalidate_caches()
-    for name in [n for n in sys.modules if n.partition(".")[0] == "tests"]:
-        del sys.modules[name]  # a package that is under test has a folder of this name, too
-    gc.freeze()  # collecting would copy every page of what was imported
-    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from tests import warm
 
 HEAD = 'name = "s"\ndescription = "d"\nsource = "s"\n[base]\ndataset = "digits"\nmodel = "mlp"\n'
 
@@ -53,8 +54,11 @@ def debiasbench_register_methods(register):
 Begin = Callable[..., "subprocess.Popen[str]"]
 
 
-def command_line(folder: Path, **variables: str) -> Begin:
-    """Write the plugin into a folder; return what begins a command in the working folder."""
+def command_line(folder: Path, *, python: str | None = None, **variables: str) -> Begin:
+    """Write the plugin into a folder; return what begins a command in the working folder.
+
+    `python`: the interpreter, by default one that has imported torch before.
+    """
     installed = folder / "acme-1.0.dist-info"
     installed.mkdir(parents=True)
     (folder / "acme.py").write_text(PLUGIN)
@@ -71,7 +75,7 @@ def command_line(folder: Path, **variables: str) -> Begin:
     def begin(*words: object) -> subprocess.Popen[str]:
         # -P: as the script `debiasbench`, which does not import from the working folder
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "debiasbench", *map(str, words)],
+            [python or warm.python(), "-P", "-m", "debiasbench", *map(str, words)],
             env=environment,
             text=True,
             stdout=subprocess.PIPE,

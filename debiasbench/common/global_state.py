@@ -15,7 +15,7 @@ import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -211,8 +211,13 @@ def _variable(name: str) -> tuple[Callable[[], str | None], Callable[[str | None
     return lambda: os.environ.get(name), write
 
 
+@cache
+def _signals() -> list[int]:
+    return [int(number) for number in signal.valid_signals()]
+
+
 def _handlers() -> dict[int, Any]:
-    return {number: signal.getsignal(number) for number in signal.valid_signals()}
+    return {number: signal.getsignal(number) for number in _signals()}
 
 
 def _set_handlers(handlers: dict[int, Any]) -> None:

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class Entry(Generic[C]):
         """
         try:
             base = _import(self.base) if isinstance(self.base, str) else self.base
-            with nullcontext() if self.origin.builtin else contained(str(self)):
+            with contained(str(self)) if self._is_foreign_code() else nullcontext():
                 cls: Any = _import(self.target) if isinstance(self.target, str) else self.target
             if not (isinstance(cls, type) and issubclass(cls, base)):
                 raise TypeError(f"{cls!r} is not a subclass of {base.__name__}")
@@ -90,6 +91,12 @@ class Entry(Generic[C]):
                 f"Fix or uninstall {self.origin.distribution}"
             ) from error
         return cast("type[C]", cls)
+
+    def _is_foreign_code(self) -> bool:
+        """Return whether `load` executes code of a plugin, as its first import does."""
+        if self.origin.builtin or not isinstance(self.target, str):
+            return False
+        return self.target.partition(":")[0] not in sys.modules
 
     def summary(self) -> str:
         """Return the first line of the docstring of the class, without importing the class."""

@@ -333,7 +333,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@warm.group
 def test_a_search_that_is_killed_and_continued_has_the_same_winner_and_files(
     whole: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -347,7 +346,6 @@ def test_a_search_that_is_killed_and_continued_has_the_same_winner_and_files(
 
 
 @pytest.mark.slow
-@warm.group
 def test_a_search_in_two_processes_has_the_same_winner_and_files(
     whole: dict[str, Any], tmp_path: Path
 ) -> None:

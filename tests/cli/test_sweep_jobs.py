@@ -4,97 +4,40 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from debiasbench.training import stage_store
 from tests import warm
+from tests.worker_plugin import HEAD, command_line
 
 pytestmark = pytest.mark.slow
 
-HEAD = 'name = "s"\ndescription = "d"\nsource = "s"\n[base]\ndataset = "digits"\nmodel = "mlp"\n'
-
-PLUGIN = """
-import os, signal, sys
-from dataclasses import dataclass
-from debiasbench import Method, hookimpl
-
-@dataclass(frozen=True)
-class Exits(Method):
-    def fit(self, lab):
-        sys.exit(0)
-
-@dataclass(frozen=True)
-class Untrained(Method):  # without an optimizer, whose first import takes seconds
-    def fit(self, lab):
-        return lab.model()
-
-@dataclass(frozen=True)
-class Vanishes(Method):
-    def fit(self, lab):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-@hookimpl
-def debiasbench_register_methods(register):
-    register("exits", Exits)
-    register("untrained", Untrained)
-    register("vanishes", Vanishes)
-"""
-
-Sweep = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
-
 
 @pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
-    """Begin a sweep with two workers in an empty folder, with the plugin on PYTHONPATH."""
-    plugins = tmp_path / "plugins"
-    folder = plugins / "acme-1.0.dist-info"
-    folder.mkdir(parents=True)
-    (plugins / "acme.py").write_text(PLUGIN)
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
-    (folder / "entry_points.txt").write_text("[debiasbench]\nacme = acme\n")
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an empty folder the current one; return a folder for the plugin."""
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    paths = [str(plugins), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        **os.environ,
-        "DEBIASBENCH_PLUGINS": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-    }
-
-    def begin(*words: str) -> subprocess.Popen[str]:
-        # -P: as the script `debiasbench`, which does not import from the working folder
-        command = [sys.executable, "-P", "-m", "debiasbench", "sweep", "--jobs", "2", *words]
-        return subprocess.Popen(
-            command,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-
-    return begin
+    return tmp_path / "plugins"
 
 
 def records() -> list[Path]:
     return sorted(Path("results").glob("*.json"))
 
 
-def test_workers_import_nothing_from_the_working_folder_and_lose_no_run(sweep: Sweep) -> None:
+def test_workers_import_nothing_from_the_working_folder_and_lose_no_run(folder: Path) -> None:
     for name in ("click.py", "json.py", "debiasbench/__init__.py"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text("raise SystemExit(0)\n")
     grid = '[grid]\nmethod = ["vanishes", "exits", "untrained"]\n'
     Path("-s.toml").write_text(f'{HEAD}"train.epochs" = 1\n{grid}')
-    with sweep("--", "-s.toml") as parent:
+    debiasbench = command_line(folder, python=sys.executable)  # with nothing imported before
+    with debiasbench("sweep", "--jobs", 2, "--", "-s.toml") as parent:
         told, errors = parent.communicate()
     assert told.splitlines()[-1] == "3 runs: 1 trained, 0 already done, 2 failed", errors
     assert "1/3  method=vanishes  failed: its process was killed by signal 9 before" in errors
@@ -103,7 +46,6 @@ def test_workers_import_nothing_from_the_working_folder_and_lose_no_run(sweep: S
     assert len(records()) == 1
 
 
-@warm.group
 def test_compare_shares_out_its_runs_and_prints_one_table(tmp_path: Path) -> None:
     words = "compare erm upweight --model mlp --seeds 0-1 --epochs 1 --device cpu --jobs 2 --quiet"
     done = warm.debiasbench(
@@ -121,11 +63,11 @@ def running() -> list[Path]:
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGKILL"])
-def test_a_signal_to_the_parent_reaches_each_worker_once(sweep: Sweep, how: str) -> None:
+def test_a_signal_to_the_parent_reaches_each_worker_once(folder: Path, how: str) -> None:
     Path("s.toml").write_text(
         f'{HEAD}method = "erm"\n"train.epochs" = 100000\n[grid]\nseed = [0, 1]\n'
     )
-    with sweep("s.toml") as parent:
+    with command_line(folder)("sweep", "--jobs", 2, "s.toml") as parent:
         stages = Path("results") / stage_store.FOLDER
         while len(list(stages.glob("[!.]*/"))) < 2:  # workers may still import parts of torch
             assert parent.poll() is None, parent.communicate()

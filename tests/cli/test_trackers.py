@@ -16,7 +16,7 @@ from tests.runs import trackers
 from tests.runs.test_tracking import timeless
 from tests.runs.trackers import FILE, heard
 
-pytestmark = [pytest.mark.slow, warm.group]
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent.parent
 
 PLUGIN = """

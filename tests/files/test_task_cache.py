@@ -255,7 +255,6 @@ print(killed)
 
 
 @pytest.mark.slow
-@warm.group
 def test_after_a_kill_at_any_moment_the_next_process_loads_the_same_task(root: Path) -> None:
     done = warm.run(KILLS, root)
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ from tests import warm
 from tests.conftest import ACME, ToyPlugin, offering
 from tests.running import run
 
-pytestmark = [pytest.mark.slow, warm.group]
+pytestmark = pytest.mark.slow
 
 EPOCHS = 2  # the other process sets more
 

@@ -350,7 +350,6 @@ session.run_many([spec_of(plugins, "rest", seed=seed) for seed in range(3)], kee
 
 
 @pytest.mark.slow
-@warm.group
 def test_a_killed_process_resumes_all_its_runs(plugins: Plugins, tmp_path: Path) -> None:
     root = str(Path(__file__).parent.parent.parent)
     script = KILLED.format(root=root, results=str(tmp_path / "together"))

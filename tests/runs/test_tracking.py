@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from debiasbench.runs.session import Session
 from debiasbench.runs.tracking import trackers as module
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.spec import Spec
+from tests import warm
 from tests.conftest import ACME, ToyPlugin
 from tests.conftest import offering as offering_methods
 from tests.runs import trackers
@@ -276,7 +276,7 @@ def test_a_process_that_is_killed_leaves_an_interrupted_run_to_its_trackers(
         "loaded = t.plugins(trackers.Writing)\n"
         f"t.runs(loaded, Path({str(tmp_path)!r}, 'r'), t.spec_of(loaded, epochs=100000))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
+    process = subprocess.Popen([warm.python(), "-c", code])
     wait_for(lambda: "epoch_ended" in {e["event"] for e in heard(file)}, process)
     process.kill()
     process.wait()

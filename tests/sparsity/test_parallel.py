@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +22,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def work(rank: int, folder: str) -> None:
+def work(number: str, folder: str) -> None:
+    rank = int(number)
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo",
@@ -56,14 +59,15 @@ def train(rank: int, seed: int) -> str:
 
 
 @pytest.mark.slow
-@warm.group
 def test_ranks_hold_equal_masks_and_say_so_when_they_do_not(tmp_path: Path) -> None:
-    ranks = [warm.SERVER.Process(target=work, args=(rank, str(tmp_path))) for rank in range(2)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
-        assert rank.exitcode == 0
+    code = "import sys; from tests.sparsity import test_parallel as t; t.work(*sys.argv[1:])"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with ExitStack() as stack:
+        ranks = [
+            stack.enter_context(warm.Process(code, rank, tmp_path, environment=environment))
+            for rank in range(2)
+        ]
+        assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].stderr
     one, two = ((tmp_path / f"masks-{rank}").read_text() for rank in range(2))
     assert one == two
     for rank in range(2):

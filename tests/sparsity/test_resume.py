@@ -53,7 +53,6 @@ def continue_from(path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@warm.group
 def test_training_in_two_processes_is_training_in_one_bit_for_bit(tmp_path: Path) -> None:
     for name, updater in RESUMABLE.items():
         net, opt, sparse = begin(updater)

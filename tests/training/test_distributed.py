@@ -144,7 +144,6 @@ def alone(results: Path, method: str, sparse: str | None = None) -> list[Any]:
 
 
 @pytest.mark.slow
-@warm.group
 @pytest.mark.parametrize(("method", "sparse"), [("rest", None), ("jtt", "set")])
 def test_two_processes_end_with_the_bits_of_one_on_all_ranks(
     two: tuple[Path, dict[str, Any]], tmp_path: Path, method: str, sparse: str | None
@@ -157,7 +156,6 @@ def test_two_processes_end_with_the_bits_of_one_on_all_ranks(
 
 
 @pytest.mark.slow
-@warm.group
 def test_a_run_of_two_that_one_was_asked_to_stop_goes_on_in_the_same_bits(
     two: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

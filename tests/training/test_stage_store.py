@@ -223,7 +223,6 @@ while time.monotonic() < end:
 
 
 @pytest.mark.slow
-@warm.group
 def test_processes_that_write_and_remove_stages_at_once_do_not_disturb_each_other(
     tmp_path: Path,
 ) -> None:

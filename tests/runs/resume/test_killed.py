@@ -13,7 +13,7 @@ from tests import warm
 from tests.running import QUICK
 from tests.runs.resume.stopping import checkpoints, essence, run, spec_of
 
-pytestmark = [pytest.mark.slow, warm.group]
+pytestmark = pytest.mark.slow
 
 # sparse; two stages; two networks and a switch; own batches; a second stream; an optimizer that
 # goes on; gates, then fixed masks
