@@ -256,5 +256,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # the folder of this file, which would hide other modules
+    sys.path[0] = str(Path(__file__).parents[1])  # so that code can import from `tests`
     main(Path(sys.argv[1]))

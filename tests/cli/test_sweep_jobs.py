@@ -30,14 +30,21 @@ def records() -> list[Path]:
     return sorted(Path("results").glob("*.json"))
 
 
-def test_workers_import_nothing_from_the_working_folder_and_lose_no_run(folder: Path) -> None:
+def test_workers_import_nothing_from_the_working_folder(folder: Path) -> None:
     for name in ("click.py", "json.py", "debiasbench/__init__.py"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text("raise SystemExit(0)\n")
-    grid = '[grid]\nmethod = ["vanishes", "exits", "untrained"]\n'
-    Path("-s.toml").write_text(f'{HEAD}"train.epochs" = 1\n{grid}')
+    Path("-s.toml").write_text(f'{HEAD}method = "untrained"\n[grid]\nseed = [0, 1]\n')
     debiasbench = command_line(folder, python=sys.executable)  # with nothing imported before
     with debiasbench("sweep", "--jobs", 2, "--", "-s.toml") as parent:
+        told, errors = parent.communicate()
+    assert told.splitlines()[-1] == "2 runs: 2 trained, 0 already done", errors
+
+
+def test_runs_that_end_their_process_fail_and_all_others_are_trained(folder: Path) -> None:
+    grid = '[grid]\nmethod = ["vanishes", "exits", "untrained"]\n'
+    Path("s.toml").write_text(f'{HEAD}"train.epochs" = 1\n{grid}')
+    with command_line(folder)("sweep", "--jobs", 2, "s.toml") as parent:
         told, errors = parent.communicate()
     assert told.splitlines()[-1] == "3 runs: 1 trained, 0 already done, 2 failed", errors
     assert "1/3  method=vanishes  failed: its process was killed by signal 9 before" in errors

@@ -223,7 +223,7 @@ def test_one_head_ignores_a_bias_that_training_never_contradicts_and_another_fol
     aligned = task.train.y == task.train.bias
     x, y, bias = (values[aligned] for values in (task.train.x, task.train.y, task.train.bias))  # type: ignore[index]
     task = replace(task, train=Split(x, y, bias, num_biases=2))
-    settings = replace(TRAINING, lr=0.01, epochs=200)
+    settings = replace(TRAINING, lr=0.01, epochs=100)
     fitted = fit_whole(
         task, DivDis(heads=2, select="active"), model=MLP(hidden=(16, 16)), training=settings
     )

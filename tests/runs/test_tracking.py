@@ -108,8 +108,9 @@ def test_a_tracker_hears_a_run_from_its_beginning_to_its_record(file: Path, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("together", [False, True])
 def test_results_are_equal_with_and_without_trackers(
-    file: Path, tmp_path: Path, together: bool
+    file: Path, tmp_path: Path, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sys.executable", warm.python())  # of trackers: one of them imports torch
     every = plugins(trackers.Writing, trackers.Meddling, trackers.Raising, trackers.Dying)
     alone = plugins()
     specs = [spec_of(alone, method, seed) for method in ("erm", "rest") for seed in (0, 1)]
