@@ -266,7 +266,7 @@ class Kept:
         """
         known, trust, gone = set(ids), self._standing.trust, self._standing.withdrawn
         stated = [
-            sorted((name, level) for name, level in trust.items() if name in known),
+            sorted((name, one.level) for name, one in trust.items() if name in known),
             sorted((name, one.date, one.reason) for name, one in gone.items() if name in known),
             sorted(self._standing.lost & known),
         ]

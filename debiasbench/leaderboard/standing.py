@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from debiasbench.leaderboard.row import Row
-    from debiasbench.records.trust import Withdrawal
+    from debiasbench.records.trust import Trust, Withdrawal
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Id of a record -> its trust level, and why it was withdrawn.
+    """Id of a record -> how far it was checked, and why it was withdrawn.
 
     `lost`: ids of records that have no level any more, because their files have changed.
     """
 
-    trust: Mapping[str, str] = field(default_factory=dict)
+    trust: Mapping[str, Trust] = field(default_factory=dict)
     withdrawn: Mapping[str, Withdrawal] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()
 
@@ -35,8 +35,8 @@ class Standing:
         `RecordError`.
         """
         places = list(places)
-        levels, lost = trust_of(places, paths)
-        return cls(levels, withdrawn_of(places), lost)
+        trust, lost = trust_of(places, paths)
+        return cls(trust, withdrawn_of(places), lost)
 
     def stated(self, rows: Sequence[Row]) -> list[Row]:
         """Return rows with their trust; rows with a withdrawn record are stale."""
@@ -55,8 +55,8 @@ class Standing:
 
     def _trust(self, row: Row) -> str:
         """Return the lowest level of a row's records, nothing if one has none."""
-        levels = [self.trust.get(name, "") for name in row.records]
-        return min(levels, key=LEVELS.index) if levels and all(levels) else ""
+        levels = [self.trust[name].level for name in row.records if name in self.trust]
+        return min(levels, key=LEVELS.index) if len(levels) == len(row.records) > 0 else ""
 
     def _stale(self, row: Row) -> str:
         gone = [self.withdrawn[name] for name in row.records if name in self.withdrawn]

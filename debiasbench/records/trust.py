@@ -29,13 +29,20 @@ MOST_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Trust:
-    """How far a record was checked, when, at which commit, and what says so."""
+    """How far a record was checked, when, at which commit, and what says so.
+
+    `who`, `source`, `source_sha256`: who submitted it, the https address of the source code of its
+    method, and the SHA-256 of the source distribution; empty if there is none.
+    """
 
     level: str  # one of LEVELS
     date: str  # ISO 8601
     sha256: str  # of the record file that was checked, which names its predictions by their own
     commit: str = ""
     log: str = ""
+    who: str = ""
+    source: str = ""
+    source_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,11 @@ def read_trust(file: Path) -> dict[str, Trust]:
             )
         if not all(isinstance(value, str) for value in asdict(one).values()):
             raise RecordError(f"{file}: an entry of {shown(key)} is not a text")
+        if one.source and not one.source.startswith("https://"):
+            raise RecordError(
+                f"{file}: the source of {shown(key)} is {shown(one.source)}, must begin with "
+                "https://"
+            )
     return trust
 
 
@@ -92,9 +104,16 @@ def raised(file: Path, levels: Mapping[str, Trust]) -> list[str]:
         or LEVELS.index(one.level) > LEVELS.index(known[key].level)
     }
     if higher:
-        data = {key: asdict(one) for key, one in sorted({**known, **higher}.items())}
+        data = {key: _plain(one) for key, one in sorted({**known, **higher}.items())}
         write_text(file, json.dumps(data, indent=1) + "\n")
     return sorted(higher)
+
+
+def _plain(one: Trust) -> dict[str, str]:
+    """Return what the file has of a level; details of a submission only where there are any."""
+    values: dict[str, str] = asdict(one)
+    optional = ("who", "source", "source_sha256")
+    return {name: value for name, value in values.items() if value or name not in optional}
 
 
 def read_withdrawn(file: Path) -> dict[str, Withdrawal]:
@@ -119,21 +138,21 @@ def read_withdrawn(file: Path) -> dict[str, Withdrawal]:
 
 def trust_of(
     places: Iterable[Path], paths: Mapping[str, Path]
-) -> tuple[dict[str, str], frozenset[str]]:
-    """Return id -> level from all files beside or above files and folders, and ids that lost it.
+) -> tuple[dict[str, Trust], frozenset[str]]:
+    """Return id -> trust from all files beside or above files and folders, and ids that lost it.
 
     `paths`: id -> the file of the record; one that is not the file that was checked has no level.
     """
-    levels, lost = {}, set()
+    trust, lost = {}, set()
     for file in found(places, TRUST):
         for key, one in read_trust(file).items():
             if key not in paths:
                 continue
             if content_of(paths[key]) == one.sha256:
-                levels[key] = one.level
+                trust[key] = one
             else:
                 lost.add(key)
-    return levels, frozenset(lost - levels.keys())
+    return trust, frozenset(lost - trust.keys())
 
 
 def content_of(record: Path) -> str:

@@ -11,9 +11,14 @@ if TYPE_CHECKING:
 
 
 def levels(result: Result, level: str, date: str, commit: str) -> dict[str, Trust]:
-    """Return one level for each record of a submission, by id; raises `RecordError`."""
-    log = f"submission {result.submission.name}"
+    """Return one level for each record of a submission, by id, with who made it and the source.
+
+    Raises `RecordError`.
+    """
+    submission = result.submission
+    log, about = f"submission {submission.name}", submission.about
+    made = () if about is None else (about.who, about.source, about.sha256)
     return {
-        record.id: Trust(level, date, content_of(path), commit, log)
-        for path, record in result.submission.records
+        record.id: Trust(level, date, content_of(path), commit, log, *made)
+        for path, record in submission.records
     }

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from debiasbench.cli import main
-from debiasbench.common.errors import StoreError, UnknownNameError
+from debiasbench.common.errors import RecordError, StoreError, UnknownNameError
 from debiasbench.leaderboard.site import About, write_page, write_site
 from debiasbench.leaderboard.site.build import pages, single
 from debiasbench.leaderboard.site.content import collect
@@ -173,6 +173,31 @@ def test_trust_and_withdrawal_are_words_beside_a_row(tmp_path: Path) -> None:
     assert "erm reproduced" in text
     assert "reproduced reproduced" not in text
     assert "lff stale" in text
+
+
+def test_pages_link_the_source_code_of_a_submission(tmp_path: Path) -> None:
+    records = usual()[:5]
+    made = {"who": "A <b>Group</b>", "source": 'https://x.example/a"b', "source_sha256": "ab" * 32}
+    levels = {
+        r.id: {
+            "level": "listed",
+            "date": "2026-11-01",
+            "sha256": hashlib.sha256(to_json(r).encode()).hexdigest(),
+            **made,
+        }
+        for r in records
+    }
+    (tmp_path / "trust.json").write_text(json.dumps(levels))
+    folder = site(tmp_path, records)
+    for path in (folder / "m" / "erm.html", folder / "r" / f"{records[0].id}.html"):
+        page = Page(path)
+        assert "Submitted by A <b>Group</b>. Source code: https://x.example/a" in page.text
+        assert f"SHA-256 of its source distribution: {'ab' * 32}" in page.text
+        assert made["source"] in [link.get("href") for link in page.named("a")]
+    levels[records[0].id]["source"] = "javascript:alert(1)"
+    (tmp_path / "trust.json").write_text(json.dumps(levels))
+    with pytest.raises(RecordError, match="must begin with https://"):
+        site(tmp_path, records)
 
 
 # --- what strangers wrote -----------------------------------------------------------------------

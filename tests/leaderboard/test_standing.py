@@ -31,8 +31,8 @@ LEADERBOARD = Path(__file__).parent.parent.parent / "leaderboard"
 
 
 def test_a_row_is_as_trusted_as_its_least_trusted_record() -> None:
-    levels = dict.fromkeys([r.id for r in [*ERM, *LFF]], "verified")
-    levels[ERM[0].id] = "listed"
+    levels = dict.fromkeys([r.id for r in [*ERM, *LFF]], Trust("verified", "2026-11-27", ""))
+    levels[ERM[0].id] = Trust("listed", "2026-11-27", "")
     (board,) = boards([*ERM, *LFF], standing=Standing(levels))
     assert {row.method: row.trust for row in board.rows} == {"erm": "listed", "lff": "verified"}
     assert "Verified from files, not run again (✓): lff." in board.notes
@@ -112,8 +112,9 @@ def test_what_maintainers_state_is_read_beside_the_records(debiasbench: Cli) -> 
 def test_a_level_is_that_of_the_file_that_was_checked(tmp_path: Path) -> None:
     (path,) = seeds(tmp_path / "records", 1)
     name = read(path).id
-    raised(tmp_path / "trust.json", {name: Trust("verified", "2026-11-27", content_of(path))})
-    assert trust_of([tmp_path / "records"], {name: path}) == ({name: "verified"}, frozenset())
+    trust = {name: Trust("verified", "2026-11-27", content_of(path))}
+    raised(tmp_path / "trust.json", trust)
+    assert trust_of([tmp_path / "records"], {name: path}) == (trust, frozenset())
     path.write_text(path.read_text() + "\n")
     assert trust_of([tmp_path / "records"], {name: path}) == ({}, {name})
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,8 @@ def test_a_real_submission_is_checked_run_again_and_trusted(
     assert result.exit_code == 0, result.stderr
     trust = read_trust(Path("trust.json"))
     assert {one.level for one in trust.values()} == {"listed"}
+    about = tomllib.loads((ran / "submission.toml").read_text())
+    assert {one.who for one in trust.values()} == {about["who"]}
     result = rerun(debiasbench, ran, "--write", "trust.json")
     assert "agrees: all predictions are equal" in result.stdout
     assert len(list(Path("again").glob("*.json"))) == 1

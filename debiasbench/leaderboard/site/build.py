@@ -238,6 +238,7 @@ def method(content: Content, name: str, rows: list[tuple[Place, Row]]) -> str:
         about=content.known_of(rows[0][1]),
         sees=methods.sees(rows),
         makers=methods.makers(rows),
+        submissions=methods.submissions(content, rows),
         options=methods.option_values(rows),
         table=methods.method_table(content, rows, links),
         pairs=methods.pair_tables(rows, links),
@@ -262,6 +263,7 @@ def _record(content: Content, record: Record) -> str:
         record=record,
         place=place,
         row=row,
+        trust=content.gathered.standing.trust.get(record.id),
         badges=badges(content, row),
         command=command(record.spec, CONTINUED),
         sees=f"{cells.SEEN['train'][record.supervision.train]}, "

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from debiasbench.leaderboard.row import Difference, Row
     from debiasbench.leaderboard.site.content import Content, Place
     from debiasbench.leaderboard.site.links import Links
+    from debiasbench.records.trust import Trust
 
 
 def method_table(content: Content, rows: Sequence[tuple[Place, Row]], links: Links) -> Table:
@@ -101,6 +102,13 @@ def option_values(rows: Sequence[tuple[Place, Row]]) -> list[tuple[str, str]]:
 def makers(rows: Sequence[tuple[Place, Row]]) -> list[str]:
     """Return the distributions that the method came from, with their versions."""
     return sorted({row.made_by for _, row in rows if row.made_by})
+
+
+def submissions(content: Content, rows: Sequence[tuple[Place, Row]]) -> list[Trust]:
+    """Return who submitted records of the method from which source code, each once."""
+    trust = content.gathered.standing.trust
+    made = [trust[name] for _, row in rows for name in row.records if name in trust]
+    return list({(one.who, one.source, one.source_sha256): one for one in made if one.who}.values())
 
 
 def pair_tables(rows: Sequence[tuple[Place, Row]], links: Links) -> list[Table]:
