@@ -35,13 +35,21 @@ def python() -> str:
     with (folder / "lock").open("w") as lock:  # of the workers of pytest-xdist, one starts it
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "server").exists():
-            command = [sys.executable, Path(__file__).with_name("warm_server.py"), folder]
+            server = str(Path(__file__).with_name("warm_server.py"))
+            command = [sys.executable, server, str(folder)]
             with (folder / "log").open("w") as log:  # it returns, and goes on in the background
                 begun = subprocess.run(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
                 )
             assert begun.returncode == 0, (folder / "log").read_text()
     return str(folder / "python")
+
+
+def _with_tests(environment: Mapping[str, str] | None) -> dict[str, str]:
+    """Return an environment in which code can import from `tests`."""
+    variables = dict(os.environ if environment is None else environment)
+    paths = [variables.get("PYTHONPATH", ""), str(Path(__file__).parents[1])]
+    return {**variables, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def end() -> None:
@@ -65,7 +73,7 @@ class Process:
             self._process = subprocess.Popen(
                 [python(), "-P", "-c", code, *map(str, words)],
                 cwd=folder,
-                env=environment,
+                env=_with_tests(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -131,7 +139,7 @@ def run(
     return subprocess.run(
         [python(), "-P", "-c", code, *map(str, words)],
         cwd=folder,
-        env=environment,
+        env=_with_tests(environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -256,5 +256,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).parents[1])  # so that code can import from `tests`
+    del sys.path[0]  # the folder of this file, which would hide other modules
     main(Path(sys.argv[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -61,12 +60,8 @@ def train(rank: int, seed: int) -> str:
 @pytest.mark.slow
 def test_ranks_hold_equal_masks_and_say_so_when_they_do_not(tmp_path: Path) -> None:
     code = "import sys; from tests.sparsity import test_parallel as t; t.work(*sys.argv[1:])"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with ExitStack() as stack:
-        ranks = [
-            stack.enter_context(warm.Process(code, rank, tmp_path, environment=environment))
-            for rank in range(2)
-        ]
+        ranks = [stack.enter_context(warm.Process(code, rank, tmp_path)) for rank in range(2)]
         assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].stderr
     one, two = ((tmp_path / f"masks-{rank}").read_text() for rank in range(2))
     assert one == two
