@@ -101,7 +101,8 @@ class Server:
             for key, _ in self._waiting.select():
                 if key.fd == ends:
                     return None
-                if key.fd in self._waiting.get_map():  # not let go of a moment ago
+                known = self._waiting.get_map().get(key.fd)
+                if known is not None and known.data is key.data:  # not let go of a moment ago
                     words = key.data()
                     if words is not None:
                         return list(words)

@@ -22,16 +22,11 @@ from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import Runs, ending
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.session_file import SessionCommand, session_file_option
-from debiasbench.common.errors import RecordError
 from debiasbench.common.processes import started_together
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from debiasbench.leaderboard.published import Published
     from debiasbench.records.store import Overwrite
     from debiasbench.runs.session_options import SessionOptions
-    from debiasbench.specs.spec import Spec
 
 
 @click.command(cls=SessionCommand)
@@ -77,6 +72,7 @@ def reproduce(
     command again to continue.
     """
     from debiasbench.leaderboard.published import read as read_values
+    from debiasbench.leaderboard.reproduction_text import judged
     from debiasbench.specs.resolve import find_dataset
     from debiasbench.specs.suites import read
 
@@ -106,7 +102,7 @@ def reproduce(
     if run:
         say(runs.tally, err=True)
     form, styled = table_format(form, out)
-    text, problems = _table(published, named.values(), options.results, form, styled=styled)
+    text, problems = judged(published, named.values(), options.results, form, styled=styled)
     for problem in problems:
         say(f"Warning: {problem}", err=True)
     if out is None:
@@ -116,21 +112,3 @@ def reproduce(
 
         write_text(out, text)
     context.exit(runs.tally.codes[0] if runs.tally.codes else code)
-
-
-def _table(
-    published: Published, specs: Iterable[Spec], results: Path, form: str, *, styled: bool
-) -> tuple[str, list[str]]:
-    """Return the table of published values, and a message for each bad record."""
-    from debiasbench.leaderboard.gather import gather
-    from debiasbench.leaderboard.render import written
-    from debiasbench.leaderboard.reproduction import reproduction
-    from debiasbench.leaderboard.reproduction_text import FLAT, grids
-
-    try:
-        gathered = gather([results], published.select)
-    except RecordError:  # there is no record yet
-        gathered = None
-    found = reproduction(published, list(specs), gathered)
-    text = FLAT[form]([found]) if form in FLAT else written(grids(found), form, styled=styled)
-    return text, [] if gathered is None else gathered.problems

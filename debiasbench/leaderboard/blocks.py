@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from debiasbench.common.errors import RecordError
 
-_OPEN = re.compile(r"<!-- debiasbench leaderboard (?P<words>.*?) ?-->[ \t]*(?P<end>\r?\n)")
+_OPEN = re.compile(
+    r"<!-- debiasbench (?P<command>leaderboard|reproduce) (?P<words>.*?) ?-->[ \t]*(?P<end>\r?\n)"
+)
 _CLOSE = re.compile(r"[ \t]*<!-- /debiasbench -->")
 _FENCE = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})(?P<more>.*)")
 
@@ -16,7 +18,8 @@ _FENCE = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})(?P<more>.*)")
 class Block:
     """Lines of a page that are generated; numbers count from 0."""
 
-    words: str  # of the opening comment, after "debiasbench leaderboard"
+    command: str  # of the opening comment: "leaderboard" or "reproduce"
+    words: str  # of the opening comment, after the command
     first: int  # the line after the opening comment
     last: int  # the line of the closing comment
     newline: str  # of the opening comment's line
@@ -48,7 +51,8 @@ def blocks(lines: list[str]) -> list[Block]:
             opened = number, begins
         elif opened and ends:
             match = opened[1]
-            found.append(Block(match["words"], opened[0] + 1, number, match["end"]))
+            inside = opened[0] + 1, number
+            found.append(Block(match["command"], match["words"], *inside, match["end"]))
             opened = None
     if opened:
         raise _unpaired(opened[0], opens=True)

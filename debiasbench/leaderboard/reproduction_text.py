@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from debiasbench.common.errors import RecordError
 from debiasbench.common.wording import counted
 from debiasbench.leaderboard import cells, flat
+from debiasbench.leaderboard.gather import gather
 from debiasbench.leaderboard.grid import Cell, Grid
-from debiasbench.leaderboard.render import heading
-from debiasbench.leaderboard.reproduction import CLOSE
+from debiasbench.leaderboard.render import heading, written
+from debiasbench.leaderboard.reproduction import CLOSE, reproduction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from debiasbench.leaderboard.published import Source
+    from debiasbench.leaderboard.published import Published, Source
     from debiasbench.leaderboard.reproduction import Line, Reproduction
+    from debiasbench.specs.spec import Spec
 
 HEADER = (
     "runs",
@@ -33,6 +37,23 @@ MEANING = (
     f"Within {CLOSE:g}: chance explains it."
 )
 ASSUMED = "~ The spread is not printed; ours stands for it."
+
+
+def judged(
+    published: Published, specs: Iterable[Spec], results: Path, form: str, *, styled: bool = False
+) -> tuple[str, list[str]]:
+    """Return the table of published values beside records, and a message for each bad record.
+
+    `specs`: all runs of the suite. `results`: a folder of records, which need not exist. `form`,
+    `styled`: see `render.written`.
+    """
+    try:
+        gathered = gather([results], published.select)
+    except RecordError:  # there is no record yet
+        gathered = None
+    found = reproduction(published, list(specs), gathered)
+    text = FLAT[form]([found]) if form in FLAT else written(grids(found), form, styled=styled)
+    return text, [] if gathered is None else gathered.problems
 
 
 def grids(found: Reproduction) -> list[Grid]:

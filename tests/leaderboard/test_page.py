@@ -72,6 +72,43 @@ def test_the_error_about_a_bad_block_says_what_is_wrong(
         regenerated(page)
 
 
+JUDGED = PAGE.replace(
+    "leaderboard records --metric conflict", "reproduce cmnist-mlp --no-run --results records"
+)
+
+
+def test_a_block_judges_published_values_by_records(tmp_path: Path) -> None:
+    page = write_page(tmp_path)
+    page.write_text(JUDGED)
+    should = regenerated(page)[1]
+    assert "### Published values of cmnist-mlp" in should
+    assert "- 44 values: 44 not run." in should  # the records are of other runs
+    (tmp_path / "own.toml").write_text(
+        'suite = "digits-methods"\nmetric = "unbiased"\nselect = "last"\n'
+        '[sources.paper]\ncitation = "A paper"\nplace = "Table 1"\n'
+        '[[values]]\nsource = "paper"\nmethod = "erm"\naccuracy = 50\n'
+    )
+    page.write_text(JUDGED.replace("cmnist-mlp", "digits-methods --values own.toml"))
+    assert "| erm    |" in regenerated(page)[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("--no-run ", ""), "debiasbench reproduce -->: .*required: --no-run"),
+        (("records", "nowhere"), "No results at .*nowhere"),
+        (("cmnist-mlp", "cmnist-mpl"), "page.md: .*cmnist-mpl"),
+    ],
+)
+def test_a_block_of_published_values_that_is_wrong_is_refused(
+    change: tuple[str, str], complaint: str, tmp_path: Path
+) -> None:
+    page = write_page(tmp_path)
+    page.write_text(JUDGED.replace(*change))
+    with pytest.raises(RecordError, match=complaint):
+        regenerated(page)
+
+
 CLOSE = "<!-- /debiasbench -->\n"
 TWO = PAGE + "\n" + PAGE
 
