@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from debiasbench.leaderboard.comparison import is_noise
 from debiasbench.leaderboard.frame import plain
-from debiasbench.leaderboard.notes import MARK, NOISE
+from debiasbench.leaderboard.notes import MARK, NOISE, TICKS
 from debiasbench.leaderboard.row import deviation
 from debiasbench.leaderboard.row import mean as average
 from debiasbench.records.selection import RULES
@@ -57,6 +57,11 @@ APART = (
     "overlap."
 )
 RANK = "Rank: within its section; the ranges hold together at 95 %."
+
+
+def trusted(row: Row) -> str:
+    """Write the name of a row, with a mark for how far maintainers checked it."""
+    return f"{row.name} {TICKS[row.trust]}" if row.trust in TICKS else row.name
 
 
 def mean(row: Row) -> str:

@@ -70,7 +70,7 @@ COLUMNS: dict[str, Column] = {
         Column(
             "method",
             _constant("method"),
-            lambda row, _board: row.name,
+            lambda row, _board: cells.trusted(row),
             lambda _row, _board: 0.0,  # equal, so the name decides
             strong=True,
         ),

@@ -25,10 +25,11 @@ LISTED = 8  # groups that a note names
 MARK = "†"  # of a number that leaves groups out
 NOISE = "‡"  # of a worst group that says little
 NOISY = f"Worst group ({NOISE})"
+TICKS = {"independent": "✓✓✓", "reproduced": "✓✓", "verified": "✓"}  # behind the name of a row
 TRUST = {  # level -> how a note says it
-    "independent": "Run again by others with equal results (✓✓✓)",
-    "reproduced": "One record run again by maintainers (✓✓)",
-    "verified": "Verified from files, not run again (✓)",
+    "independent": f"Run again by others with equal results ({TICKS['independent']})",
+    "reproduced": f"One record run again by maintainers ({TICKS['reproduced']})",
+    "verified": f"Verified from files, not run again ({TICKS['verified']})",
     "listed": "Reported by the authors, and only consistent with their predictions",
 }
 SMALL = "The smallest group of the validation split"

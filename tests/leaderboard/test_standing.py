@@ -101,6 +101,7 @@ def test_what_maintainers_state_is_read_beside_the_records(debiasbench: Cli) -> 
     Path("board/trust.json").write_text(json.dumps(trust))
     table = debiasbench("leaderboard", "board/records")
     assert "- Verified from files, not run again (✓): erm.\n" in table.stdout, table.stderr
+    assert "| erm ✓ " in table.stdout
     site = debiasbench("leaderboard", "board/records", "--site", "site")
     assert site.exit_code == 0, site.stderr
     assert any("Verified from files" in page.read_text() for page in Path("site").rglob("*.html"))
