@@ -50,9 +50,9 @@ def blocks(lines: list[str]) -> list[Block]:
         if begins:
             opened = number, begins
         elif opened and ends:
-            match = opened[1]
-            inside = opened[0] + 1, number
-            found.append(Block(match["command"], match["words"], *inside, match["end"]))
+            start, match = opened
+            block = Block(match["command"], match["words"], start + 1, number, match["end"])
+            found.append(block)
             opened = None
     if opened:
         raise _unpaired(opened[0], opens=True)

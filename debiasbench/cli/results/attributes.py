@@ -40,16 +40,17 @@ def attributes(record: str, results: Path, data_root: Path, select: str | None) 
     from debiasbench.records.attributes import parts
     from debiasbench.records.held import one
     from debiasbench.records.store import read_predictions
+    from debiasbench.runs.session import load_task
     from debiasbench.specs.resolve import instance
 
     path, found = one(results, record)
     rule = select or found.task.select
     stored = read_predictions(path, found, rule, "test")
-    dataset = instance(load_plugins().datasets, found.spec.dataset)
-    have = dataset.attributes(data_root)
+    plugins, choice = load_plugins(), found.spec.dataset
+    have = instance(plugins.datasets, choice).attributes(data_root)
     if not have:
-        raise OptionError(f"{found.spec.dataset.name} knows no attributes beside its bias")
-    if dataset.load(data_root).fingerprint() != found.task.fingerprint:
+        raise OptionError(f"{choice.name} knows no attributes beside its bias")
+    if load_task(plugins, choice, data_root).fingerprint() != found.task.fingerprint:
         raise DataError(
             f"The data under {data_root} are not those of {path.name}: give their folder with "
             "--data-root"
