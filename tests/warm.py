@@ -136,15 +136,11 @@ def run(
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Execute code in a process of its own, wait for its end, and return what it wrote."""
-    return subprocess.run(
-        [python(), "-P", "-c", code, *map(str, words)],
-        cwd=folder,
-        env=_with_tests(environment),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with Process(code, *words, folder=folder, environment=environment) as process:
+        returned = process.wait()
+        return subprocess.CompletedProcess(
+            ["python", "-c", code, *map(str, words)], returned, process.stdout, process.stderr
+        )
 
 
 def debiasbench(

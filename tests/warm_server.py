@@ -90,7 +90,6 @@ class Server:
         self._program.write_text(PROGRAM.format(python=sys.executable, address=address))
         self._program.chmod(0o755)
         self._waiting = selectors.DefaultSelector()
-        self._open: set[Any] = {self._listening, self._waiting}
 
     def serve(self, tester: int) -> list[str] | None:
         """Answer until the process `tester` ends: return None; in a fork, return its words."""
@@ -123,8 +122,6 @@ class Server:
         fork = os.fork()
         if fork == 0:
             asking.close()
-            for each in self._open:
-                each.close()
             os.setsid()
             _become(folder, environment, dict(zip(descriptors, files, strict=True)))
             sys.executable = str(self._program)
@@ -145,7 +142,6 @@ class Server:
             for each in (asking, ended):
                 if each.fileno() in self._waiting.get_map():
                     self._waiting.unregister(each)
-                self._open.discard(each)
                 each.close()
 
         def kill() -> None:
@@ -155,7 +151,6 @@ class Server:
             with suppress(ProcessLookupError):
                 os.kill(fork, signal.SIGKILL)  # if it had not yet
 
-        self._open |= {asking, ended}
         with suppress(OSError):
             asking.sendall(b"%d\n" % fork)
         self._waiting.register(asking, selectors.EVENT_READ, kill)
@@ -171,9 +166,8 @@ def _become(folder: str, environment: dict[str, str], files: dict[int, int]) -> 
         os.close(file)
     for number, file in aside.items():
         os.dup2(file, number)
-    kept = files.keys()
     for number in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - numbers
-        if number not in kept and number > 2:
+        if number not in files and number > 2:  # the server's, whose objects stay until the end
             with suppress(OSError):
                 os.close(number)
     os.chdir(folder)
@@ -235,10 +229,10 @@ def main(folder: Path) -> None:
     gc.collect()
     gc.freeze()  # collecting would copy every page of what was imported
     server = Server(folder)
-    if os.fork() > 0:  # who waits for this process can go on
+    if number := os.fork():  # who waits for this process can go on
+        (folder / "server").write_text(str(number))
         os._exit(0)
     os.setsid()
-    (folder / "server").write_text(str(os.getpid()))
     words = server.serve(int((folder / "tester").read_text()))
     if words is None:
         return

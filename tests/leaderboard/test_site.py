@@ -25,10 +25,12 @@ from debiasbench.leaderboard.site.folder import Folder
 from debiasbench.leaderboard.site.links import Links
 from debiasbench.leaderboard.site.methods import pair_tables
 from debiasbench.leaderboard.site.names import file_name, hashed
+from debiasbench.records.beside import sha256
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.reading import read_all
-from debiasbench.records.record import to_json
+from debiasbench.records.record import Record, to_json
 from debiasbench.records.selection import RULES
+from debiasbench.records.trust import Trust, raised
 from debiasbench.specs.command import CONTINUED, command
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import find_dataset, make_spec
@@ -154,18 +156,15 @@ def test_a_record_page_has_the_spec_curves_groups_cost_and_digest(built: Path) -
     assert "The run failed in stage train at step 12: NonFiniteLoss. The loss became NaN" in text
 
 
+def trust(records: list[Record], level: str, **made: str) -> dict[str, Trust]:
+    """What maintainers state of records, whose files are as `site` writes them."""
+    return {r.id: Trust(level, "2026-11-01", sha256(to_json(r).encode()), **made) for r in records}
+
+
 def test_trust_and_withdrawal_are_words_beside_a_row(tmp_path: Path) -> None:
     records = usual()[:10]
     first, second = records[:5], records[5:]  # of erm, and of lff
-    levels = {
-        r.id: {
-            "level": "reproduced",
-            "date": "2026-11-01",
-            "sha256": hashlib.sha256(to_json(r).encode()).hexdigest(),
-        }
-        for r in first
-    }
-    (tmp_path / "trust.json").write_text(json.dumps(levels))
+    raised(tmp_path / "trust.json", trust(first, "reproduced"))
     gone = [f'["{r.id}"]\nreason = "a bug"\ndate = "2026-11-01"\n' for r in second]
     (tmp_path / "withdrawn.toml").write_text("".join(gone))
     folder = site(tmp_path, records, whole=False)
@@ -178,24 +177,16 @@ def test_trust_and_withdrawal_are_words_beside_a_row(tmp_path: Path) -> None:
 def test_pages_link_the_source_code_of_a_submission(tmp_path: Path) -> None:
     records = usual()[:5]
     made = {"who": "A <b>Group</b>", "source": 'https://x.example/a"b', "source_sha256": "ab" * 32}
-    levels = {
-        r.id: {
-            "level": "listed",
-            "date": "2026-11-01",
-            "sha256": hashlib.sha256(to_json(r).encode()).hexdigest(),
-            **made,
-        }
-        for r in records
-    }
-    (tmp_path / "trust.json").write_text(json.dumps(levels))
+    raised(tmp_path / "trust.json", trust(records, "listed", **made))
     folder = site(tmp_path, records)
     for path in (folder / "m" / "erm.html", folder / "r" / f"{records[0].id}.html"):
         page = Page(path)
         assert "Submitted by A <b>Group</b>. Source code: https://x.example/a" in page.text
         assert f"SHA-256 of its source distribution: {'ab' * 32}" in page.text
         assert made["source"] in [link.get("href") for link in page.named("a")]
-    levels[records[0].id]["source"] = "javascript:alert(1)"
-    (tmp_path / "trust.json").write_text(json.dumps(levels))
+    raised(
+        tmp_path / "trust.json", trust(records[:1], "verified", **made | {"source": "javascript:"})
+    )
     with pytest.raises(RecordError, match="must begin with https://"):
         site(tmp_path, records)
 
