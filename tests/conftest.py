@@ -32,7 +32,12 @@ ACME = Origin("acme", "1.0")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the folder of the server of `tests.warm`, which all workers of pytest-xdist share."""
+    """Leave slow tests out if no test was named, and make the folder of the server of `tests.warm`.
+
+    The workers of pytest-xdist share the folder and take over the choice.
+    """
+    if config.args_source is config.ArgsSource.TESTPATHS and not config.option.markexpr:
+        config.option.markexpr = "not slow"
     if warm.FOLDER not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="debiasbench-warm-")
         Path(folder.name, "tester").write_text(str(os.getpid()))
@@ -48,6 +53,7 @@ def prepare() -> None:
     from hypothesis import settings
 
     torch.set_num_threads(1)
+    os.fsync = lambda file: None  # no file of a test must outlive a power failure
     # equal examples in every run, however slow the machine
     settings.register_profile("debiasbench", derandomize=True, deadline=None, database=None)
     settings.load_profile("debiasbench")
@@ -58,8 +64,9 @@ def pytest_collectstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let slow tests begin first, so that all workers end at about the same time."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Let files with slow tests begin first, so that all workers end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish() -> None:

@@ -156,7 +156,6 @@ def occurrences(pattern: str) -> set[str]:
     return {str(path.relative_to(PACKAGE)) for path in modules() if re.search(pattern, code(path))}
 
 
-@pytest.mark.xdist_group("layers")  # the source of all modules is parsed once
 @pytest.mark.parametrize(
     ("pattern", "allowed"),
     [

@@ -10,10 +10,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
@@ -185,12 +189,22 @@ def overclustered(
     return np.unique(rest, return_inverse=True)[1].astype(np.int64)
 
 
+@cache
+def _libraries() -> ThreadpoolController:
+    """Find the libraries whose threads are limited; a search of clusters would do it for each k."""
+    import sklearn.cluster
+    import sklearn.metrics
+    import sklearn.mixture  # noqa: F401 - a library is found if it is loaded
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 @contextmanager
 def _quiet_and_repeatable() -> Iterator[None]:
     """Compute with one thread, without warnings of samples that are equal or of slow progress."""
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1), warnings.catch_warnings():
+    with _libraries().limit(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield

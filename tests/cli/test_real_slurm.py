@@ -21,7 +21,6 @@ PACKAGES = os.environ.get(VARIABLE)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(PACKAGES is None, reason=f"{VARIABLE} names no folder with Slurm"),
-    pytest.mark.xdist_group("slurm"),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -37,10 +38,10 @@ def at_once(
     monkeypatch.setenv("DEBIASBENCH_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make records of two methods on two data sets, one of which contradicts itself."""
-    place = tmp_path / "results"
+    place = tmp_path_factory.mktemp("made")
     for name in ("digits", "other"):
         for seed in range(3):
             for i, method in enumerate(("erm", "lff")):
@@ -51,6 +52,11 @@ def results(tmp_path: Path) -> Path:
     bad = honest(place, replace(SPEC, seed=8))
     edit(bad, set_at("outcomes", "last", "test", "hits", value=[10, 5, 4, 10]))
     return place
+
+
+@pytest.fixture
+def results(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "results")
 
 
 @pytest.fixture

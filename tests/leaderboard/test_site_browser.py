@@ -30,7 +30,6 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed"),
     # playwright's event loop leaves these when the interpreter collects it
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -29,7 +29,7 @@ from tests.methods.test_methods import VARIANTS
 from tests.running import fit_whole
 
 GPU = torch.device("cuda", 0)
-SETTINGS = Training(epochs=3, batch_size=16, lr=0.05)
+SETTINGS = Training(epochs=1, batch_size=16, lr=0.05)
 
 
 class OnOneDevice(TorchDispatchMode):

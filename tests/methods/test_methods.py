@@ -142,6 +142,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_builtin_method_passes_check_method(name: str) -> None:
     check_method(VARIANTS[name])

@@ -37,10 +37,10 @@ def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DEBIASBENCH_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make records of each kind: two methods, a failed run, one without predictions, inferences."""
-    place = tmp_path / "results"
+    place = tmp_path_factory.mktemp("made")
     for seed in range(3):
         for i, method in enumerate(("erm", "lff")):
             spec = replace(SPEC, method=Choice(method, {"flag": i == 0}), seed=seed)
@@ -51,6 +51,11 @@ def results(tmp_path: Path) -> Path:
     path.with_name(path.stem + PREDICTIONS).unlink()
     inferring(place / "deep" / "er", replace(SPEC, method=Choice("jtt"), seed=0))
     return place
+
+
+@pytest.fixture
+def results(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "results")
 
 
 def tables(found: Gathered, select: str | None = None) -> str:

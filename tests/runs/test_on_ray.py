@@ -23,7 +23,7 @@ from debiasbench.records.store import read_all
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -122,6 +122,7 @@ def alone(plugins: Plugins, spec: Spec, results: Path) -> dict[str, Any]:
     return _alone[spec.id]
 
 
+@pytest.mark.slow
 def test_runs_at_once_have_the_records_of_runs_alone_bit_for_bit(
     plugins: Plugins, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -42,10 +43,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return servers.url(request.param, tmp_path)
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A folder with three records that have predictions, one of a failed run, and other files."""
-    folder = tmp_path / "here"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make three records with predictions, one of a failed run, and other files."""
+    folder = tmp_path_factory.mktemp("made")
     for seed in range(3):
         honest(folder, replace(SPEC, seed=seed))
     Store(folder).save(make_record(replace(SPEC, seed=7), failed=True), None)
@@ -53,6 +54,11 @@ def here(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("not a record")
     return folder
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "here")
 
 
 def copied(source: str | Path, target: str | Path, **options: Any) -> Tally:
