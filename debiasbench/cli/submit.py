@@ -76,11 +76,10 @@ def prepare(
 
     given = {key: value for key, value in values.items() if value is not None}
     target = folder / name
-    left_out: list[str] = []
-    copied = prepared(target, results or (Path("results"),), given, method, left_out)
-    for message in left_out:
+    made = prepared(target, results or (Path("results"),), given, method)
+    for message in made.left_out:
         say(f"Left out {message}", err=True)
-    say(f"Copied {counted(len(copied), 'record')} to {target}")
+    say(f"Copied {counted(len(made.records), 'record')} to {target}")
     say(
         f"Next: fill in {target / 'submission.toml'}, then\n\n"
         f"  debiasbench submit check {target}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,20 +26,23 @@ if TYPE_CHECKING:
     from debiasbench.records.record import Record, Result
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepared` made: the copied records, and a message for each that was left out."""
+
+    records: Sequence[Path]
+    left_out: Sequence[str]
+
+
 def prepared(
-    folder: Path,
-    places: Sequence[Path],
-    values: dict[str, str],
-    method: str | None = None,
-    left_out: list[str] | None = None,
-) -> list[Path]:
+    folder: Path, places: Sequence[Path], values: dict[str, str], method: str | None = None
+) -> Prepared:
     """Copy records, predictions and searches to a new folder, and write `submission.toml`.
 
     Searches are copied with their trials if a record reports their winner. `method`: copy only the
     records of this method. `values`: what is known of `submission.toml`; the distribution and its
     version come from the records. With a suite among them, records with other settings than it has
-    are left out; `left_out` gets a message for each. Returns the copied records. Raises
-    `OptionError`, `RecordError`, `StoreError` and `UnknownNameError`.
+    are left out. Raises `OptionError`, `RecordError`, `StoreError` and `UnknownNameError`.
     """
     if not NAME.fullmatch(folder.name):
         raise OptionError(
@@ -56,8 +60,9 @@ def prepared(
             "There is no record to submit" + (f" of method {method}" if method else "")
         )
     searches = _searches(places)
+    left_out: list[str] = []
     if suite := values.get("suite"):
-        chosen = _of_suite(chosen, suite, searches, [] if left_out is None else left_out)
+        chosen, left_out = _of_suite(chosen, suite, searches)
     names = Counter(path.name for path, _ in chosen)
     if twice := [name for name, number in names.items() if number > 1]:
         raise RecordError(f"There are several records {twice[0]}: give folders that have it once")
@@ -69,7 +74,7 @@ def prepared(
     except OSError as error:
         raise StoreError(f"Cannot copy records to {folder}: {error.strerror or error}") from error
     write_text(folder / FILE, template({**values, **origin}))
-    return copied
+    return Prepared(copied, left_out)
 
 
 def _origin(records: Sequence[Record]) -> dict[str, str]:
@@ -100,11 +105,10 @@ def _of_suite(
     records: Sequence[tuple[Path, Record]],
     suite: str,
     searches: Sequence[ExaminedSearch],
-    left_out: list[str],
-) -> list[tuple[Path, Record]]:
-    """Return the records that have the settings and the seeds of a suite."""
+) -> tuple[list[tuple[Path, Record]], list[str]]:
+    """Return the records with the settings and the seeds of a suite, and why others are not."""
     required = against.expected(suite, Plugins(installed=False))
-    kept = []
+    kept, left_out = [], []
     for path, record in records:
         seeds = required.seeds.get(against.canonical_of(record.spec.dataset), set())
         wrong = [
@@ -122,7 +126,7 @@ def _of_suite(
             f"No record has the settings of the suite {suite}: {left_out[-1]}. "
             f"`debiasbench suite show {suite}` prints them"
         )
-    return kept
+    return kept, left_out
 
 
 def _copy_searches(

@@ -47,7 +47,9 @@ def test_suites_are_named_after_their_files() -> None:
     field = ["bffhq-resnet18", "celeba-resnet50", "cifar10c-resnet18", "civilcomments-bert"]
     field += ["cmnist-mlp", "cmnist-trio"]
     rest = ["rest-ablation", "rest-bffhq", "rest-cifar10c", "rest-cmnist", "waterbirds-resnet50"]
-    digits = [f"digits-{name}" for name in ("ablation", "biased-val", "density", "methods", "ratios")]
+    digits = [
+        f"digits-{name}" for name in ("ablation", "biased-val", "density", "methods", "ratios")
+    ]
     rest.insert(0, "multinli-bert")
     assert names() == [*field, *digits, *rest]
     assert [read(name).name for name in names()] == names()

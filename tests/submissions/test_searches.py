@@ -58,7 +58,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(results: Path, tmp_path: Path) -> Path:
     made = tmp_path / "submissions" / "mine"
-    assert len(prepared(made, [results], VALUES, method="mine")) == 5
+    assert len(prepared(made, [results], VALUES, method="mine").records) == 5
     return made
 
 
