@@ -46,12 +46,12 @@ OF_SEEDS = (
     "intervals are too narrow."
 )
 STRONG = (
-    "Strong: the best of its section, and those that a paired test (Holm, 5 %) cannot distinguish "
+    "Bold: the best of its section, and those that a paired test (Holm, 5 %) cannot distinguish "
     "from it."
 )
 WITHIN = "≈"
 WITHIN_MEANS = f"{WITHIN}: within ±1 point, because the whole interval is."
-STRONG_WORST = "Strong: the best of its section, and those that cannot be distinguished from it."
+STRONG_WORST = "Bold: the best of its section, and those that cannot be distinguished from it."
 APART = (
     "Worst groups differ if intervals that hold for all rows of the section at once (5 %) do not "
     "overlap."

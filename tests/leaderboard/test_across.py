@@ -614,7 +614,7 @@ EXPECTED = """\
 - Mean rank: over data sets, among the lines of the section that have all of them; in brackets the means of the lowest and of the highest rank that the tests leave open.
 - Better–worse–neither: significantly better, significantly worse, and neither, counted over all other lines of the section and all common data sets; paired tests with Holm's correction (5 %) over all pairs of the section on each data set.
 - No Friedman test over data sets: with fewer than 12 different ones it can hardly decide anything.
-- Strong: the best of its section, and those that a paired test (Holm, 5 %) cannot distinguish from it.
+- Bold: the best of its section, and those that a paired test (Holm, 5 %) cannot distinguish from it.
 - The smallest group of the validation split has 10 samples, so val_unbiased selects epochs by chance in part.
 - Epochs were selected by older rules, of revision 1 instead of 2: val_unbiased kept the earliest of epochs with equal accuracy.
 - —: not run.

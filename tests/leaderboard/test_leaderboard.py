@@ -401,7 +401,7 @@ EXPECTED_MARKDOWN = """\
 | **conflict bit in training, group labels of validation for selection** |||||||||||||
 | rest     |     83.5 ± 1.4 |     81.8 – 85.2 |       5 |      — |         77.0 |        90.0 |          74.0 ‡ |       0.1 |          100 |                   2 |                 3 |         8 |
 
-- Unbiased accuracy on the test split: mean ± standard deviation over seeds, at the epoch selected by val_unbiased. 95 % intervals and tests: over seeds alone, because predictions are missing, so that intervals are too narrow. Strong: the best of its section, and those that a paired test (Holm, 5 %) cannot distinguish from it. Rank: within its section; the ranges hold together at 95 %.
+- Unbiased accuracy on the test split: mean ± standard deviation over seeds, at the epoch selected by val_unbiased. 95 % intervals and tests: over seeds alone, because predictions are missing, so that intervals are too narrow. Bold: the best of its section, and those that a paired test (Holm, 5 %) cannot distinguish from it. Rank: within its section; the ranges hold together at 95 %.
 - Samples: 200 train (5 % conflicting), 40 val (50 % conflicting), 40 test (50 % conflicting). Training: epochs=2, lr=0.1. Made on a machine, torch 2.15.0.
 - Worst group (‡): groups have as few as 10 test samples. A classifier that is right for 83.5 % of every group would show 71.2 % for its worst one by chance, so sections with such a row are not ranked by it.
 - The smallest group of the validation split has 10 samples, so val_unbiased selects epochs by chance in part.

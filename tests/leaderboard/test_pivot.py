@@ -192,7 +192,7 @@ EXPECTED = """\
 | **conflict bit in training, no bias labels in validation** ||||||||
 | rest     | 71.7 ± 2.9 (64.5 – 78.8) | 71.7 ± 2.9 (64.5 – 78.8) | 76.7 ± 2.9 (69.5 – 83.8) |       3 |       0.1 |                 3 |         8 |
 
-- Conflict accuracy on the test split in percent: mean ± standard deviation over seeds (95 % interval), after the last epoch. 95 % intervals and tests: over seeds alone, because predictions are missing, so that intervals are too narrow. Strong: the best of its section, and those that a paired test (Holm, 5 %) cannot distinguish from it.
+- Conflict accuracy on the test split in percent: mean ± standard deviation over seeds (95 % interval), after the last epoch. 95 % intervals and tests: over seeds alone, because predictions are missing, so that intervals are too narrow. Bold: the best of its section, and those that a paired test (Holm, 5 %) cannot distinguish from it.
 - Samples: 200 train (5 % conflicting), 40 val (50 % conflicting), 40 test (50 % conflicting). Training: epochs=2, lr=0.1. Made on a machine, torch 2.15.0.
 - —: there is no record.
 - rest: density=0.05.
