@@ -49,6 +49,11 @@ class CelebA(Dataset):
     target: str = option("Blond_Hair", "attribute used as the class")
     bias: str = option("Male", "attribute used as the bias; several are combined with +")
     size: int = option(224, "pixels in height and width", ge=8, le=1024)
+    augment: bool = option(
+        True,
+        "crop and mirror training images; the commands of group DRO and JTT do not",
+        absent=True,
+    )
 
     def __post_init__(self) -> None:
         names = [self.target, *self.bias_attributes]
@@ -122,14 +127,15 @@ class CelebA(Dataset):
             std=(0.229, 0.224, 0.225),
         )
 
-    def augmentation(self) -> Augment:
-        """Crop 70 to 100 % of each training image and mirror half of them, as in group DRO.
+    def augmentation(self) -> Augment | None:
+        """Crop 70 to 100 % of each training image and mirror half of them.
 
-        Group DRO crops the whole image of 178x218 pixels instead of the central square.
+        As in group DRO with `--augment_data`, which crops the whole image of 178x218 pixels instead
+        of the central square.
         """
         from debiasbench.files.augment import ResizedCropFlip
 
-        return ResizedCropFlip(scale=(0.7, 1.0), ratio=(1.0, 4 / 3))
+        return ResizedCropFlip(scale=(0.7, 1.0), ratio=(1.0, 4 / 3)) if self.augment else None
 
 
 def read_attributes(path: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:

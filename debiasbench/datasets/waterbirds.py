@@ -49,6 +49,11 @@ class Waterbirds(Dataset):
     model: ClassVar[str] = "resnet50"
 
     size: int = option(224, "pixels in height and width", ge=8, le=1024)
+    augment: bool = option(
+        True,
+        "crop and mirror training images; the commands of group DRO and JTT do not",
+        absent=True,
+    )
 
     def sources(self, root: Path) -> Sequence[Path]:
         """Return the folder of the data set."""
@@ -95,11 +100,14 @@ class Waterbirds(Dataset):
             std=(0.229, 0.224, 0.225),
         )
 
-    def augmentation(self) -> Augment:
-        """Crop 70 to 100 % of each training image and mirror half of them, as in group DRO."""
+    def augmentation(self) -> Augment | None:
+        """Crop 70 to 100 % of each training image and mirror half of them.
+
+        As in group DRO with `--augment_data`, and in DFR.
+        """
         from debiasbench.files.augment import ResizedCropFlip
 
-        return ResizedCropFlip(scale=(0.7, 1.0), ratio=(3 / 4, 4 / 3))
+        return ResizedCropFlip(scale=(0.7, 1.0), ratio=(3 / 4, 4 / 3)) if self.augment else None
 
 
 def samples(metadata: Path) -> list[Sample]:

@@ -108,6 +108,8 @@ class BPA(Method):
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "celeba": {
             "compat": "released",
+            "model": "resnet18",
+            "model.pretrained": True,
             "train.optimizer": "adam",
             "train.lr": 0.0001,
             "train.weight_decay": 0.01,

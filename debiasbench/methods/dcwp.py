@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     FeaturesOf = Callable[[nn.Module, Inputs], tuple[Tensor, Tensor]]
 
 
-_AUTHORS = {"retrain_iter": 1000, "train.optimizer": "adam", "train.weight_decay": 0.0}
+_AUTHORS = {
+    "retrain_iter": 1000,
+    "train.optimizer": "adam",
+    "train.schedule": "constant",
+    "train.weight_decay": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,10 @@ class DCWP(Method):
         },
         "bffhq": {
             **_AUTHORS,
+            "model": "resnet18",
+            "model.pretrained": True,
             "lambda_sparse": 1e-09,
+            "lambda_up": 80.0,
             "lr_main": 0.0005,
             "train.lr": 0.001,
             "train.batch_size": 64,
@@ -72,6 +80,8 @@ class DCWP(Method):
         },
         "celeba": {
             **_AUTHORS,
+            "model": "resnet18",
+            "model.pretrained": True,
             "lambda_sparse": 5e-06,
             "lambda_up": 20.0,
             "lr_main": 0.0005,

@@ -100,6 +100,7 @@ class DeNetDM(Method):
             "stage1_epochs": 10,
             "dist_weight": 0.0,
             "train.optimizer": "adam",
+            "train.schedule": "constant",
             "train.lr": 0.0001,
             "train.weight_decay": 0.0,
             "train.batch_size": 64,

@@ -44,12 +44,16 @@ class DFR(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "waterbirds": {
+            "model": "resnet50",
+            "model.pretrained": True,
             "train.lr": 0.001,
             "train.weight_decay": 0.001,
             "train.batch_size": 32,
             "train.epochs": 100,
         },
         "celeba": {
+            "model": "resnet50",
+            "model.pretrained": True,
             "train.lr": 0.001,
             "train.weight_decay": 0.0001,
             "train.batch_size": 128,

@@ -115,6 +115,7 @@ class DisEnt(Method):
         "cmnist": {
             **_AUTHORS,
             "model": "mlp",
+            "model.input_scale": 0.00392157,
             "train.lr": 0.01,
             "train.batch_size": 256,
             "train.epochs": 233,

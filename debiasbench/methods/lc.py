@@ -147,6 +147,8 @@ class LC(Method):
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "waterbirds": {
             "gce": "released",
+            "model": "resnet50",
+            "model.pretrained": True,
             "train.momentum": 0.0,
             "train.lr": 0.001,
             "train.weight_decay": 0.0001,

@@ -80,11 +80,13 @@ class LfF(Method):
         "cmnist": {
             "gce": "released",
             "model": "mlp",
+            "model.hidden": [100, 100, 100],
+            "model.input_scale": 0.00392157,
             "train.optimizer": "adam",
             "train.lr": 0.001,
             "train.weight_decay": 0.0,
             "train.batch_size": 256,
-            "train.epochs": 100,
+            "train.epochs": 109,  # 23,500 steps
         },
         "cifar10c": {
             "gce": "released",
@@ -92,7 +94,7 @@ class LfF(Method):
             "train.lr": 0.001,
             "train.weight_decay": 0.0,
             "train.batch_size": 256,
-            "train.epochs": 200,
+            "train.epochs": 223,  # 39,200 steps
         },
         "celeba": {
             "gce": "released",

@@ -244,6 +244,8 @@ def _with_preset(words: Words, plugins: Plugins) -> Words:
             f"method {method}: no preset {shown(preset)}.{suggestion(preset, presets)} {has}"
         )
     settings = {full_name(name, bare=BARE): v for name, v in presets[preset].items()}
+    if "model" in words:  # the options of the preset are those of its own model
+        settings = {n: v for n, v in settings.items() if n.partition(".")[0] != "model"}
     return {**settings, **{name: value for name, value in words.items() if name != "preset"}}
 
 

@@ -12,6 +12,8 @@ from torchvision.transforms import CenterCrop, Compose, Resize
 
 from debiasbench.common.errors import DataError
 from debiasbench.datasets.waterbirds import Waterbirds
+from debiasbench.specs.plugins import Plugins
+from debiasbench.specs.resolve import make_spec
 from debiasbench.testing import check_dataset
 from tests.datasets.folders import (
     BIRDS,
@@ -119,3 +121,16 @@ def test_missing_images_are_counted_and_the_first_is_named(tmp_path: Path) -> No
         DataError, match=r"000\.Bird/b_2\.png is missing; 3 of 6 images are missing in total"
     ):
         Waterbirds(size=14).load(root)
+
+
+@pytest.mark.parametrize("name", ["waterbirds", "celeba"])
+def test_without_augment_training_images_stay_as_they_are_and_older_ids_hold(name: str) -> None:
+    plugins = Plugins([])
+    cls = plugins.datasets.find(name)[0].load()
+    assert cls().augmentation() is not None
+    assert cls(augment=False).augmentation() is None
+    usual = make_spec(plugins, method="erm", dataset=name)
+    plain = make_spec(plugins, method="erm", dataset=name, dataset_options={"augment": False})
+    assert "augment" not in usual.dataset.options  # as in specs from before the option
+    assert plain.dataset.options["augment"] is False
+    assert plain.id != usual.id

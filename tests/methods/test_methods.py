@@ -206,6 +206,22 @@ def test_what_is_given_replaces_what_a_preset_says() -> None:
     assert spec.training["lr"] == 1e-4
 
 
+@pytest.mark.parametrize(("method", "preset"), [("dfr", "waterbirds"), ("jtt", "celeba")])
+def test_a_preset_starts_from_the_network_that_its_authors_used(method: str, preset: str) -> None:
+    words = {"method": method, "dataset": preset, "preset": preset}
+    spec = make_spec(Plugins([]), **arguments(words, Plugins([])))
+    assert (spec.model.name, spec.model.options["pretrained"]) == ("resnet50", True)
+    scratch = {**words, "model.pretrained": False}
+    assert not make_spec(Plugins([]), **arguments(scratch, Plugins([]))).model.options["pretrained"]
+
+
+def test_another_model_than_that_of_a_preset_has_its_own_options() -> None:
+    words = {"method": "jtt", "dataset": "waterbirds", "preset": "waterbirds", "model": "cnn"}
+    spec = make_spec(Plugins([]), **arguments(words, Plugins([])))
+    assert (spec.model.name, spec.training["lr"]) == ("cnn", 1e-5)
+    assert "pretrained" not in spec.model.options
+
+
 def test_a_preset_that_a_method_lacks_is_an_error_with_those_that_it_has() -> None:
     with pytest.raises(OptionError, match=r"no preset 'bfhq'\. Did you mean 'bffhq'"):
         arguments({"method": "disent", "preset": "bfhq"}, Plugins([]))
