@@ -224,6 +224,9 @@ class Dataset(ABC):
     model: ClassVar[str] = "cnn"
     downloads: ClassVar[Sequence[Download]] = ()
     """Files for `debiasbench data prepare`; empty if data must be downloaded manually."""
+    augmentation_options: ClassVar[Sequence[str]] = ()
+    """Options that change `augmentation` and nothing that `load` returns, so that runs with other
+    values of them share a cached task."""
     revision: ClassVar[int] = 1
     """Increase it when `load` returns other data than before, so that old caches are ignored. It is
     part of the spec, so that runs get another id, and tables mark the older records."""

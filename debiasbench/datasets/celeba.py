@@ -45,6 +45,7 @@ class CelebA(Dataset):
         "weight_decay": 0.0001,
     }
     model: ClassVar[str] = "resnet50"
+    augmentation_options: ClassVar[Sequence[str]] = ("augment",)
 
     target: str = option("Blond_Hair", "attribute used as the class")
     bias: str = option("Male", "attribute used as the bias; several are combined with +")

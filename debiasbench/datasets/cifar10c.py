@@ -66,6 +66,7 @@ class CIFAR10C(Dataset):
         "lr": 0.001,
     }
     model: ClassVar[str] = "resnet18"
+    augmentation_options: ClassVar[Sequence[str]] = ("augment",)
 
     ratio: float = option(0.01, "fraction of bias-conflicting training images", ge=0, le=1)
     severity: int = option(5, "severity of the corruptions; published results use 5", ge=1, le=5)

@@ -47,6 +47,7 @@ class Waterbirds(Dataset):
         "weight_decay": 0.0001,
     }
     model: ClassVar[str] = "resnet50"
+    augmentation_options: ClassVar[Sequence[str]] = ("augment",)
 
     size: int = option(224, "pixels in height and width", ge=8, le=1024)
     augment: bool = option(

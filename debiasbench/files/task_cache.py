@@ -163,11 +163,14 @@ def _augmented(task: Task, dataset: Dataset) -> Task:
 
 def _key(name: str, dataset: Dataset, root: Path, sources: Sequence[Path]) -> dict[str, object]:
     """Return everything that determines the bytes of a task, except the contents of its files."""
+    options = as_dict(dataset)
+    for option in dataset.augmentation_options:
+        options.pop(option, None)
     return {
         "dataset": name,
         "class": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
         "revision": dataset.revision,
-        "options": as_dict(dataset),
+        "options": options,
         "sources": digest([_stamp(path, root) for source in sources for path in files(source)]),
     }
 

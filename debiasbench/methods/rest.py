@@ -55,10 +55,13 @@ class REST(Method):
         "gradient", "which weights to grow: largest gradient (RigL) or random (SET)"
     )
     drop_fraction: float = option(
-        0.5, "fraction of the active weights of a layer that the first update exchanges", ge=0, le=1
+        0.5,
+        "fraction of the active weights of a layer that an update at the begin would exchange",
+        ge=0,
+        le=1,
     )
     final_drop_fraction: float = option(
-        0.005, "the same for the last update, with cosine decay in between", ge=0, le=1
+        0.005, "the same at `stop`, with cosine decay in between", ge=0, le=1
     )
     update_every: int | None = option(
         None,

@@ -76,13 +76,17 @@ def last_spatial(network: nn.Module, size: tuple[int, ...]) -> Iterator[list[Ten
 
     It stays empty without one. Activations (B, K, h, w) are spatial if they have several positions,
     and the height and width of the image, `size`, in the same proportion. Pooling layers are not
-    counted, so that the finer activations before the last pooling are found.
+    counted, nor containers that end with one, so that the finer activations before the last pooling
+    are found.
     """
     found: list[Tensor] = []
+    pooled: list[object] = [None]
     height, width = size
 
     def record(module: nn.Module, _args: object, output: object) -> None:
-        if not isinstance(output, Tensor) or output.dim() != 4 or "Pool" in type(module).__name__:
+        if "Pool" in type(module).__name__:
+            pooled[:] = [output]
+        if not isinstance(output, Tensor) or output.dim() != 4 or output is pooled[0]:
             return
         h, w = output.shape[2:]
         # the proportion leaves out activations (B, h, w, K), as of Swin

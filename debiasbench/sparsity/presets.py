@@ -74,7 +74,10 @@ class RigLReleased(RigL):
 
     In the released code an update is not counted as a step of the training, although it takes the
     place of an optimizer step and consumes a batch. Here it is counted: for as many optimizer steps
-    as there, add the number of updates to the steps of the training.
+    as there, add the number of updates to the steps of the training. Other differences: `every`
+    counts updates, so one optimizer step less lies between them; the fraction is one step further
+    on its way to 0; updates are at multiples of `every`, also if `start` is not one; and no noise
+    is added to the sizes of the weights.
     """
 
     every: str = changed(RigL, "every", "100")

@@ -41,7 +41,10 @@ class Updater:
     start: float = setting(0.0, "fraction of training before the first update", ge=0, lt=1)
     stop: float = setting(0.75, "fraction of training after which the topology stays", gt=0, le=1)
     drop_fraction: float = setting(
-        0.3, "fraction of a layer's active weights that the first update exchanges", ge=0, le=1
+        0.3,
+        "fraction of a layer's active weights that an update at the begin would exchange",
+        ge=0,
+        le=1,
     )
     final_drop_fraction: float = setting(0.0, "the same fraction at `stop`", ge=0, le=1)
     anneal: Anneal = setting("cosine", "how the fraction changes between the two")

@@ -76,7 +76,8 @@ class ITOP(Updater):
 
     `grow`: random weights, random weights with those never active first, or weights with the
     largest gradients. The published interval is `every=1500` (batch 128, 250 epochs), or 4000 when
-    growing by gradient.
+    growing by gradient. Unlike in the released code, no update follows the last step, and a layer
+    keeps its last active weight.
     """
 
     changes: ClassVar[bool] = True

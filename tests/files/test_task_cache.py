@@ -33,6 +33,7 @@ class Files(Dataset):
 
     ratio: float = option(0.15, ge=0, le=1)
     flips: bool = False
+    augmentation_options: ClassVar[Sequence[str]] = ("flips",)
 
     def sources(self, root: Path) -> Sequence[Path]:
         return [root / "raw"]
@@ -172,6 +173,7 @@ def test_augmentation_is_restored_from_the_cache(root: Path) -> None:
     for _ in range(2):
         assert task_cache.load("files", Files(flips=True), root).augment == CropFlip(padding=0)
     assert task_cache.load("files", Files(), root).augment is None
+    assert Files.made == [1]  # what is stored does not depend on the augmentation
 
 
 @pytest.mark.parametrize("damage", [spoil_bit, shorten, Path.unlink])

@@ -96,6 +96,7 @@ def test_the_target_layer_is_the_last_with_an_image_plane(name: str) -> None:
         "resnet18": (512, 2, 2),
         "swin_t": (768, 2, 2),  # the activations of its blocks have the channels last
         "googlenet": (1024, 2, 2),  # of several branches, joined
+        "vgg11": (512, 4, 4),  # before the pooling with which its features end
     }
     with torch.no_grad(), last_spatial(network, (64, 64)) as found:
         network(torch.zeros(1, 3, 64, 64))
