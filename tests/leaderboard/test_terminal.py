@@ -154,8 +154,8 @@ rest    83.5 ± 1.4    81.8 – 85.2      5  +20.0 (+20.0 to +20.0)
 - Unbiased accuracy on the test split: mean ± standard deviation
 over seeds, at the epoch selected by val_unbiased. 95 %
 intervals and tests: over seeds alone, because predictions are
-missing, so that intervals are too narrow. Bold: the best of
-its section, and those that a paired test (Holm, 5 %) cannot
+missing, so that intervals are too narrow. Bold: the best of its
+section, and those that a paired test (Holm, 5 %) cannot
 distinguish from it. Rank: within its section; the ranges hold
 together at 95 %.
 - Minus erm: mean difference over common seeds, with its 95 %
