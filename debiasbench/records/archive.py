@@ -41,9 +41,10 @@ def is_archive(name: str) -> bool:
 
 
 def with_archives(places: Iterable[Path]) -> list[Path]:
-    """Return places with the folders of archives: of those that are given, and those in folders.
+    """Return places with the folders of archives: of those that are given, and those below folders.
 
-    The archives of a folder follow it. Raises `RecordError` for a damaged archive.
+    The archives below a folder follow it, in order of their paths. As for records, hidden folders
+    and links to folders are left out. Raises `RecordError` for a damaged archive.
     """
     found: list[Path] = []
     for place in places:
@@ -51,12 +52,9 @@ def with_archives(places: Iterable[Path]) -> list[Path]:
             found.append(unpacked(place))
             continue
         found.append(place)
-        try:
-            with os.scandir(place) as entries:
-                names = sorted(entry.name for entry in entries if is_archive(entry.name))
-        except OSError:
-            continue  # a file, or whoever reads it says what is wrong
-        found += [unpacked(place / name) for name in names]
+        for folder, folders, names in os.walk(place):  # whoever reads it says what is wrong with it
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            found += [unpacked(Path(folder, name)) for name in sorted(filter(is_archive, names))]
     return list(dict.fromkeys(found))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -270,7 +271,11 @@ def test_packed_records_are_read_like_their_folder(
     told = debiasbench("results", "pack", "packed/s.records.tar.xz")
     assert told.exit_code == 0, told.output
     assert told.stdout.startswith("Packed 4 records into packed/s.records.tar.xz: ")
-    for place in ("packed", "packed/s.records.tar.xz"):
+    Path("above/deep").mkdir(parents=True)
+    shutil.copy("packed/s.records.tar.xz", "above/deep")
+    Path("above/.hidden").mkdir()
+    Path("above/.hidden/t.records.tar.xz").write_bytes(b"not read")
+    for place in ("packed", "packed/s.records.tar.xz", "above"):
         assert debiasbench("leaderboard", place, "--format", "csv").stdout == before
         assert "4 verified" in debiasbench("verify", place).stdout
         assert debiasbench("leaderboard", place, "--format", "csv").stdout == before
