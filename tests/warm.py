@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 
 FOLDER = "DEBIASBENCH_TEST_WARM"  # the variable with the server's folder, set in conftest.py
+
+PATIENCE = 60.0  # seconds until an interpreter that was killed has ended
 
 COMMAND = "import sys; from debiasbench.cli import main; main(sys.argv[1:])"
 
@@ -69,6 +72,9 @@ class Process:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._said = TemporaryDirectory()
+        # the interpreter has the other end; if it is killed, it may live on for a moment, in which
+        # the program that passed its words on has ended
+        self._lives, end = os.pipe()
         with self._file("stdout").open("w") as stdout, self._file("stderr").open("w") as stderr:
             self._process = subprocess.Popen(
                 [python(), "-P", "-c", code, *map(str, words)],
@@ -77,7 +83,9 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                pass_fds=[end],
             )
+        os.close(end)
 
     def __enter__(self) -> Process:
         return self
@@ -90,6 +98,7 @@ class Process:
     ) -> None:
         self.kill()
         self.wait()
+        os.close(self._lives)
         self._said.cleanup()
 
     def kill(self) -> None:
@@ -106,7 +115,9 @@ class Process:
 
     def wait(self) -> int:
         """Wait for the end; return the exit code, or the negative number of the signal."""
-        return self._process.wait()
+        code = self._process.wait()
+        select.select([self._lives], [], [], PATIENCE)
+        return code
 
     @property
     def stdout(self) -> str:
