@@ -1,4 +1,4 @@
-"""The workflow that comments on a submission: Node runs its script with a GitHub that is acted."""
+"""The workflow that comments on a submission: Node runs its script with a fake GitHub."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 # what actions/github-script offers to a script; every answer is that of the file `scenario.json`
-ACTED = """
+FAKE = """
 const scenario = JSON.parse(require("node:fs").readFileSync("scenario.json", "utf8"));
 const calls = [];
 const answer = (name, data) => async (asked) => { calls.push({ name, asked }); return { data }; };
@@ -68,7 +68,7 @@ def commented(folder: Path, archive: bytes, **changes: Any) -> dict[str, dict[st
     """Run the script for a request of one submission; return what it asked of GitHub, by name."""
     text = WORKFLOW.read_text("utf-8")
     (folder / "script.js").write_text(textwrap.dedent(text.split("script: |\n")[1]), "utf-8")
-    (folder / "acted.js").write_text(ACTED, "utf-8")
+    (folder / "fake.js").write_text(FAKE, "utf-8")
     scenario = {
         "run": {
             "id": 7,
@@ -90,7 +90,7 @@ def commented(folder: Path, archive: bytes, **changes: Any) -> dict[str, dict[st
     assert NODE is not None
     assert UNZIP is not None
     done = subprocess.run(
-        [NODE, "acted.js"],
+        [NODE, "fake.js"],
         cwd=folder,
         check=True,
         capture_output=True,

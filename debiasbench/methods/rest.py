@@ -56,7 +56,7 @@ class REST(Method):
     )
     drop_fraction: float = option(
         0.5,
-        "fraction of the active weights of a layer that an update at the begin would exchange",
+        "fraction of the active weights of a layer that an update at the start would exchange",
         ge=0,
         le=1,
     )

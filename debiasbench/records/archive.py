@@ -52,7 +52,7 @@ def with_archives(places: Iterable[Path]) -> list[Path]:
             found.append(unpacked(place))
             continue
         found.append(place)
-        for folder, folders, names in os.walk(place):  # whoever reads it says what is wrong with it
+        for folder, folders, names in os.walk(place):  # reading reports what cannot be read
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             found += [unpacked(Path(folder, name)) for name in sorted(filter(is_archive, names))]
     return list(dict.fromkeys(found))

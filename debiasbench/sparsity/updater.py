@@ -42,7 +42,7 @@ class Updater:
     stop: float = setting(0.75, "fraction of training after which the topology stays", gt=0, le=1)
     drop_fraction: float = setting(
         0.3,
-        "fraction of a layer's active weights that an update at the begin would exchange",
+        "fraction of a layer's active weights that an update at the start would exchange",
         ge=0,
         le=1,
     )
