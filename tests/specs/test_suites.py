@@ -45,7 +45,7 @@ def published(name: str) -> list[Spec]:
 
 def test_suites_are_named_after_their_files() -> None:
     field = ["bffhq-resnet18", "celeba-resnet50", "cifar10c-resnet18", "civilcomments-bert"]
-    field += ["cmnist-mlp", "cmnist-trio"]
+    field += ["cmnist-mlp", "cmnist-short", "cmnist-trio"]
     rest = ["rest-ablation", "rest-bffhq", "rest-cifar10c", "rest-cmnist", "waterbirds-resnet50"]
     digits = [
         f"digits-{name}" for name in ("ablation", "biased-val", "density", "methods", "ratios")
@@ -73,6 +73,15 @@ def test_the_ablation_of_rest_has_all_combinations_of_its_parts() -> None:
     settings = {canonical(spec.training) for spec in specs}
     assert len(settings) == 1
     assert settings == {canonical(spec.training) for spec in published("cmnist-trio")}
+
+
+def test_the_short_suite_has_the_parts_and_densities_of_rest_in_8_epochs() -> None:
+    specs = published("cmnist-short")
+    assert len({spec.id for spec in specs}) == len(specs) == 12 * 3
+    assert {spec.training["epochs"] for spec in specs} == {8}
+    assert len({canonical(spec.training) for spec in specs}) == 1
+    densities = {spec.method.options.get("density") for spec in specs} - {None}
+    assert densities == {0.01, 0.02, 0.05, 0.1, 0.2, 0.5}
 
 
 def parts_of(spec: Spec) -> tuple[object, ...]:
