@@ -149,12 +149,12 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
     of_rule = {
         rule: {name: row for row in by_rule[rule].rows for name in row.records} for rule in rules
     }
-    # two rows may be one under `last`, where revisions of the rules do not count
+    # two rows may be one under `last`, where revisions of the rules do not count: the newest record
     lines = [
         Line(
             row.name,
-            level_of(row, of_rule[LAST][row.records[0]] if LAST in rules else row),
-            {rule: of_rule[rule][row.records[0]] for rule in rules},
+            level_of(row, of_rule[LAST][row.records[-1]] if LAST in rules else row),
+            {rule: of_rule[rule][row.records[-1]] for rule in rules},
         )
         for row in own.rows
     ]

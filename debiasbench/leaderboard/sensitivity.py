@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import RecordError, UnknownNameError
@@ -154,11 +154,15 @@ def _family(spec: Spec) -> str:
 
 def _sensitivity(views: Sequence[View], baseline: str | None) -> Sensitivity | None:
     own = views[0].board
-    rows = {view.name: {_key(row): row for row in view.board.rows} for view in views}
-    lines = []
-    for row in own.rows:
-        under = {name: of[_key(row)] for name, of in rows.items() if _key(row) in of}
-        lines.append(Line(row.name, level_of(row, under.get(LAST, row)), under))
+    rows: list[dict[str, Row]] = [{} for _ in own.rows]
+    for view in views:
+        for under, row in zip(rows, _beside(own.rows, view), strict=True):
+            if row is not None:
+                under[view.name] = row
+    lines = [
+        Line(row.name, level_of(row, under.get(LAST, row)), under)
+        for row, under in zip(own.rows, rows, strict=True)
+    ]
     shown = [
         view for view in views if any(_has(line.rows.get(view.name)) for line in lines)
     ]  # such as no adjusted average without groups
@@ -179,11 +183,12 @@ def _sensitivity(views: Sequence[View], baseline: str | None) -> Sensitivity | N
             made, agreed = ordered(some, of_own, board)
             agreements += [a for a in agreed if a.rule == view.name]
             for line in made:
-                before = ranked[line.name]
+                # the ranks in the own view are those among all lines, not among those of this view
+                before, ranks = ranked[line.name], line.ranks.items()
                 ranked[line.name] = replace(
                     before,
-                    ranks={**before.ranks, **line.ranks},
-                    best=before.best | line.best,
+                    ranks=before.ranks | {name: at for name, at in ranks if name == view.name},
+                    best=before.best | (line.best & {view.name}),
                 )
         done += ranked.values()
     known = None if baseline is None else next((x for x in done if x.name == baseline), None)
@@ -209,7 +214,34 @@ def _has(row: Row | None) -> bool:
     return row is not None and not math.isnan(row.mean)
 
 
-def _key(row: Row) -> str:
-    """Return what a row has in every view; levels and settings depend on the view."""
-    training = {k: v for k, v in row.training.items() if k != "precision"}
+def _beside(own: Sequence[Row], view: View) -> list[Row | None]:
+    """Return for each row of the own view the row of another view that is the same method.
+
+    Rules and metrics judge the same runs. Another validation split has runs of its own, with the
+    same settings; their precision may differ if only one row of each split has these settings.
+    """
+    rows = view.board.rows
+    if view.choice != "validation":
+        of = {name: row for row in rows for name in row.records}
+        # the newest record: two rows may be one under `last`, see `rows_of`
+        return [of.get(row.records[-1]) for row in own]
+    exact = {_key(row, row.training): row for row in rows}
+    alike: list[dict[str, list[Row]]] = [{}, {}]
+    for found, some in zip(alike, (own, rows), strict=True):
+        for row in some:
+            found.setdefault(_loose(row), []).append(row)
+    made = []
+    for row in own:
+        match = exact.get(_key(row, row.training))
+        ours, theirs = (found.get(_loose(row), []) for found in alike)
+        made.append(theirs[0] if match is None and len(ours) == len(theirs) == 1 else match)
+    return made
+
+
+def _loose(row: Row) -> str:
+    return _key(row, {k: v for k, v in row.training.items() if k != "precision"})
+
+
+def _key(row: Row, training: dict[str, Any]) -> str:
+    """Return what a row has for every validation split; levels and settings depend on it."""
     return canonical([row.method, row.made_by, row.options, training, row.revisions])

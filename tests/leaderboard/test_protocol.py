@@ -54,11 +54,15 @@ class Runs:
         under: Mapping[str, NDArray[np.bool_]],
         *,
         seen: tuple[str, str] = ("none", "none"),
+        spec: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> None:
-        """Add a run; rules that `under` does not name have the result of `last`."""
-        spec = replace(SPEC, method=Choice(method), seed=seed)
-        record = make_record(spec, supervision=Supervision(*seen), **changes)  # type: ignore[arg-type]
+        """Add a run; rules that `under` does not name have the result of `last`.
+
+        `spec`: what its spec has instead of what `SPEC` has.
+        """
+        made = replace(SPEC, method=Choice(method), seed=seed, **(spec or {}))
+        record = make_record(made, supervision=Supervision(*seen), **changes)  # type: ignore[arg-type]
         outcomes = {}
         for rule, outcome in record.outcomes.items():
             right = under.get(rule, under["last"])
@@ -127,6 +131,19 @@ def test_points_and_ranks_are_those_under_each_rule() -> None:
         ranks = stats.rankdata([-mean for mean in means])
         assert [line(made, name).ranks[rule] for name in "abcd"] == ranks.tolist()
     assert line(made, "sees").ranks == {}  # alone in its section
+
+
+def test_with_records_of_two_revisions_of_the_rules_a_line_shows_the_newer_ones() -> None:
+    runs = Runs()
+    for revisions, points in ((None, 10), ({"rules": 2}, 30)):
+        for method in "ab":
+            for seed in range(2):
+                under = {"val_unbiased": share(points)[0], "last": share(20 + seed)[0]}
+                runs.add(method, seed, under, spec={"revisions": revisions})
+    made = runs.made(select="last")
+    assert [len(of.rows["last"].records) for of in made.lines] == [4, 4]
+    assert [of.rows["val_unbiased"].mean for of in made.lines] == [30 / 40, 30 / 40]
+    assert all(of.ranks for of in made.lines)
 
 
 def test_tau_is_that_of_scipy_within_the_section() -> None:

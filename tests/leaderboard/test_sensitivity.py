@@ -21,6 +21,7 @@ from debiasbench.records.record import Record, to_json
 from debiasbench.records.selection import RULES
 from tests.leaderboard.test_leaderboard import ERM, LFF
 from tests.leaderboard.test_protocol import Runs, example, share
+from tests.records.test_record import SPEC
 
 
 def made(runs: Runs, **options: str) -> Sensitivity:
@@ -99,6 +100,66 @@ def test_runs_with_another_validation_split_are_a_view_of_the_same_methods() -> 
     assert ranks == {"a": 4, "b": 3, "c": 2, "d": 1, "sees": None}
     (of,) = [a for a in found.agreements if a.rule == view.name]
     assert of.best[0] == "d"
+
+
+def test_a_view_of_some_lines_leaves_the_ranks_of_all_lines_in_the_own_view_alone() -> None:
+    runs, turned = Runs(), Runs()
+    for method, right in zip("abc", (38, 20, 5), strict=True):
+        for seed in range(3):
+            runs.add(method, seed, {"last": share(right)[0]})
+            if method != "a":
+                turned.add(method, seed, {"last": share(40 - right)[0]})
+    biased = with_validation(turned, "biased")
+    runs.records += biased.records
+    for rule, of in biased.right.items():
+        runs.right[rule] |= of
+    found = made(runs)
+    lines = {line.name: line for line in found.lines}
+    own = found.views[0].name
+    assert [lines[name].ranks[own] for name in "abc"] == [1, 2, 3]
+    assert [own in lines[name].best for name in "abc"] == [True, False, False]
+    assert [lines[name].ranks.get("val=biased") for name in "abc"] == [None, 2, 1]
+
+
+def test_precisions_are_lines_of_their_own_unless_each_split_has_one() -> None:
+    runs = Runs()
+    for precision, right in (("fp32", 30), ("bf16", 20)):
+        for seed in range(2):
+            training = {**SPEC.training, "precision": precision}
+            runs.add("a", seed, {"last": share(right)[0]}, spec={"training": training})
+            runs.add("b", seed, {"last": share(10)[0]}, spec={"training": training})
+    found = made(runs)
+    for view in found.views:
+        means = {line.name: line.rows[view.name].mean for line in found.lines}
+        if view.choice == "rule":
+            assert means["a (train.precision=bf16)"] == 20 / 40
+            assert means["a (train.precision=fp32)"] == 30 / 40
+    one, other = Runs(), Runs()
+    for method in "ab":
+        for seed in range(2):
+            one.add(method, seed, {"last": share(30)[0]})
+            training = {**SPEC.training, "precision": "bf16"}
+            other.add(method, seed, {"last": share(20)[0]}, spec={"training": training})
+    biased = with_validation(other, "biased")
+    one.records += biased.records
+    for rule, of in biased.right.items():
+        one.right[rule] |= of
+    assert [line.rows["val=biased"].mean for line in made(one).lines] == [20 / 40, 20 / 40]
+
+
+@pytest.mark.parametrize("select", ["val_unbiased", "last"])
+def test_records_of_newer_rules_have_all_views_too(select: str) -> None:
+    runs = Runs()
+    for method, (own, last) in {"base": (20, 20), "selected": (30, 25)}.items():
+        for seed in range(3):
+            under = {"val_unbiased": share(own)[0], "last": share(last)[0]}
+            runs.add(method, seed, under, spec={"revisions": {"rules": 2}})
+    found = made(runs, select=select, baseline="base")
+    assert {*RULES} <= {view.name for view in found.views}
+    assert all({*RULES} <= line.rows.keys() for line in found.lines)
+    assert {line.level for line in found.lines} == {(0, 0, 0)}
+    (gain,) = found.gains
+    assert gain.last.mean > 0.1
 
 
 def test_a_gain_is_divided_into_training_and_selection() -> None:
