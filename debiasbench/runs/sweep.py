@@ -86,7 +86,8 @@ def attempt_together(
     left = dict(specs)
 
     def ended(spec: Spec, outcome: Run | TrialRun | DebiasbenchError) -> None:
-        for title in [title for title, each in left.items() if each.id == spec.id]:
+        same = [title for title, each in left.items() if each.resolved_as(spec).id == spec.id]
+        for title in same:
             del left[title]
             report(title, _attempted(outcome))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from debiasbench.common.canonical import canonical
 from debiasbench.specs.resolve import check_seed, make_spec
 from debiasbench.specs.spec import Choice, Spec
-from debiasbench.specs.words import arguments
+from debiasbench.specs.words import arguments, with_preset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +49,7 @@ class Maker:
         Raises `UnknownNameError`, `OptionError`, and `PluginError` for a plugin that cannot be
         used.
         """
+        words = with_preset(words, self._plugins)
         keys = _keys(words)
         if any(key not in self._resolved for key in keys.values()):
             self._resolve(words, keys)

@@ -204,7 +204,7 @@ def arguments(words: Words, plugins: Plugins, find: Find | None = None) -> dict[
     Raises `UnknownNameError`, and `OptionError` for an option or preset that the method does not
     have and for options of a sparsifier without a sparsifier.
     """
-    words = _with_preset(words, plugins)
+    words = with_preset(words, plugins)
     keywords: dict[str, Any] = {argument: {} for argument in SCOPES.values()}
     for name, value in words.items():
         scope, dot, option = name.partition(".")
@@ -232,8 +232,11 @@ def arguments(words: Words, plugins: Plugins, find: Find | None = None) -> dict[
     return keywords
 
 
-def _with_preset(words: Words, plugins: Plugins) -> Words:
-    """Return words in which those of the preset stand for its name."""
+def with_preset(words: Words, plugins: Plugins) -> Words:
+    """Return words in which those of the preset stand for its name.
+
+    Raises `UnknownNameError` for an unknown method, and `OptionError` for an unknown preset.
+    """
     if "preset" not in words:
         return words
     method, preset = str(words["method"]), str(words["preset"])

@@ -204,6 +204,8 @@ class StageRun:
         extra = {**self._changed.get("extra", {}), **change.get("extra", {})}
         self._changed |= {**change, **({"extra": extra} if extra else {})}
         self.step.replace_extra(extra)
+        if not {"weights", "subset"} & self._changed.keys():
+            return  # batches of the method's own stay, too
         first = self.stage.batches
         self._batches_now = Batches(
             len(self.stage.view),

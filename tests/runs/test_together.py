@@ -22,6 +22,7 @@ from debiasbench.common.progress import Progress
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.records.store import Run
 from debiasbench.runs.session import Session
+from debiasbench.runs.sweep import Attempt, attempt_together
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.specs.spec import Spec
@@ -120,6 +121,23 @@ def alone(plugins: Plugins, spec: Spec, results: Path) -> dict[str, Any]:
         done = run(spec, plugins, results=results, data_root=results, device="cpu")
         _alone[spec.id] = essence(done.record, results)
     return _alone[spec.id]
+
+
+def test_settings_of_the_machine_do_not_hide_the_outcomes_of_runs_at_once(
+    plugins: Plugins, tmp_path: Path
+) -> None:
+    left = {"epochs": 1, "precision": "auto", "micro_batch": "auto"}
+    specs = {
+        str(seed): make_spec(
+            plugins, method="erm", dataset="toy", seed=seed, training=left, precision="auto"
+        )
+        for seed in (0, 1)
+    }
+    for expected in ("trained", "done"):
+        found: dict[str, Attempt] = {}
+        with Session(plugins, results=tmp_path, data_root=tmp_path, device="cpu") as session:
+            attempt_together(lambda: session, specs, "failed", found.__setitem__)
+        assert {title: one.state for title, one in found.items()} == dict.fromkeys("01", expected)
 
 
 @pytest.mark.slow

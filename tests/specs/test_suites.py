@@ -432,6 +432,18 @@ def test_a_mistake_in_a_file_has_the_right_words(
     assert len(line) < 600
 
 
+def test_each_row_has_its_own_preset_whatever_the_rows_before(plugins: Plugins) -> None:
+    head = '[base]\ndataset = "waterbirds"\n[grid]\nseed = [0, 1]\n'
+    pairs = [["jtt", "waterbirds"], ["dfr", "waterbirds"]]
+    found = specs(f'{head}"method, preset" = {pairs}', plugins)
+    assert len(found) == 4
+    for spec in found:
+        words = {"dataset": "waterbirds", "method": spec.method.name, "preset": "waterbirds"}
+        assert spec == make_spec(plugins, **arguments(words, plugins), seed=spec.seed)
+    rows = '[[runs]]\nmethod = "jtt"\n[[runs]]\nmethod = "jtt"\npreset = "waterbirds"\n'
+    assert len(specs(head + rows, plugins)) == 4
+
+
 def test_a_grid_of_many_runs_is_read_fast(plugins: Plugins) -> None:
     text = f'{BASE}[grid]\nseed = {list(range(200))}\n"train.lr" = {[n / 50 for n in range(1, 51)]}'
     suite = read(write(text))

@@ -127,6 +127,25 @@ def test_batches_of_a_method_are_trained_on_as_they_are() -> None:
     assert seen[0].column("index") == made[10:] == made[:10]
 
 
+@pytest.mark.parametrize("change", [{}, {"extra": {"weight": torch.ones(SAMPLES)}}])
+def test_a_change_of_extra_tensors_leaves_the_batches_of_a_method_alone(change: Any) -> None:
+    seen: list[Seen] = []
+
+    def body(lab: Any) -> Any:
+        seen.append(Seen(lab.model()))
+        return lab.train(
+            seen[-1],
+            batches=pairs,
+            extra={"weight": torch.zeros(SAMPLES)},
+            each_epoch=(lambda *_: EpochChange(**change)) if len(seen) > 1 else None,
+            name="train",
+        )
+
+    for _ in range(2):
+        run(body)
+    assert seen[1].column("index") == seen[0].column("index")
+
+
 def test_a_loss_knows_step_epoch_and_progress() -> None:
     seen: list[Seen] = []
 
