@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from debiasbench.core.stage import Trained
+from debiasbench.training.untrained import untrained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from debiasbench.core.stage import Stage
+    from debiasbench.core.stage import Stage, Trained
 
 
 class Listening:
@@ -21,4 +21,4 @@ class Listening:
     def train(self, stages: Sequence[Stage]) -> list[Trained]:
         """Return the objectives untrained; keep copies, since a method may change them later."""
         self.stages += [stage.copied() for stage in stages]
-        return [Trained(stage.objective) for stage in stages]
+        return [untrained(stage) for stage in stages]

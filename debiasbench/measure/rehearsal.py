@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from debiasbench.common.progress import Progress
 from debiasbench.common.randomness import Randomness
-from debiasbench.core.stage import Trained
 from debiasbench.measure.pace import CAPTURED, SECONDS, seconds_per_step
 from debiasbench.measure.stopwatch import now
 from debiasbench.records.selection import RULES
 from debiasbench.training.rules import FollowedRules
 from debiasbench.training.trainer import check_stage
+from debiasbench.training.untrained import untrained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from debiasbench.common.progress import Progress
-    from debiasbench.core.stage import Stage
+    from debiasbench.core.stage import Stage, Trained
     from debiasbench.core.view import HeldOut
     from debiasbench.training.execution import Execution
     from debiasbench.training.predict import Predictor
@@ -107,4 +107,4 @@ class Rehearsal:
         )
         masks = {n: m for c in stage.components for n, m in c.masks().items()}
         densities = {n: d for c in stage.components for n, d in c.densities().items()}
-        return seconds / self._together, Trained(stage.objective, densities=densities, masks=masks)
+        return seconds / self._together, untrained(stage, densities=densities, masks=masks)

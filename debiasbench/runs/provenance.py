@@ -50,7 +50,7 @@ def plugin_code(plugins: Plugins, spec: Spec) -> dict[str, str]:
     for kind, (registry, choice) in parts(plugins, spec).items():
         entry = registry[choice.name]
         package = entry.load().__module__.partition(".")[0]
-        if not entry.origin.builtin and getattr(sys.modules.get(package), "__file__", None):
+        if not entry.origin.builtin and _sources(package):
             digests[kind] = _code(package)
     return digests
 
@@ -73,17 +73,26 @@ def changed(record: Result, plugins: Plugins) -> list[str]:
 @functools.cache
 def _code(package: str) -> str:
     """Return the SHA-256 of the source files of a package or of a single-file module."""
-    name = getattr(sys.modules.get(package), "__file__", None)
-    if name is None:
+    sources = _sources(package)
+    if not sources:
         return str(uuid.uuid4())  # code of an interactive session has no file to compare
-    file = Path(name)
-    # an editor may keep links to nothing beside the files that it edits
-    found = file.parent.rglob("*.py") if file.name == "__init__.py" else [file]
-    files = sorted(source for source in found if source.is_file())
     sha = hashlib.sha256(package.encode())
-    for source in files:
-        sha.update(f"{source.relative_to(file.parent)}\n".encode() + source.read_bytes())
+    for folder, file in sources:
+        sha.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
     return sha.hexdigest()
+
+
+def _sources(package: str) -> list[tuple[Path, Path]]:
+    """Return the source files of a package or module, each after the folder that it is in."""
+    module = sys.modules.get(package)
+    # a package without __init__.py has no file, but one folder or several
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    found = [(folder, file) for folder in folders for file in sorted(folder.rglob("*.py"))]
+    single = getattr(module, "__file__", None)
+    if single is not None and not folders:
+        found = [(Path(single).parent, Path(single))]
+    # an editor may keep links to nothing beside the files that it edits
+    return [(folder, file) for folder, file in found if file.is_file()]
 
 
 def git_commit() -> str | None:

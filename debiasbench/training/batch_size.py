@@ -11,15 +11,15 @@ from debiasbench.common.errors import OutOfMemory
 from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.randomness import generator, seeded
 from debiasbench.core.modes import normalises, train_mode
-from debiasbench.core.stage import Trained
 from debiasbench.training.distributed import Alone
 from debiasbench.training.memory import clear, describe_memory
 from debiasbench.training.step import Step
+from debiasbench.training.untrained import untrained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from debiasbench.core.stage import Stage
+    from debiasbench.core.stage import Stage, Trained
     from debiasbench.training.execution import Execution
 
 
@@ -44,7 +44,7 @@ class Sizing:
                 size = min(team.gather(fitting(stage, self._execution)))
             if size < _share_of_largest(stage, team.size):
                 self.micro_batch = min(size, self.micro_batch or size)
-        return [Trained(stage.objective) for stage in stages]
+        return [untrained(stage) for stage in stages]
 
 
 def fitting(stage: Stage, execution: Execution) -> int:

@@ -288,6 +288,7 @@ class Step:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "postponed": list(self._postponed),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -301,6 +302,7 @@ class Step:
             self.optimizer.state[p] = laid_out_as(p, values)
         self.schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
+        self._postponed = list(state["postponed"])
 
 
 def _second_feed(stream: Stream, batches: int, stage: Stage) -> Feed:

@@ -124,7 +124,7 @@ def test_a_batch_larger_than_the_data_is_all_of_them() -> None:
     assert set(found.samples.values()) == {(WARM_UP + STEPS) * 160}
 
 
-@pytest.mark.parametrize("method", ["groupdro", "lff", "rest", "dfr"])
+@pytest.mark.parametrize("method", ["groupdro", "lff", "rest", "dfr", "masktune"])
 def test_stages_with_weights_labels_extra_networks_and_masks_are_measured(method: str) -> None:
     found = measured(method=method, training={"clip_norm": 1.0})
     assert len(set(found.samples.values())) == 1

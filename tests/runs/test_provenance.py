@@ -45,6 +45,23 @@ def test_the_code_of_a_plugin_is_known_by_its_files(
     assert provenance.code(mine) != before
 
 
+def test_the_code_of_a_package_without_init_is_known_by_its_files_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "acme_without_init"
+    folder.mkdir()
+    file = folder / "mixes.py"
+    file.write_text("class A: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module("acme_without_init.mixes").A()
+    before = provenance.code(mine)
+    provenance._code.cache_clear()  # as in another process
+    assert provenance.code(mine) == before != provenance.code()
+    file.write_text("class A: x = 1\n")
+    provenance._code.cache_clear()
+    assert provenance.code(mine) != before
+
+
 MINE = """
 from dataclasses import dataclass
 from debiasbench import Method, hookimpl

@@ -16,6 +16,9 @@ from debiasbench.common.options import parse
 from debiasbench.core.data import Batch
 from debiasbench.core.objective import CrossEntropy, Objective
 from debiasbench.core.settings import Training
+from debiasbench.core.stage import Trainer
+from debiasbench.measure.listening import Listening
+from debiasbench.records.selection import RULES
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.testing import toy_task
@@ -24,7 +27,7 @@ from debiasbench.training.batch_size import Sizing, fitting
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.prefetch import Prefetch
-from tests.training.stages import CPU, FAST, ON_CPU, Flat, assert_equal, make_stage, train
+from tests.training.stages import CPU, FAST, ON_CPU, Flat, assert_equal, fit_toy, make_stage, train
 from tests.training.test_losses import Normalised
 
 
@@ -74,6 +77,19 @@ def found(objective: Objective) -> int | None:
     sizing = Sizing(ON_CPU)
     sizing.train([make_stage(objective)])
     return sizing.micro_batch
+
+
+@pytest.mark.parametrize("trainer", [Sizing(ON_CPU), Listening()])
+def test_what_a_method_asks_of_a_stage_is_there_although_the_stage_is_not_trained(
+    trainer: Trainer,
+) -> None:
+    stage = make_stage(keep_optimizer=True)
+    (result,) = trainer.train([stage])
+    assert result.optimizer is not None
+    assert result.optimizer.kind == stage.settings.optimizer
+    assert result.checkpoints.keys() == RULES.keys()
+    assert result.checkpoints["val_average"].state.keys() == stage.objective.state_dict().keys()
+    fit_toy(trainer, ON_CPU, FAST, "masktune")
 
 
 def test_sizing_finds_parts_that_fit_and_they_train_as_the_whole_batch_would() -> None:

@@ -15,6 +15,7 @@ from click.testing import Result
 from torch import nn
 
 from debiasbench.common.errors import OptionError
+from debiasbench.core.component import Component
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Trained
@@ -148,6 +149,50 @@ def test_what_was_interrupted_in_fp16_goes_on_with_its_scale() -> None:
     again = numerics.scaler(CPU)
     again.load_state_dict(scaler.state_dict())
     assert again.get_scale() == 128.0
+
+
+class Overflows(CrossEntropy):
+    """Its gradients are not finite in the first step."""
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        return super().forward(batch) * (1e38 if batch.step == 0 else 1.0)
+
+
+class Notes(Component):
+    """Is due after the first step, and notes the steps of its updates."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def due(self, step: int) -> bool:
+        return step == 0
+
+    def update(self, step: int) -> None:
+        self.steps.append(step)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_update_whose_step_fp16_skips_follows_the_next_step_even_after_a_stop(
+    stopped: bool,
+) -> None:
+    def begun() -> tuple[StageRun, Notes]:
+        notes, numerics = Notes(), Numerics.on(CPU, "fp16")
+        stage = make_stage(Overflows(Flat()), steps=3, components=(notes,))
+        return StageRun(stage, ON_CPU, numerics), notes
+
+    run_, notes = begun()
+    with run_.started():
+        steps = run_.steps()
+        next(steps)
+        assert notes.steps == []
+        if stopped:
+            again, notes = begun()
+            again.load_state_dict(run_.state_dict())
+            with again.started():
+                list(again.steps())
+        else:
+            list(steps)
+    assert notes.steps == [1]
 
 
 def test_momentum_that_is_taken_up_again_lies_in_memory_as_its_weights_do() -> None:
