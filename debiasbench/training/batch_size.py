@@ -7,6 +7,8 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from debiasbench.common.errors import OutOfMemory
 from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.randomness import generator, seeded
@@ -18,6 +20,8 @@ from debiasbench.training.untrained import untrained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import Tensor
 
     from debiasbench.core.stage import Stage, Trained
     from debiasbench.training.execution import Execution
@@ -109,6 +113,19 @@ def _largest(stage: Stage, execution: Execution, whole: int, size: int) -> int:
     return size if size >= least else 0
 
 
+def _hardest(stage: Stage) -> Tensor:
+    """Return the largest batch of an epoch; of sequences, the widest such, its longest one first.
+
+    A batch is as wide as its longest sequence.
+    """
+    width = stage.view.samples.width
+    batches = stage.batches.epoch(generator(0, "memory"))
+    index = max(batches, key=lambda batch: (len(batch), width(batch)))
+    if width(index):
+        index = torch.stack(sorted(index, key=lambda one: -width(one[None])))
+    return index
+
+
 def _fits(stage: Stage, execution: Execution, whole: int, size: int) -> bool:
     """Return whether a step on `whole` samples, `size` at a time, fits; tries it on a copy.
 
@@ -125,7 +142,7 @@ def _fits(stage: Stage, execution: Execution, whole: int, size: int) -> bool:
                 execution.numerics(stage.settings.precision),
                 micro_batch=size if additive else None,
             )
-            index = max(stage.batches.epoch(generator(0, "memory")), key=len)
+            index = _hardest(stage)
             step.begin_epoch([index[: whole if additive else size]])
             step.load(0, 0)
             step.compute()

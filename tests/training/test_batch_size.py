@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.testing import toy_task
 from debiasbench.training import placed
-from debiasbench.training.batch_size import Sizing, fitting
+from debiasbench.training.batch_size import Sizing, _hardest, fitting
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.prefetch import Prefetch
@@ -90,6 +91,19 @@ def test_what_a_method_asks_of_a_stage_is_there_although_the_stage_is_not_traine
     assert result.checkpoints.keys() == RULES.keys()
     assert result.checkpoints["val_average"].state.keys() == stage.objective.state_dict().keys()
     fit_toy(trainer, ON_CPU, FAST, "masktune")
+
+
+def test_of_sequences_the_widest_batch_is_tried_its_longest_sequence_first() -> None:
+    lengths = torch.arange(160) % 23
+    stage = make_stage(training=Training(batch_size=3))
+    width = lambda index: int(lengths[index].max())  # noqa: E731
+    samples: Any = SimpleNamespace(width=width)
+    trial = replace(stage, view=replace(stage.view, samples=samples))
+    index = _hardest(trial)
+    assert len(index) == 3
+    assert int(lengths[index[0]]) == 22
+    usual = _hardest(stage)
+    assert len(usual) == 3
 
 
 def test_sizing_finds_parts_that_fit_and_they_train_as_the_whole_batch_would() -> None:

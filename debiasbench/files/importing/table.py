@@ -116,6 +116,7 @@ def _records(table: Path) -> list[tuple[int, list[str]]]:
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
     )
     records, line = [], 1
+    limit = csv.field_size_limit(max(len(text), 1))  # a field may be a long document
     try:
         for fields in reader:
             if any(value.strip() for value in fields):
@@ -126,6 +127,8 @@ def _records(table: Path) -> list[tuple[int, list[str]]]:
             f"{table} cannot be read from line {line} on ({error}). Close every quote, and double "
             "the quotes inside a field"
         ) from error
+    finally:
+        csv.field_size_limit(limit)
     return records
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,15 @@ def test_all_bad_rows_are_listed_with_their_lines_and_nothing_is_imported(tmp_pa
     done = import_data("reviews", source(tmp_path, made), tmp_path, skip_bad=True)
     assert sum(len(split) for split in done.task.splits().values()) == 55
     assert len(done.left_out) == 5
+
+
+def test_a_text_may_be_as_long_as_a_book(tmp_path: Path) -> None:
+    made = rows()
+    made[3] = ("word " * 60_000, *made[3][1:])
+    limit = csv.field_size_limit()
+    task = imported(tmp_path, made).task
+    assert max(len(sample[1][0]) for sample in samples(task)) > 200_000
+    assert csv.field_size_limit() == limit
 
 
 def test_a_text_without_letters_is_a_text(tmp_path: Path) -> None:
