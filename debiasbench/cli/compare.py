@@ -89,6 +89,7 @@ def compare(
     --set takes several values: rest.density=0.01,0.05 compares both densities of the method rest.
     A name without a method, such as density, applies to all methods that have this option.
     """
+    from debiasbench.leaderboard.row import names_of
     from debiasbench.records.metrics import METRICS
     from debiasbench.records.selection import RULES
     from debiasbench.runs.compare import Comparison
@@ -115,6 +116,8 @@ def compare(
     )
     precision_of_runs = options.precision() if plan else launch.precision(options)
     specs = comparison.specs(plugins, options.data_root, precision_of_runs)
+    if baseline is not None:
+        check_name("baseline", baseline, names_of(specs.values()))
     runs = Runs(plugins, options, overwrite, len(specs), quiet=quiet, err=True)
     context, code = click.get_current_context(), 0
     with ending(runs):

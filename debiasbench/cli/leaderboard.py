@@ -156,6 +156,21 @@ def leaderboard(
     RESULTS are files or folders; the default is the folder results. Records that are damaged or
     contradict themselves are left out, with a warning on stderr; see `debiasbench verify`.
     """
+    asked: dict[str, Any] = {
+        "dataset": dataset,
+        "metric": metric,
+        "select": select,
+        "baseline": baseline,
+    }
+    tables: dict[str, Any] = {"pivot": pivot, "panel": panel, "columns": columns, "sort": sort}
+    tables |= {"across": across, "protocol": protocol, "sensitivity": sensitivity}
+    written = {"format": form, "out": out, "site": site, "page": page, "plot": plot, "cost": cost}
+    alone = {"check": check, "update": update, "verify": verify_only}
+    for name, is_given in alone.items():
+        if is_given:
+            others: dict[str, object] = {o: given for o, given in alone.items() if o != name}
+            others |= {"method": methods or None, "strict": strict, "no-index": not index}
+            _only_with_tables(f"--{name}", **asked, **tables, **written, **others)
     if check or update:
         _check_pages(results or PAGES, write=update)
         return
@@ -167,17 +182,9 @@ def leaderboard(
     from debiasbench.leaderboard import table
 
     places = results or (Path("results"),)
-    asked: dict[str, Any] = {
-        "dataset": dataset,
-        "metric": metric,
-        "select": select,
-        "baseline": baseline,
-    }
-    tables: dict[str, Any] = {"pivot": pivot, "panel": panel, "columns": columns, "sort": sort}
-    tables |= {"across": across, "protocol": protocol, "sensitivity": sensitivity}
     if plot is not None:
         _only_with_tables("--plot", **tables, format=form, site=site, page=page)
-        _plot(places, plot, out, strict=strict, cost=cost, methods=methods, **asked)
+        _plot(places, plot, out, strict=strict, cost=cost, methods=methods, index=index, **asked)
         return
     if cost is not None:
         raise OptionError("--cost chooses what --plot draws: add --plot pareto")
@@ -186,7 +193,7 @@ def leaderboard(
 
         given = "--site" if site is not None else "--page"
         _only_with_tables(given, **tables, format=form, out=out, method=methods or None)
-        _warned(write_pages(places, site=site, page=page, **asked), strict=strict)
+        _warned(write_pages(places, site=site, page=page, index=index, **asked), strict=strict)
         return
     form, styled = table_format(form, out)
     text, problems = table(

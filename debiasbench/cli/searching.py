@@ -73,18 +73,17 @@ class Searching:
         """Run all trials."""
         self._attempt(self._trials(), trial=True)
 
-    def pending(self) -> list[str]:
-        """Return the lines of the trials that must be run, or of the runs that report winners."""
+    def preview(self) -> str:
+        """Return what `Launcher.preview` does of the trials, or of the runs that report winners."""
         for trial, specs in ((True, self._trials), (False, self._selected)):
             of = specs()
             runs = self._opened(len(of), trial=trial)
-            heads, left = runs.heads(of), runs.pending(of)
-            if left:
-                return [heads[title] for title in left]
-        return []
+            if left := self._first(runs.pending(of)):
+                return self._launcher(runs, of).preview(left)
+        return ""
 
     def expected(self) -> tuple[dict[str, Spec], dict[str, Spec]]:
-        """Return all trials and runs, and those that are left, by title.
+        """Return all trials and runs, and those that would be begun, by title.
 
         Runs of a winner that is not known yet have the settings of the first trial, which take
         about as long.
@@ -109,7 +108,7 @@ class Searching:
                 done |= {title for title, _ in Store(results).all_finished(reported, overwrite)}
             named |= trials | reported
             done |= tried
-        return named, {title: spec for title, spec in named.items() if title not in done}
+        return named, self._first({t: spec for t, spec in named.items() if t not in done})
 
     def say_interrupted(self) -> None:
         """Print that the command was interrupted, and the number of runs by outcome."""
@@ -140,27 +139,34 @@ class Searching:
 
     def _attempt(self, specs: Mapping[str, Spec], *, trial: bool) -> Runs:
         runs = self._opened(len(specs), trial=trial)
-        heads, pending = runs.heads(specs), runs.pending(specs)
-        titles = list(pending)[: self._limit]
-        first = {title: pending[title] for title in titles}
+        launcher = self._launcher(runs, specs)
+        pending = runs.pending(specs)
+        first = self._first(pending)
         others = {title: spec for title, spec in pending.items() if title not in first}
         first = runs.loadable(first) if first else {}
-        launcher = Launcher(
-            self._given.launch,
-            runs,
-            self._given.options,
-            specs,
-            heads,
-            self._given.overwrite,
-            self._given.quiet,
-            keep_going=self._given.keep_going,
-        )
         code = 0
         if first and (self._given.keep_going or not runs.tally.codes):
             most = None if self._limit is None else self._limit - len(runs.tally.codes)
             code = launcher.attempt(first, others, most)
         self._sum_up(runs, code)
         return runs
+
+    def _launcher(self, runs: Runs, specs: Mapping[str, Spec]) -> Launcher:
+        given = self._given
+        return Launcher(
+            given.launch,
+            runs,
+            given.options,
+            specs,
+            runs.heads(specs),
+            given.overwrite,
+            given.quiet,
+            keep_going=given.keep_going,
+        )
+
+    def _first(self, specs: Mapping[str, Spec]) -> dict[str, Spec]:
+        """Return the specs that may be begun: all, or as many as the limit allows."""
+        return dict(list(specs.items())[: self._limit])
 
     def _sum_up(self, runs: Runs, code: int = 0) -> None:
         """Print the number of runs by outcome, and keep the exit code of the first failure."""

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 
 def write_pages(
-    places: Iterable[Path], *, site: Path | None, page: Path | None, **arguments: str | None
+    places: Iterable[Path],
+    *,
+    site: Path | None,
+    page: Path | None,
+    index: bool = True,
+    **arguments: str | None,
 ) -> list[str]:
     """Write a site, one page, or both; return a message for each record that was left out.
 
-    `arguments`: dataset, metric, select and baseline of `boards`.
+    `index`: see `gather`. `arguments`: dataset, metric, select and baseline of `boards`.
     """
     from debiasbench.leaderboard import kept
     from debiasbench.leaderboard.gather import gather
@@ -31,10 +36,10 @@ def write_pages(
     places = list(places)
     problems: list[str] = []
     if site is not None and _number(places) > LARGE:
-        gathered = gather(places, arguments["select"])
+        gathered = gather(places, arguments["select"], index=index)
         # plugins import torch, with which no process can be copied safely
         about = elsewhere(_about, {record.spec.method.name for record in gathered.records})
-        keep = kept.keeping(with_archives(places), gathered)
+        keep = kept.keeping(with_archives(places), gathered) if index else None
         number = write_large(gathered, site, about=about, keep=keep, **arguments)
         problems = gathered.problems
         say(f"{site}: {counted(number, 'file')}, from {counted(len(gathered.records), 'record')}")

@@ -135,7 +135,7 @@ def _search(searching: Searching, *, dry_run: bool) -> None:
     context = click.get_current_context()
     with ending(searching):
         if dry_run:
-            say("".join(f"{line}\n" for line in searching.pending()), nl=False)
+            say(searching.preview(), nl=False)
         else:
             searching.run()
     context.exit(searching.code)

@@ -151,7 +151,7 @@ def _entries(match: Match, columns: Sequence[Column]) -> list[Entry]:
 def _state(match: Match, row: Row | None, column: Column) -> str:
     if row is None:
         elsewhere = any(
-            other.method == match.method and other.level != match.level
+            other.method == match.method and other.level[:2] != match.level[:2]
             for other in column.board.rows
         )
         blind = LEVELS[match.level[1]] in {"none", "inputs"}

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from debiasbench.leaderboard.crossed import by_group, chunks, p_values, parts_of
-from debiasbench.leaderboard.groups import noise_floors, over_samples, worst_groups
+from debiasbench.leaderboard.groups import (
+    NORMAL,
+    noise_floors,
+    over_samples,
+    v_of_worst,
+    worst_groups,
+)
 from debiasbench.leaderboard.pairs import parts_of_pairs
 from debiasbench.leaderboard.ranks import rank_intervals
 from debiasbench.leaderboard.row import Difference, Interval
@@ -86,7 +92,11 @@ class Comparison:
         intervals: list[Interval] = [row.interval for row in some]
         basis = "samples" if table.shape[1] == 1 else "both"
         if self.metric == "worst_group":
-            intervals = [replace(one, basis=basis) for one in worst]
+            halves = [NORMAL * math.sqrt(v) for v in v_of_worst(means, v_samples).tolist()]
+            intervals = [
+                replace(one, samples=half, basis=basis)
+                for one, half in zip(worst, halves, strict=True)
+            ]
         elif self.groups is not None:
             low, high = (bound.tolist() for bound in over_samples(means, self.groups))
             parted = [] if basis == "samples" else parts_of(means, v_samples, v_total, self.groups)
@@ -231,7 +241,11 @@ class Comparison:
             against = [of[max(i, best), min(i, best)] for i in others]
         known = {i: one for i, one in zip(others, against, strict=True) if not math.isnan(one)}
         worse_of = dict(zip(known, holm(list(known.values()), LEVEL), strict=True))
-        return [i == best or (i in worse_of and not worse_of[i]) for i in range(len(rows))]
+        # a row of other seeds may have the lower mean, and be the better one over common seeds
+        return [
+            i == best or (i in worse_of and not (worse_of[i] and self._ahead(rows[best], rows[i])))
+            for i in range(len(rows))
+        ]
 
     def worse(self, rows: Sequence[Row], p: Sequence[float] | None = None) -> set[tuple[int, int]]:
         """Return the pairs (i, j) of which i is significantly worse, at 5 % for all together.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from debiasbench.leaderboard.crossed import Groups
 
 
+NORMAL = 1.959963984540054  # half width of a 95 % interval, in standard deviations
 TAIL = 9.0  # standard deviations beyond which a binomial distribution has nothing
 
 
@@ -60,6 +61,16 @@ def worst_groups(
     return np.minimum(low.min(axis=1), point), np.maximum(upper, point), may_be.sum(axis=1)
 
 
+def v_of_worst(means: NDArray[np.float64], v_samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (R,) the variance, from samples alone, of the group with the lowest mean over seeds.
+
+    `means`, `v_samples`: what `by_group` returned.
+    """
+    lowest = means.mean(axis=2).argmin(axis=1)
+    found: NDArray[np.float64] = v_samples[np.arange(len(means)), lowest]
+    return found
+
+
 def _bounds(
     means: NDArray[np.float64],
     v_samples: NDArray[np.float64],
@@ -84,7 +95,7 @@ def _bounds(
     )
 
 
-def wilson(accuracy: Any, n: Any, z: float = 1.959963984540054) -> tuple[Any, Any]:
+def wilson(accuracy: Any, n: Any, z: float = NORMAL) -> tuple[Any, Any]:
     """Return Wilson's interval of an accuracy over n samples (Wilson, JASA 1927).
 
     `accuracy`, `n`: numbers or arrays. `z`: of the normal distribution; the default is that of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import RecordError, UnknownNameError
 from debiasbench.leaderboard import cells
-from debiasbench.leaderboard.board import Board, boards
+from debiasbench.leaderboard.board import Board, boards, of_dataset
 from debiasbench.leaderboard.frame import plain
 from debiasbench.leaderboard.grid import Cell, Grid
 from debiasbench.leaderboard.notes import NOISY, made_on, samples, training
@@ -81,6 +81,8 @@ def pivots(
     of an option of the method. Raises `UnknownNameError` if no record has it, and `RecordError` if
     the same options gave different data, so that a value has two boards.
     """
+    if dataset is not None:
+        records = of_dataset(records, dataset)
     by_value: dict[str, list[Record]] = {}
     for record in records:
         options = _options(record.spec)
@@ -96,7 +98,6 @@ def pivots(
         rest = {r.id: _apart(r, option) for r in members}
         for board in boards(
             list(rest.values()),
-            dataset=dataset,
             metric=metric,
             select=select,
             correct=correct,
@@ -121,7 +122,9 @@ def _pivot(option: str, columns: list[Column], left_out: list[str]) -> Pivot:
     by_identity: dict[tuple[str, ...], list[Row | None]] = {}
     for i, column in enumerate(columns):
         for row in column.board.rows:
-            by_identity.setdefault(_identity(row), [None] * len(columns))[i] = row
+            on_line = by_identity.setdefault(_identity(row), [None] * len(columns))
+            if on_line[i] is None or not row.stale:  # of two revisions of the code, the newer one
+                on_line[i] = row
     aligned = list(by_identity.values())
     named = with_settings([next(row for row in rows if row is not None) for rows in aligned])
     lines = [Line(row, rows) for row, rows in zip(named, aligned, strict=True)]

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from debiasbench.common.canonical import canonical
+from debiasbench.common.wording import counted
 from debiasbench.leaderboard.board import boards
+from debiasbench.leaderboard.groups import NORMAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from debiasbench.specs.spec import Spec
 
 CLOSE = 2.0  # joint deviations; a larger difference is not explained by chance
-NORMAL = 1.96  # of the half width that test samples alone give
 
 Verdict = Literal["within 2", "above", "below", "protocol differs", "one seed", "failed", "not run"]
 
@@ -68,7 +69,9 @@ class Line:
         samples = self.row.interval.samples
         variance = ours**2 / self.done + theirs**2 / (self.value.source.seeds or self.done)
         variance += 0.0 if math.isnan(samples) else (samples / NORMAL) ** 2
-        return self.difference / math.sqrt(variance) if variance else math.nan
+        if not variance:
+            return math.copysign(math.inf, self.difference) if self.difference else 0.0
+        return self.difference / math.sqrt(variance)
 
     @property
     def verdict(self) -> Verdict:
@@ -77,7 +80,7 @@ class Line:
             return "failed" if self.failed else "not run"
         if self.value.source.differs:
             return "protocol differs"
-        if math.isnan(self.deviations):
+        if self.done < 2:
             return "one seed"
         if abs(self.deviations) <= CLOSE:
             return "within 2"
@@ -104,6 +107,9 @@ def reproduction(
     """
     of = {_content(spec): spec for spec in specs}
     records = [] if gathered is None else [r for r in gathered.records if _content(r.spec) in of]
+    withdrawn = set() if gathered is None else gathered.standing.withdrawn.keys()
+    judged = [record for record in records if record.id not in withdrawn]
+    left_out, records = len(records) - len(judged), judged
     rows: dict[str, Row] = {}  # id of a record -> its row
     made = []
     if gathered is not None and records:
@@ -125,11 +131,15 @@ def reproduction(
         )
     current = {spec.id for spec in of.values() if not spec.unresolved}
     other = sum(record.id not in current for record in records)
-    notes = [
-        f"Of the records, {other} were made with other revisions of the code or in another "
-        "precision than runs would be here."
-    ]
-    return Reproduction(published, tuple(lines), tuple(notes if other else ()))
+    notes = []
+    if left_out:
+        notes.append(f"{counted(left_out, 'record')} withdrawn, so not judged.")
+    if other:
+        notes.append(
+            f"Of the records, {other} were made with other revisions of the code or in another "
+            "precision than runs would be here."
+        )
+    return Reproduction(published, tuple(lines), tuple(notes))
 
 
 def _worth(row: Row) -> tuple[int, Sequence[int]]:

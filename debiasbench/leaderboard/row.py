@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from debiasbench.common.canonical import canonical
 from debiasbench.leaderboard.frame import COSTS, plain
 from debiasbench.records.metrics import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from debiasbench.specs.spec import Spec
 
 SIDE_METRICS = ("conflict", "aligned", "worst_group")  # those that tables show
 ONE_ROW = (  # what runs must share to be averaged over seeds
@@ -222,6 +225,32 @@ def with_settings(rows: list[Row]) -> list[Row]:
         setting = ", ".join(f"{k}={plain(v)}" for k, v in sorted(differing.items()))
         named.append(replace(row, setting=setting))
     return named
+
+
+def names_of(specs: Iterable[Spec]) -> list[str]:
+    """Return the names that rows of these specs have in one table of their records."""
+    distinct = {canonical(asdict(replace(spec, seed=0))): spec for spec in specs}
+    rows = [
+        Row(
+            method=" + ".join(part.name for part in (spec.method, spec.sparse) if part),
+            setting="",
+            made_by="",
+            train="none",
+            val="none",
+            values={},
+            side={},
+            costs={},
+            failed={},
+            missing={},
+            options=spec.method.options
+            | {f"sparse.{k}": v for k, v in (spec.sparse.options if spec.sparse else {}).items()},
+            training=spec.training,
+            records=[],
+            revisions={},
+        )
+        for spec in distinct.values()
+    ]
+    return [row.name for row in with_settings(rows)]
 
 
 def common(settings: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -221,7 +221,8 @@ def _check(form: str, **given: str | None) -> None:
         raise OptionError(
             f"--columns cannot be combined with --format {form}, which has all columns"
         )
-    if baseline is None and (sort == "difference" or "difference" in (columns or "").split(",")):
+    named = [name.strip() for name in (columns or "").split(",")]
+    if baseline is None and (sort == "difference" or "difference" in named):
         raise OptionError("The column difference needs --baseline NAME")
 
 

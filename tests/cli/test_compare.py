@@ -217,6 +217,10 @@ def test_the_baseline_may_be_written_as_the_method_was(debiasbench: Cli) -> None
         (("erm", "--metric", "unbaised"), "Unknown metric 'unbaised'. Did you mean 'unbiased'?"),
         (("erm", "--select", "best"), "Unknown selection rule 'best'"),
         (("erm", "--baseline", "rest (density=0.1)"), "Unknown baseline 'rest"),
+        (
+            ("erm", "rest", "--set", "rest.density=0.1,0.2", "--baseline", "rest"),
+            "Unknown baseline 'rest'. Available: erm, rest (density=0.1), rest (density=0.2)",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_trained(

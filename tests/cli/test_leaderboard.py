@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 
+from debiasbench.leaderboard import gather
 from tests.cli.calls import RUN, only
 
 Cli = Callable[..., Result]
@@ -52,6 +54,44 @@ def test_leaderboard_writes_every_format_to_a_file(debiasbench: Cli, form: str) 
     assert debiasbench("leaderboard", "--format", form, "--out", "table").stdout == ""
     assert Path("table").read_text() == printed
     assert "erm" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--verify", "--format", "json"), "--verify cannot be combined with --format"),
+        (("--verify", "--dataset", "toy"), "--verify cannot be combined with --dataset"),
+        (("--update", "--out", "x.md"), "--update cannot be combined with --out"),
+        (("--check", "--update"), "--check cannot be combined with --update"),
+        (("--check", "--no-index"), "--check cannot be combined with --no-index"),
+        (("--columns", "method, difference"), "The column difference needs --baseline"),
+    ],
+)
+def test_an_option_without_meaning_is_refused(
+    words: tuple[str, ...], complaint: str, debiasbench: Cli
+) -> None:
+    assert complaint in only(debiasbench("leaderboard", *words), 2)
+
+
+@pytest.mark.parametrize("words", [("--plot", "pareto", "--out", "x.svg"), ("--site", "site")])
+def test_without_index_none_is_read(
+    words: tuple[str, ...], debiasbench: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debiasbench(*RUN)
+    debiasbench(*RUN, "--seed", 1)
+    monkeypatch.setattr("debiasbench.leaderboard.site.LARGE", 0)
+    opened: list[object] = []
+    real = gather.Index.__init__
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> None:
+        opened.append(args)
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(gather.Index, "__init__", noted)
+    assert debiasbench("leaderboard", *words, "--no-index").exit_code == 0
+    assert opened == []
+    assert debiasbench("leaderboard", *words).exit_code == 0
+    assert opened
 
 
 def test_leaderboard_check_fails_until_the_page_is_updated(debiasbench: Cli) -> None:

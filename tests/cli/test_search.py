@@ -222,6 +222,19 @@ def test_a_sweep_of_searches_begins_at_most_as_many_runs_as_it_may(debiasbench: 
     assert len(sweep(debiasbench, "--dry-run").stdout.splitlines()) == 3
 
 
+def test_a_limit_counts_for_a_list_and_a_plan_of_searches_too(debiasbench: Cli) -> None:
+    assert len(sweep(debiasbench, "--dry-run", "--limit", 2).stdout.splitlines()) == 2
+    assert "2 runs will take about" in sweep(debiasbench, "--plan", "--limit", 2).stdout
+
+
+def test_a_dry_run_of_searches_on_a_cluster_prints_the_script(debiasbench: Cli) -> None:
+    words = ("--on", "slurm", "--workers", 2, "--dry-run", "--", "--partition=gpu")
+    shown = sweep(debiasbench, *words)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.startswith("#!/bin/bash\n# 2 workers of debiasbench ")
+    assert "\n#SBATCH --partition=gpu\n" in shown.stdout
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [

@@ -32,6 +32,7 @@ from debiasbench.leaderboard.ranks import rank_intervals
 from debiasbench.leaderboard.row import Difference
 from debiasbench.leaderboard.table import table
 from debiasbench.leaderboard.terminal import terminal
+from debiasbench.leaderboard.tuning import Tuned
 from debiasbench.records.correct import Correct
 from debiasbench.records.record import Record, to_json
 from debiasbench.specs.spec import Choice
@@ -211,6 +212,20 @@ def test_each_state_has_its_sign_and_is_explained() -> None:
         [*on("d0", "b", 9), *on("d1", "b", 10), *on("d0", "b", 8, revisions={"method": 2})]
     )
     assert [of.state for of in old.lines[0].entries] == ["done", "done"]
+
+
+def test_a_setting_that_was_not_run_on_a_data_set_could_run_there() -> None:
+    records = [run for m in ("a", "b") for d in ("d0", "d1") for run in on(d, m, 20 + len(m))]
+    hand = [
+        replace(r, provenance=replace(r.provenance, chosen=["method.x"]))
+        for r in [*on("d0", "c", 30, options={"x": 1}), *on("d0", "a", 30, options={"x": 1})]
+    ]
+    usual = [
+        replace(r, provenance=replace(r.provenance, chosen=[]))
+        for r in [*records, *on("d1", "c", 30)]
+    ]
+    made = across([*usual, *hand], tuned=Tuned())
+    assert {e.state for of in made.lines for e in of.entries} == {"done", "not run"}
 
 
 def test_a_line_cannot_run_in_a_section_that_the_rule_of_a_data_set_excludes() -> None:

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from debiasbench.leaderboard import Board, Row, boards, render
-from debiasbench.leaderboard.crossed import Groups, p_values, parts
-from debiasbench.leaderboard.groups import noise_floor, worst_group
+from debiasbench.leaderboard.crossed import Groups, by_group, p_values, parts
+from debiasbench.leaderboard.groups import NORMAL, noise_floor, worst_group
 from debiasbench.leaderboard.ranks import rank_intervals
 from debiasbench.records.correct import Correct, Splits
 from debiasbench.records.metrics import METRICS, GroupCounts, accuracies, weights
@@ -204,6 +204,26 @@ def test_worst_groups_have_their_interval_and_floor() -> None:
         # ten samples a group: the worst group says too little
         assert (row.rank, row.marked) == (None, False)
     assert any("not ranked by it" in note for note in one.notes)
+
+
+def test_the_half_width_of_samples_of_a_worst_group_is_that_of_the_group_that_is_worst() -> None:
+    one = board(LOW, HIGH, metric="worst_group")
+    for row in one.rows:
+        means, v_samples, _ = by_group(table(row).T[None], Groups.of([10] * 4, [0.25] * 4))
+        worst = int(means[0].mean(axis=1).argmin())
+        assert row.interval.samples == pytest.approx(NORMAL * math.sqrt(v_samples[0, worst]))
+    assert any(row.interval.samples > 0 for row in one.rows)
+
+
+def test_a_row_that_is_better_over_common_seeds_is_marked_although_its_mean_is_lower() -> None:
+    def runs(method: str, hits: list[int]) -> list[Record]:
+        return [run(method, seed, (hit,) * 4) for seed, hit in enumerate(hits)]
+
+    (one,) = boards([*runs("many", [6, 6, 9, 9, 9]), *runs("few", [7, 7])])
+    rows = {row.method: row for row in one.rows}
+    assert rows["many"].mean > rows["few"].mean
+    assert rows["few"].rank == (1, 1, 2)
+    assert rows["few"].marked
 
 
 def test_worst_groups_are_ranked_where_groups_are_large() -> None:

@@ -65,6 +65,26 @@ def test_columns_are_the_values_in_ascending_order_and_rows_are_methods() -> Non
     assert rest == [pytest.approx(43 / 60), pytest.approx(43 / 60), pytest.approx(46 / 60)]
 
 
+@pytest.mark.parametrize("newer", [8, 10])
+def test_of_two_revisions_a_cell_shows_the_newer_one_whichever_is_better(newer: int) -> None:
+    old = [run("rest", s, 0.01, (9, 9, 9, 9)) for s in range(2)]
+    spec = [replace(r.spec, revisions={"rules": 2, "method": 2}) for r in old]
+    hits = (newer, newer, newer, newer)
+    new = [replace(run("rest", s, 0.01, hits), spec=of, id=of.id) for s, of in enumerate(spec)]
+    (pivot,) = pivots([*old, *new, *ERM], "dataset.ratio")
+    (cell,) = [row for line in pivot.lines for row in line.present if row.method == "rest"]
+    assert cell.mean == pytest.approx(newer / 10)
+
+
+def test_a_data_set_is_chosen_although_some_values_have_only_others() -> None:
+    other = [
+        replace(r, spec=(s := replace(r.spec, dataset=Choice("digits", {"ratio": 0.5}))), id=s.id)
+        for r in ERM
+    ]
+    (pivot,) = pivots([*ERM, *other], "dataset.ratio", dataset="toy")
+    assert [column.value for column in pivot.columns] == [0.01, 0.1]
+
+
 def test_each_cell_is_that_of_the_board_of_its_value() -> None:
     (pivot,) = pivots([*ERM, *REST], "dataset.ratio")
     by_name = {board.dataset: board for board in boards([*ERM, *REST])}

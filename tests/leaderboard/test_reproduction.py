@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from debiasbench.leaderboard.groups import NORMAL
 from debiasbench.leaderboard.published import Published, Source, Value
 from debiasbench.leaderboard.reproduction import Line, reproduction
 from debiasbench.leaderboard.reproduction_text import as_csv, as_json, grids
@@ -54,7 +55,7 @@ def test_the_difference_is_divided_by_the_standard_error_of_both_sides() -> None
     assert found.difference == pytest.approx(0.12)
     assert found.deviations == pytest.approx(0.12 / math.sqrt(0.02**2 / 3 + 0.02**2))
     assert found.verdict == "above"
-    with_samples = line(0.5, 0.04, replace(own, interval=Interval(samples=1.96 * 0.1)))
+    with_samples = line(0.5, 0.04, replace(own, interval=Interval(samples=NORMAL * 0.1)))
     assert with_samples.deviations == pytest.approx(
         0.12 / math.sqrt(0.02**2 / 3 + 0.02**2 + 0.1**2)
     )
@@ -77,6 +78,8 @@ def test_a_spread_that_is_not_printed_is_taken_to_be_ours() -> None:
         (row(0.5, 0.52), PAPER, "within 2"),
         (row(0.2, 0.21), PAPER, "below"),
         (row(0.8, 0.81), PAPER, "above"),
+        (row(0.8, 0.8), PAPER, "above"),
+        (row(0.5, 0.5), PAPER, "within 2"),
         (row(0.5, 0.52), replace(PAPER, differs="other images"), "protocol differs"),
     ],
 )
@@ -84,6 +87,8 @@ def test_a_verdict_needs_two_seeds_and_the_same_protocol(
     own: Row | None, source: Source, verdict: str
 ) -> None:
     assert line(0.5, 0.01, own, source).verdict == verdict
+    if own is not None and own.deviation == 0:  # no spread at all on either side
+        assert line(0.5, math.nan, own, source).verdict == verdict
     assert replace(line(0.5, 0.01, None), failed=3).verdict == "failed"
 
 
@@ -160,6 +165,18 @@ def test_the_command_runs_what_is_missing_and_judges_each_value(debiasbench: Cli
     assert debiasbench(*WORDS, "--format", "json").stdout == first.stdout
     page = debiasbench(*WORDS, "--format", "html-table").stdout
     assert "A &lt;paper&gt;" in page
+
+
+@pytest.mark.usefixtures("files")
+def test_withdrawn_records_have_no_verdict(debiasbench: Cli) -> None:
+    debiasbench(*WORDS)
+    ids = [json.loads(path.read_text())["id"] for path in records()]
+    gone = "".join(f'[{name}]\nreason = "wrong"\ndate = 2026-11-27\n' for name in ids)
+    Path("results/withdrawn.toml").write_text(gone)
+    (found,) = json.loads(debiasbench(*WORDS, "--no-run", "--format", "json").stdout)
+    assert [v["verdict"] for v in found["values"]] == ["not run", "not run"]
+    told = debiasbench(*WORDS, "--no-run").stdout
+    assert "8 records withdrawn, so not judged." in told
 
 
 @pytest.mark.usefixtures("files")

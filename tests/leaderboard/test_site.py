@@ -10,6 +10,7 @@ import io
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
@@ -25,6 +26,7 @@ from debiasbench.leaderboard.site.folder import Folder
 from debiasbench.leaderboard.site.links import Links
 from debiasbench.leaderboard.site.methods import pair_tables
 from debiasbench.leaderboard.site.names import file_name, hashed
+from debiasbench.leaderboard.site.overview import method_table
 from debiasbench.records.beside import sha256
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.reading import read_all
@@ -34,6 +36,7 @@ from debiasbench.records.trust import Trust, raised
 from debiasbench.specs.command import CONTINUED, command
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import find_dataset, make_spec
+from debiasbench.specs.spec import Choice
 from debiasbench.specs.words import arguments, combined, read_settings
 from tests.leaderboard.sites import FORMULA, METHOD, Page, gathered, hostile, many, site, usual
 from tests.leaderboard.test_leaderboard import run
@@ -358,6 +361,28 @@ def test_the_command_of_a_record_has_its_spec(tmp_path: Path) -> None:
             record.spec.training,
             record.spec.seed,
         )
+
+
+def test_an_accuracy_among_differences_has_its_unit(tmp_path: Path) -> None:
+    without = [record for record in usual()[-3:] if record.spec.method.name == "rest"]
+    alone = [
+        replace(
+            record,
+            spec=(spec := replace(record.spec, dataset=Choice("toy", {"ratio": 0.5}))),
+            id=spec.id,
+            task=replace(record.task, fingerprint="f00d"),
+        )
+        for record in without
+    ]
+    content = collect(gathered(tmp_path, [*usual(), *alone]), baseline="erm")
+    table = method_table(content, Links())
+    assert "with %: accuracies that have no difference to erm" in table.caption
+    (of,) = [
+        line for section in table.sections for line in section.lines if line.name.text == "rest"
+    ]
+    texts = [cell.text for cell in of.cells]
+    assert ["%" in text for text in texts] == [False, False, True]
+    assert all(text.startswith("+") for text in texts[:2])
 
 
 def test_a_baseline_that_no_board_has_is_refused(tmp_path: Path) -> None:

@@ -38,12 +38,13 @@ def make(
     baseline: str | None = None,
     cost: str | None = None,
     methods: Sequence[str] = (),
+    index: bool = True,
 ) -> tuple[Figure, list[str]]:
     """Make one of `KINDS` from all records in files and folders.
 
     Returns the figure and a message for each bad record. `cost`: of `PARETO`. `methods`: names of
-    methods or rows; a figure of density has only these, a figure of groups has one row. The other
-    arguments are those of `boards`.
+    methods or rows; a figure of density has only these, a figure of groups has one row. `index`:
+    see `gather`. The other arguments are those of `boards`.
 
     Raises `OptionError` if there is nothing to draw, or more than one board.
     """
@@ -57,7 +58,7 @@ def make(
         raise OptionError(
             f"--method cannot be combined with --plot {kind}, in which all rows are compared"
         )
-    gathered = gather(places, select)
+    gathered = gather(places, select, index=index)
     board = _one(
         boards(
             gathered.records,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from debiasbench.leaderboard import cells
@@ -63,10 +64,11 @@ def method_table(content: Content, links: Links) -> Table:
     levels = sorted({level for level, _ in named})
     baseline = next((p.board.baseline for p in content.places if p.board.baseline), None)
     what = f"points above {baseline}" if baseline else "accuracy"
+    alone = f"with %: accuracies that have no difference to {baseline}; " if baseline else ""
     return Table(
         name="methods",
         caption=f"Methods on all data: {what} with its 95 % interval, by each data set's own "
-        "metric and selection rule; — is not run, ✗ is failed",
+        f"metric and selection rule; {alone}— is not run, ✗ is failed",
         headings=[
             Heading("method", "method", 1),
             *(
@@ -80,7 +82,7 @@ def method_table(content: Content, links: Links) -> Table:
                     next(iter(next(r for k, r in named.items() if k[0] == level).values()))
                 ),
                 [
-                    _method_line(content, rows, links)
+                    _method_line(content, rows, links, unit=" %" if baseline else "")
                     for (of, _), rows in sorted(named.items(), key=lambda item: item[0])
                     if of == level
                 ],
@@ -90,16 +92,19 @@ def method_table(content: Content, links: Links) -> Table:
     )
 
 
-def _method_line(content: Content, rows: dict[int, Row], links: Links) -> Line:
+def _method_line(content: Content, rows: dict[int, Row], links: Links, *, unit: str) -> Line:
     first = next(iter(rows.values()))
     return Line(
         Link(first.method, links.method(first.method), content.known_of(first).summary),
-        [_method_cell(place, rows.get(number)) for number, place in enumerate(content.places)],
+        [
+            _method_cell(place, rows.get(number), unit)
+            for number, place in enumerate(content.places)
+        ],
         more=first.setting,
     )
 
 
-def _method_cell(place: Place, row: Row | None) -> Cell:
+def _method_cell(place: Place, row: Row | None, unit: str) -> Cell:
     if row is None:
         return Cell("—")
     board = place.board
@@ -108,9 +113,12 @@ def _method_cell(place: Place, row: Row | None) -> Cell:
         return Cell("✗" if row.failed else "—", title="; ".join(reasons))
     failed = f" ✗ {len(row.failed)}" if row.failed else ""
     own = f"{cells.percent(row.mean)} %, 95 % interval {cells.bounds(row)} %"
-    if board.baseline and row.name != board.baseline:
+    if board.baseline and row.name != board.baseline and not math.isnan(row.difference.mean):
         text = f"{cells.difference(row.difference)}{failed}"
         return Cell(text, row.difference.mean, own, strong=row.marked)
     return Cell(
-        f"{cells.percent(row.mean)} ({cells.bounds(row)}){failed}", row.mean, own, strong=row.marked
+        f"{cells.percent(row.mean)}{unit} ({cells.bounds(row)}){failed}",
+        row.mean,
+        own,
+        strong=row.marked,
     )
