@@ -58,7 +58,7 @@ class CivilComments(Dataset):
         "civilcomments), into the folder civilcomments under the data root"
     )
     licence: ClassVar[str] = "CC0 1.0"
-    # the defaults of WILDS
+    # the defaults of WILDS, which also reads 300 tokens of a comment: model.max_length=300
     training: ClassVar[Mapping[str, object]] = {
         "epochs": 5,
         "batch_size": 16,

@@ -41,6 +41,8 @@ class AFR(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "waterbirds": {
+            "model": "resnet50",
+            "model.pretrained": True,
             "gamma": [4.0, 8.0, 12.0, 16.0, 20.0],
             "reg_coeff": [0.0, 0.1, 0.2, 0.3],
             "lr": 0.01,
@@ -51,6 +53,8 @@ class AFR(Method):
             "train.epochs": 50,
         },
         "celeba": {
+            "model": "resnet50",
+            "model.pretrained": True,
             "gamma": [1.0, 1.5, 2.0, 2.5, 3.0],
             "reg_coeff": [0.001, 0.01, 0.1],
             "lr": 0.02,

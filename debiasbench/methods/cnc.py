@@ -46,6 +46,8 @@ class CnC(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "waterbirds": {
+            "model": "resnet50",
+            "model.pretrained": True,
             "num_anchor": 17,
             "num_positive": 17,
             "num_negative": 17,
@@ -56,6 +58,8 @@ class CnC(Method):
             "train.weight_decay": 0.001,
         },
         "celeba": {
+            "model": "resnet50",
+            "model.pretrained": True,
             "num_anchor": 64,
             "num_positive": 64,
             "num_negative": 64,

@@ -60,6 +60,8 @@ class DCWP(Method):
         },
         "cifar10c": {
             **_AUTHORS,
+            "model": "resnet18",
+            "model.pretrained": True,
             "mining": "ensemble",
             "lambda_sparse": 1e-09,
             "lr_main": 0.0005,

@@ -97,6 +97,8 @@ class DeNetDM(Method):
             "train.epochs": 100,
         },
         "bffhq": {
+            "model": "resnet18",
+            "model.pretrained": True,
             "stage1_epochs": 10,
             "dist_weight": 0.0,
             "train.optimizer": "adam",
@@ -147,6 +149,11 @@ class DeNetDM(Method):
 
 
 def _of_depth(lab: Lab, depth: int) -> nn.Module:
+    """Return a branch, which begins at random, as those of the authors do."""
+    try:
+        return lab.model(depth=depth, pretrained=False)
+    except OptionError:
+        pass  # a model without pretrained weights, or without the option `depth`
     try:
         return lab.model(depth=depth)
     except OptionError as error:

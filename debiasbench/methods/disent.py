@@ -126,6 +126,7 @@ class DisEnt(Method):
         "cifar10c-5": {**_CIFAR10C, "lambda_dis": 1.0, "lambda_swap_b": 1.0, "train.lr": 0.001},
         "bffhq": {
             **_AUTHORS,
+            "dataset.size": 224,
             "lambda_dis": 2.0,
             "lambda_swap": 0.1,
             "lambda_swap_b": 2.0,

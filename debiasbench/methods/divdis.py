@@ -107,6 +107,9 @@ class DivDis(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "waterbirds": {
+            "dataset.augment": False,
+            "model": "resnet50",
+            "model.pretrained": True,
             "train.lr": 0.001,
             "train.weight_decay": 0.0001,
             "train.batch_size": 16,

@@ -38,6 +38,8 @@ class GEORGE(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "waterbirds": {
+            "model": "resnet50",
+            "model.pretrained": True,
             "train.lr": 1e-05,
             "train.weight_decay": 1.0,
             "train.batch_size": 128,

@@ -160,6 +160,9 @@ class LISA(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "waterbirds": {
+            "dataset.augment": False,
+            "model": "resnet50",
+            "model.pretrained": True,
             "epoch": "smallest",
             "train.lr": 0.001,
             "train.weight_decay": 0.0001,
@@ -167,6 +170,9 @@ class LISA(Method):
             "train.epochs": 300,
         },
         "celeba": {
+            "dataset.augment": False,
+            "model": "resnet50",
+            "model.pretrained": True,
             "cut_mix": True,
             "mix_alpha": 0.2,
             "epoch": "smallest",

@@ -50,7 +50,8 @@ class RigL(Updater):
 
     As published, except for the times of updates: by default, the interval is a fraction of the
     training, so that it fits any length, the first update is after one interval, and the last one
-    is before `stop`. The published interval is `every=100`. See also `presets.RigLReleased`.
+    is before `stop`. The published interval is `every=100`. The released code also adds a little
+    noise to the magnitudes by which weights are dropped. See also `presets.RigLReleased`.
     """
 
     changes: ClassVar[bool] = True

@@ -249,7 +249,17 @@ def with_preset(words: Words, plugins: Plugins) -> Words:
     settings = {full_name(name, bare=BARE): v for name, v in presets[preset].items()}
     if "model" in words:  # the options of the preset are those of its own model
         settings = {n: v for n, v in settings.items() if n.partition(".")[0] != "model"}
+    known = _dataset_options(words, plugins)
+    settings = {n: v for n, v in settings.items() if n.partition(".")[0] != "dataset" or n in known}
     return {**settings, **{name: value for name, value in words.items() if name != "preset"}}
+
+
+def _dataset_options(words: Words, plugins: Plugins) -> set[str]:
+    """Return the full names of the options of a data set; none of an imported one."""
+    name = words.get("dataset")
+    if name is None or str(name) not in plugins.datasets:
+        return set()
+    return {f"dataset.{option}" for option in option_names(plugins.datasets, str(name))}
 
 
 def option_names(registry: Registry[Any], name: str) -> list[str]:

@@ -206,13 +206,42 @@ def test_what_is_given_replaces_what_a_preset_says() -> None:
     assert spec.training["lr"] == 1e-4
 
 
-@pytest.mark.parametrize(("method", "preset"), [("dfr", "waterbirds"), ("jtt", "celeba")])
-def test_a_preset_starts_from_the_network_that_its_authors_used(method: str, preset: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "preset", "model"),
+    [
+        ("afr", "celeba", "resnet50"),
+        ("cnc", "waterbirds", "resnet50"),
+        ("dcwp", "cifar10c", "resnet18"),
+        ("denetdm", "bffhq", "resnet18"),
+        ("dfr", "waterbirds", "resnet50"),
+        ("divdis", "waterbirds", "resnet50"),
+        ("george", "waterbirds", "resnet50"),
+        ("jtt", "celeba", "resnet50"),
+        ("lisa", "celeba", "resnet50"),
+    ],
+)
+def test_a_preset_starts_from_the_network_that_its_authors_used(
+    method: str, preset: str, model: str
+) -> None:
     words = {"method": method, "dataset": preset, "preset": preset}
     spec = make_spec(Plugins([]), **arguments(words, Plugins([])))
-    assert (spec.model.name, spec.model.options["pretrained"]) == ("resnet50", True)
+    assert (spec.model.name, spec.model.options["pretrained"]) == (model, True)
     scratch = {**words, "model.pretrained": False}
     assert not make_spec(Plugins([]), **arguments(scratch, Plugins([]))).model.options["pretrained"]
+
+
+def test_a_preset_has_the_options_of_its_data_set_and_leaves_other_data_sets_alone() -> None:
+    words = {"method": "jtt", "preset": "waterbirds"}
+    of = {
+        dataset: make_spec(Plugins([]), **arguments({**words, "dataset": dataset}, Plugins([])))
+        for dataset in ("waterbirds", "celeba", "cmnist")
+    }
+    assert of["waterbirds"].dataset.options["augment"] is False
+    assert of["celeba"].dataset.options["augment"] is False
+    assert of["cmnist"].dataset == make_spec(Plugins([]), method="jtt", dataset="cmnist").dataset
+    assert of["cmnist"].training["epochs"] == 300
+    given = arguments({**words, "dataset": "waterbirds", "dataset.augment": True}, Plugins([]))
+    assert "augment" not in make_spec(Plugins([]), **given).dataset.options  # the default
 
 
 def test_another_model_than_that_of_a_preset_has_its_own_options() -> None:
