@@ -289,7 +289,24 @@ class StageRun:
             for name, cost in flops.frozen.items()
             if cost
         )
-        return (3 * flops.total - frozen) / counted - saved
+        return (3 * flops.total - frozen - self._saved_in_frozen()) / counted - saved
+
+    def _saved_in_frozen(self) -> float:
+        """Return what sparsity saves of the FLOPs of frozen layers, in the first forward pass.
+
+        No component masks a layer that is frozen, but its weights have the zeros of an earlier
+        stage.
+        """
+        flops, stage = self.step.flops, self.stage
+        if not stage.masks and not any(component.masks() for component in stage.components):
+            return 0.0
+        weights = dict(named_parameters(stage.objective))
+        return sum(
+            (1 - int(weights[name].count_nonzero()) / weights[name].numel())
+            * (flops.by_parameter[name] + flops.input_gradients[name])
+            for name, cost in flops.frozen.items()
+            if cost and name in weights
+        )
 
     def _seconds(self) -> float:
         """Return the seconds spent so far, including those before a restart."""

@@ -19,6 +19,7 @@ from debiasbench.core.component import Component
 from debiasbench.core.data import Batch
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.settings import Training
+from debiasbench.sparsity import Sparsify, Static
 from debiasbench.testing import toy_task
 from debiasbench.training.checkpoint import dumps, loads
 from debiasbench.training.device import resolve_device
@@ -389,6 +390,29 @@ def test_frozen_parts_stay_in_evaluation_mode_while_training() -> None:
     assert_equal(body.state_dict(), before)
     assert network.training
     assert not body.training
+
+
+def test_frozen_layers_cost_as_much_as_the_weights_that_an_earlier_stage_has_left() -> None:
+    def cost(kept: int, *components: Any) -> float:
+        """Return the FLOPs where so many of the 192 inputs of a frozen layer have weights."""
+        network = nn.Sequential(
+            nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2)
+        )
+        hidden: Any = network[1]
+        with torch.no_grad():
+            hidden.weight[:, kept:] = 0
+        hidden.requires_grad_(False)
+        trained = train(CrossEntropy(network), components=components)
+        assert trained.cost is not None
+        return trained.cost.flops / trained.cost.samples
+
+    def sparse() -> Sparsify:
+        return Sparsify(Static(density=0.5))
+
+    assert cost(48) == cost(192)  # of a dense stage, zeros are weights like any other
+    assert cost(192, sparse()) < cost(192)
+    # a multiplication and an addition for each weight, in the forward pass alone
+    assert cost(192, sparse()) - cost(48, sparse()) == pytest.approx(2 * 8 * (192 - 48))
 
 
 def test_a_model_with_nothing_to_make_sparse_trains_like_any_other() -> None:
