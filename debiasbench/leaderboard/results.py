@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from debiasbench.common.errors import OptionError
+from debiasbench.common.errors import OptionError, RecordError
 from debiasbench.leaderboard.frame import frame as all_rows
+from debiasbench.leaderboard.gather import gather
 from debiasbench.records.reading import read_all
 from debiasbench.records.record import Record
 from debiasbench.records.store import Run
@@ -36,8 +37,9 @@ def frame(results: Results | Iterable[Results]) -> pd.DataFrame:
     "sparse.density" and "train.lr"; they are NaN where a row has no such option. Lists become
     tuples.
 
-    A file that is not a valid record is left out, with a warning. Raises `RecordError` for a place
-    that does not exist, and `OptionError` for anything else that is not a result.
+    A file that is not a valid record is left out, with a warning, and so is one that contradicts
+    itself or its predictions; see `debiasbench verify`. Raises `RecordError` for a place that does
+    not exist, and `OptionError` for anything else that is not a result.
     """
     records = {record.id: record for record in _records(results)}
     table = all_rows(records.values()).drop(columns=list(_JSON), errors="ignore")
@@ -52,10 +54,10 @@ def _records(results: Results | Iterable[Results]) -> Iterable[Record]:
         case Run():
             yield results.record
         case str() | Path():
-            found, problems = read_all([Path(results)])
+            found, problems = _verified(Path(results))
             for problem in problems:
                 warnings.warn(problem, stacklevel=4)
-            yield from (record for _, record in found)
+            yield from found
         case Iterable():
             for result in results:
                 yield from _records(result)
@@ -63,6 +65,16 @@ def _records(results: Results | Iterable[Results]) -> Iterable[Record]:
             raise OptionError(
                 f"frame: {results!r} is not a result. Give a record, a run, a file or a folder"
             )
+
+
+def _verified(place: Path) -> tuple[list[Record], list[str]]:
+    """Return the records of a place that do not contradict themselves, and what is wrong."""
+    try:
+        gathered = gather([place], whole=True)
+    except RecordError as error:
+        read_all([place])  # raises if there is no such place
+        return [], [str(error)]
+    return gathered.records, gathered.problems
 
 
 def _options(spec: Spec) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,19 @@ def test_a_bad_file_is_left_out_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.warns(UserWarning, match=r"bad\.json is not valid JSON"):
         assert set(frame(tmp_path)["id"]) == {record.id}
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_record_that_contradicts_itself_is_left_out_with_a_warning(
+    others: int, tmp_path: Path
+) -> None:
+    data = json.loads(to_json(run("erm", 0)))
+    data["outcomes"]["last"]["test"]["metrics"]["unbiased"] = 0.99
+    (tmp_path / "better.json").write_text(json.dumps(data))
+    for seed in range(others):
+        (tmp_path / "good.json").write_text(to_json(run("erm", 1 + seed)))
+    with pytest.warns(UserWarning, match=r"better\.json contradicts itself"):
+        assert len(set(frame(tmp_path).get("id", ()))) == others
 
 
 def test_what_is_not_a_result_is_named() -> None:
