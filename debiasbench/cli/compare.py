@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +22,7 @@ from debiasbench.cli.plan import plan_option, planned
 from debiasbench.cli.runs import Runs, ending
 from debiasbench.cli.session import ALL, session_options
 from debiasbench.cli.session_file import SessionCommand, session_file_option
+from debiasbench.cli.site import write_pages
 from debiasbench.cli.words import comparison_options, with_short_options
 from debiasbench.common.processes import started_together
 
@@ -56,6 +58,12 @@ if TYPE_CHECKING:
 )
 @click.option("--baseline", help="Add the paired difference to this row, such as erm.")
 @format_option
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Also write the leaderboard as one page for a browser, which can be sent to others.",
+)
 @click.option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @debug_option
 @interruptible
@@ -78,6 +86,7 @@ def compare(
     select: str | None,
     baseline: str | None,
     form: str | None,
+    page: Path | None,
     quiet: bool,
 ) -> None:
     """Compare methods on a data set, with several seeds.
@@ -133,7 +142,10 @@ def compare(
         code = launcher.attempt(runs.loadable(pending) if pending else {})
     say(runs.tally, err=True)
     if records := runs.records(specs.values()):
-        print_table(records, form, metric=metric, select=select, baseline=baseline)
+        asked: dict[str, Any] = {"metric": metric, "select": select, "baseline": baseline}
+        print_table(records, form, **asked)
+        if page is not None:
+            write_pages(records, site=None, page=page, err=True, dataset=None, **asked)
     context.exit(runs.tally.codes[0] if runs.tally.codes else code)
 
 

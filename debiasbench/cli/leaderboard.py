@@ -100,7 +100,7 @@ PAGES = (Path("leaderboard/README.md"), Path("README.md"))
     "--page",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.html",
-    help="Write one page for a browser, which can be mailed.",
+    help="Write one page for a browser, which can be sent to others.",
 )
 @click.option(
     "--index/--no-index",
@@ -192,8 +192,9 @@ def leaderboard(
         from debiasbench.cli.site import write_pages
 
         given = "--site" if site is not None else "--page"
-        _only_with_tables(given, **tables, format=form, out=out, method=methods or None)
-        _warned(write_pages(places, site=site, page=page, index=index, **asked), strict=strict)
+        _only_with_tables(given, **tables, format=form, out=out)
+        problems = write_pages(places, site=site, page=page, index=index, methods=methods, **asked)
+        _warned(problems, strict=strict)
         return
     form, styled = table_format(form, out)
     text, problems = table(

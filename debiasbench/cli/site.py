@@ -10,7 +10,7 @@ from debiasbench.common.errors import OptionError, PluginError
 from debiasbench.common.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from debiasbench.leaderboard.site import About
@@ -22,11 +22,14 @@ def write_pages(
     site: Path | None,
     page: Path | None,
     index: bool = True,
+    methods: Sequence[str] = (),
+    err: bool = False,
     **arguments: str | None,
 ) -> list[str]:
     """Write a site, one page, or both; return a message for each record that was left out.
 
-    `index`: see `gather`. `arguments`: dataset, metric, select and baseline of `boards`.
+    `index`: see `gather`. `methods`: only these; none stands for all. `err`: say on stderr what was
+    written. `arguments`: dataset, metric, select and baseline of `boards`.
     """
     from debiasbench.leaderboard import kept
     from debiasbench.leaderboard.gather import gather
@@ -35,7 +38,7 @@ def write_pages(
 
     places = list(places)
     problems: list[str] = []
-    if site is not None and _number(places) > LARGE:
+    if site is not None and not methods and _number(places) > LARGE:
         gathered = gather(places, arguments["select"], index=index)
         # plugins import torch, with which no process can be copied safely
         about = elsewhere(_about, {record.spec.method.name for record in gathered.records})
@@ -47,13 +50,16 @@ def write_pages(
     if site is None and page is None:
         return problems
     gathered = gather(places, whole=True)
+    if methods:
+        gathered = gathered.of_methods(methods)
     about = _about({record.spec.method.name for record in gathered.records})
     if site is not None:
         number = write_site(gathered, site, about=about, **arguments)
-        say(f"{site}: {counted(number, 'file')}, from {counted(len(gathered.records), 'record')}")
+        count = counted(len(gathered.records), "record")
+        say(f"{site}: {counted(number, 'file')}, from {count}", err=err)
     if page is not None:
         write_page(gathered, page, about=about, **arguments)
-        say(f"{page}: from {counted(len(gathered.records), 'record')}")
+        say(f"{page}: from {counted(len(gathered.records), 'record')}", err=err)
     return gathered.problems
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from debiasbench.common.errors import RecordError
+from debiasbench.common.errors import RecordError, UnknownNameError
 from debiasbench.leaderboard.standing import Standing
 from debiasbench.leaderboard.tuning import Tuned
 from debiasbench.records.archive import with_archives
@@ -70,6 +70,15 @@ class Gathered:
             standing=self.standing,
             tuned=self.tuned,
         )
+
+    def of_methods(self, methods: Collection[str]) -> Gathered:
+        """Return only the records of some methods; raises `UnknownNameError`."""
+        present = {record.spec.method.name for record in self.records}
+        for name in methods:
+            if name not in present:
+                raise UnknownNameError("method with records", name, present)
+        records = [record for record in self.records if record.spec.method.name in methods]
+        return replace(self, records=records)
 
 
 def gather(

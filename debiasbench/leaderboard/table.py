@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from debiasbench.common.errors import OptionError, UnknownNameError
@@ -83,7 +82,7 @@ def table(
 
     gathered = gather(places, rule, whole=protocol or sensitivity, index=index)
     if methods:
-        gathered = _of(gathered, methods)
+        gathered = gathered.of_methods(methods)
     if panel is not None:
         made = _panels(gathered, form, dataset, names, sort)
     elif across:
@@ -102,16 +101,6 @@ def table(
             keep.keep_text(layout, text)
         return text, gathered.problems
     return _written(made, form, styled=styled), gathered.problems
-
-
-def _of(gathered: Gathered, methods: Sequence[str]) -> Gathered:
-    """Return only the records of some methods; raises `UnknownNameError`."""
-    present = {record.spec.method.name for record in gathered.records}
-    for name in methods:
-        if name not in present:
-            raise UnknownNameError("method with records", name, present)
-    records = [record for record in gathered.records if record.spec.method.name in methods]
-    return replace(gathered, records=records)
 
 
 def _screen(form: str, *, styled: bool) -> list[object]:

@@ -188,6 +188,18 @@ def test_the_table_takes_metric_rule_baseline_and_format(debiasbench: Cli) -> No
     ]
 
 
+def test_the_leaderboard_can_be_a_page_of_exactly_these_runs(debiasbench: Cli) -> None:
+    compare(debiasbench, "lff", "--seeds", 0)
+    words = ("erm", "upweight", "--seeds", "0-1", "--baseline", "erm", "--page", "out.html")
+    result = compare(debiasbench, *words, "--format", "csv")
+    assert result.exit_code == 0, result.output
+    assert "out.html: from 4 records" in result.stderr
+    assert len(list(csv.DictReader(io.StringIO(result.stdout)))) == 2
+    page = Path("out.html").read_text()
+    assert "upweight" in page
+    assert "lff" not in page
+
+
 def test_the_baseline_may_be_written_as_the_method_was(debiasbench: Cli) -> None:
     words = ("debiasbench:erm", "upweight", "--seeds", "0-1", "--baseline", "debiasbench:erm")
     result = compare(debiasbench, *words)

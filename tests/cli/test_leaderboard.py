@@ -56,6 +56,19 @@ def test_leaderboard_writes_every_format_to_a_file(debiasbench: Cli, form: str) 
     assert "erm" in printed
 
 
+@pytest.mark.parametrize("words", [("--page", "out.html"), ("--site", "out")])
+def test_a_page_and_a_site_may_have_some_methods_only(
+    words: tuple[str, ...], debiasbench: Cli
+) -> None:
+    debiasbench(*RUN)
+    debiasbench(*RUN[:2], "lff", *RUN[3:])
+    result = debiasbench("leaderboard", *words, "--method", "erm")
+    assert result.exit_code == 0, result.output
+    assert "from 1 record" in result.output
+    unknown = debiasbench("leaderboard", *words, "--method", "emr")
+    assert "Unknown method with records 'emr'" in only(unknown, 2)
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
