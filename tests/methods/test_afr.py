@@ -13,7 +13,8 @@ from debiasbench.common.options import parse
 from debiasbench.methods.afr import AFR, loss, refit, sample_weights
 from debiasbench.methods.erm import ERM
 from debiasbench.models.mlp import MLP
-from debiasbench.testing import TRAINING, toy_task
+from debiasbench.testing import toy_task
+from debiasbench.testing.methods import TRAINING
 from tests.running import fit
 
 Z = torch.tensor([[2.0, 0], [0, 1], [1, 0], [3, 0]])

@@ -35,7 +35,8 @@ from debiasbench.methods.reweight import WeightedCrossEntropy
 from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
 from debiasbench.parts.balancing import group_weights
-from debiasbench.testing import TRAINING, toy_task
+from debiasbench.testing import toy_task
+from debiasbench.testing.methods import TRAINING
 from debiasbench.training.predict import Predictor
 from debiasbench.training.trainer import Sequential
 from tests.running import fit_whole

@@ -30,7 +30,8 @@ from debiasbench.runs.fit import Fitted
 from debiasbench.sparsity import RigL, Sparsify
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
-from debiasbench.testing import TRAINING, toy_task
+from debiasbench.testing import toy_task
+from debiasbench.testing.methods import TRAINING
 from tests.conftest import ACME, ToyPlugin
 from tests.methods.test_methods import NoReading
 from tests.running import fit_whole, run

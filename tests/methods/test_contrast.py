@@ -29,7 +29,8 @@ from debiasbench.models.mlp import MLP
 from debiasbench.parts.contrast import anchor_contrast, batch_contrast
 from debiasbench.runs.fit import Fitted
 from debiasbench.sparsity import count_flops
-from debiasbench.testing import TRAINING, toy_task
+from debiasbench.testing import toy_task
+from debiasbench.testing.methods import TRAINING
 from debiasbench.training.placed import PlacedTask
 from tests.running import fit_whole
 from tests.training.stages import CPU

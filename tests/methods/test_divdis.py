@@ -21,7 +21,8 @@ from debiasbench.methods.divdis import (
 )
 from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
-from debiasbench.testing import TRAINING, toy_task
+from debiasbench.testing import toy_task
+from debiasbench.testing.methods import TRAINING
 from tests.running import fit_whole
 
 # logits of three target samples: two heads with two classes

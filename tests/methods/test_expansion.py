@@ -11,7 +11,8 @@ import torch
 
 from debiasbench.methods.pde import PDE, expansion_order
 from debiasbench.models.mlp import MLP
-from debiasbench.testing import TRAINING, toy_task
+from debiasbench.testing import toy_task
+from debiasbench.testing.methods import TRAINING
 from tests.methods.test_methods import Draws
 from tests.running import fit_whole
 

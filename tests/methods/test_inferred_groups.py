@@ -20,7 +20,8 @@ from debiasbench.models.mlp import MLP
 from debiasbench.parts.clusters import cluster, overclustered, search, silhouette, silhouettes
 from debiasbench.parts.groups import GroupDROLoss
 from debiasbench.parts.slopes import slopes
-from debiasbench.testing import TRAINING, toy_task
+from debiasbench.testing import toy_task
+from debiasbench.testing.methods import TRAINING
 from debiasbench.training.predict import Predictor
 from debiasbench.training.trainer import Sequential
 from tests.running import fit_whole

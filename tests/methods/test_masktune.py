@@ -21,7 +21,8 @@ from debiasbench.models.cnn import CNN
 from debiasbench.models.mlp import MLP
 from debiasbench.parts.saliency import last_spatial, saliency, scaled, unsalient, xgradcam
 from debiasbench.runs import fit as fitting
-from debiasbench.testing import TRAINING, toy_task
+from debiasbench.testing import toy_task
+from debiasbench.testing.methods import TRAINING
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor
 from debiasbench.training.trainer import Sequential

@@ -66,7 +66,8 @@ from debiasbench.sparsity import maskable
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.specs.words import arguments
-from debiasbench.testing import TRAINING, check_method, toy_task
+from debiasbench.testing import check_method, toy_task
+from debiasbench.testing.methods import TRAINING
 from debiasbench.training.predict import Predictor
 from debiasbench.training.trainer import Sequential
 from tests.running import fit_whole

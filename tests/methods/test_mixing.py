@@ -15,7 +15,8 @@ from debiasbench.core.model import Shape
 from debiasbench.methods.lisa import LISA, LISALoss, PairedBatches, random_box
 from debiasbench.models.mlp import MLP
 from debiasbench.parts.mixing import check_mixable
-from debiasbench.testing import TRAINING, toy_task
+from debiasbench.testing import toy_task
+from debiasbench.testing.methods import TRAINING
 from tests.methods.test_methods import Draws
 from tests.running import fit_whole
 

@@ -14,7 +14,8 @@ from debiasbench import Batch
 from debiasbench.common.errors import DataError
 from debiasbench.methods.ssa import SSA, AttributeLoss, accuracies, balanced_thresholds
 from debiasbench.models.mlp import MLP
-from debiasbench.testing import TRAINING, toy_task
+from debiasbench.testing import toy_task
+from debiasbench.testing.methods import TRAINING
 from tests.methods.test_methods import Draws
 from tests.running import fit_whole
 

@@ -27,7 +27,8 @@ from debiasbench import (
 from debiasbench.common.errors import OptionError, PluginError, SupervisionError
 from debiasbench.core.stage import Stage, Trained
 from debiasbench.runs.fit import fit
-from debiasbench.testing import MODEL, toy_task
+from debiasbench.testing import toy_task
+from debiasbench.testing.methods import MODEL
 from debiasbench.training.checkpoint import dumps, loads
 from debiasbench.training.execution import Execution
 from debiasbench.training.identity import identity
