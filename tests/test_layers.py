@@ -48,7 +48,7 @@ def modules() -> list[Path]:
 
 
 def part(path: Path) -> str:
-    """The package a file belongs to: `cli` for cli/run.py; `testing` is a module of its own."""
+    """The package a file belongs to: `cli` for cli/run.py."""
     relative = path.relative_to(PACKAGE)
     return relative.parts[0].removesuffix(".py")
 

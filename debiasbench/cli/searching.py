@@ -74,7 +74,7 @@ class Searching:
         self._attempt(self._trials(), trial=True)
 
     def preview(self) -> str:
-        """Return what `Launcher.preview` does of the trials, or of the runs that report winners."""
+        """Return the preview of the trials that are left, or of the winners' runs if none is."""
         for trial, specs in ((True, self._trials), (False, self._selected)):
             of = specs()
             runs = self._opened(len(of), trial=trial)

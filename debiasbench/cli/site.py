@@ -38,15 +38,19 @@ def write_pages(
 
     places = list(places)
     problems: list[str] = []
-    if site is not None and not methods and _number(places) > LARGE:
+    if site is not None and _number(places) > LARGE:
         gathered = gather(places, arguments["select"], index=index)
-        # plugins import torch, with which no process can be copied safely
-        about = elsewhere(_about, {record.spec.method.name for record in gathered.records})
-        keep = kept.keeping(with_archives(places), gathered) if index else None
-        number = write_large(gathered, site, about=about, keep=keep, **arguments)
-        problems = gathered.problems
-        say(f"{site}: {counted(number, 'file')}, from {counted(len(gathered.records), 'record')}")
-        site = None
+        keep = kept.keeping(with_archives(places), gathered) if index and not methods else None
+        if methods:
+            gathered = gathered.of_methods(methods)
+        if len(gathered.records) > LARGE:
+            # plugins import torch, with which no process can be copied safely
+            about = elsewhere(_about, {record.spec.method.name for record in gathered.records})
+            number = write_large(gathered, site, about=about, keep=keep, **arguments)
+            problems = gathered.problems
+            count = counted(len(gathered.records), "record")
+            say(f"{site}: {counted(number, 'file')}, from {count}", err=err)
+            site = None
     if site is None and page is None:
         return problems
     gathered = gather(places, whole=True)

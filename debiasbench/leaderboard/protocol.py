@@ -149,15 +149,11 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
     of_rule = {
         rule: {name: row for row in by_rule[rule].rows for name in row.records} for rule in rules
     }
-    # two rows may be one under `last`, where revisions of the rules do not count: the newest record
-    lines = [
-        Line(
-            row.name,
-            level_of(row, of_rule[LAST][row.records[-1]] if LAST in rules else row),
-            {rule: of_rule[rule][row.records[-1]] for rule in rules},
-        )
-        for row in own.rows
-    ]
+    lines = []
+    for row in own.rows:
+        under = {rule: of_rule[rule] for rule in rules}
+        rows = {rule: found for rule, of in under.items() if (found := row_of(row, of)) is not None}
+        lines.append(Line(row.name, level_of(row, rows.get(LAST, row)), rows))
     done: list[Line] = []
     agreements: list[Agreement] = []
     for level in sorted({line.level for line in lines}):
@@ -169,6 +165,16 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
     return Protocol(
         own, rules, done, agreements, _premiums(done, own), _notes(done, own, left_out, smallest)
     )
+
+
+def row_of(row: Row, of: Mapping[str, Row]) -> Row | None:
+    """Return the row that holds the same runs under another rule; None if there is none.
+
+    `of`: id of a record -> its row under that rule. Under `last`, where revisions of the rules do
+    not count, one row may stand for two: then it is the one that is not out of date.
+    """
+    found = [of[name] for name in row.records if name in of]
+    return next((one for one in found if not one.stale), found[-1] if found else None)
 
 
 def level_of(row: Row, last: Row) -> Level:

@@ -60,6 +60,7 @@ class Line:
     def deviations(self) -> float:
         """The difference, in standard errors of a difference; NaN for fewer than two seeds.
 
+        Infinite if neither seeds nor samples vary, and the accuracies differ.
         The standard error has our seeds and test samples, and the seeds behind the published value.
         """
         if self.row is None or self.done < 2:
@@ -133,7 +134,8 @@ def reproduction(
     other = sum(record.id not in current for record in records)
     notes = []
     if left_out:
-        notes.append(f"{counted(left_out, 'record')} withdrawn, so not judged.")
+        were = "is" if left_out == 1 else "are"
+        notes.append(f"{counted(left_out, 'record')} {were} withdrawn and not judged.")
     if other:
         notes.append(
             f"Of the records, {other} were made with other revisions of the code or in another "

@@ -72,8 +72,8 @@ def _verified(place: Path) -> tuple[list[Record], list[str]]:
     try:
         gathered = gather([place], whole=True)
     except RecordError as error:
-        read_all([place])  # raises if there is no such place
-        return [], [str(error)]
+        found, problems = read_all([place])  # raises if there is no such place
+        return [], [str(error)] if found else problems
     return gathered.records, gathered.problems
 
 

@@ -228,7 +228,10 @@ def with_settings(rows: list[Row]) -> list[Row]:
 
 
 def names_of(specs: Iterable[Spec]) -> list[str]:
-    """Return the names that rows of these specs have in one table of their records."""
+    """Return the names that rows of these specs have in one table of their records.
+
+    Names of records that another version of a plugin made also have this version.
+    """
     distinct = {canonical(asdict(replace(spec, seed=0))): spec for spec in specs}
     rows = [
         Row(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from debiasbench.common.canonical import canonical
 from debiasbench.common.errors import RecordError, UnknownNameError
 from debiasbench.leaderboard.board import boards, of_dataset
-from debiasbench.leaderboard.protocol import LAST, Agreement, Line, level_of, ordered
+from debiasbench.leaderboard.protocol import LAST, Agreement, Line, level_of, ordered, row_of
 from debiasbench.leaderboard.row import Difference
 from debiasbench.records.metrics import METRICS
 from debiasbench.records.selection import RULES
@@ -223,8 +223,7 @@ def _beside(own: Sequence[Row], view: View) -> list[Row | None]:
     rows = view.board.rows
     if view.choice != "validation":
         of = {name: row for row in rows for name in row.records}
-        # the newest record: two rows may be one under `last`, see `rows_of`
-        return [of.get(row.records[-1]) for row in own]
+        return [row_of(row, of) for row in own]
     exact = {_key(row, row.training): row for row in rows}
     alike: list[dict[str, list[Row]]] = [{}, {}]
     for found, some in zip(alike, (own, rows), strict=True):

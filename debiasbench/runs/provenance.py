@@ -50,7 +50,9 @@ def plugin_code(plugins: Plugins, spec: Spec) -> dict[str, str]:
     for kind, (registry, choice) in parts(plugins, spec).items():
         entry = registry[choice.name]
         package = entry.load().__module__.partition(".")[0]
-        if not entry.origin.builtin and _sources(package):
+        module = sys.modules.get(package)
+        has_files = getattr(module, "__file__", None) or getattr(module, "__path__", None)
+        if not entry.origin.builtin and has_files:
             digests[kind] = _code(package)
     return digests
 
@@ -83,7 +85,7 @@ def _code(package: str) -> str:
 
 
 def _sources(package: str) -> list[tuple[Path, Path]]:
-    """Return the source files of a package or module, each after the folder that it is in."""
+    """Return the source files of a package or module, as pairs of its folder and the file."""
     module = sys.modules.get(package)
     # a package without __init__.py has no file, but one folder or several
     folders = [Path(folder) for folder in getattr(module, "__path__", ())]

@@ -255,7 +255,7 @@ def with_preset(words: Words, plugins: Plugins) -> Words:
 
 
 def _dataset_options(words: Words, plugins: Plugins) -> set[str]:
-    """Return the full names of the options of a data set; none of an imported one."""
+    """Return the full names of the options of a data set; empty for an imported one."""
     name = words.get("dataset")
     if name is None or str(name) not in plugins.datasets:
         return set()

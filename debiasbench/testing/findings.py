@@ -20,7 +20,7 @@ def check_space(check: Callable[[], object]) -> None:
 
 
 def warn_slow(owner: str, reason: str) -> None:
-    """Warn the caller of a check that a GPU cannot replay steps, and say why."""
+    """Warn that a GPU cannot replay steps, and say why."""
     warnings.warn(
         f"{owner}: an NVIDIA GPU cannot replay its training steps as a graph, which makes small "
         f"networks several times slower ({reason})",

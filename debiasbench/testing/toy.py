@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from debiasbench.core.data import Split, Task
-
-if TYPE_CHECKING:
-    pass
 
 
 def toy_task(

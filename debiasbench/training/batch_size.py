@@ -114,9 +114,10 @@ def _largest(stage: Stage, execution: Execution, whole: int, size: int) -> int:
 
 
 def _hardest(stage: Stage) -> Tensor:
-    """Return the largest batch of an epoch; of sequences, the widest such, its longest one first.
+    """Return the largest batch of an epoch.
 
-    A batch is as wide as its longest sequence.
+    Of sequences, return the widest of the largest batches, with its longest sequence first; a batch
+    is as wide as its longest sequence.
     """
     width = stage.view.samples.width
     batches = stage.batches.epoch(generator(0, "memory"))

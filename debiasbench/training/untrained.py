@@ -1,4 +1,4 @@
-"""What stands for the result of a stage that is only looked at, tried or timed, and not trained."""
+"""The result of a stage that is looked at, tried or timed, but not trained."""
 
 from __future__ import annotations
 

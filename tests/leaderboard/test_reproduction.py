@@ -176,7 +176,7 @@ def test_withdrawn_records_have_no_verdict(debiasbench: Cli) -> None:
     (found,) = json.loads(debiasbench(*WORDS, "--no-run", "--format", "json").stdout)
     assert [v["verdict"] for v in found["values"]] == ["not run", "not run"]
     told = debiasbench(*WORDS, "--no-run").stdout
-    assert "8 records withdrawn, so not judged." in told
+    assert "8 records are withdrawn and not judged." in told
 
 
 @pytest.mark.usefixtures("files")

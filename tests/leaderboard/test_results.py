@@ -65,5 +65,6 @@ def test_what_is_not_a_result_is_named() -> None:
         frame("nowhere")
 
 
-def test_no_results_are_an_empty_frame() -> None:
+def test_no_results_are_an_empty_frame(tmp_path: Path) -> None:
     assert len(frame([])) == 0
+    assert len(frame(tmp_path)) == 0

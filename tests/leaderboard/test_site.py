@@ -376,7 +376,7 @@ def test_an_accuracy_among_differences_has_its_unit(tmp_path: Path) -> None:
     ]
     content = collect(gathered(tmp_path, [*usual(), *alone]), baseline="erm")
     table = method_table(content, Links())
-    assert "with %: accuracies that have no difference to erm" in table.caption
+    assert "values with % are accuracies without a difference to erm" in table.caption
     (of,) = [
         line for section in table.sections for line in section.lines if line.name.text == "rest"
     ]

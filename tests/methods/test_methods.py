@@ -65,7 +65,7 @@ from debiasbench.runs.fit import Fitted
 from debiasbench.sparsity import maskable
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
-from debiasbench.specs.words import arguments
+from debiasbench.specs.words import arguments, option_names
 from debiasbench.testing import check_method, toy_task
 from debiasbench.testing.methods import TRAINING
 from debiasbench.training.predict import Predictor
@@ -173,6 +173,9 @@ def test_every_preset_is_of_a_known_data_set_and_makes_a_run(name: str, preset: 
         plugins,
         **arguments({"method": name, "dataset": dataset, "preset": preset}, plugins),
     )
+    chosen = plugins.methods[name].load().presets[preset]
+    of_data = {word for word in chosen if word.startswith("dataset.")}
+    assert of_data <= {f"dataset.{o}" for o in option_names(plugins.datasets, dataset)}
     usual = make_spec(plugins, method=name, dataset=dataset)
     assert (spec.method, spec.training) != (usual.method, usual.training)
 
@@ -231,7 +234,7 @@ def test_a_preset_starts_from_the_network_that_its_authors_used(
     assert not make_spec(Plugins([]), **arguments(scratch, Plugins([]))).model.options["pretrained"]
 
 
-def test_a_preset_has_the_options_of_its_data_set_and_leaves_other_data_sets_alone() -> None:
+def test_a_preset_has_options_of_its_data_set_which_data_sets_without_them_ignore() -> None:
     words = {"method": "jtt", "preset": "waterbirds"}
     of = {
         dataset: make_spec(Plugins([]), **arguments({**words, "dataset": dataset}, Plugins([])))

@@ -53,7 +53,7 @@ def write_site(gathered: Gathered, out: Path, **arguments: Any) -> int:
 
 
 def write_page(gathered: Gathered, out: Path, **arguments: Any) -> None:
-    """Write one file with the tables that a site shows first, to be mailed; see `write_site`."""
+    """Write one file with the tables that a site shows first; see `write_site`."""
     content = collect(gathered, whole=False, **arguments)
     write_text(out, single(content))
 
@@ -111,7 +111,7 @@ def index(content: Content) -> str:
 
 
 def _over_all(content: Content, links: Links) -> dict[str, Any]:
-    """Return what the first page of a site and the page that is mailed both show."""
+    """Return what the first page of a site and the single page both show."""
     return {
         **shared(content, links, "debiasbench leaderboards"),
         "facts": _facts(content),

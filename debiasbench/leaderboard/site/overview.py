@@ -64,7 +64,7 @@ def method_table(content: Content, links: Links) -> Table:
     levels = sorted({level for level, _ in named})
     baseline = next((p.board.baseline for p in content.places if p.board.baseline), None)
     what = f"points above {baseline}" if baseline else "accuracy"
-    alone = f"with %: accuracies that have no difference to {baseline}; " if baseline else ""
+    alone = f"values with % are accuracies without a difference to {baseline}; " if baseline else ""
     return Table(
         name="methods",
         caption=f"Methods on all data: {what} with its 95 % interval, by each data set's own "
