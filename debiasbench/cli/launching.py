@@ -253,6 +253,7 @@ class Launcher:
             debug=bool(click.get_current_context().meta.get("debug")),
             quiet=self.quiet,
             trial=self.runs.trial,
+            files=self.runs.plugins.files(),
         )
 
     def batches(self, specs: Mapping[str, Spec]) -> Iterable[list[str]]:

@@ -74,7 +74,7 @@ class Runs:
         from debiasbench.records.store import Store
         from debiasbench.records.trial import Trials
 
-        self._plugins, self._options, self._overwrite = plugins, options, overwrite
+        self.plugins, self._options, self._overwrite = plugins, options, overwrite
         self._quiet, self._err, self._said = quiet, err, report
         self.trial = trial
         self._store: Store | Trials = (Trials if trial else Store)(options.results)
@@ -94,7 +94,7 @@ class Runs:
         done = set()
         for title, record in self._finished(specs, known or {}):
             done.add(title)
-            self._changed.update(changed(record, self._plugins))
+            self._changed.update(changed(record, self.plugins))
         self.tally.done += len(done)
         return {title: spec for title, spec in specs.items() if title not in done}
 
@@ -121,7 +121,7 @@ class Runs:
         from debiasbench.runs.loading import unloadable
 
         lost: set[str] = set()
-        for problem in unloadable(self._plugins, specs, self._options.data_root):
+        for problem in unloadable(self.plugins, specs, self._options.data_root):
             lost.update(problem.runs)
             count = len(problem.runs)
             self.tally.codes += [problem.error.exit_code] * count
@@ -278,7 +278,7 @@ class Runs:
 
     def _open(self) -> Session:
         if self._session is None:
-            self._session = self._options.open(self._plugins, interruptible=True)
+            self._session = self._options.open(self.plugins, interruptible=True)
         return self._session
 
 

@@ -59,8 +59,11 @@ def _serve(jobs: Jobs, orders: Orders) -> None:
 
     # several bars do not share a terminal
     quiet = jobs.quiet or is_interactive()
+    plugins = load_plugins()
+    for problem in plugins.load_files(jobs.files):  # the runs that need the file then fail
+        say(f"Warning: {problem}", err=True)
     runs = Runs(
-        load_plugins(),
+        plugins,
         jobs.session,
         jobs.overwrite,
         len(jobs.specs),

@@ -31,10 +31,9 @@ class Jobs(Strict):
 
     `session`, `overwrite`: as for a run here. `together`: number of runs that a process trains at
     once. `keep_going`: whether to begin more runs after one has failed. `working_folder`: where the
-    command was given; relative paths in specs, such as of a file with a class, begin there.
-    `debug`: whether to print tracebacks. `quiet`: whether to print no progress. `trial`: whether
-    the runs are trials of searches.
-
+    command was given, where relative paths begin. `files`: the places of classes of files that
+    specs name, by plural kind, see `Plugins.files`. `debug`: whether to print tracebacks. `quiet`:
+    whether to print no progress. `trial`: whether the runs are trials of searches.
 
     For workers that take runs from a folder, see `debiasbench.runs.pull`: `workers`: their number.
     `processes`: those of each worker. `replaces`: the SHA-256 of the record that a run is to
@@ -50,6 +49,7 @@ class Jobs(Strict):
     debug: bool = False
     quiet: bool = False
     trial: bool = False
+    files: dict[str, list[str]] = field(default_factory=dict)
     workers: int = 1
     processes: int = 1
     replaces: dict[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from debiasbench.common.errors import PluginError, suggestion
+from debiasbench.common.errors import DebiasbenchError, PluginError, suggestion
 from debiasbench.common.foreign import contained, explained, is_interrupt
 from debiasbench.core import hooks
 from debiasbench.core.data import Dataset
@@ -22,7 +22,7 @@ from debiasbench.core.tracker import Tracker
 from debiasbench.specs.registry import Origin, Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from debiasbench.sparsity import Updater
 
@@ -100,6 +100,22 @@ class Plugins:
             "sparsifiers": self.sparsifiers,
             "trackers": self.trackers,
         }
+
+    def files(self) -> dict[str, list[str]]:
+        """Return the places of the classes of files that were loaded, by plural kind."""
+        kinds = {kind: list(registry.files.values()) for kind, registry in self.kinds().items()}
+        return {kind: places for kind, places in kinds.items() if places}
+
+    def load_files(self, places: Mapping[str, Iterable[str]]) -> list[DebiasbenchError]:
+        """Run the files of what `files` returned in another process; return what went wrong."""
+        problems = []
+        for kind, registry in self.kinds().items():
+            for place in places.get(kind, ()):
+                try:
+                    registry.find(place)
+                except DebiasbenchError as error:
+                    problems.append(error)
+        return problems
 
     def _load(
         self, name: str, origin: Origin, load: Callable[[], object], module: str = ""

@@ -123,6 +123,7 @@ class Registry(Mapping[str, Entry[C]]):
         self.unloaded = ""  # plugins that did not load, for the message about an unknown name
         self._entries: dict[str, list[Entry[C]]] = {}  # by name; several are ambiguous
         self._of_files: dict[str, Entry[C]] = {}  # by name in specs
+        self.files: dict[str, str] = {}  # of those that `find` has loaded: their absolute places
 
     def check(self, name: object, origin: Origin) -> None:
         """Raise `PluginError` if `origin` cannot register `name`."""
@@ -146,17 +147,22 @@ class Registry(Mapping[str, Entry[C]]):
         "timm:vit_tiny" stands for the family "timm:" with the option {"name": "vit_tiny"}. Raises
         `UnknownNameError`, and `PluginError` for a name that several distributions register.
         """
-        entries, fixed = self._named(name)
-        if len(entries) > 1:
-            raise PluginError(f"{self._clash(entries)}. Write {self._choices(entries)}")
-        return entries[0], fixed
+        entries, fixed = self._named(name, files=True)
+        return self._only(entries), fixed
 
     def find_in_spec(self, name: str) -> tuple[Entry[C], dict[str, object]]:
-        """Return what `find` does; a name that is also a builtin one means the builtin entry."""
+        """Return what `find` does; a name that is also a builtin one means the builtin entry.
+
+        A spec may be of a stranger, so a name that is the path of a file is unknown: no file is
+        run. Classes of files that `find` has loaded are known by their names in specs.
+        """
         entries, fixed = self._named(name)
-        if entries[0].origin.builtin:
-            return entries[0], fixed
-        return self.find(name)
+        return entries[0] if entries[0].origin.builtin else self._only(entries), fixed
+
+    def _only(self, entries: list[Entry[C]]) -> Entry[C]:
+        if len(entries) > 1:
+            raise PluginError(f"{self._clash(entries)}. Write {self._choices(entries)}")
+        return entries[0]
 
     def name_in_spec(self, name: str) -> str:
         """Return the name that stands in a spec for what a person wrote, which has no prefix for
@@ -210,11 +216,14 @@ class Registry(Mapping[str, Entry[C]]):
         """Return the names as people write them: "timm:NAME" for the family "timm:"."""
         return [name + "NAME" if name.endswith(":") else name for name in self]
 
-    def _named(self, name: str) -> tuple[list[Entry[C]], dict[str, object]]:
-        """Return the entries of a name, at least one, and the options that the name fixes."""
+    def _named(self, name: str, *, files: bool = False) -> tuple[list[Entry[C]], dict[str, object]]:
+        """Return the entries of a name, at least one, and the options that the name fixes.
+
+        `files`: whether the name may be the path of a file, which is then run.
+        """
         if name in self._of_files:
             return [self._of_files[name]], {}
-        if source_file.is_written(name):
+        if files and source_file.is_written(name):
             return [self._of_file(name)], {}
         family, colon, rest = name.partition(":")
         if colon and rest and family + ":" in self._entries:
@@ -241,7 +250,9 @@ class Registry(Mapping[str, Entry[C]]):
     def _of_file(self, name: str) -> Entry[C]:
         """Return an entry for a class of a Python file; raises `OptionError`."""
         base: Any = _import(self.base) if isinstance(self.base, str) else self.base
-        return self._unregistered(source_file.load(name, self.kind, base))
+        found = source_file.load(name, self.kind, base)
+        self.files[found.name] = found.place
+        return self._unregistered(found)
 
     def _unregistered(self, found: source_file.FileClass) -> Entry[C]:
         origin = Origin(found.file, found.digest)

@@ -24,12 +24,16 @@ _IN_SPEC = re.compile(r"(?P<place>[^/]+\.py:\w+)@[0-9a-f]{8}")
 
 @dataclass(frozen=True)
 class FileClass:
-    """A class of a file, its name in specs, and the digest of the file."""
+    """A class of a file, its name in specs, and the digest of the file.
+
+    `place`: the absolute path of the file and the class, as `load` reads them.
+    """
 
     cls: type
     name: str
     file: str
     digest: str
+    place: str = ""
 
 
 def is_written(name: str) -> bool:
@@ -80,7 +84,8 @@ def load(name: str, kind: str, base: type) -> FileClass:
             raise OptionError(
                 f"{name} is not a {kind}: it must derive from debiasbench.{base.__name__}"
             )
-    return FileClass(own[chosen], f"{path.name}:{chosen}@{digest}", path.name, digest)
+    in_spec, place = f"{path.name}:{chosen}@{digest}", f"{path.absolute()}:{chosen}"
+    return FileClass(own[chosen], in_spec, path.name, digest, place)
 
 
 def of_class(cls: type) -> FileClass:

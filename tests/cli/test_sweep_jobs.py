@@ -69,6 +69,21 @@ def running() -> list[Path]:
     return list((Path("results") / stage_store.FOLDER).glob(f"[!.]*/{stage_store.RUNNING}"))
 
 
+def test_a_class_of_a_file_is_trained_by_other_processes(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(
+        "from dataclasses import dataclass\nfrom debiasbench import Method\n\n"
+        "@dataclass(frozen=True)\nclass Mine(Method):\n    def fit(self, lab):\n"
+        '        return lab.train(lab.model(), name="train")\n'
+    )
+    words = "compare erm my.py --model mlp --seeds 0 --epochs 1 --device cpu --jobs 2 --quiet"
+    done = warm.debiasbench(
+        *words.split(), folder=tmp_path, environment={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 runs: 2 trained, 0 already done" in done.stderr
+    assert "my.py:Mine@" in done.stdout
+
+
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGKILL"])
 def test_a_signal_to_the_parent_reaches_each_worker_once(folder: Path, how: str) -> None:
     Path("s.toml").write_text(

@@ -72,8 +72,39 @@ def test_a_class_of_a_file_is_found_and_its_spec_names_the_content(file: Path) -
     assert type(instance(plugins.methods, spec.method)).__name__ == "Mine"
     assert str(plugins.methods[spec.method.name].origin) == f"my.py {digest}"
     assert "/" not in spec.stem
-    assert f"{file}:Mine" in plugins.methods
+    assert spec.method.name in plugins.methods
     assert list(plugins.methods) == list(Plugins().methods)
+
+
+def test_a_spec_that_names_a_file_does_not_run_it(tmp_path: Path) -> None:
+    file = tmp_path / "evil.py"
+    file.write_text(f"{MINE}\nopen({str(tmp_path / 'was run')!r}, 'w').close()\n")
+    methods = Plugins().methods
+    name = f"{file}:Mine"
+    with pytest.raises(UnknownNameError):
+        methods.find_in_spec(name)
+    with pytest.raises(UnknownNameError):
+        methods[name]
+    assert name not in methods
+    assert not methods.is_ambiguous(name)
+    assert not (tmp_path / "was run").exists()
+    methods.find(name)  # as a person writes it
+    assert (tmp_path / "was run").exists()
+
+
+def test_another_process_loads_the_classes_of_files_that_a_command_has_loaded(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    plugins, other = Plugins(), Plugins()
+    spec = make_spec(plugins, method="./my.py:Mine", model="my.py:Wide")
+    monkeypatch.chdir(tmp_path.parent)
+    assert other.load_files(plugins.files()) == []
+    assert instance(other.methods, spec.method) == instance(plugins.methods, spec.method)
+    assert other.models[spec.model.name].name == spec.model.name
+    file.unlink()
+    problems = Plugins().load_files(plugins.files())
+    assert ["my.py: No such file" in str(problem) for problem in problems] == [True, True]
 
 
 def test_the_only_class_of_a_kind_needs_no_name(file: Path) -> None:

@@ -468,6 +468,16 @@ def test_no_code_of_a_submission_is_imported(
     assert read(first(tmp_path / "submissions" / "mine")).spec.method.name == "acme:mine"
 
 
+@pytest.mark.parametrize("part", ["method", "dataset", "model"])
+def test_no_file_that_a_record_names_is_run(part: str, tmp_path: Path) -> None:
+    evil = tmp_path / "submissions" / "mine" / "evil.py"
+    spec = replace(MINE, **{part: Choice(f"{evil}:E")})
+    place = submission(tmp_path, spec)
+    evil.write_text(f"open({str(tmp_path / 'was run')!r}, 'w').close()\n")
+    checked(place)
+    assert not (tmp_path / "was run").exists()
+
+
 def test_records_with_other_settings_than_the_suite_are_left_out_and_named(
     debiasbench: Callable[..., Any], tmp_path: Path
 ) -> None:
