@@ -11,7 +11,7 @@ from debiasbench.cli.common import data_root_option, debug_option, load_plugins,
 from debiasbench.cli.data_import import import_
 from debiasbench.cli.data_remove import remove
 from debiasbench.cli.parsing import Group
-from debiasbench.common.errors import DataError
+from debiasbench.common.errors import DataError, PluginError
 from debiasbench.common.wording import shortened
 from debiasbench.specs.resolve import find_dataset
 
@@ -76,7 +76,11 @@ def list_(data_root: Path) -> None:
     for name, entry in plugins.datasets.items():
         if name.endswith(":"):
             continue
-        cls = entry.load()
+        try:
+            cls = entry.load()
+        except PluginError as error:
+            say(f"Warning: {error}", err=True)
+            continue
         decoded = sum(c.bytes for c in cached if c.name == name)
         state = _state(cls(**cls.implied(data_root)), data_root)
         rows.append((name, *state, _size(decoded), cls.licence, cls.source))

@@ -57,8 +57,10 @@ class Waterbirds(Dataset):
     )
 
     def sources(self, root: Path) -> Sequence[Path]:
-        """Return the folder of the data set."""
-        return [_folder(root)]
+        """Return the folder of the data set, or the table that it lacks."""
+        folder = _folder(root)
+        metadata = folder / "metadata.csv"
+        return [folder if metadata.is_file() else metadata]
 
     def load(self, root: Path) -> Task:
         """4,795 training, 1,199 validation and 5,794 test images, split by the authors.
@@ -137,5 +139,5 @@ def samples(metadata: Path) -> list[Sample]:
 
 
 def _folder(root: Path) -> Path:
-    existing = [root / name for name in FOLDERS if (root / name).is_dir()]
+    existing = [root / name for name in FOLDERS if (root / name / "metadata.csv").is_file()]
     return existing[0] if existing else root / FOLDERS[0]

@@ -36,7 +36,9 @@ def text_table(task: Task, split: Split, *, each: int = 2) -> str:
         for number, texts in enumerate(samples):
             first = (label, f"{bias}{mark}", f"{count:,}") if number == 0 else ("", "", "")
             lines = [_line(text, MOST_SHORT) for text in texts]
-            rows.append((*first, "\n".join(_marked(lines))))
+            shown = "\n".join(_marked(lines))
+            # tabulate takes a cell "False" for a number where it wraps text
+            rows.append((*first, f"{shown} " if shown in {"True", "False"} else shown))
     table = tabulate(
         rows,
         ("class", "bias", "samples", "examples"),

@@ -37,7 +37,7 @@ def tokenised(task: Task, fingerprint: str, tokenizer: Tokenizer, root: Path) ->
     key = {"texts": fingerprint, "tokenizer": dict(tokenizer.key)}
     folder = root / FOLDER / f"tokens-{digest(key)[:16]}"
     if (kept := read_folder(folder, warn=True)) is not None:
-        return kept
+        return _of(kept, task)
     with ExitStack() as stack:
         try:
             if not root.is_dir():
@@ -46,13 +46,19 @@ def tokenised(task: Task, fingerprint: str, tokenizer: Tokenizer, root: Path) ->
         except OSError as error:
             return _uncached(_tokenised(task, tokenizer), root, error)
         if (kept := read_folder(folder)) is not None:  # another process was faster
-            return kept
+            return _of(kept, task)
         made = _tokenised(task, tokenizer)
         try:
             write_folder(made, folder, {"dataset": "tokens", "key": {**key, "options": {}}})
         except OSError as error:
             return _uncached(made, root, error)
-        return read_folder(folder) or made
+        kept = read_folder(folder)
+        return made if kept is None else _of(kept, task)
+
+
+def _of(kept: Task, task: Task) -> Task:
+    """Return kept tensors with what a task says beside its data, which their key does not hold."""
+    return replace(kept, metric=task.metric, select=task.select)
 
 
 def _tokenised(task: Task, tokenizer: Tokenizer) -> Task:

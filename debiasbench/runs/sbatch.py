@@ -100,8 +100,10 @@ def _check(word: str) -> None:
     name, _, value = word.lstrip("-").partition("=")
     if not word.startswith("--"):
         name, value = _SHORT.get(word[1], word[1]), word[2:]
-    if name in _RESERVED:
-        raise OptionError(f"{shown(word)} cannot be given to sbatch: {_RESERVED[name]}")
+    # sbatch takes the beginning of a name for the name
+    whole = [known for known in _RESERVED if known.startswith(name) and len(name) > 1]
+    if whole:
+        raise OptionError(f"{shown(word)} cannot be given to sbatch: {_RESERVED[whole[0]]}")
     if name == "signal" and not re.fullmatch(r"B:(TERM|USR1|15|10)(@\d+)?", value):
         raise OptionError(
             f"{shown(word)} for sbatch would not reach the worker: use --signal=B:TERM@SECONDS"

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,18 @@ def test_list_shows_the_state_of_each_data_set(debiasbench: Debiasbench, mnist: 
     assert "not downloaded" in line(before, "cifar10c")
     assert debiasbench("data", "prepare", "cmnist").exit_code == 0
     assert "13 MB" in line(debiasbench("data", "list"), "cmnist")  # 5,400 images of 2,352 bytes
+
+
+def test_a_data_set_that_does_not_load_leaves_the_list_whole(debiasbench: Debiasbench) -> None:
+    class Broken:
+        @hookimpl
+        def debiasbench_register_datasets(self, register: Any) -> None:
+            register("broken", "debiasbench.datasets.digits:Missing")
+
+    result = debiasbench("data", "list", extra=(Broken(),))
+    assert result.exit_code == 0, result.output
+    assert "Missing" in result.stderr
+    assert "included" in line(result, "digits")
 
 
 def test_prepare_decodes_a_data_set_and_shows_its_groups(

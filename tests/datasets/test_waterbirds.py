@@ -38,6 +38,14 @@ def test_splits_and_groups_come_from_the_table(tmp_path: Path, name: str) -> Non
     assert (task.metric, task.select) == ("worst_group", "val_worst_group")
 
 
+def test_a_folder_without_the_table_hides_no_complete_one_and_is_no_source(tmp_path: Path) -> None:
+    (tmp_path / "waterbirds").mkdir()
+    (source,) = Waterbirds(size=14).sources(tmp_path)
+    assert not source.exists()
+    root = waterbirds(tmp_path, name="waterbird_complete95_forest2water2")
+    assert len(Waterbirds(size=14).load(root).train) == 3
+
+
 def test_birds_are_stretched_and_cropped_as_in_group_dro(tmp_path: Path) -> None:
     root = waterbirds(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)

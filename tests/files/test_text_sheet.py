@@ -59,6 +59,12 @@ def test_the_table_has_examples_of_every_group_with_its_size() -> None:
     assert len(rows) == 8
 
 
+def test_a_text_that_reads_like_a_truth_value_is_shown_as_it_is() -> None:
+    made = task([("False",), ("True",)] * 4)
+    rows = [line.split() for line in text_table(made, made.train, each=1).splitlines()[2:]]
+    assert sorted(row[-1] for row in rows) == ["False", "False", "True", "True"]
+
+
 def test_pairs_are_numbered_and_long_texts_are_shortened() -> None:
     made = task([(f"first {i}", "second " * 200) for i in range(4)])
     table = text_table(made, made.train, each=1)

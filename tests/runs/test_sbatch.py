@@ -47,6 +47,8 @@ def test_words_become_lines_for_sbatch() -> None:
         (["--partition=gpu", "other"], "'other' is no option"),
         (["--"], "'--' is no option"),
         (["--array=0-3"], "'--array=0-3' cannot be given to sbatch: --workers N sets"),
+        (["--job=mine"], "'--job=mine' cannot be given to sbatch: the same command finds"),
+        (["--err", "x"], "'--err' cannot be given to sbatch: logs are in"),
         (["-a", "0-3"], "'-a' cannot be given to sbatch: --workers N sets"),
         (["-ofile"], "'-ofile' cannot be given to sbatch: logs are in"),
         (["--wrap=ls"], "'--wrap=ls' cannot be given to sbatch: the command makes the script"),

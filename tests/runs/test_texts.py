@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,17 @@ def test_texts_are_tokenised_once_for_each_tokenizer(
     assert len(calls) == 4
     session.run(spec(session, model_options={"most": 5}))
     assert len(calls) == 8
+
+
+def test_kept_tokens_have_the_metric_and_the_rule_of_the_data_set_as_it_is_now(
+    tmp_path: Path,
+) -> None:
+    task = Sentences().load(tmp_path)
+    first = token_cache.tokenised(task, "a", Words(8), tmp_path)
+    now = replace(task, metric="worst_group", select="val_worst_group")
+    kept = token_cache.tokenised(now, "a", Words(8), tmp_path)
+    assert (first.metric, first.select) == (task.metric, task.select)
+    assert (kept.metric, kept.select) == ("worst_group", "val_worst_group")
 
 
 def test_a_damaged_cache_is_made_again_with_a_warning(session: Session, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -90,10 +90,18 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def _is_deep(tile: Any) -> bool:
+    """Return whether the part of a file that Pillow describes has more than 8 bits a channel."""
+    decoder, *_, arguments = tile
+    if decoder in {"ppm", "ppm_plain"}:  # the last argument is the largest value
+        return isinstance(arguments, tuple) and arguments[-1] > 255
+    return ";16" in str(arguments)
+
+
 def _problem(image: ImageFile, convert: bool) -> str | None:
     """Return why an opened image is refused; None if it is accepted."""
     # Pillow silently drops the lower 8 bits of RGB with 16 bits per channel
-    deep = image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in image.tile)
+    deep = image.mode.startswith("I;16") or any(map(_is_deep, image.tile))
     if 0 in image.size:
         return "has no pixels. Replace or remove it"
     if image.mode not in _CONVERTIBLE and not deep:

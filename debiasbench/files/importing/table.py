@@ -78,7 +78,7 @@ def _content(source: Source, table: Path, header: list[str]) -> tuple[str, ...]:
     if source.features != EVERY:
         return source.text or source.features
     used = {source.label, *source.bias, source.split}
-    columns = tuple(column for column in header if column and column not in used)
+    columns = tuple(c for c in header if c and c not in used and c.lower() != "split")
     if not columns:
         raise DataError(f"{table} has no columns besides label, bias and split. Add features")
     if double := [column for column, n in Counter(columns).items() if n > 1]:

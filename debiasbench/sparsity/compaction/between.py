@@ -72,7 +72,9 @@ class _Watch(TorchFunctionMode):
         linear = self._layers.get(id(args[1])) if name == "linear" and len(args) > 1 else None
         found = {id(p): p for x in read if (p := self._of.get(id(x))) is not None}
         made = [x for x in _pytree.tree_leaves(output) if isinstance(x, Tensor)]
-        if len(found) == 1 and self._is_elementwise(name, read, output):
+        # an operation in place may have the name of one that is not, such as "relu"
+        same = id(output) in self._of and "dropout" not in name
+        if len(found) == 1 and not same and self._is_elementwise(name, read, output):
             (pair,) = found.values()
             if id(output) not in self._of:  # dropout returns its input
                 pair.between.append((func, args, kwargs, id(output)))

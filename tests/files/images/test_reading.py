@@ -98,6 +98,18 @@ def test_conversion_keeps_the_higher_8_of_16_bits(tmp_path: Path) -> None:
     assert pixel(png16(tmp_path / "colour.png", 3)) == (1, 3, 5)
 
 
+@pytest.mark.parametrize(("kind", "values"), [(b"P6", b"\x01\x00" * 12), (b"P3", b"256 " * 12)])
+def test_colours_of_16_bits_in_a_portable_pixmap_are_refused_too(
+    kind: bytes, values: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.ppm"
+    path.write_bytes(kind + b" 2 2 65535\n" + values)
+    with pytest.raises(BadImage, match="has 16 bits per channel"):
+        read(path, convert=False)
+    path.write_bytes(b"P6 2 2 255\n" + b"\x01" * 12)
+    assert pixel(path) == (1, 1, 1)
+
+
 def test_conversion_uses_the_colours_of_a_palette(tmp_path: Path) -> None:
     image = Image.new("P", (1, 1), 3)
     image.putpalette([0, 0, 0, 1, 1, 1, 2, 2, 2, 10, 20, 30])

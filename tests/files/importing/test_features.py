@@ -136,6 +136,14 @@ def test_the_bias_may_be_a_feature_and_the_label_may_not(tmp_path: Path) -> None
         import_data("other", replace(source, features=("wage",)), tmp_path)
 
 
+def test_all_other_columns_are_features_but_one_called_split(tmp_path: Path) -> None:
+    source = replace(people(tmp_path), split=None)
+    done = import_data("people", source, tmp_path)
+    assert any("Column 'split' is not used" in note for note in done.notes)
+    kept = json.loads((done.folder / "task.json").read_text())["more"]["features"]
+    assert [feature["column"] for feature in kept] == ["age", "job", "zone"]
+
+
 def test_a_constant_column_is_0_and_large_numbers_stay_finite(tmp_path: Path) -> None:
     made = [
         (f"{10.0 ** (300 + i % 3)}", job, "7", *rest) for i, (_, job, _, *rest) in enumerate(rows())

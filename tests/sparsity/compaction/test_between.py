@@ -36,6 +36,8 @@ class Block(nn.Module):
             active = F.dropout(wide.relu(), 0.5, self.training)
         elif self.kind == "in place":
             active = wide.mul_(2)
+        elif self.kind == "relu in place":
+            active = F.relu(wide, inplace=True)
         elif self.kind == "softmax":
             active = wide.softmax(-1)
         elif self.kind == "gate":
@@ -102,7 +104,8 @@ def test_units_that_are_constant_or_not_read_are_removed_exactly(kind: str, bias
 
 
 @pytest.mark.parametrize(
-    "kind", ["read", "item", "list", "twice", "again", "softmax", "gate", "in place"]
+    "kind",
+    ["read", "item", "list", "twice", "again", "softmax", "gate", "in place", "relu in place"],
 )
 def test_units_stay_where_anything_else_reads_them(kind: str) -> None:
     model, masks = sparse(kind)
