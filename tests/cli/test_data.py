@@ -15,6 +15,7 @@ from click.testing import Result
 from PIL import Image
 
 from debiasbench import Dataset, Split, Task, hookimpl, option
+from debiasbench.common.errors import DataError
 from debiasbench.files import task_cache
 from tests.datasets.corpora import civilcomments, multinli, nli_rows, released_split
 from tests.datasets.mnist import write_mnist
@@ -74,6 +75,19 @@ def test_a_manual_download_is_an_error_with_the_folder(debiasbench: Debiasbench)
     result = debiasbench("data", "prepare", "bffhq")
     assert result.exit_code == 4
     assert str(Path("data", "bffhq")) in result.output
+
+
+@pytest.mark.parametrize("name", ["cmnist", "cifar10c"])
+def test_nothing_is_downloaded_that_the_options_do_not_read(
+    name: str, debiasbench: Debiasbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a download was begun")
+
+    monkeypatch.setattr("debiasbench.files.download.fetch", refuse)
+    result = debiasbench("data", "prepare", name, "--set", "variant=released")
+    assert result.exit_code == DataError("").exit_code, result.output
+    assert "Save the released folder as" in result.stderr
 
 
 def test_check_finds_and_removes_a_damaged_data_set(debiasbench: Debiasbench, mnist: Path) -> None:
