@@ -3,7 +3,7 @@
     python tests/slurm_node.py FOLDER
 
 unpacks the packages of Debian 12 (Slurm 22.05; newer ones cannot run without authentication), and
-`DEBIASBENCH_TEST_SLURM=FOLDER pytest tests/cli/test_on_slurm.py` then uses them. Nothing runs as
+`DEBIASBENCH_TEST_SLURM=FOLDER pytest tests/cli/test_real_slurm.py` then uses them. Nothing runs as
 another user, and no file outside the folders is written.
 """
 
