@@ -31,22 +31,20 @@ def write_pages(
     `index`: see `gather`. `methods`: only these; none stands for all. `err`: say on stderr what was
     written. `arguments`: dataset, metric, select and baseline of `boards`.
     """
-    from debiasbench.leaderboard import kept
     from debiasbench.leaderboard.gather import gather
     from debiasbench.leaderboard.site import LARGE, write_large, write_page, write_site
     from debiasbench.records.archive import with_archives
 
     places = list(places)
     problems: list[str] = []
-    if site is not None and _number(places) > LARGE:
+    if site is not None and _number(with_archives(places)) > LARGE:
         gathered = gather(places, arguments["select"], index=index)
-        keep = kept.keeping(with_archives(places), gathered) if index and not methods else None
         if methods:
             gathered = gathered.of_methods(methods)
         if len(gathered.records) > LARGE:
             # plugins import torch, with which no process can be copied safely
             about = elsewhere(_about, {record.spec.method.name for record in gathered.records})
-            number = write_large(gathered, site, about=about, keep=keep, **arguments)
+            number = write_large(gathered, site, about=about, **arguments)
             problems = gathered.problems
             count = counted(len(gathered.records), "record")
             say(f"{site}: {counted(number, 'file')}, from {count}", err=err)

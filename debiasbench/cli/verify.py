@@ -65,11 +65,12 @@ def verify(
     places = results or (Path("results"),)
     if add_rows and rows is None:
         raise click.UsageError("--add-rows needs --rows FILE")
+    beside = form == "json"  # then stdout has the report alone
     if rewrite:
-        _migrate(places)
+        _migrate(places, err=beside)
     check_places(places, references, write_references, form)
     if rows is not None:
-        _rows(places, rows, add=add_rows)
+        _rows(places, rows, add=add_rows, err=beside)
 
 
 def check_places(
@@ -94,31 +95,35 @@ def check_places(
         raise RecordError(f"{counted(report.bad, 'bad record')}: see above")
 
 
-def _rows(places: tuple[Path, ...], file: Path, *, add: bool) -> None:
+def _rows(places: tuple[Path, ...], file: Path, *, add: bool, err: bool) -> None:
     from debiasbench.common.errors import RecordError
     from debiasbench.records.rows import added, lost
 
     if missing := lost(file, places):
         for row in missing:
-            say(f"{file}: there is no record of the row {row}")
+            say(f"{file}: there is no record of the row {row}", err=err)
         raise RecordError(
             f"{counted(len(missing), 'row')} of {file} disappeared: put the records back, or "
             "withdraw them in withdrawn.toml"
         )
-    say(f"Every row of {file} is there")
+    say(f"Every row of {file} is there", err=err)
     if add and (new := added(file, places)):
-        say(f"Added {counted(len(new), 'row')} to {file}")
+        say(f"Added {counted(len(new), 'row')} to {file}", err=err)
 
 
-def _migrate(places: tuple[Path, ...]) -> None:
+def _migrate(places: tuple[Path, ...], *, err: bool) -> None:
     from debiasbench.common.errors import RecordError
+    from debiasbench.records.archive import is_unpacked
     from debiasbench.records.migrate import is_current, migrate
     from debiasbench.records.reading import read_all
 
     for path, _ in read_all(places)[0]:
         if not path.exists() or is_current(path):
             continue  # it was replaced when another record was migrated
+        if is_unpacked(path):
+            say(f"Warning: {path.name} lies in an archive, which is not changed", err=True)
+            continue
         try:
-            say(f"{path} -> {migrate(path).name}")
+            say(f"{path} -> {migrate(path).name}", err=err)
         except RecordError as error:
             say(f"Warning: {error}", err=True)

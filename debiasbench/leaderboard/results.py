@@ -12,6 +12,7 @@ import pandas as pd
 from debiasbench.common.errors import OptionError, RecordError
 from debiasbench.leaderboard.frame import frame as all_rows
 from debiasbench.leaderboard.gather import gather
+from debiasbench.records.index import results as digest
 from debiasbench.records.reading import read_all
 from debiasbench.records.record import Record
 from debiasbench.records.store import Run
@@ -41,7 +42,15 @@ def frame(results: Results | Iterable[Results]) -> pd.DataFrame:
     itself or its predictions; see `debiasbench verify`. Raises `RecordError` for a place that does
     not exist, and `OptionError` for anything else that is not a result.
     """
-    records = {record.id: record for record in _records(results)}
+    records: dict[str, Record] = {}
+    for record in _records(results):
+        first = records.setdefault(record.id, record)
+        if first is not record and digest(first) != digest(record):
+            warnings.warn(
+                f"There are two records of {record.spec.stem} with different results; the first "
+                "is used",
+                stacklevel=2,
+            )
     table = all_rows(records.values()).drop(columns=list(_JSON), errors="ignore")
     options = pd.DataFrame([{"id": r.id, **_options(r.spec)} for r in records.values()])
     return table.merge(options.sort_index(axis=1), on="id") if records else table

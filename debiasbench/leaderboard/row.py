@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from debiasbench.records.record import Record
     from debiasbench.specs.spec import Spec
 
 SIDE_METRICS = ("conflict", "aligned", "worst_group")  # those that tables show
@@ -118,6 +119,14 @@ class Row:
     def deviation(self) -> float:
         """Standard deviation over seeds (n - 1), NaN for fewer than two."""
         return deviation(self.values)
+
+
+def newest(records: Iterable[Record]) -> list[Record]:
+    """Return the last record of each seed, in the order of a row: that which its values are from.
+
+    Under `last`, runs of two revisions of the selection rules are one row.
+    """
+    return list({record.spec.seed: record for record in records}.values())
 
 
 def mean(values: Mapping[int, float]) -> float:

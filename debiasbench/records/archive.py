@@ -18,7 +18,8 @@ from debiasbench.common.errors import RecordError, StoreError
 from debiasbench.common.folders import entries
 from debiasbench.common.regular import read_regular
 from debiasbench.common.user_cache import user_cache
-from debiasbench.common.wording import readable_size, shown
+from debiasbench.common.wording import counted, readable_size, shown
+from debiasbench.records.beside import ARCHIVES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -90,7 +91,9 @@ def remove_unpacked() -> list[Unpacked]:
         with suppress(OSError):
             young = time.time() - folder.stat().st_mtime < OLD
             if not (young and folder.name.startswith(TEMPORARY)):  # it may be being written
-                shutil.rmtree(folder)
+                doomed = folder.with_name(f"{TEMPORARY}{folder.name.removeprefix(TEMPORARY)}")
+                folder.rename(doomed)  # so that half a copy is never taken for a whole one
+                shutil.rmtree(doomed)
     return [one for one in removed if not one.folder.exists()]
 
 
@@ -108,12 +111,12 @@ def _measured(folder: Path) -> Unpacked:
 def pack(files: Iterable[tuple[str, Path]]) -> bytes:
     """Return an archive of files, each with its name in the archive; equal files give equal bytes.
 
-    Raises `StoreError` for a name that `unpacked` would refuse, and for a file that cannot be read.
+    Raises `StoreError` for what `unpacked` would refuse, and for a file that cannot be read.
     """
     import lzma
     import tarfile
 
-    buffer = io.BytesIO()
+    total, number, buffer = 0, 0, io.BytesIO()
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
     with (
         lzma.open(buffer, "wb", format=lzma.FORMAT_XZ, filters=filters) as packed,
@@ -126,10 +129,18 @@ def pack(files: Iterable[tuple[str, Path]]) -> bytes:
                 content = read_regular(path)
             except OSError as error:
                 raise StoreError(f"Cannot read {path}: {error.strerror or error}") from error
+            total, number = total + len(content), number + 1
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(content), 0o644
             archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
+    if len(made := buffer.getvalue()) > MOST_PACKED or total > MOST_BYTES or number > MOST_FILES:
+        raise StoreError(
+            f"{counted(number, 'file')} of {readable_size(total)} give an archive of "
+            f"{readable_size(len(made))}, which is too large to be read: at most "
+            f"{MOST_FILES:,} files of {readable_size(MOST_BYTES)} in an archive of "
+            f"{readable_size(MOST_PACKED)}. Pack a part, such as one method"
+        )
+    return made
 
 
 def unpacked(archive: Path) -> Path:
@@ -150,6 +161,7 @@ def unpacked(archive: Path) -> Path:
     digest = hashlib.sha256(content).hexdigest()
     name = re.sub("[^A-Za-z0-9_.+-]", "_", archive.name.removesuffix(ENDING)).strip(".")
     folder = _root() / f"{name or 'records'}-{digest[:16]}"
+    ARCHIVES[folder.resolve()] = archive
     if folder.is_dir():
         return folder
     temporary = None

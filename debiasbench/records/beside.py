@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PREDICTIONS = ".predictions.safetensors"
 WEIGHTS = ".weights.safetensors"
+ARCHIVES: dict[Path, Path] = {}  # folder of a copy -> the archive that this process has read
 HEADER = 1 << 20  # bytes, more than the header of any file of predictions
 
 
@@ -29,9 +30,15 @@ def around(folder: Path) -> list[Path]:
 
     The folder itself, the one above, and where `folder` is in a folder `records`, the one above
     that: `leaderboard` for `leaderboard/records/digits`. Not further, since any file may lie there.
+    A copy of an archive stands for the folder of the archive.
     """
     real = folder.resolve()
-    places = [real, real.parent]
+    places = []
+    for copy in (real, *real.parents):
+        if copy in ARCHIVES:
+            places, real = [real], ARCHIVES[copy].resolve().parent
+            break
+    places += [real, real.parent]
     if real.parent.name == "records":
         places.append(real.parent.parent)
     return list(dict.fromkeys(places))

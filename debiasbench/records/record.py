@@ -39,7 +39,8 @@ MEASURED = (  # the costs that tables add up
     "training_flops",
 )
 
-_FLAT_LIST = re.compile(r"\[\s+([^\[\]{}\"]+?)\s+\]")
+# a line break is never within a text
+_FLAT_LIST = re.compile(r"\[\n\s*([^\[\]{}\"]+?)\n\s*\]")
 
 
 @dataclass(frozen=True)

@@ -279,9 +279,17 @@ def test_packed_records_are_read_like_their_folder(
         assert debiasbench("leaderboard", place, "--format", "csv").stdout == before
         assert "4 verified" in debiasbench("verify", place).stdout
         assert debiasbench("leaderboard", place, "--format", "csv").stdout == before
+    # beside what maintainers state of the records
+    first = json.loads(next(Path("results").glob("toy-erm-0-*.json")).read_text())["id"]
+    Path("packed/withdrawn.toml").write_text(f'[{first}]\nreason = "wrong"\ndate = 2026-11-27\n')
+    for place in ("packed", "packed/s.records.tar.xz"):
+        assert "withdrawn on 2026-11-27" in debiasbench("leaderboard", place).stdout
     # in a folder with other records, of which some are the same
     debiasbench("results", "rm", "--seed", 0, "--yes")
     Path("packed/s.records.tar.xz").rename("results/s.records.tar.xz")
+    told = debiasbench("results", "pack", "again.records.tar.xz")
+    assert told.stdout.startswith("Packed 4 records into")  # each once
+    assert "4 verified" in debiasbench("verify", "again.records.tar.xz").stdout
     assert debiasbench("leaderboard", "results", "--format", "csv").stdout == before
     refused = debiasbench("results", "rm", "--seed", 0, "--yes")
     assert refused.exit_code == 9

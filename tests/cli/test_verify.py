@@ -24,6 +24,16 @@ def seeds(number: int) -> list[Path]:
     return [honest(RESULTS, replace(SPEC, seed=seed)) for seed in range(number)]
 
 
+def test_the_report_in_json_stands_alone_on_stdout(debiasbench: Cli) -> None:
+    seeds(1)
+    Path("rows.txt").touch()
+    words = ("--rows", "rows.txt", "--add-rows", "--migrate", "--format", "json")
+    result = debiasbench("verify", *words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)
+    assert "Added 1 row to rows.txt" in result.stderr
+
+
 def test_honest_records_are_verified(debiasbench: Cli) -> None:
     seeds(3)
     result = debiasbench("verify")

@@ -58,6 +58,17 @@ def test_a_record_that_contradicts_itself_is_left_out_with_a_warning(
         assert len(set(frame(tmp_path).get("id", ()))) == others
 
 
+def test_of_two_different_records_of_a_spec_the_first_is_used_with_a_warning(
+    tmp_path: Path,
+) -> None:
+    for place, hits in (("a", (9, 9, 9, 9)), ("b", (1, 1, 1, 1))):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "x.json").write_text(to_json(run("erm", 0, hits)))
+    with pytest.warns(UserWarning, match="two records of .* with different results; the first"):
+        table = frame([tmp_path / "a", tmp_path / "b"])
+    assert table[table.rule == "last"].average.item() == pytest.approx(0.9)
+
+
 def test_what_is_not_a_result_is_named() -> None:
     with pytest.raises(OptionError, match="frame: 3 is not a result"):
         frame([3])  # type: ignore[list-item]

@@ -22,7 +22,9 @@ from debiasbench.common.errors import RecordError, StoreError, UnknownNameError
 from debiasbench.leaderboard.site import About, write_page, write_site
 from debiasbench.leaderboard.site.build import pages, single
 from debiasbench.leaderboard.site.content import collect
+from debiasbench.leaderboard.site.data import of_place
 from debiasbench.leaderboard.site.folder import Folder
+from debiasbench.leaderboard.site.heat import of_row
 from debiasbench.leaderboard.site.links import Links
 from debiasbench.leaderboard.site.methods import pair_tables
 from debiasbench.leaderboard.site.names import file_name, hashed
@@ -361,6 +363,25 @@ def test_the_command_of_a_record_has_its_spec(tmp_path: Path) -> None:
             record.spec.training,
             record.spec.seed,
         )
+
+
+def test_a_seed_that_was_run_again_counts_once_in_the_accuracies_of_groups(tmp_path: Path) -> None:
+    def at(rules: int, seed: int, hits: tuple[int, ...]) -> Record:
+        record = run("erm", seed, hits)
+        spec = replace(record.spec, revisions={"rules": rules} if rules > 1 else None)
+        return replace(record, spec=spec, id=spec.id)
+
+    records = [at(1, seed, (2, 2, 2, 2)) for seed in range(2)] + [at(2, 0, (8, 8, 8, 8))]
+    content = collect(gathered(tmp_path, records), whole=False, select="last")
+    (place,) = content.places
+    (row,) = place.board.rows
+    assert row.values == {0: pytest.approx(0.8), 1: pytest.approx(0.2)}
+    drawn = of_row(content, place, row, "last")
+    assert drawn is not None
+    assert {square.text for line in drawn.squares for square in line} == {"50"}
+    (table,) = [t for name, t in of_place(place).items() if name.endswith("groups.csv")]
+    rows = list(csv.DictReader(io.StringIO(table.decode())))
+    assert {r["seeds"] for r in rows if r["select"] == "last"} == {"2"}
 
 
 def test_an_accuracy_among_differences_has_its_unit(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from debiasbench.common.errors import RecordError, StoreError
 from debiasbench.records import archive
 from debiasbench.records.archive import ENDING, pack, unpacked
+from debiasbench.records.beside import around
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +134,25 @@ def test_a_file_that_could_not_be_unpacked_is_not_packed(tmp_path: Path) -> None
     path.write_text("x")
     with pytest.raises(StoreError, match=r"notes\.txt cannot be packed"):
         pack([("notes.txt", path)])
+
+
+def test_what_could_not_be_read_again_is_not_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("MOST_PACKED", "MOST_BYTES", "MOST_FILES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(archive, limit, 3)
+            with pytest.raises(StoreError, match=r"too large to be read.*Pack a part"):
+                pack(files(tmp_path))
+
+
+def test_files_about_records_are_looked_for_beside_their_archive(tmp_path: Path) -> None:
+    place = tmp_path / "leaderboard" / "records"
+    place.mkdir(parents=True)
+    folder = unpacked(written(place, pack(files(tmp_path))))
+    assert around(folder)[1:] == [place, place.parent]
+    assert around(folder / "search")[1:] == [place, place.parent]
+    assert around(place) == [place, place.parent]
 
 
 def test_copies_of_archives_are_listed_and_removed(tmp_path: Path, cache: Path) -> None:

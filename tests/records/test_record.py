@@ -88,6 +88,14 @@ def test_the_id_is_the_hash_of_the_canonical_spec_and_does_not_change() -> None:
     assert SPEC.stem == "toy-erm-0-49a1dbb9c6d5fbe4"
 
 
+@pytest.mark.parametrize("text", ["/m/[ a ]", "[\t1 ]", "[ 1,  2 ]", "a\n[ b\n]"])
+def test_a_text_of_a_spec_is_kept_as_it_is(text: str) -> None:
+    record = make_record(replace(SPEC, model=Choice("timm", {"name": text})))
+    again = from_json(to_json(record))
+    assert again.spec.model.options["name"] == text
+    assert to_json(again) == to_json(record)
+
+
 @pytest.mark.parametrize(
     "other",
     [

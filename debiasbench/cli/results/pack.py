@@ -27,13 +27,14 @@ def pack(
 ) -> None:
     """Pack records and their predictions into FILE, whose name ends in .records.tar.xz.
 
-    Without a choice, searches and their trials are packed too. `leaderboard`, `verify` and the
-    other commands read such a file like a folder, and also those that lie in a folder of records.
-    Equal records give equal files.
+    Weights are left out. Without a choice, searches and their trials are packed too. `leaderboard`,
+    `verify` and the other commands read such a file like a folder, and also those that lie in a
+    folder of records. Equal records give equal files.
     """
     from debiasbench.common.errors import RecordError
     from debiasbench.records.archive import ENDING, is_archive
     from debiasbench.records.archive import pack as packed
+    from debiasbench.records.beside import WEIGHTS
     from debiasbench.records.held import chosen, files
     from debiasbench.records.store import write_bytes
 
@@ -50,11 +51,16 @@ def pack(
     if wanted.is_all:
         paths += sorted((results / "search").glob("*.json"))
         paths += sorted((results / "search").glob("*.safetensors"))
-    content = packed((_name(path, results), path) for path in dict.fromkeys(paths))
+    names: dict[str, Path] = {}
+    for path in paths:  # what lies in the folder comes before what lies in archives there
+        if not path.name.endswith(WEIGHTS):
+            names.setdefault(_name(path, results), path)
+    content = packed(names.items())
     write_bytes(file, content)
-    before = sum(path.stat().st_size for path in paths)
+    before = sum(path.stat().st_size for path in names.values())
+    number = sum(path in names.values() for path, _ in found)
     say(
-        f"Packed {counted(len(found), 'record')} into {file}: {readable_size(len(content))} "
+        f"Packed {counted(number, 'record')} into {file}: {readable_size(len(content))} "
         f"instead of {readable_size(before)}"
     )
 

@@ -14,6 +14,7 @@ from debiasbench.leaderboard.figures.groups import groups
 from debiasbench.leaderboard.figures.pareto import PARETO, missing, pareto
 from debiasbench.leaderboard.figures.ranks import ranks
 from debiasbench.leaderboard.gather import gather
+from debiasbench.leaderboard.row import newest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -136,8 +137,9 @@ def _groups(rows: Sequence[Row], records: Sequence[Record], rule: str) -> Figure
             "A figure of groups shows one row. Choose it with --method: "
             f"{listed([row.name for row in rows])}"
         )
-    own = set(rows[0].records)
-    figure = groups(rows[0].name, [record for record in records if record.id in own], rule)
+    known = {record.id: record for record in records}
+    own = newest(known[name] for name in rows[0].records)
+    figure = groups(rows[0].name, own, rule)
     if figure is None:
         raise OptionError(f"{rows[0].name} has no result with {rule}")
     return figure

@@ -10,6 +10,7 @@ import numpy as np
 
 from debiasbench.leaderboard.figures import colours
 from debiasbench.leaderboard.figures.figure import FEW
+from debiasbench.leaderboard.row import newest
 from debiasbench.records.record import test_counts as record_counts
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _square(accuracy: float, samples: int, aligned: bool) -> Square:
 def of_row(content: Content, place: Place, row: Row, rule: str) -> Heat | None:
     """Draw the mean accuracies over the seeds of a row; None if no seed has a value."""
     done = [content.records[name] for name in row.records]
-    done = [record for record in done if record.spec.seed in row.values]
+    done = [record for record in newest(done) if record.spec.seed in row.values]
     if not done:
         return None
     return heat(row.name, place.task, _summed(done, rule))

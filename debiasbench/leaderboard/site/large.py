@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from debiasbench.leaderboard.board import Keep
     from debiasbench.leaderboard.gather import Gathered
     from debiasbench.leaderboard.site.content import About
     from debiasbench.records.record import Record
@@ -59,13 +58,13 @@ def write_large(
     out: Path,
     *,
     about: Mapping[str, About] | None = None,
-    keep: Keep | None = None,
     **asked: str | None,
 ) -> int:
     """Write a site of all pages into a folder; return the number of its files; see `write_site`.
 
     `gathered`: what tables need of records, under the rule that is asked for. `asked`: dataset,
-    metric, select and baseline of `boards`. `keep`: see `Keep`.
+    metric, select and baseline of `boards`. Boards that were kept are not used: figures need their
+    tests.
     """
     folder, dataset = Folder(out), asked.pop("dataset", None)
     records = gathered.records if dataset is None else of_dataset(gathered.records, dataset)
@@ -82,7 +81,7 @@ def write_large(
             title,
             groups[key],
             repeated[key[:2]] > 1,
-            {**asked, "keep": keep},
+            asked,
         )
         for key, title in zip(groups, titles(groups), strict=True)
     ]

@@ -299,12 +299,18 @@ class Copying:
         try:
             self._target.write(name, content, new=new)
         except Changed:
-            if isinstance(content, bytes) and self._target.read(name, len(content)) == content:
+            if isinstance(content, bytes) and self._has(name, content):
                 return  # an interrupted copy wrote it
             with suppress(RecordError):
                 self._target.read(f"{stem}.json", MOST_BYTES)
                 raise  # it belongs to a record that another process has just written
             self._target.write(name, content, new=False)
+
+    def _has(self, name: str, content: bytes) -> bool:
+        try:
+            return self._target.read(name, len(content)) == content
+        except RecordError:  # it is larger
+            return False
 
     def _search(self, item: Item) -> Outcome:
         """Copy a file of a search that the target does not have, after its predictions."""

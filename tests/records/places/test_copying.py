@@ -329,6 +329,17 @@ def test_an_interrupted_copy_leaves_complete_records_and_goes_on_later(
     assert len(files(tmp_path / "part")) == 7
 
 
+def test_a_file_that_no_record_names_is_replaced_even_if_it_is_larger(
+    here: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    own = next(here.glob(f"*{PREDICTIONS}"))
+    (target / own.name).write_bytes(own.read_bytes() + b"x" * 100)
+    assert numbers(copied(here, target)) == (4, 0, 0)
+    assert (target / own.name).read_bytes() == own.read_bytes()
+
+
 def test_a_request_to_stop_ends_it_after_the_transfers_that_have_begun(
     here: Path, place: str
 ) -> None:
