@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from debiasbench.common.errors import OutOfMemory
 from debiasbench.common.memory import is_out_of_memory
 from debiasbench.common.progress import Progress
 from debiasbench.common.signals import Stop
@@ -134,6 +135,8 @@ def _measured(session: Session, spec: Spec, stage: Stage, numbers: Sequence[int]
         copies = [replace(stage.copied(), seed=seed) for seed in range(number)]
         try:
             seconds = seconds_per_step(copies, execution, predictor, seconds=SECONDS)
+        except OutOfMemory:
+            break
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -83,6 +83,7 @@ class SparseTraining:
         }
         self.explored = {name: mask.clone() for name, mask in self.masks.items()}
         self._waits_for_gradients = updater.init.startswith("snip") and masks is None
+        self._first_taken = False  # from the gradients of the step that `update` follows
         self._budgets = self._counts = self._count()
         self.grown = dict.fromkeys(self.masks, 0)  # weights that became active, over all updates
         self.exchanged_last = 0
@@ -162,6 +163,7 @@ class SparseTraining:
         """Set inactive gradients to 0, in place; keep a copy of those that `update` will read."""
         if update_follows and self._waits_for_gradients and self._hooks is None:
             self.take_first_masks(self.step - 1)
+            self._first_taken = True
         if update_follows and self.updater.reads() != "weights":
             keep = self.updater.optimizer_state == "dense"  # nothing below changes them
             self._gradients = {
@@ -185,11 +187,12 @@ class SparseTraining:
 
         Raises `NonFiniteGradient` for gradients that cannot be compared.
         """
-        if self.is_due(step):
-            self._update(step)
-        else:  # the first masks were taken from this step's gradients
+        taken, self._first_taken = self._first_taken, False
+        if taken and not self.is_due(step):
             self.check_kept_gradients(step)
             self.constrain_weights()
+        else:  # also later than it was due, as in fp16
+            self._update(step)
         self._gradients = {}
 
     def check_kept_gradients(self, step: int) -> None:

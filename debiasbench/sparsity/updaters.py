@@ -178,6 +178,8 @@ class GMP(Updater):
         density = cubic_density(self.first_density(), self.density, progress)
         dense = [x.name for x in layers if x.dense]
         targets = self.budgets({x.name: x.mask.shape for x in layers}, density, dense)
+        if sum(targets.values()) > sum(x.active for x in layers):  # an earlier stage pruned more
+            return {x.name: x.mask for x in layers}
         return {x.name: self._to(x, targets[x.name]) for x in layers}
 
     def _to(self, layer: Layer, target: int) -> Tensor:
@@ -212,7 +214,9 @@ class GraNet(GMP):
     def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
         """Keep the largest weights of the whole network, then exchange weights within layers."""
         density = cubic_density(self.first_density(), self.density, progress)
-        total = round(density * sum(x.mask.numel() for x in layers))
+        # an earlier stage may have pruned more
+        active = sum(x.active for x in layers)
+        total = min(round(density * sum(x.mask.numel() for x in layers)), active)
         pruned = []
         for layer, left in zip(layers, _largest_of_all(layers, total), strict=True):
             mask = drop_and_grow(

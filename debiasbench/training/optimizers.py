@@ -47,7 +47,13 @@ def make_optimizer(
             group["lr"] = torch.tensor(group["lr"], device=trainable[0].device)
     match training.optimizer:
         case "sgd":
-            return torch.optim.SGD(grouped, training.lr, momentum=training.momentum, fused=fused)
+            sgd = torch.optim.SGD(grouped, training.lr, momentum=training.momentum, fused=fused)
+            if fused and training.momentum:
+                # the fused kernel leaves a new buffer as it is in memory if the loss scaler skips
+                # the first step, and takes no buffers where some weights have none
+                for p in trainable:
+                    sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            return sgd
         case "adam":
             return _quiet(torch.optim.Adam(grouped, training.lr, **adam))
         case "adamw":

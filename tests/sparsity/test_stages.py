@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from debiasbench.core.component import Component
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Trained
 from debiasbench.models.mlp import MLP
-from debiasbench.sparsity import Sparsify, Static
+from debiasbench.sparsity import GMP, GraNet, Sparsify, Static
 from debiasbench.testing import toy_task
 from tests.running import fit, fit_whole
 
@@ -51,6 +51,28 @@ class Trains(Method):
         if self.more is not None:
             self.more(stage.objective.network)
         return stage
+
+
+@dataclass(frozen=True)
+class Continues(Method):
+    """Trains a stage, and goes on with its network and its masks."""
+
+    updater: Any
+
+    def fit(self, lab: Any) -> Any:
+        first = lab.train(lab.model(), name="first", components=[Sparsify(self.updater)])
+        return lab.train(first, name="second", components=[Sparsify(self.updater)])
+
+
+@pytest.mark.parametrize("updater", [GMP(0.1, every="2"), GraNet(0.1, every="2")])
+def test_a_stage_that_goes_on_with_a_pruned_network_makes_nothing_dense_again(
+    updater: Any,
+) -> None:
+    model, training = MLP(hidden=(16, 16)), replace(FAST, epochs=2)
+    ended = fit(toy_task(), Continues(updater), model=model, training=training)
+    weights = [p for p in ended.objective.network.parameters() if p.dim() > 1]
+    active = sum(int(p.count_nonzero()) for p in weights)
+    assert active <= round(0.1 * sum(p.numel() for p in weights))
 
 
 @pytest.mark.parametrize(

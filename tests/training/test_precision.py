@@ -19,6 +19,8 @@ from debiasbench.core.component import Component
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.settings import Training
 from debiasbench.core.stage import Trained
+from debiasbench.sparsity import GMP, RigL, Sparsify
+from debiasbench.sparsity.updater import Updater
 from debiasbench.specs.plugins import Plugins
 from debiasbench.specs.resolve import make_spec
 from debiasbench.testing import toy_task
@@ -152,10 +154,14 @@ def test_what_was_interrupted_in_fp16_goes_on_with_its_scale() -> None:
 
 
 class Overflows(CrossEntropy):
-    """Its gradients are not finite in the first step."""
+    """Its gradients are not finite in one step."""
+
+    def __init__(self, at: int = 0) -> None:
+        super().__init__(Flat())
+        self.at = at
 
     def forward(self, batch: Any) -> torch.Tensor:
-        return super().forward(batch) * (1e38 if batch.step == 0 else 1.0)
+        return super().forward(batch) * (1e38 if batch.step == self.at else 1.0)
 
 
 class Notes(Component):
@@ -177,7 +183,7 @@ def test_an_update_whose_step_fp16_skips_follows_the_next_step_even_after_a_stop
 ) -> None:
     def begun() -> tuple[StageRun, Notes]:
         notes, numerics = Notes(), Numerics.on(CPU, "fp16")
-        stage = make_stage(Overflows(Flat()), steps=3, components=(notes,))
+        stage = make_stage(Overflows(), steps=3, components=(notes,))
         return StageRun(stage, ON_CPU, numerics), notes
 
     run_, notes = begun()
@@ -193,6 +199,28 @@ def test_an_update_whose_step_fp16_skips_follows_the_next_step_even_after_a_stop
         else:
             list(steps)
     assert notes.steps == [1]
+
+
+# updates follow steps 1 and 3; the last one of pruning follows step 5, and prunes to 0.3
+@pytest.mark.parametrize(
+    ("updater", "at", "updates"),
+    [(RigL(0.3, every="2"), 1, 2), (GMP(0.3, every="2"), 1, 3), (GMP(0.3, every="2"), 5, 3)],
+)
+def test_a_topology_that_fp16_could_not_update_is_updated_after_the_next_step(
+    updater: Updater, at: int, updates: int
+) -> None:
+    found = []
+    for overflow in (at, -1):
+        sparsify = Sparsify(updater)
+        stage = make_stage(Overflows(overflow), steps=8, components=(sparsify,))
+        run_ = StageRun(stage, ON_CPU, Numerics.on(CPU, "fp16"))
+        with run_.started():
+            list(run_.steps())
+            assert sparsify.training is not None
+            found.append((sparsify.training.updates, sparsify.densities()))
+    assert found[0] == found[1]
+    assert found[0][0] == updates
+    assert found[0][1]["network.fc.weight"] == pytest.approx(0.3, abs=0.01)
 
 
 def test_momentum_that_is_taken_up_again_lies_in_memory_as_its_weights_do() -> None:

@@ -19,11 +19,12 @@ from debiasbench.core.component import Component
 from debiasbench.core.data import Batch
 from debiasbench.core.objective import CrossEntropy
 from debiasbench.core.settings import Training
+from debiasbench.core.stage import OptimizerState
 from debiasbench.sparsity import Sparsify, Static
 from debiasbench.testing import toy_task
 from debiasbench.training.checkpoint import dumps, loads
 from debiasbench.training.device import resolve_device
-from debiasbench.training.optimizers import Schedule, make_optimizer
+from debiasbench.training.optimizers import Schedule, carry_over, make_optimizer
 from debiasbench.training.placed import PlacedTask
 from debiasbench.training.predict import Predictor, hits
 from debiasbench.training.rules import group_counts
@@ -379,6 +380,30 @@ def test_weights_that_the_last_step_made_infinite_fail_the_stage() -> None:
     with pytest.raises(TrainingFailed, match="A weight of stage 'train' became NaN") as error:
         train(NaNGradient(Flat()), steps=1, select=False)
     assert (error.value.step, error.value.last_loss is None) == (0, False)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_momentum_of_a_fused_optimizer_begins_at_zero(given: bool) -> None:
+    def stepped(*, fused: bool) -> nn.Module:
+        torch.manual_seed(0)
+        network = nn.Linear(3, 2)
+        optimizer = make_optimizer(network.parameters(), Training(lr=0.1), tensor_lr=fused)
+        if given:  # from an earlier stage, which had no bias
+            state = OptimizerState("sgd", {"weight": {"momentum_buffer": torch.ones(2, 3)}})
+            carry_over(state, optimizer, network)
+        for _ in range(3):
+            optimizer.zero_grad()
+            network(torch.ones(4, 3)).square().sum().backward()
+            optimizer.step()
+        return network
+
+    fused, plain = stepped(fused=True), stepped(fused=False)
+    for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-6)
+    network = nn.Linear(3, 2)
+    optimizer = make_optimizer(network.parameters(), Training(), tensor_lr=True)
+    buffers = [optimizer.state[p]["momentum_buffer"] for p in network.parameters()]
+    assert not any(bool(buffer.any()) for buffer in buffers)
 
 
 def test_frozen_parts_stay_in_evaluation_mode_while_training() -> None:
