@@ -49,12 +49,13 @@ class Samples(Protocol):
 class View:
     """A split with only the labels that its reader may see.
 
-    `labels`: name -> (N,), on the device.
+    `labels`: name -> (N,), on the device. `split`: the name of the split.
     """
 
     samples: Samples
     labels: Mapping[str, Tensor]
     prepare: Prepare
+    split: str = ""
 
     def __len__(self) -> int:
         return len(self.samples)

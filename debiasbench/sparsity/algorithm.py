@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from debiasbench.sparsity.criteria import MaskSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch import Tensor
 
@@ -57,6 +57,9 @@ class Algorithm(MaskSettings, Protocol):
     @property
     def prunes(self) -> bool:
         """Whether density falls."""
+
+    def check_end(self, shapes: Mapping[str, Sequence[int]], dense: Collection[str] = ()) -> None:
+        """Raise `SparsityTooHigh` if pruning cannot reach the density; see `Updater`."""
 
     def reads(self) -> Reads:
         """Return what updates look at."""

@@ -76,6 +76,9 @@ class SparseTraining:
         first = first_masks(
             updater, self.weights, self.layouts, self._dense, seed, densities, masks
         )
+        if updater.prunes:  # or an error would come after most of the training
+            by_output = {name: self.layouts[name].by_output(mask) for name, mask in first.items()}
+            updater.check_end({n: mask.shape for n, mask in by_output.items()}, self._dense)
         # strides as those of the weights: a device multiplies both in the order of memory
         self.masks = {
             name: torch.empty_like(p, dtype=torch.bool, requires_grad=False).copy_(first[name])

@@ -17,7 +17,7 @@ from debiasbench.sparsity.settings import check, setting
 from debiasbench.sparsity.topology import drop_and_grow, drop_and_grow_in_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -178,6 +178,10 @@ class Updater:
     def rows(self) -> Pattern | None:
         """Return `pattern`, read."""
         return read_pattern(self.pattern)
+
+    def check_end(self, shapes: Mapping[str, Sequence[int]], dense: Collection[str] = ()) -> None:
+        """Raise `SparsityTooHigh` if pruning cannot reach `density`; `dense`: layers left dense."""
+        self.budgets(shapes, self.density, list(dense))
 
     def budgets(
         self, shapes: Mapping[str, Sequence[int]], density: float, dense: Sequence[str] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -9,7 +10,7 @@ import torch
 
 from debiasbench.sparsity.algorithm import OptimizerState, Reads
 from debiasbench.sparsity.distributions import round_to
-from debiasbench.sparsity.errors import SparsityError
+from debiasbench.sparsity.errors import SparsityError, SparsityTooHigh
 from debiasbench.sparsity.layer import Layer
 from debiasbench.sparsity.schedules import Anneal, cubic_density
 from debiasbench.sparsity.settings import changed, setting
@@ -18,7 +19,7 @@ from debiasbench.sparsity.transfer import to_host
 from debiasbench.sparsity.updater import Updater
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch import Tensor
 
@@ -210,6 +211,17 @@ class GraNet(GMP):
     def grow_scores(self, layer: Layer) -> Tensor:
         """Size of the gradient."""
         return _gradient(layer).abs()
+
+    def check_end(self, shapes: Mapping[str, Sequence[int]], dense: Collection[str] = ()) -> None:
+        """Raise `SparsityTooHigh` unless every layer can keep a weight, and dense layers all."""
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        total, whole = round(self.density * sum(sizes.values())), sum(sizes.values())
+        needed = sum(size if name in dense else 1 for name, size in sizes.items())
+        if total < needed:
+            raise SparsityTooHigh(
+                f"density {self.density:g} keeps {total} of {whole} weights, but needs {needed}: "
+                f"the smallest feasible density is {needed / whole:.4g}"
+            )
 
     def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
         """Keep the largest weights of the whole network, then exchange weights within layers."""

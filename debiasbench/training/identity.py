@@ -62,6 +62,7 @@ def identity(stage: Stage) -> Identity:
         "objective": f"{type(objective).__module__}.{type(objective).__qualname__}",
         "modules": repr(objective),
         "state": _digest(objective.state_dict()),
+        "split": stage.view.split,
         "labels": _digest(stage.view.labels),
         "training": asdict(stage.settings),
         "seed": stage.seed,

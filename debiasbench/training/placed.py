@@ -151,7 +151,7 @@ class PlacedTask:
                 readable(self._split(name).x), self.device, channels_last=last
             )
         placed = {label: values.to(self.device) for label, values in labels.items()}
-        return View(self._splits[name], placed, self._prepare)
+        return View(self._splits[name], placed, self._prepare, name)
 
 
 def visible_labels(task: Task, split: Split, level: str | None) -> dict[str, Tensor]:

@@ -127,6 +127,19 @@ def test_pruning_methods_end_at_exactly_the_density_asked_for(updater: Updater) 
     nothing_off_the_mask(net, opt, sparse, state=True)
 
 
+@pytest.mark.parametrize(
+    "updater",
+    [
+        GMP(1e-6, every="4"),
+        GraNet(1e-6, every="4"),
+        GraNet(0.05, every="4", keep_dense=("*",)),
+    ],
+)
+def test_a_density_that_pruning_cannot_reach_is_an_error_at_once(updater: Updater) -> None:
+    with pytest.raises(SparsityTooHigh, match="smallest feasible density"):
+        begin(updater)
+
+
 def test_granet_exchanges_beside_pruning() -> None:
     net, opt, sparse = begin(GraNet(0.1, every="4"))
     train(net, opt)

@@ -47,6 +47,12 @@ def test_stages_of_builtin_networks_are_shared_and_equal_ones_are_equal(model: A
     assert of(network(model), components=[Sparsify(RigL(density=0.5))]).shared
 
 
+def test_stages_on_equal_splits_of_other_names_are_not_the_same() -> None:
+    stage = make_stage(CrossEntropy(network()))
+    other = replace(stage, view=replace(stage.view, split="val"))
+    assert identity(stage).content != identity(other).content
+
+
 def test_identity_changes_nothing() -> None:
     stage = make_stage(CrossEntropy(network()))
     before = copy.deepcopy(stage.objective.state_dict())
