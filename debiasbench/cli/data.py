@@ -108,7 +108,7 @@ def prepare(name: str, settings: tuple[str, ...], data_root: Path) -> None:
     plugins = load_plugins()
     in_spec, dataset = _dataset(plugins, name, settings, data_root)
     missing = [source for source in dataset.sources(data_root) if not source.exists()]
-    given = [data_root / name for download in dataset.downloads for name in download.gives]
+    given = [data_root / file for download in dataset.downloads for file in download.gives]
     # with some options, a data set reads files that must be downloaded manually
     if any(path.is_relative_to(source) for path in given for source in missing):
         with display("bytes") as progress:

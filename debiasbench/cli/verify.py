@@ -65,12 +65,12 @@ def verify(
     places = results or (Path("results"),)
     if add_rows and rows is None:
         raise click.UsageError("--add-rows needs --rows FILE")
-    beside = form == "json"  # then stdout has the report alone
+    on_stderr = form == "json"  # then stdout has the report alone
     if rewrite:
-        _migrate(places, err=beside)
+        _migrate(places, err=on_stderr)
     check_places(places, references, write_references, form)
     if rows is not None:
-        _rows(places, rows, add=add_rows, err=beside)
+        _rows(places, rows, add=add_rows, err=on_stderr)
 
 
 def check_places(

@@ -140,4 +140,4 @@ def samples(metadata: Path) -> list[Sample]:
 
 def _folder(root: Path) -> Path:
     existing = [root / name for name in FOLDERS if (root / name / "metadata.csv").is_file()]
-    return existing[0] if existing else root / FOLDERS[0]
+    return existing[0] if existing else root / FOLDERS[1]  # into which it is downloaded

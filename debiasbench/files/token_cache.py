@@ -57,7 +57,7 @@ def tokenised(task: Task, fingerprint: str, tokenizer: Tokenizer, root: Path) ->
 
 
 def _of(kept: Task, task: Task) -> Task:
-    """Return kept tensors with what a task says beside its data, which their key does not hold."""
+    """Return cached tokens with the metric and the selection rule of `task`."""
     return replace(kept, metric=task.metric, select=task.select)
 
 

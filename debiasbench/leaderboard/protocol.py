@@ -151,8 +151,8 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
     }
     lines = []
     for row in own.rows:
-        under = {rule: of_rule[rule] for rule in rules}
-        rows = {rule: found for rule, of in under.items() if (found := row_of(row, of)) is not None}
+        found = {rule: row_of(row, of) for rule, of in of_rule.items()}
+        rows = {rule: one for rule, one in found.items() if one is not None}
         lines.append(Line(row.name, level_of(row, rows.get(LAST, row)), rows))
     done: list[Line] = []
     agreements: list[Agreement] = []
@@ -170,8 +170,8 @@ def _protocol(own: Board, by_rule: Mapping[str, Board], smallest: int) -> Protoc
 def row_of(row: Row, of: Mapping[str, Row]) -> Row | None:
     """Return the row that holds the same runs under another rule; None if there is none.
 
-    `of`: id of a record -> its row under that rule. Under `last`, where revisions of the rules do
-    not count, one row may stand for two: then it is the one that is not out of date.
+    `of`: id of a record -> its row under that rule. If several rows hold these runs, return the
+    first that is not out of date.
     """
     found = [of[name] for name in row.records if name in of]
     return next((one for one in found if not one.stale), found[-1] if found else None)

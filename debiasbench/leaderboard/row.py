@@ -121,8 +121,8 @@ class Row:
         return deviation(self.values)
 
 
-def newest(records: Iterable[Record]) -> list[Record]:
-    """Return the last record of each seed, in the order of a row: that which its values are from.
+def last_of_each_seed(records: Iterable[Record]) -> list[Record]:
+    """Return the last record of each seed; a row takes its values from these.
 
     Under `last`, runs of two revisions of the selection rules are one row.
     """
@@ -195,18 +195,18 @@ def outdated(rows: Sequence[Row]) -> list[Row]:
 
     Revisions of the selection rules, the data set and the model count for all rows together.
     """
-    newest: dict[tuple[str, str], int] = {}
+    last_of_each_seed: dict[tuple[str, str], int] = {}
     for row in rows:
         for part, number in row.revisions.items():
             of = row.method if part in {"method", "sparse"} else ""
-            newest[part, of] = max(newest.get((part, of), 1), number)
-    return [replace(row, stale=_stale(row, newest)) for row in rows]
+            last_of_each_seed[part, of] = max(last_of_each_seed.get((part, of), 1), number)
+    return [replace(row, stale=_stale(row, last_of_each_seed)) for row in rows]
 
 
-def _stale(row: Row, newest: Mapping[tuple[str, str], int]) -> str:
+def _stale(row: Row, last_of_each_seed: Mapping[tuple[str, str], int]) -> str:
     older = [
         f"{part} {row.revisions.get(part, 1)} instead of {number}"
-        for (part, of), number in sorted(newest.items())
+        for (part, of), number in sorted(last_of_each_seed.items())
         if of in {"", row.method} and row.revisions.get(part, 1) < number
     ]
     return f"revision of {', '.join(older)}" if older else ""

@@ -84,6 +84,7 @@ def remove_unpacked() -> list[Unpacked]:
     What processes that were killed have left is removed, too.
     """
     import shutil
+    import tempfile
     import time
 
     removed = all_unpacked()
@@ -91,9 +92,12 @@ def remove_unpacked() -> list[Unpacked]:
         with suppress(OSError):
             young = time.time() - folder.stat().st_mtime < OLD
             if not (young and folder.name.startswith(TEMPORARY)):  # it may be being written
-                doomed = folder.with_name(f"{TEMPORARY}{folder.name.removeprefix(TEMPORARY)}")
-                folder.rename(doomed)  # so that half a copy is never taken for a whole one
-                shutil.rmtree(doomed)
+                if not folder.name.startswith(TEMPORARY):
+                    doomed = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
+                    folder.rename(doomed)  # so that half a copy is never taken for a whole one
+                    shutil.rmtree(doomed)
+                else:
+                    shutil.rmtree(folder)
     return [one for one in removed if not one.folder.exists()]
 
 
@@ -130,17 +134,22 @@ def pack(files: Iterable[tuple[str, Path]]) -> bytes:
             except OSError as error:
                 raise StoreError(f"Cannot read {path}: {error.strerror or error}") from error
             total, number = total + len(content), number + 1
+            if total > MOST_BYTES or number > MOST_FILES:
+                raise _too_large(total, number)
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(content), 0o644
             archive.addfile(member, io.BytesIO(content))
-    if len(made := buffer.getvalue()) > MOST_PACKED or total > MOST_BYTES or number > MOST_FILES:
-        raise StoreError(
-            f"{counted(number, 'file')} of {readable_size(total)} give an archive of "
-            f"{readable_size(len(made))}, which is too large to be read: at most "
-            f"{MOST_FILES:,} files of {readable_size(MOST_BYTES)} in an archive of "
-            f"{readable_size(MOST_PACKED)}. Pack a part, such as one method"
-        )
-    return made
+    if buffer.tell() > MOST_PACKED:
+        raise _too_large(total, number)
+    return buffer.getvalue()
+
+
+def _too_large(total: int, number: int) -> StoreError:
+    return StoreError(
+        f"{counted(number, 'file')} of {readable_size(total)} are too large for an archive that "
+        f"can be read: at most {MOST_FILES:,} files of {readable_size(MOST_BYTES)}, packed into "
+        f"{readable_size(MOST_PACKED)}. Pack a part, such as one method"
+    )
 
 
 def unpacked(archive: Path) -> Path:
@@ -161,7 +170,9 @@ def unpacked(archive: Path) -> Path:
     digest = hashlib.sha256(content).hexdigest()
     name = re.sub("[^A-Za-z0-9_.+-]", "_", archive.name.removesuffix(ENDING)).strip(".")
     folder = _root() / f"{name or 'records'}-{digest[:16]}"
-    ARCHIVES[folder.resolve()] = archive
+    known = ARCHIVES.setdefault(folder.resolve(), [])
+    if archive not in known:
+        known.append(archive)
     if folder.is_dir():
         return folder
     temporary = None

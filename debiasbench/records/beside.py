@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PREDICTIONS = ".predictions.safetensors"
 WEIGHTS = ".weights.safetensors"
-ARCHIVES: dict[Path, Path] = {}  # folder of a copy -> the archive that this process has read
+ARCHIVES: dict[Path, list[Path]] = {}  # folder of a copy -> archives that this process has read
 HEADER = 1 << 20  # bytes, more than the header of any file of predictions
 
 
@@ -33,14 +33,12 @@ def around(folder: Path) -> list[Path]:
     A copy of an archive stands for the folder of the archive.
     """
     real = folder.resolve()
-    places = []
-    for copy in (real, *real.parents):
-        if copy in ARCHIVES:
-            places, real = [real], ARCHIVES[copy].resolve().parent
-            break
-    places += [real, real.parent]
-    if real.parent.name == "records":
-        places.append(real.parent.parent)
+    own = next((ARCHIVES[copy] for copy in (real, *real.parents) if copy in ARCHIVES), None)
+    places = [] if own is None else [real]
+    for place in [real] if own is None else [a.resolve().parent for a in own if a.is_file()]:
+        places += [place, place.parent]
+        if place.parent.name == "records":
+            places.append(place.parent.parent)
     return list(dict.fromkeys(places))
 
 

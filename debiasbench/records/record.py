@@ -39,7 +39,7 @@ MEASURED = (  # the costs that tables add up
     "training_flops",
 )
 
-# a line break is never within a text
+# JSON texts contain no line breaks
 _FLAT_LIST = re.compile(r"\[\n\s*([^\[\]{}\"]+?)\n\s*\]")
 
 

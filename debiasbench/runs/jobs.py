@@ -31,8 +31,8 @@ class Jobs(Strict):
 
     `session`, `overwrite`: as for a run here. `together`: number of runs that a process trains at
     once. `keep_going`: whether to begin more runs after one has failed. `working_folder`: where the
-    command was given, where relative paths begin. `files`: the places of classes of files that
-    specs name, by plural kind, see `Plugins.files`. `debug`: whether to print tracebacks. `quiet`:
+    command was given, where relative paths begin. `files`: where to load classes of files from,
+    see `Plugins.files`. `debug`: whether to print tracebacks. `quiet`:
     whether to print no progress. `trial`: whether the runs are trials of searches.
 
     For workers that take runs from a folder, see `debiasbench.runs.pull`: `workers`: their number.

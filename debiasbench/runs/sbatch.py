@@ -100,11 +100,13 @@ def _check(word: str) -> None:
     name, _, value = word.lstrip("-").partition("=")
     if not word.startswith("--"):
         name, value = _SHORT.get(word[1], word[1]), word[2:]
-    # sbatch takes the beginning of a name for the name
-    whole = [known for known in _RESERVED if known.startswith(name) and len(name) > 1]
+    # sbatch takes the beginning of a long name for the name
+    long = word.startswith("--")
+    whole = [known for known in _RESERVED if name == known or (long and known.startswith(name))]
     if whole:
         raise OptionError(f"{shown(word)} cannot be given to sbatch: {_RESERVED[whole[0]]}")
-    if name == "signal" and not re.fullmatch(r"B:(TERM|USR1|15|10)(@\d+)?", value):
+    signals = name == "signal" or (long and len(name) > 1 and "signal".startswith(name))
+    if signals and not re.fullmatch(r"B:(TERM|USR1|15|10)(@\d+)?", value):
         raise OptionError(
             f"{shown(word)} for sbatch would not reach the worker: use --signal=B:TERM@SECONDS"
         )

@@ -59,7 +59,7 @@ class Algorithm(MaskSettings, Protocol):
         """Whether density falls."""
 
     def check_end(self, shapes: Mapping[str, Sequence[int]], dense: Collection[str] = ()) -> None:
-        """Raise `SparsityTooHigh` if pruning cannot reach the density; see `Updater`."""
+        """Raise `SparsityTooHigh` if pruning cannot reach the density."""
 
     def reads(self) -> Reads:
         """Return what updates look at."""

@@ -86,7 +86,7 @@ class SparseTraining:
         }
         self.explored = {name: mask.clone() for name, mask in self.masks.items()}
         self._waits_for_gradients = updater.init.startswith("snip") and masks is None
-        self._first_taken = False  # from the gradients of the step that `update` follows
+        self._first_taken = False  # whether the first masks were taken in this step
         self._budgets = self._counts = self._count()
         self.grown = dict.fromkeys(self.masks, 0)  # weights that became active, over all updates
         self.exchanged_last = 0

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from debiasbench.common.errors import OptionError, close_names, suggestion
+from debiasbench.common.errors import OptionError, UnknownNameError, close_names, suggestion
 from debiasbench.common.wording import listed, shortened, shown
 from debiasbench.core.settings import Training
 
@@ -256,10 +256,11 @@ def with_preset(words: Words, plugins: Plugins) -> Words:
 
 def _dataset_options(words: Words, plugins: Plugins) -> set[str]:
     """Return the full names of the options of a data set; empty for an imported one."""
-    name = words.get("dataset")
-    if name is None or str(name) not in plugins.datasets:
+    try:
+        names = option_names(plugins.datasets, str(words.get("dataset", "")))
+    except UnknownNameError:
         return set()
-    return {f"dataset.{option}" for option in option_names(plugins.datasets, str(name))}
+    return {f"dataset.{name}" for name in names}
 
 
 def option_names(registry: Registry[Any], name: str) -> list[str]:

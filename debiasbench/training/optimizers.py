@@ -49,8 +49,8 @@ def make_optimizer(
         case "sgd":
             sgd = torch.optim.SGD(grouped, training.lr, momentum=training.momentum, fused=fused)
             if fused and training.momentum:
-                # the fused kernel leaves a new buffer as it is in memory if the loss scaler skips
-                # the first step, and takes no buffers where some weights have none
+                # without buffers, the fused kernel leaves new ones uninitialised if the loss scaler
+                # skips the first step, and it fails if only some weights have one
                 for p in trainable:
                     sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
             return sgd

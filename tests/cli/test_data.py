@@ -90,6 +90,16 @@ def test_nothing_is_downloaded_that_the_options_do_not_read(
     assert "Save the released folder as" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["cmnist", "cifar10c", "waterbirds", "multinli"])
+def test_what_is_missing_is_downloaded(
+    name: str, debiasbench: Debiasbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[object] = []
+    monkeypatch.setattr("debiasbench.files.download.fetch", lambda *of, **_: begun.append(of))
+    debiasbench("data", "prepare", name)
+    assert len(begun) == 1
+
+
 def test_check_finds_and_removes_a_damaged_data_set(debiasbench: Debiasbench, mnist: Path) -> None:
     assert "No data set is decoded" in debiasbench("data", "check").output
     debiasbench("data", "prepare", "cmnist")

@@ -19,7 +19,6 @@ from debiasbench.cli import site as command
 from debiasbench.common.errors import UnknownNameError
 from debiasbench.leaderboard import table
 from debiasbench.leaderboard.gather import gather
-from debiasbench.leaderboard.kept import keeping
 from debiasbench.leaderboard.site import About, write_large
 from debiasbench.leaderboard.site.links import DIGITS
 from debiasbench.records.record import to_json
@@ -119,7 +118,7 @@ def test_a_formula_and_markup_in_records_do_nothing(attacked: Path) -> None:
     assert FORMULA not in text
 
 
-def test_equal_records_give_equal_bytes_with_an_index_and_kept_tables_and_after_them(
+def test_equal_records_give_equal_bytes_with_an_index_and_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from debiasbench.records.index import folder as index
@@ -131,10 +130,8 @@ def test_equal_records_give_equal_bytes_with_an_index_and_kept_tables_and_after_
     first = {path: path.read_bytes() for path in site.rglob("*") if path.is_file()}
     write_large(gather([tmp_path / "records"]), site, about=ABOUT)
     assert {path: path.read_bytes() for path in site.rglob("*") if path.is_file()} == first
-    for _ in range(2):  # the first call keeps the tables, the second one uses them
-        gathered = gather([tmp_path / "records"])
-        keep = keeping([tmp_path / "records"], gathered)
-        write_large(gathered, site, about=ABOUT, keep=keep)
+    for _ in range(2):  # the first call makes the index, the second one uses it
+        write_large(gather([tmp_path / "records"]), site, about=ABOUT)
         assert {p: p.read_bytes() for p in site.rglob("*") if p.is_file()} == first
     write_large(gather([tmp_path / "records"], index=False), tmp_path / "other", about=ABOUT)
     other = {p.relative_to(tmp_path / "other"): p for p in (tmp_path / "other").rglob("*.*")}

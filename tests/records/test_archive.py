@@ -142,7 +142,7 @@ def test_what_could_not_be_read_again_is_not_packed(
     for limit in ("MOST_PACKED", "MOST_BYTES", "MOST_FILES"):
         with monkeypatch.context() as patch:
             patch.setattr(archive, limit, 3)
-            with pytest.raises(StoreError, match=r"too large to be read.*Pack a part"):
+            with pytest.raises(StoreError, match=r"too large for an archive.*Pack a part"):
                 pack(files(tmp_path))
 
 

@@ -48,6 +48,7 @@ def test_words_become_lines_for_sbatch() -> None:
         (["--"], "'--' is no option"),
         (["--array=0-3"], "'--array=0-3' cannot be given to sbatch: --workers N sets"),
         (["--job=mine"], "'--job=mine' cannot be given to sbatch: the same command finds"),
+        (["--sig=KILL"], "'--sig=KILL' for sbatch would not reach the worker"),
         (["--err", "x"], "'--err' cannot be given to sbatch: logs are in"),
         (["-a", "0-3"], "'-a' cannot be given to sbatch: --workers N sets"),
         (["-ofile"], "'-ofile' cannot be given to sbatch: logs are in"),

@@ -47,20 +47,21 @@ def pack(
         say(f"Warning: {problem}", err=True)
     if not found:
         raise RecordError(f"No record in {results} matches, so nothing was packed")
-    paths = [beside for path, record in found for beside in files(path, record)]
+    # what lies in the folder comes before what lies in archives there
+    once = {record.id: (path, record) for path, record in reversed(found)}
+    paths = [beside for path, record in once.values() for beside in files(path, record)]
     if wanted.is_all:
         paths += sorted((results / "search").glob("*.json"))
         paths += sorted((results / "search").glob("*.safetensors"))
     names: dict[str, Path] = {}
-    for path in paths:  # what lies in the folder comes before what lies in archives there
+    for path in paths:
         if not path.name.endswith(WEIGHTS):
             names.setdefault(_name(path, results), path)
     content = packed(names.items())
     write_bytes(file, content)
     before = sum(path.stat().st_size for path in names.values())
-    number = sum(path in names.values() for path, _ in found)
     say(
-        f"Packed {counted(number, 'record')} into {file}: {readable_size(len(content))} "
+        f"Packed {counted(len(once), 'record')} into {file}: {readable_size(len(content))} "
         f"instead of {readable_size(before)}"
     )
 

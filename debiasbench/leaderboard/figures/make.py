@@ -14,7 +14,7 @@ from debiasbench.leaderboard.figures.groups import groups
 from debiasbench.leaderboard.figures.pareto import PARETO, missing, pareto
 from debiasbench.leaderboard.figures.ranks import ranks
 from debiasbench.leaderboard.gather import gather
-from debiasbench.leaderboard.row import newest
+from debiasbench.leaderboard.row import last_of_each_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -138,7 +138,7 @@ def _groups(rows: Sequence[Row], records: Sequence[Record], rule: str) -> Figure
             f"{listed([row.name for row in rows])}"
         )
     known = {record.id: record for record in records}
-    own = newest(known[name] for name in rows[0].records)
+    own = last_of_each_seed(known[name] for name in rows[0].records)
     figure = groups(rows[0].name, own, rule)
     if figure is None:
         raise OptionError(f"{rows[0].name} has no result with {rule}")

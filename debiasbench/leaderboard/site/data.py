@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from debiasbench.common.errors import RecordError
 from debiasbench.common.regular import read_regular
 from debiasbench.leaderboard.flat import as_csv, as_json, blank, lines, text
-from debiasbench.leaderboard.row import newest
+from debiasbench.leaderboard.row import last_of_each_seed
 from debiasbench.records.beside import sha256
 from debiasbench.records.upgrade import SCHEMA
 
@@ -84,7 +84,7 @@ def _groups(place: Place) -> list[dict[str, object]]:
     for rule in sorted({rule for rule, _ in place.boards}):
         metric = next(metric for of, metric in place.boards if of == rule)
         for row in place.boards[rule, metric].rows:
-            done = newest(known[name] for name in row.records)
+            done = last_of_each_seed(known[name] for name in row.records)
             hits = [r.outcomes[rule].test.hits for r in done if rule in r.outcomes]
             made += [
                 {

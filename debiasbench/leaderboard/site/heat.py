@@ -10,7 +10,7 @@ import numpy as np
 
 from debiasbench.leaderboard.figures import colours
 from debiasbench.leaderboard.figures.figure import FEW
-from debiasbench.leaderboard.row import newest
+from debiasbench.leaderboard.row import last_of_each_seed
 from debiasbench.records.record import test_counts as record_counts
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _square(accuracy: float, samples: int, aligned: bool) -> Square:
 def of_row(content: Content, place: Place, row: Row, rule: str) -> Heat | None:
     """Draw the mean accuracies over the seeds of a row; None if no seed has a value."""
     done = [content.records[name] for name in row.records]
-    done = [record for record in newest(done) if record.spec.seed in row.values]
+    done = [record for record in last_of_each_seed(done) if record.spec.seed in row.values]
     if not done:
         return None
     return heat(row.name, place.task, _summed(done, rule))

@@ -72,7 +72,7 @@ class _Watch(TorchFunctionMode):
         linear = self._layers.get(id(args[1])) if name == "linear" and len(args) > 1 else None
         found = {id(p): p for x in read if (p := self._of.get(id(x))) is not None}
         made = [x for x in _pytree.tree_leaves(output) if isinstance(x, Tensor)]
-        # an operation in place may have the name of one that is not, such as "relu"
+        # F.relu(x, inplace=True) also has the name relu
         same = id(output) in self._of and "dropout" not in name
         if len(found) == 1 and not same and self._is_elementwise(name, read, output):
             (pair,) = found.values()
