@@ -25,8 +25,12 @@ KINDS = {
 
 
 def grids(found: Sensitivity) -> list[Grid]:
-    """Lay out who is best in each view, the points, and what selection adds to each gain."""
-    return [_agreements(found), _points(found), *([_gains(found)] if found.gains else [])]
+    """Lay out who is best in each view, the points, and what selection adds to each gain.
+
+    Without two lines in one section, nobody is best; without a baseline, there are no gains.
+    """
+    first = [_agreements(found)] if found.agreements else []
+    return [*first, _points(found), *([_gains(found)] if found.gains else [])]
 
 
 def _title(found: Sensitivity, what: str) -> str:

@@ -184,6 +184,20 @@ def test_a_baseline_that_no_board_has_is_named() -> None:
         made(example(), baseline="lff")
 
 
+def test_lines_that_are_alone_in_their_sections_have_points_and_gains() -> None:
+    runs = Runs()
+    for method, seen in (("a", "none"), ("b", "groups")):
+        for seed in range(2):
+            under = {"val_unbiased": share(30 + seed)[0], "last": share(20 + seed)[0]}
+            runs.add(method, seed, under, seen=(seen, "none"))
+    found = made(runs, baseline="a")
+    assert found.agreements == []
+    text = "\n".join(map(MARKDOWN, grids(found)))
+    assert "accuracy in each view" in text
+    assert "gain over a" in text
+    assert "who is best" not in text
+
+
 def test_one_method_alone_has_no_sensitivity() -> None:
     runs = Runs()
     runs.add("a", 0, {"last": share(20)[0]})
