@@ -90,14 +90,13 @@ def remove_unpacked() -> list[Unpacked]:
     removed = all_unpacked()
     for folder in _copies():
         with suppress(OSError):
-            young = time.time() - folder.stat().st_mtime < OLD
-            if not (young and folder.name.startswith(TEMPORARY)):  # it may be being written
-                if not folder.name.startswith(TEMPORARY):
-                    doomed = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
-                    folder.rename(doomed)  # so that half a copy is never taken for a whole one
-                    shutil.rmtree(doomed)
-                else:
-                    shutil.rmtree(folder)
+            doomed = folder
+            if not folder.name.startswith(TEMPORARY):
+                # renamed, so that half a copy is never taken for a whole one
+                doomed = folder.rename(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
+            elif time.time() - folder.stat().st_mtime < OLD:
+                continue  # it may be being written
+            shutil.rmtree(doomed)
     return [one for one in removed if not one.folder.exists()]
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from debiasbench.sparsity.distributions import allocate
-from debiasbench.sparsity.errors import SparsityError, SparsityTooHigh, unknown
+from debiasbench.sparsity.distributions import allocate, global_budget
+from debiasbench.sparsity.errors import SparsityError, unknown
 from debiasbench.sparsity.params import select
 from debiasbench.sparsity.topology import keyed_generator, random_mask, top
 
@@ -106,12 +106,7 @@ def global_masks(
         flat[top(flat, floor)] = torch.inf
         lifted.append(flat)
     joined = torch.cat(lifted)
-    total, needed = round(density * len(joined)), int(joined.isposinf().sum())
-    if total < needed:
-        raise SparsityTooHigh(
-            f"density {density:g} keeps {total} of {len(joined)} weights, but needs {needed}: "
-            f"the smallest feasible density is {needed / len(joined):.4g}"
-        )
+    total = global_budget(density, len(joined), int(joined.isposinf().sum()))
     parts = torch.split(top(joined, total), [len(flat) for flat in lifted])
     return {n: part.view_as(scores[n]).clone() for n, part in zip(scores, parts, strict=True)}
 

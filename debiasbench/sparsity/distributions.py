@@ -113,6 +113,20 @@ def check_density(density: float) -> None:
         )
 
 
+def global_budget(density: float, weights: int, needed: int) -> int:
+    """Return how many of the `weights` of a whole network `density` keeps.
+
+    Raises `SparsityTooHigh`, which names the smallest feasible density, for fewer than `needed`.
+    """
+    total = round(density * weights)
+    if total < needed:
+        raise SparsityTooHigh(
+            f"density {density:g} keeps {total} of {weights} weights, but needs {needed}: "
+            f"the smallest feasible density is {needed / weights:.4g}"
+        )
+    return total
+
+
 def round_to(total: int, shares: Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, int]:
     """Round `shares` by largest remainder to integers, at most `sizes`, that sum to `total`."""
     counts = {name: math.floor(share) for name, share in shares.items()}

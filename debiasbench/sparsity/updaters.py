@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from debiasbench.sparsity.algorithm import OptimizerState, Reads
-from debiasbench.sparsity.distributions import round_to
-from debiasbench.sparsity.errors import SparsityError, SparsityTooHigh
+from debiasbench.sparsity.distributions import global_budget, round_to
+from debiasbench.sparsity.errors import SparsityError
 from debiasbench.sparsity.layer import Layer
 from debiasbench.sparsity.schedules import Anneal, cubic_density
 from debiasbench.sparsity.settings import changed, setting
@@ -215,13 +215,8 @@ class GraNet(GMP):
     def check_end(self, shapes: Mapping[str, Sequence[int]], dense: Collection[str] = ()) -> None:
         """Raise `SparsityTooHigh` unless every layer can keep a weight, and dense layers all."""
         sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-        total, whole = round(self.density * sum(sizes.values())), sum(sizes.values())
         needed = sum(size if name in dense else 1 for name, size in sizes.items())
-        if total < needed:
-            raise SparsityTooHigh(
-                f"density {self.density:g} keeps {total} of {whole} weights, but needs {needed}: "
-                f"the smallest feasible density is {needed / whole:.4g}"
-            )
+        global_budget(self.density, sum(sizes.values()), needed)
 
     def update(self, layers: Sequence[Layer], progress: float) -> dict[str, Tensor]:
         """Keep the largest weights of the whole network, then exchange weights within layers."""
